@@ -1,0 +1,1 @@
+"""Ray: episode actors, the RLlib algorithm, whole runs."""

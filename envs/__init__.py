@@ -1,0 +1,1 @@
+"""The batch-composition environment and its views."""

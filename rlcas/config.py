@@ -1,0 +1,282 @@
+"""Every setting of rlcas: its name, type, default and meaning, declared here and nowhere else.
+
+A run is one frozen `RunConfig`. Dotted flags (`--sampler.k 5`), YAML files and Ray Tune use the same keys.
+The text under a field is its help. Presets, which override these defaults, are in `rlcas/presets.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PhantomConfig(Settings):
+    """The breast-ultrasound phantoms of `--data phantom`."""
+
+    num_images: PositiveCount = 5622
+    """Images in all, over the three splits (the paper's Breast-LT-8 has 5622)."""
+    imbalance: Annotated[float, Field(ge=1.0)] = 47.98
+    """Largest class over smallest class; 1 draws a balanced set."""
+    size_px: Annotated[int, Field(ge=16)] = 32
+    """Side of the images, in pixels."""
+
+
+class DatasetConfig(Settings):
+    """How images are read, resized, split and thinned."""
+
+    size_px: PositiveCount | None = None
+    """Side to which every image is resized, in pixels (area filter down, bicubic up). None keeps the source's."""
+    channels: Literal[1, 3] | None = None
+    """1 converts to gray, 3 to RGB. None keeps the source's."""
+    split: tuple[Positive, Positive, Positive] = (0.7, 0.1, 0.2)
+    """Shares of train, validation and test, for sources that come without any split."""
+    val_from_train: Fraction | None = None
+    """Share of train to cut as validation, for sources that have no validation split."""
+    test_from_train: Fraction | None = None
+    """Share of train to cut as test, for sources that have no test split."""
+    imbalance_factor: Annotated[float, Field(ge=1.0)] | None = None
+    """Thin the training classes to n_max * factor^(-rank/(C-1)). None keeps them all."""
+    window: tuple[float, float] | None = None
+    """Values shown as black and white in images of more than 8 bits. None: the training images' range."""
+    phantom: PhantomConfig = PhantomConfig()
+
+
+class ShotsConfig(Settings):
+    """Which classes are many-, medium- and few-shot."""
+
+    source: Literal["train", "test", "total"] = "train"
+    """Images that are counted for the rule."""
+    many_above: Count = 100
+    """A class with more images than this is many-shot."""
+    few_below: Count = 20
+    """A class with fewer images than this is few-shot."""
+    many: tuple[Count, ...] | None = None
+    """Explicit list of many-shot classes; with `few`, it replaces the rule."""
+    few: tuple[Count, ...] | None = None
+    """Explicit list of few-shot classes; with `many`, it replaces the rule."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ShotsConfig:
+        if (self.many is None) != (self.few is None):
+            raise ValueError(f"shots.many is {self.many} and shots.few is {self.few}: give both or neither")
+        if self.few_below > self.many_above + 1:
+            raise ValueError(
+                f"shots.few_below {self.few_below} overlaps shots.many_above {self.many_above}: "
+                "set few_below to many_above + 1 at most"
+            )
+        return self
+
+
+class ClassifierConfig(Settings):
+    """The classifier and how one epoch trains it."""
+
+    backbone: str = "resnet18"
+    """Any timm model name, or package.module:function."""
+    width: PositiveCount | None = None
+    """Channels of the first stage of a ResNet (64 as published). None keeps the backbone's."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights (downloads them once)."""
+    small_stem_below_px: Count = 96
+    """Smaller images get a 3x3 stem of stride 1 without pooling, where the backbone is a ResNet."""
+    loss: str = "balanced_softmax"
+    """A name in rlcas.losses.LOSSES, or package.module:function."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser of the classifier (SGD with Nesterov momentum 0.9)."""
+    lr: Positive = 1e-3
+    """Learning rate at the start."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate over the run's steps."""
+    weight_decay: NonNegative = 5e-4
+    """Decoupled weight decay (AdamW) or L2 (SGD)."""
+    batch_size: PositiveCount = 128
+    """Real images in a mini-batch; synthetic ones are appended."""
+    augment: Literal["none", "light"] = "light"
+    """light: horizontal flip, small rotation, shift and scale, small brightness and contrast change."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+
+
+class SamplerConfig(Settings):
+    """The RL-driven class-adaptive sampler (paper, section 2.2)."""
+
+    epochs: PositiveCount = 30
+    """Epochs: each is K parallel one-epoch trainings and one update of the agents."""
+    k: PositiveCount = 3
+    """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
+    agents: str = "paper"
+    """A name in rlcas.agents.AGENTS, or package.module:class."""
+    lr: NonNegative = 1e-3
+    """Learning rate of the agents' Adam; 0 freezes the policy (a control)."""
+    baseline_gamma: Fraction = 0.99
+    """γ of eq. 2: weight of the new mean reward in the baseline."""
+    reward: str = "cubic"
+    """A name in rlcas.rewards.REWARDS, or package.module:function."""
+    metric: str = "f1"
+    """Validation metric ε that rewards and selects: a name in rlcas.metrics.METRICS."""
+    initial_count: Count = 2
+    """Synthetic images per class and mini-batch before the first action."""
+    action_step: PositiveCount = 2
+    """An agent's actions are -step, 0 and +step."""
+    max_count: PositiveCount = 16
+    """Counts are clamped to [0, max_count]."""
+    observation: tuple[str, ...] = ("composition",)
+    """What agents see: names in envs.composition_env.OBSERVATIONS."""
+    common_random_numbers: bool = True
+    """Order and augmentation of the real images are the same in all K episodes of an epoch."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SamplerConfig:
+        if self.initial_count > self.max_count:
+            raise ValueError(
+                f"sampler.initial_count {self.initial_count} is above sampler.max_count {self.max_count}: "
+                "lower the first or raise the second"
+            )
+        return self
+
+
+class AutoencoderConfig(Settings):
+    """The variational autoencoder between pixels and latents."""
+
+    pretrained: str | None = None
+    """Folder or hub name of a diffusers AutoencoderKL to use as it is. None trains one on the images."""
+    factor: Literal[2, 4, 8] | None = None
+    """Downsampling factor. None: 2 up to 48 px, 4 up to 128 px, 8 above."""
+    channels: tuple[PositiveCount, ...] | None = None
+    """Width of each level, one more level than log2(factor). None: 16 to 64 by factor."""
+    latent_channels: PositiveCount = 4
+    """Channels of the latent."""
+    kl_weight: NonNegative = 1e-6
+    """Weight of the KL term beside the L1 reconstruction."""
+    lr: Positive = 1e-3
+    """Learning rate of AdamW."""
+    batch_size: PositiveCount = 32
+    """Images in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class DenoiserConfig(Settings):
+    """The class-conditional denoiser and its sketch branch (paper, section 2.1)."""
+
+    channels: tuple[PositiveCount, PositiveCount, PositiveCount, PositiveCount] = (64, 96, 128, 128)
+    """Width of the UNet's four levels; each a multiple of 8."""
+    layers_per_block: PositiveCount = 1
+    """Residual blocks a level."""
+    dropout: Fraction = 0.1
+    """Dropout in the residual blocks."""
+    prediction: Literal["epsilon", "v_prediction"] = "v_prediction"
+    """What the denoiser predicts; the paper's is epsilon."""
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    """Noise schedule over 1000 steps."""
+    min_snr_gamma: Positive | None = 5.0
+    """Min-SNR weighting of the loss over timesteps. None: all the same, as in the paper."""
+    sketch_weight: NonNegative = 0.1
+    """λ of the sketch loss; 0 switches the sketch branch off (the paper's +SynClass row)."""
+    label_drop: Fraction = 0.1
+    """Share of images trained without their label, for classifier-free guidance."""
+    flip: bool = True
+    """Train on left-right mirrored images too."""
+    class_balance: Fraction = 0.5
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 square root, 1 evenly."""
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Decay of the moving average of the weights, which is what is sampled from."""
+    lr: Positive = 1e-4
+    """Learning rate of AdamW."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    batch_size: PositiveCount = 32
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 200
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class GenerationConfig(Settings):
+    """Sampling the pool."""
+
+    steps: PositiveCount = 20
+    """Denoising steps an image."""
+    guidance: Annotated[float, Field(ge=1.0)] = 1.5
+    """Classifier-free guidance scale; 1 is none and costs half."""
+    per_class: PositiveCount | None = None
+    """Images a class. None: as many as the class has real ones, but 50 at least and 1000 at most."""
+    micro_batch: PositiveCount = 32
+    """Images denoised together; fixed (padded) and recorded, because other shapes differ in the last bits."""
+    shard_images: PositiveCount = 256
+    """Images in one file of the pool."""
+
+
+class SynthConfig(Settings):
+    """The sketch-supervised synthesiser."""
+
+    sketch: str = "ratio_of_averages"
+    """A name in synth.sketch.SKETCHES, or package.module:object."""
+    sketch_weights: Path | None = None
+    """Checkpoint of the sketch extractor, where it needs one."""
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    generation: GenerationConfig = GenerationConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> SynthConfig:
+        if self.denoiser.label_drop == 0 and self.generation.guidance > 1:
+            raise ValueError(
+                f"synth.generation.guidance {self.generation.guidance} needs unlabelled training, but "
+                "synth.denoiser.label_drop is 0.0: set guidance to 1 or label_drop to 0.1"
+            )
+        return self
+
+
+class ClusterConfig(Settings):
+    """Ray: where the episodes run."""
+
+    gpus_per_episode: NonNegative | None = None
+    """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
+    threads_per_episode: PositiveCount = 1
+    """Torch threads of one episode on a CPU; part of what makes the same bits."""
+    start_timeout_seconds: Positive = 300.0
+    """Longest wait for Ray to start the K workers."""
+    epoch_timeout_seconds: Positive = 3600.0
+    """Longest wait for the K episodes of one epoch."""
+    episode_retries: Count = 3
+    """How often an episode is run again after its worker died."""
+
+
+class RunConfig(Settings):
+    """A whole run: both phases on one data set."""
+
+    data: str = "phantom"
+    """A data set's name (phantom, breastmnist, breastmnist_64, …), or npz:PATH, folder:PATH, csv:PATH."""
+    preset: Literal["quick", "paper", "best"] = "best"
+    """quick: minutes on 2 cores; paper: the paper's figures; best: what we found best."""
+    out: Path | None = None
+    """The run's folder. None: runs/<data>-<preset>-<seed>."""
+    pool: str | None = None
+    """A pool of synthetic images, DIR or folder:PATH (a folder a class); skips the synthesiser."""
+    seed: Count = 0
+    """The one seed that every draw of the run comes from."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the synthesiser and evaluation run; episodes run where Ray puts them."""
+    dataset: DatasetConfig = DatasetConfig()
+    shots: ShotsConfig = ShotsConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    synth: SynthConfig = SynthConfig()
+    cluster: ClusterConfig = ClusterConfig()

@@ -1,0 +1,62 @@
+"""An epoch's record as one line of epochs.jsonl, and back to plain dicts for those who read the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rlcas.files import jsonable
+from rlcas.types import EpochRecord
+
+EPOCHS_FILE = "epochs.jsonl"
+
+
+def epoch_line(record: EpochRecord) -> dict[str, Any]:
+    """Return the record as plain JSON values; what an invalid episode lacks is null.
+
+    Lists named by a plural have one entry an episode: `compositions` [K][C], `actions` [K][C] (the index of
+    -step, 0, +step), `rewards`, `metrics` (dicts), `val_losses`, `statuses`, `episode_seconds` [K].
+    """
+    results = [report.result for report in record.reports]
+    line = {
+        "epoch": record.epoch,
+        "winner": record.winner,
+        "baseline": record.baseline,
+        "rewards": [report.reward for report in record.reports],
+        "reward_parts": [dict(report.reward_parts) for report in record.reports],
+        "metrics": [dict(result.metrics) if result else None for result in results],
+        "val_losses": [result.val_loss if result else None for result in results],
+        "train_losses": [result.train_loss if result else None for result in results],
+        "per_class_recalls": [result.per_class_recall_C if result else None for result in results],
+        "images": [result.num_images if result else 0 for result in results],
+        "compositions": [report.counts_C for report in record.reports],
+        "actions": [report.actions_C for report in record.reports],
+        "statuses": [report.status for report in record.reports],
+        "tracebacks": [report.traceback for report in record.reports],
+        "probabilities": record.probabilities_C3,
+        "entropy": record.entropy_C,
+        "best_metric": record.best_metric,
+        "best_epoch": record.best_epoch,
+        "seconds": record.seconds,
+        "episode_seconds": [report.seconds for report in record.reports],
+    }
+    return jsonable(line)
+
+
+def append_epoch(folder: Path, record: EpochRecord) -> None:
+    """Append the record to the run's epochs.jsonl and fsync it."""
+    with (folder / EPOCHS_FILE).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(epoch_line(record), allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the run's epochs.jsonl as dicts; a torn last line is left out."""
+    path = folder / EPOCHS_FILE
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -1,0 +1,30 @@
+"""Names to things: plain dicts, and `package.module:object` for code from outside."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TypeVar
+
+from rlcas.errors import UserError
+
+Entry = TypeVar("Entry")
+
+
+def lookup(name: str, known: Mapping[str, Entry], setting: str) -> Entry:
+    """Return `known[name]`, or import `package.module:object`.
+
+    Raises:
+        UserError: the name is unknown; the message names the setting and lists the known names.
+    """
+    if name in known:
+        return known[name]
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"{setting} {name!r} cannot be imported: {error}") from error
+    raise UserError(
+        f"{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}, or package.module:object"
+    )

@@ -1,0 +1,188 @@
+"""Every object that crosses a process or a package.
+
+Shapes: N images, C classes, H height, W width, channels in NCHW's second place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Uint8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+Status = Literal["ok", "exception", "out_of_memory", "non_finite"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """Labelled images of one split, in memory or mapped from disk."""
+
+    images_NCHW: Uint8
+    """[N, channels, H, W] uint8, channels 1 or 3."""
+    labels_N: Int64
+    """[N] int64 in 0..C-1."""
+    patients_N: NDArray[np.str_] | None = None
+    """[N] patient ids, where the source has them."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels_N)
+
+    def class_counts(self, num_classes: int) -> Int64:
+        """Return [C] int64: images of each class."""
+        return np.bincount(self.labels_N, minlength=num_classes).astype(np.int64)
+
+    def take(self, indices: Int64) -> ImageSet:
+        """Return the images at `indices`, in that order."""
+        patients_N = None if self.patients_N is None else self.patients_N[indices]
+        return ImageSet(
+            images_NCHW=self.images_NCHW[indices], labels_N=self.labels_N[indices], patients_N=patients_N
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What training may see of a data set: never its test images (`rlcas.data.load_test` reads those)."""
+
+    name: str
+    class_names: tuple[str, ...]
+    train: ImageSet
+    val: ImageSet
+    notes: tuple[str, ...] = ()
+    """Findings a user should read: identical pictures across splits, resizing, thinning."""
+
+    @property
+    def num_classes(self) -> int:
+        """Return C."""
+        return len(self.class_names)
+
+    @property
+    def image_shape_CHW(self) -> tuple[int, int, int]:
+        """Return (channels, H, W)."""
+        channels, height, width = self.train.images_NCHW.shape[1:]
+        return channels, height, width
+
+
+class SyntheticSource(Protocol):
+    """Synthetic images by class and index: a stored pool, or anything else that answers the same."""
+
+    @property
+    def class_sizes_C(self) -> Int64:
+        """Return [C] int64: images there are of each class."""
+        ...
+
+    def images(self, class_id: int, indices: Int64) -> Uint8:
+        """Return [len(indices), channels, H, W] uint8; image i depends on (class_id, indices[i]) alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incumbent:
+    """The surviving classifier with its composition: what an episode starts from and what it leaves.
+
+    The weights, buffers and optimiser state are flattened, one array a dtype, so that Ray hands them on
+    without a copy; `rlcas.snapshot` knows the layout.
+    """
+
+    epoch: int
+    """Epochs trained so far; the next episode trains epoch number `epoch` (from 0)."""
+    arrays: dict[str, NDArray[np.generic]]
+    """dtype name -> flat array."""
+    counts_C: Int64
+    """[C] int64: the composition that it was trained with."""
+    positions_C: Int64
+    """[C] int64: synthetic images of each class drawn so far from the pool's shuffled cycles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What one epoch of one classifier gave, on the validation images."""
+
+    metrics: Mapping[str, float]
+    """Every figure of rlcas.metrics.METRICS, in [0, 1]; NaN where a shot group is empty."""
+    val_loss: float
+    train_loss: float
+    per_class_recall_C: Float64
+    num_images: int
+    """Images trained on, real and synthetic."""
+    finite: bool
+    """False where a loss was not finite: the epoch stopped there and must not be used."""
+
+
+class EpisodeTrainer(Protocol):
+    """A classifier that can be trained for one epoch from an incumbent: the environment's inside."""
+
+    num_classes: int
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Return the incumbent before the first epoch; a pure function of the run's settings."""
+        ...
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+        """Train one epoch from `incumbent` under `counts_C`; a pure function of these and the settings.
+
+        `child` is the number j of the episode in 0..K-1: it only picks random streams.
+        """
+        ...
+
+    def trained(self) -> Incumbent:
+        """Return what the last `train_epoch` left."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeReport:
+    """The outcome of episode j of epoch t, good or bad; small enough to send and log."""
+
+    epoch: int
+    child: int
+    status: Status
+    actions_C: Int64
+    """[C] int64 in {0, 1, 2}: index of -step, 0, +step."""
+    counts_C: Int64
+    """[C] int64: the composition it trained with."""
+    reward: float = float("nan")
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    result: EpochResult | None = None
+    seconds: float = float("nan")
+    traceback: str = ""
+
+    @property
+    def valid(self) -> bool:
+        """Return whether it may win and teach the agents."""
+        return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """All that is told of one epoch: a line of epochs.jsonl, a row of the table, TensorBoard's points."""
+
+    epoch: int
+    """1 for the first."""
+    reports: tuple[EpisodeReport, ...]
+    """The K outcomes, by child."""
+    winner: int
+    """Child j that became the incumbent."""
+    baseline: float
+    """B^t of eq. 2, after this epoch's rewards."""
+    probabilities_C3: Float64
+    """[C, 3]: the policy that the actions were drawn from, for -step, 0, +step."""
+    best_metric: float
+    """Best validation metric of the incumbents so far."""
+    best_epoch: int
+    """Epoch (from 1) of the best incumbent: the one whose weights are kept."""
+    seconds: float
+    """Wall time of the epoch."""
+
+    @property
+    def entropy_C(self) -> Float64:
+        """Return [C]: entropy of each agent's policy, in nats; ln 3 is uniform."""
+        p_C3 = np.clip(self.probabilities_C3, 1e-12, 1.0)
+        return -(p_C3 * np.log(p_C3)).sum(axis=1)

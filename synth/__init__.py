@@ -1,0 +1,1 @@
+"""Sketch-supervised latent diffusion: sketches, autoencoder, denoiser, sampler, pool, quality."""
