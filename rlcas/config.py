@@ -39,7 +39,7 @@ class DatasetConfig(Settings):
     """How images are read, resized, split and thinned."""
 
     size_px: PositiveCount | None = None
-    """Side to which every image is resized, in pixels (area filter down, bicubic up). None keeps the source's."""
+    """Side to which images are resized, in pixels (area filter down, bicubic up). None keeps the source's."""
     channels: Literal[1, 3] | None = None
     """1 converts to gray, 3 to RGB. None keeps the source's."""
     split: tuple[Positive, Positive, Positive] = (0.7, 0.1, 0.2)
@@ -193,7 +193,7 @@ class DenoiserConfig(Settings):
     flip: bool = True
     """Train on left-right mirrored images too."""
     class_balance: Fraction = 0.5
-    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 square root, 1 evenly."""
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     """Decay of the moving average of the weights, which is what is sampled from."""
     lr: Positive = 1e-4
