@@ -119,8 +119,9 @@ def save(config: RunConfig, folder: Path) -> None:
 def unknown_setting(key: str) -> str:
     """Return the line that answers an unknown setting with the nearest known one."""
     known = [flag.key for flag in flags()]
-    same_leaf = [flag for flag in known if flag.split(".")[-1] == key.split(".")[-1]]
-    close = same_leaf or difflib.get_close_matches(key, known, n=1)
+    leaf = key.rpartition(".")[2]
+    same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
     mend = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
     return f"unknown setting {key}: {mend}"
 
