@@ -6,12 +6,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.types import SyntheticSource, TrainingData
 
 PATH_PREFIXES = ("npz", "folder", "csv")
 
@@ -89,24 +86,3 @@ def _absolute_pool(config: RunConfig) -> str | None:
         return config.pool and absolute(config.pool)
     return str(Path(config.pool).expanduser().absolute())
 
-
-def check_pool_fits(pool: SyntheticSource, data: TrainingData, config: RunConfig) -> None:
-    """Refuse a pool whose classes or image shape are not the data's.
-
-    Raises:
-        UserError: with both numbers.
-    """
-    num_classes = len(pool.class_sizes_C)
-    if num_classes != data.num_classes:
-        raise UserError(
-            f"pool {config.pool} has {num_classes} classes, but {config.data} has {data.num_classes}: "
-            "make a pool from this data, or name the folder's classes as the data's"
-        )
-    filled = int(pool.class_sizes_C.argmax())
-    shape_CHW = pool.images(filled, np.zeros(1, np.int64)).shape[1:]
-    if shape_CHW != data.image_shape_CHW:
-        raise UserError(
-            f"pool {config.pool} has images of shape {shape_CHW}, but {config.data} has "
-            f"{data.image_shape_CHW}: set --dataset.size_px and --dataset.channels to the pool's, "
-            "or make the pool again"
-        )
