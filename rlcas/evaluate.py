@@ -20,7 +20,8 @@ from rlcas.images import Normalisation
 from rlcas.inference import predict_logits, probabilities
 from rlcas.metrics import report
 from rlcas.shots import shot_groups
-from rlcas.types import Float64, ImageSet, Int64, Uint8
+from rlcas.snapshot import to_state_dict
+from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
@@ -56,6 +57,25 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
     tensors = {name: tensor.contiguous().clone() for name, tensor in model_state.items()}
     with replacing(folder / MODEL_FILE) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
+
+
+def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: ClassifierConfig) -> None:
+    """Write an incumbent's classifier as `model.safetensors` into `folder`."""
+    channels, size_px, _ = data.image_shape_CHW
+    normalisation = Normalisation.of(data.train.images_NCHW)
+    with torch.device("meta"):
+        untrained = config.model_copy(update={"pretrained": False})
+        model = build_classifier(untrained, channels=channels, num_classes=data.num_classes, size_px=size_px)
+    meta = ClassifierMeta(
+        classifier=config,
+        class_names=data.class_names,
+        channels=channels,
+        size_px=size_px,
+        mean=normalisation.mean,
+        std=normalisation.std,
+        train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+    )
+    save_classifier(folder, to_state_dict(incumbent.arrays, model), meta)
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:

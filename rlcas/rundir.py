@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def timings(self) -> Path:
+        """Seconds of each stage."""
+        return self.path / "timings.json"
+
+    @property
     def metrics(self) -> Path:
         """Final figures."""
         return self.path / "metrics.json"

@@ -112,8 +112,12 @@ def load(folder: Path) -> RunConfig:
 
 def save(config: RunConfig, folder: Path) -> None:
     """Write the resolved settings to the run's folder."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(folder / CONFIG_FILE, text)
+    write_text(folder / CONFIG_FILE, as_yaml(config))
+
+
+def as_yaml(config: RunConfig) -> str:
+    """Return the settings as YAML, in the order of their declaration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def unknown_setting(key: str) -> str:
