@@ -134,7 +134,7 @@ class SamplerConfig(Settings):
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
     observation: tuple[str, ...] = ("composition",)
-    """What agents see: names in envs.composition_env.OBSERVATIONS."""
+    """What agents see: names in envs.observations.OBSERVATIONS."""
     common_random_numbers: bool = True
     """Order and augmentation of the real images are the same in all K episodes of an epoch."""
 

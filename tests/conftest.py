@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +16,17 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("RLCAS_DATA is not set: the real images are not here")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests, whose actors know the test modules' classes."""
+    import ray
+    import trivial
+
+    from cluster.start import ensure_ray
+
+    ray.cloudpickle.register_pickle_by_value(trivial)
+    ensure_ray(k=7)
+    yield
+    ray.shutdown()
