@@ -20,7 +20,7 @@ from rlcas.images import Normalisation
 from rlcas.inference import predict_logits, probabilities
 from rlcas.metrics import report
 from rlcas.shots import shot_groups
-from rlcas.types import Float64, ImageSet, Int64, Uint8
+from rlcas.types import Float64, ImageSet, Int64, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
@@ -38,6 +38,29 @@ class ClassifierMeta(BaseModel):
     std: tuple[float, ...]
     train_counts: tuple[int, ...]
     """Real training images of each class, for the shot groups."""
+
+    @classmethod
+    def of(cls, data: TrainingData, config: ClassifierConfig) -> ClassifierMeta:
+        """Return what goes with a classifier that was trained on `data`."""
+        normalisation = Normalisation.of(data.train.images_NCHW)
+        channels, height, _ = data.image_shape_CHW
+        return cls(
+            classifier=config,
+            class_names=data.class_names,
+            channels=channels,
+            size_px=height,
+            mean=normalisation.mean,
+            std=normalisation.std,
+            train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+        )
+
+    def build(self) -> nn.Module:
+        """Return the classifier with weights that mean nothing yet."""
+        untrained = self.classifier.model_copy(update={"pretrained": False})
+        with same_bits(torch.device("cpu")):
+            return build_classifier(
+                untrained, channels=self.channels, num_classes=len(self.class_names), size_px=self.size_px
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +93,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
-    untrained = meta.classifier.model_copy(update={"pretrained": False})
-    with same_bits(device):
-        model = build_classifier(
-            untrained, channels=meta.channels, num_classes=len(meta.class_names), size_px=meta.size_px
-        )
+    model = meta.build()
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
