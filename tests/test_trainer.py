@@ -52,6 +52,7 @@ def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.
     torch.manual_seed(seed_for(config.seed, "classifier"))
     model = build_classifier(settings, channels=1, num_classes=3, size_px=16)
     model = model.to(memory_format=torch.channels_last).train()
+    adamw = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     batches = [
         batch
         for epoch in range(epochs)
