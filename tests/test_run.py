@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+import small_run
 import yaml
 
 from rlcas import records
@@ -32,8 +32,8 @@ def rlcas(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, in a folder whose name has spaces."""
     home = tmp_path_factory.mktemp("a folder with spaces")
-    tiny.write_npz(home / "shapes.npz")
-    done = rlcas("run", "--data", "npz:shapes.npz", *tiny.flags(), "--out", "runs/a run", cwd=home)
+    small_run.write_npz(home / "shapes.npz")
+    done = rlcas("run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "runs/a run", cwd=home)
     assert done.returncode == 0, done.stderr
     (home / "stdout.txt").write_text(done.stdout)
     return home / "runs/a run"
@@ -81,9 +81,14 @@ def test_a_log_has_a_plain_line_an_epoch(finished: Path) -> None:
 
 
 def test_a_second_run_into_the_same_folder_is_refused(finished: Path) -> None:
-    done = rlcas("run", "--data", "npz:shapes.npz", *tiny.flags(), "--out", "runs/a run", cwd=finished.parents[1])
+    done = rlcas(
+        "run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "runs/a run", cwd=finished.parents[1]
+    )
     assert done.returncode == 2
-    assert "exists and is not an empty folder: name another with --out, or go on with it by `rlcas resume" in done.stderr
+    assert (
+        "exists and is not an empty folder: name another with --out, or go on with it by `rlcas resume"
+        in done.stderr
+    )
 
 
 def test_resume_shows_a_finished_run_and_changes_nothing(finished: Path) -> None:
@@ -119,7 +124,15 @@ def test_training_never_sees_the_test_images(finished: Path, tmp_path: Path) -> 
         poisoned = {**arrays, "test_images": 255 - arrays["test_images"]}
     np.savez(tmp_path / "poisoned.npz", **poisoned)
     done = rlcas(
-        "train", "--data", "npz:poisoned.npz", "--pool", finished, *tiny.flags(), "--out", "r", cwd=tmp_path
+        "train",
+        "--data",
+        "npz:poisoned.npz",
+        "--pool",
+        finished,
+        *small_run.flags(),
+        "--out",
+        "r",
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert same_epochs(tmp_path / "r", finished)
@@ -137,7 +150,7 @@ def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Pat
         for i, image in enumerate(images[labels == label][:5]):
             Image.fromarray(image).save(folder / f"{i}.png")
     data = f"npz:{finished.parents[1] / 'shapes.npz'}"
-    done = rlcas("run", "--data", data, "--pool", "folder:own", *tiny.flags(), "--out", "r", cwd=tmp_path)
+    done = rlcas("run", "--data", data, "--pool", "folder:own", *small_run.flags(), "--out", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "r/synth").exists()
     assert len(records.read_epochs(tmp_path / "r")) == 2
@@ -146,7 +159,7 @@ def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Pat
 def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
     """Invariant 4: kill -9 after an epoch, `rlcas resume`, and all is as if nothing had happened."""
     shutil.copy(finished.parents[1] / "shapes.npz", tmp_path)
-    words = ["run", "--data", "npz:shapes.npz", *tiny.flags(), "--out", "r"]
+    words = ["run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "r"]
     command = [sys.executable, "-m", "rlcas", *map(str, words)]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None and not list(tmp_path.glob("r/checkpoints/epoch-*")):

@@ -1,49 +1,45 @@
-"""A data set and settings so small that both phases take seconds."""
+"""A learnable set of tiny images, and the settings of a run that takes a fraction of a second."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
+import torch
 
-CLASS_NAMES = ("disc", "bar", "<b>cross</b>")
-SETTINGS = {
-    "preset": "quick",
-    "classifier.width": 8,
-    "classifier.batch_size": 16,
-    "sampler.epochs": 2,
-    "sampler.k": 2,
-    "synth.autoencoder.channels": "8,16",
-    "synth.autoencoder.max_steps": 4,
-    "synth.denoiser.channels": "16,16,16,16",
-    "synth.denoiser.max_steps": 4,
-    "synth.generation.steps": 2,
-    "synth.generation.per_class": 6,
-    "synth.generation.micro_batch": 4,
-    "synth.scoring.pool_only_epochs": 1,
-}
+from rlcas.config import RunConfig
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import ImageSet, SyntheticSource, TrainingData
+
+CPU = torch.device("cpu")
 
 
-def flags(**more: object) -> list[str]:
-    """Return the settings as command-line words; `sampler__k=3` adds or replaces one."""
-    replaced = {key.replace("__", "."): value for key, value in more.items()}
-    return [word for key, value in {**SETTINGS, **replaced}.items() for word in (f"--{key}", str(value))]
-
-
-def write_npz(path: Path, *, size_px: int = 24, seed: int = 0) -> Path:
-    """Write 96 gray images of three shapes in MedMNIST form, a long tail of 2 : 1 : 1, with class names."""
+def tiny_set(num_images: int, seed: int, *, channels: int = 1, num_classes: int = 3) -> ImageSet:
     rng = np.random.default_rng(seed)
-    arrays: dict[str, np.ndarray] = {"class_names": np.array(CLASS_NAMES)}
-    for split, per_class in (("train", (32, 16, 16)), ("val", (6, 4, 4)), ("test", (8, 5, 5))):
-        labels_N = np.repeat(np.arange(3), per_class)
-        arrays[f"{split}_images"] = np.stack([_shape(label, size_px, rng) for label in labels_N])
-        arrays[f"{split}_labels"] = labels_N.astype(np.uint8)[:, None]
-    np.savez(path, **arrays)
-    return path
+    labels_N = np.sort(np.arange(num_images) % num_classes).astype(np.int64)
+    noise = rng.integers(0, 120, (num_images, channels, 16, 16))
+    images = noise + 60 * labels_N[:, None, None, None]
+    return ImageSet(images_NCHW=np.clip(images, 0, 255).astype(np.uint8), labels_N=labels_N)
 
 
-def _shape(label: int, size_px: int, rng: np.random.Generator) -> np.ndarray:
-    y, x = np.mgrid[:size_px, :size_px] - size_px / 2 + rng.uniform(-2, 2, (2, 1, 1))
-    inside = [np.hypot(x, y) < size_px / 4, abs(y) < size_px / 8, np.minimum(abs(x), abs(y)) < size_px / 12][label]
-    image = np.where(inside, 180, 60) + rng.normal(0, 15, (size_px, size_px))
-    return image.clip(0, 255).astype(np.uint8)
+def tiny_data(num_train: int = 41) -> TrainingData:
+    return TrainingData(
+        name="tiny", class_names=("a", "b", "c"), train=tiny_set(num_train, 0), val=tiny_set(24, 1)
+    )
+
+
+def tiny_config(**sections: dict[str, object]) -> RunConfig:
+    """Return settings for `tiny_data`; `classifier={...}` and the like override them."""
+    classifier = {"width": 8, "batch_size": 16, **sections.pop("classifier", {})}
+    sampler = {"epochs": 3, **sections.pop("sampler", {})}
+    return RunConfig.model_validate({"classifier": classifier, "sampler": sampler, **sections})
+
+
+def tiny_trainer(
+    config: RunConfig | None = None,
+    data: TrainingData | None = None,
+    pool: SyntheticSource | None = None,
+    device: torch.device = CPU,
+) -> ClassifierTrainer:
+    data = data or tiny_data()
+    pool = pool or RealImages(data.train)
+    return ClassifierTrainer(data, config or tiny_config(), pool=pool, device=device)

@@ -55,7 +55,7 @@ def _keys(path: Path) -> set[str]:
         return set(arrays.files)
 
 
-class _reading:  # noqa: N801 - reads as a statement
+class _reading:
     """Turns what zipfile and NumPy raise on a damaged file into one UserError."""
 
     def __init__(self, path: Path, key: str = "") -> None:
