@@ -60,7 +60,7 @@ class RLCAS(Algorithm):
         ours = cls.get_default_config().update_from_dict(config)
         own = super().default_resource_request(config)
         ensure_ray(ours.k)
-        episode = episode_resources(ours.cluster_config(), ours.k)
+        episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
         return PlacementGroupFactory([*own.bundles, *[episode] * ours.k], strategy=own.strategy)
 
     def setup(self, config: RLCASConfig) -> None:

@@ -27,7 +27,7 @@ class Children:
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
         self._cluster = cluster
-        resources = _bundle() or episode_resources(cluster, sampler.k)
+        resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
         actor = ray.remote(
             num_cpus=resources.get("CPU", 0),
             num_gpus=resources.get("GPU", 0),
