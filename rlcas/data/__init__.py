@@ -5,7 +5,7 @@ read (named set, npz, folder, csv) → split → survey → window, gray or RGB,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from rlcas.data.npz import numbered, open_npz
 from rlcas.data.phantom import open_phantoms
 from rlcas.data.pixels import Layout, Survey, convert, layout_of, survey
 from rlcas.data.prepared import open_prepared, prepare
-from rlcas.data.source import RawSplit, Source
-from rlcas.data.split import divided
+from rlcas.data.source import RawSplit, Source, SplitName
+from rlcas.data.split import Splits, divided
 from rlcas.data.table import open_csv
 from rlcas.errors import UserError
 from rlcas.registry import lookup
@@ -94,7 +94,7 @@ def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageS
     splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
     class_names = source.class_names or _numbered_classes(splits, num_classes)
     check_split(source.where, "test", splits["test"], class_names)
-    surveys: dict[str, Survey] = {"test": survey(splits["test"])}
+    surveys: dict[SplitName, Survey] = {"test": survey(splits["test"])}
     if surveys["test"].num_wide and config.dataset.window is None and "train" in splits:
         surveys["train"] = survey(splits["train"])
     layout, _ = layout_of(source.where, surveys, surveys.get("train"), config.dataset)
@@ -113,7 +113,7 @@ def _open(config: RunConfig, progress: bool) -> Source:
     return lookup(config.data, DATASETS, "data")(config, progress)
 
 
-def _numbered_classes(splits: Mapping[str, RawSplit], num_classes: int | None) -> tuple[str, ...]:
+def _numbered_classes(splits: Splits, num_classes: int | None) -> tuple[str, ...]:
     if num_classes is not None:
         return tuple(str(i) for i in range(num_classes))
     return numbered([splits["train" if "train" in splits else "test"].labels_N])

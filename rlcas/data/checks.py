@@ -58,5 +58,5 @@ def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]
     empty = [name for name, count in zip(class_names, counts_C, strict=True) if count == 0]
     if empty:
         raise UserError(
-            f"{where} has no training image of class {', '.join(map(repr, empty))}: add one, or leave the class out"
+            f"{where} has no training image of class {', '.join(map(repr, empty))}: add one or drop it"
         )

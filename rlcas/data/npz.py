@@ -38,8 +38,8 @@ def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
     }
     if not splits:
         raise UserError(
-            f"{path} has none of train_images, val_images, test_images (it has {', '.join(sorted(keys)) or 'nothing'}): "
-            "save it in MedMNIST's form"
+            f"{path} has none of train_images, val_images, test_images: save it in MedMNIST's form "
+            f"(it has {', '.join(sorted(keys)) or 'no array'})"
         )
     if "class_names" in keys:
         class_names = _class_names(path)
@@ -55,7 +55,7 @@ def _keys(path: Path) -> set[str]:
         return set(arrays.files)
 
 
-class _reading:  # noqa: N801 - reads as a statement
+class _reading:
     """Turns what zipfile and NumPy raise on a damaged file into one UserError."""
 
     def __init__(self, path: Path, key: str = "") -> None:
@@ -96,7 +96,7 @@ def _open_split(path: Path, split: SplitName, keys: set[str]) -> RawSplit:
     )
 
 
-def _images(path: Path, split: SplitName, num_labels: int) -> Sequence[NDArray[Any]]:
+def _images(path: Path, split: SplitName, num_labels: int) -> NDArray[Any]:
     key = f"{split}_images"
     images = _array(path, key)
     if len(images) != num_labels:
@@ -110,8 +110,8 @@ def _images(path: Path, split: SplitName, num_labels: int) -> Sequence[NDArray[A
     if np.issubdtype(images.dtype, np.floating):
         nan = " with NaN" if np.isnan(images).any() else ""
         raise UserError(
-            f"{path}: {key} is {images.dtype}{nan}: images are taken as uint8 or wider integers, because a float's "
-            "black and white are not known; scale it and save (255 * x).round().astype('uint8')"
+            f"{path}: {key} is {images.dtype}{nan}: images are taken as uint8 or wider integers, because "
+            "a float's black and white are not known; scale it and save (255 * x).round().astype('uint8')"
         )
     if not np.issubdtype(images.dtype, np.integer):
         raise UserError(f"{path}: {key} is {images.dtype}: save images as uint8 or wider integers")
@@ -122,7 +122,8 @@ def _patients(path: Path, split: SplitName, num_labels: int) -> NDArray[np.str_]
     patients_N = _array(path, f"{split}_patients").reshape(-1)
     if len(patients_N) != num_labels:
         raise UserError(
-            f"{path}: {split}_patients has {len(patients_N)} ids, but {split}_labels has {num_labels}: make them equal"
+            f"{path}: {split}_patients has {len(patients_N)} ids, but {split}_labels has {num_labels}: "
+            "make them equal"
         )
     if patients_N.dtype.kind not in "iuU":
         raise UserError(f"{path}: {split}_patients is {patients_N.dtype}: save ids as text or integers")
