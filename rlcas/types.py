@@ -99,6 +99,8 @@ class Incumbent:
     """[C] int64: the composition that it was trained with."""
     positions_C: Int64
     """[C] int64: synthetic images of each class drawn so far from the pool's shuffled cycles."""
+    result: EpochResult | None = None
+    """What its last epoch gave on the validation images, where the environment left it; None before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
