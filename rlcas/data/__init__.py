@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.config import RunConfig
-from rlcas.data.checks import check_classes, check_no_empty_class, check_split
+from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.folder import open_folder
 from rlcas.data.longtail import long_tail_counts, thinned
@@ -64,10 +64,10 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     """
     source = _open(config, progress)
     splits, split_notes = divided(source, config.dataset, config.seed, wanted=("train", "val"))
-    class_names = source.class_names or numbered([splits["train"].labels_N])
+    check_not_empty(source.where, splits)
+    class_names = source.class_names or numbered(splits["train"].labels_N)
     check_classes(source.where, class_names)
-    for name, split in splits.items():
-        check_split(source.where, name, split, class_names)
+    check_labels(source.where, splits, class_names)
     check_no_empty_class(source.where, splits["train"], class_names)
     surveys = {name: survey(split) for name, split in splits.items()}
     layout, layout_notes = layout_of(source.where, surveys, surveys["train"], config.dataset)
@@ -92,8 +92,9 @@ def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageS
     """
     source = _open(config, progress=False)
     splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
+    check_not_empty(source.where, {"test": splits["test"]})
     class_names = source.class_names or _numbered_classes(splits, num_classes)
-    check_split(source.where, "test", splits["test"], class_names)
+    check_labels(source.where, {"test": splits["test"]}, class_names)
     surveys: dict[SplitName, Survey] = {"test": survey(splits["test"])}
     if surveys["test"].num_wide and config.dataset.window is None and "train" in splits:
         surveys["train"] = survey(splits["train"])
@@ -116,7 +117,7 @@ def _open(config: RunConfig, progress: bool) -> Source:
 def _numbered_classes(splits: Splits, num_classes: int | None) -> tuple[str, ...]:
     if num_classes is not None:
         return tuple(str(i) for i in range(num_classes))
-    return numbered([splits["train" if "train" in splits else "test"].labels_N])
+    return numbered(splits["train" if "train" in splits else "test"].labels_N)
 
 
 def _image_set(split: RawSplit, layout: Layout) -> ImageSet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +136,6 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def numbered(labels: Sequence[Int64]) -> tuple[str, ...]:
+def numbered(labels_N: Int64) -> tuple[str, ...]:
     """Return `0`, `1`, … up to the highest label: names for a source that has none."""
-    return tuple(str(i) for i in range(1 + max((int(part.max(initial=-1)) for part in labels), default=-1)))
+    return tuple(str(i) for i in range(int(labels_N.max()) + 1))

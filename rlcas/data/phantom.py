@@ -48,15 +48,23 @@ class Subtype:
 
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(name="fibroadenoma", aspect=0.65, echo_db=-13, rim_db=3, behind_db=3),
-    Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-14),
-    Subtype(name="adenosis", aspect=0.8, margin=0.06, echo_db=-6),
+    Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-12),
+    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-8),
     Subtype(name="intraductal papilloma", aspect=0.8, echo_db=-26, core_db=20, behind_db=5),
-    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-11, specks=6),
+    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-13, specks=7),
     Subtype(
         name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9
     ),
-    Subtype(name="phyllodes tumour", aspect=0.65, lobes=0.22, echo_db=-13, rim_db=3, core_db=-10, behind_db=3),
-    Subtype(name="invasive lobular carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-12, behind_db=-5),
+    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-12, behind_db=3),
+    Subtype(
+        name="invasive lobular carcinoma",
+        aspect=1.15,
+        spikes=0.4,
+        margin=0.03,
+        echo_db=-17,
+        core_db=8,
+        behind_db=-12,
+    ),
 )
 """In the long tail's order, the most frequent first."""
 

@@ -72,7 +72,9 @@ def layout_of(
         UserError: mixed sizes without `dataset.size_px`, mixed gray and RGB without `dataset.channels`, an
             empty `dataset.window`, or wide values with neither a window nor training images to take it from.
     """
-    examples = {shape: name for found in surveys.values() for shape, name in found.examples.items()}
+    examples: dict[tuple[int, ...], str] = {}
+    for found in surveys.values():
+        examples = {**found.examples, **examples}
     channels, channel_notes = _channels(where, examples, dataset)
     (height_px, width_px), size_notes = _size(where, examples, dataset)
     window, window_notes = _window(where, surveys, train, dataset)
