@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import Any
 
-import numpy as np
 import torch
 
-from cluster import phase_one
 from cluster.stages import stage, timings
 from rlcas import data as datasets
 from rlcas.config import RunConfig
-from rlcas.console import format_figure, say
-from rlcas.evaluate import evaluate, load_classifier
-from rlcas.features import penultimate
-from rlcas.files import replacing, write_json
-from rlcas.pool_only import train_on_pool
+from rlcas.evaluate import evaluate
+from rlcas.files import write_json
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
-from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
-from synth import quality
-from synth.sketch import extractor
+from rlcas.types import SyntheticSource, TrainingData
 
 GALLERY_IMAGES = 6
 GALLERY_FILE = "gallery.npz"

@@ -1,4 +1,4 @@
-"""All C agents as one RLModule: the policy of a joint action, one batched categorical."""
+"""All C agents as one RLModule."""
 
 from __future__ import annotations
 
@@ -6,36 +6,12 @@ from typing import Any
 
 import torch
 from ray.rllib.core.columns import Columns
-from ray.rllib.core.distribution.torch.torch_distribution import TorchCategorical
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
 from rlcas import registry
 from rlcas.agents import AGENTS, build_agents
-from rlcas.reinforce import ACTIONS
 from rlcas.seeding import seed_for
-
-
-class JointCategorical(TorchCategorical):
-    """C independent categoricals over three actions, as one distribution of the joint action."""
-
-    @classmethod
-    def from_logits(cls, logits: Tensor, **kwargs: Any) -> JointCategorical:
-        """Take logits [B, C * 3]."""
-        return cls(logits=logits.unflatten(-1, (-1, len(ACTIONS))), **kwargs)
-
-    @staticmethod
-    def required_input_dim(space: Any, **kwargs: Any) -> int:
-        """Return C * 3."""
-        return len(ACTIONS) * len(space.nvec)
-
-    def logp(self, value: Tensor, **kwargs: Any) -> Tensor:
-        """Return [B]: the sum over classes."""
-        return super().logp(value, **kwargs).sum(dim=-1)
-
-    def entropy(self) -> Tensor:
-        """Return [B]: the sum over classes."""
-        return super().entropy().sum(dim=-1)
 
 
 class AgentsModule(TorchRLModule):
@@ -43,7 +19,6 @@ class AgentsModule(TorchRLModule):
 
     def setup(self) -> None:
         """Build the agents from the run's seed."""
-        self.action_dist_cls = JointCategorical
         agents = registry.lookup(self.model_config["agents"], AGENTS, "sampler.agents")
         num_classes, (observation_size,) = len(self.action_space.nvec), self.observation_space.shape
         seed = seed_for(self.model_config["seed"], "agents")

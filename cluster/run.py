@@ -6,24 +6,16 @@ the same walk again.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
-from cluster import finish, phase_one, phase_two
+from cluster import finish
 from cluster.checks import check_settings
 from rlcas import data as datasets
 from rlcas import rundir, settings
 from rlcas.config import RunConfig
 from rlcas.console import say
-from rlcas.devices import choose_device
-from rlcas.report import write_report
 from rlcas.rundir import RunFolder
-from rlcas.types import TrainingData
 
 Result = TypeVar("Result")
 

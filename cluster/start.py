@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 import ray
 
@@ -38,8 +39,8 @@ def ensure_ray(k: int) -> None:
         ) from error
 
 
-def episode_resources(cluster: ClusterConfig, k: int) -> dict[str, float]:
-    """Return the CPUs and GPUs of one episode, such that K of them fit the connected cluster.
+def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:
+    """Return the CPUs and GPUs of one episode, such that K of them fit into `total` (`ray.cluster_resources()`).
 
     CPUs: `threads_per_episode` where there are enough beside the driver's one, else an even share. GPUs:
     `gpus_per_episode`; None is one each where there are K, an even share of each where there are fewer.
@@ -47,7 +48,6 @@ def episode_resources(cluster: ClusterConfig, k: int) -> dict[str, float]:
     Raises:
         UserError: `gpus_per_episode` asks for more GPUs than there are.
     """
-    total = ray.cluster_resources()
     num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     share = max(MIN_CPUS, (num_cpus - 1) / k // MIN_CPUS * MIN_CPUS)
     cpus = min(float(cluster.threads_per_episode), round(share, 2))

@@ -86,7 +86,7 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
 
         Returns:
             observation, reward, terminated (never), truncated (at `sampler.epochs`), and info: `report`
-            (an EpisodeReport) and the shot metrics.
+            (an EpisodeReport) and the recall of each shot group that is not empty.
 
         Raises:
             FloatingPointError: a loss, the metric or the reward is not finite; the incumbent stays.
@@ -112,7 +112,7 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
             seconds=time.perf_counter() - started,
         )
         truncated = self.incumbent.epoch >= self.sampler.epochs
-        shots = {name: result.metrics[name] for name in SHOTS if name in result.metrics}
+        shots = {name: result.metrics[name] for name in SHOTS if not math.isnan(result.metrics[name])}
         return observe(self.incumbent, self.sampler), reward, False, truncated, {"report": report, **shots}
 
     def _finite_reward(self, result: EpochResult, epoch: int) -> tuple[float, dict[str, float]]:

@@ -18,13 +18,15 @@ from rlcas.errors import UserError
 from rlcas.files import replacing
 from rlcas.images import Normalisation
 from rlcas.inference import predict_logits, probabilities
-from rlcas.metrics import report
+from rlcas.metrics import METRICS, report
 from rlcas.shots import shot_groups
 from rlcas.snapshot import to_state_dict
+from rlcas.statistics import bootstrap_interval
 from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
+WITH_INTERVALS = ("acc", "f1", "recall", "auc")
 
 
 class ClassifierMeta(BaseModel):
@@ -39,6 +41,29 @@ class ClassifierMeta(BaseModel):
     std: tuple[float, ...]
     train_counts: tuple[int, ...]
     """Real training images of each class, for the shot groups."""
+
+    @classmethod
+    def of(cls, data: TrainingData, config: ClassifierConfig) -> ClassifierMeta:
+        """Return what goes with a classifier that was trained on `data`."""
+        normalisation = Normalisation.of(data.train.images_NCHW)
+        channels, height, _ = data.image_shape_CHW
+        return cls(
+            classifier=config,
+            class_names=data.class_names,
+            channels=channels,
+            size_px=height,
+            mean=normalisation.mean,
+            std=normalisation.std,
+            train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+        )
+
+    def build(self) -> nn.Module:
+        """Return the classifier with weights that mean nothing yet."""
+        untrained = self.classifier.model_copy(update={"pretrained": False})
+        with same_bits(torch.device("cpu")):
+            return build_classifier(
+                untrained, channels=self.channels, num_classes=len(self.class_names), size_px=self.size_px
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +85,9 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
 
 
 def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: ClassifierConfig) -> None:
-    """Write an incumbent's classifier as `model.safetensors` into `folder`."""
-    channels, size_px, _ = data.image_shape_CHW
-    normalisation = Normalisation.of(data.train.images_NCHW)
-    with torch.device("meta"):
-        untrained = config.model_copy(update={"pretrained": False})
-        model = build_classifier(untrained, channels=channels, num_classes=data.num_classes, size_px=size_px)
-    meta = ClassifierMeta(
-        classifier=config,
-        class_names=data.class_names,
-        channels=channels,
-        size_px=size_px,
-        mean=normalisation.mean,
-        std=normalisation.std,
-        train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
-    )
-    save_classifier(folder, to_state_dict(incumbent.arrays, model), meta)
+    """Write the classifier of an incumbent that was trained on `data`."""
+    meta = ClassifierMeta.of(data, config)
+    save_classifier(folder, to_state_dict(incumbent.arrays, meta.build()), meta)
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:
@@ -90,11 +102,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
-    untrained = meta.classifier.model_copy(update={"pretrained": False})
-    with same_bits(device):
-        model = build_classifier(
-            untrained, channels=meta.channels, num_classes=len(meta.class_names), size_px=meta.size_px
-        )
+    model = meta.build()
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -126,7 +134,8 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     """Return the figures of the run's classifier on test images.
 
     Returns:
-        `rlcas.metrics.report` of the images, and of the patients under `per_patient` where there are ids.
+        `rlcas.metrics.report` of the images, `intervals` (95 %, bootstrap) of some of them, and the report
+        of the patients under `per_patient` where there are ids.
 
     Raises:
         UserError: the classifier cannot be read, or does not fit the images or labels.
@@ -142,6 +151,9 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     groups = shot_groups(shots, train_counts_C, test.class_counts(num_classes))
     p_NC = predict(classifier, test.images_NCHW)
     figures = report(p_NC, test.labels_N, groups)
+    figures["intervals"] = {
+        name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS
+    }
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups)
     return figures

@@ -29,7 +29,9 @@ def penultimate(classifier: Classifier) -> Features:
 
     def features(images_NCHW: Uint8) -> Float32:
         captured: list[Tensor] = []
-        handle = linears[-1].register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].float().cpu()))
+        handle = linears[-1].register_forward_pre_hook(
+            lambda _, inputs: captured.append(inputs[0].float().cpu())
+        )
         try:
             predict(classifier, images_NCHW)
         finally:

@@ -90,4 +90,3 @@ def _absolute_pool(config: RunConfig) -> str | None:
     if config.pool is None or config.pool.startswith("folder:"):
         return config.pool and absolute(config.pool)
     return str(Path(config.pool).expanduser().absolute())
-

@@ -45,7 +45,7 @@ class ClassifierTrainer:
     def __init__(
         self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
     ) -> None:
-        _check_pool(pool, data, config)
+        _check_pool(pool, data)
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
@@ -164,18 +164,21 @@ class ClassifierTrainer:
         logits = predict_logits(
             self.model, val.images_NCHW, self.normalisation, self.config.classifier, self.device
         )
-        labels = as_tensor(val.labels_N, self.device)
-        val_loss = self._loss(logits, labels, self._class_counts).item()
-        p_NC = probabilities(logits)
-        recall_C = per_class_recall(p_NC, val.labels_N)
-        figures = {name: metric(p_NC, val.labels_N) for name, metric in METRICS.items()}
+        val_loss = self._loss(logits, as_tensor(val.labels_N, self.device), self._class_counts).item()
+        finite = math.isfinite(train_loss) and math.isfinite(val_loss)
+        recall_C = np.full(self.num_classes, np.nan)
+        figures: dict[str, float] = {}
+        if finite:
+            p_NC = probabilities(logits)
+            recall_C = per_class_recall(p_NC, val.labels_N)
+            figures = {name: metric(p_NC, val.labels_N) for name, metric in METRICS.items()}
         return EpochResult(
             metrics={**figures, **shot_recalls(recall_C, self._shots)},
             val_loss=val_loss,
             train_loss=train_loss,
             per_class_recall_C=recall_C,
             num_images=num_images,
-            finite=math.isfinite(train_loss) and math.isfinite(val_loss),
+            finite=finite,
         )
 
     def _lr(self, step: int) -> float:
@@ -204,19 +207,17 @@ def build_optimizer(config: ClassifierConfig, model: nn.Module) -> torch.optim.O
     )
 
 
-def _check_pool(pool: SyntheticSource, data: TrainingData, config: RunConfig) -> None:
+def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:
     sizes_C = pool.class_sizes_C
     if len(sizes_C) != data.num_classes:
         raise UserError(
             f"the pool has {len(sizes_C)} classes, but {data.name} has {data.num_classes}: use its own pool"
         )
-    if config.sampler.max_count == 0:
-        return
     for class_id, size in enumerate(sizes_C.tolist()):
         if size == 0:
             raise UserError(
                 f"the pool has no images of class {data.class_names[class_id]!r}: "
-                "add some, or set sampler.max_count 0"
+                "every class needs one at least; add some, or leave out --pool to make a pool"
             )
     shape = pool.images(0, np.zeros(1, np.int64)).shape[1:]
     if shape != data.image_shape_CHW:

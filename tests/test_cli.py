@@ -43,7 +43,12 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
         main(["run", "--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    for words in ("sampler settings:", "--sampler.baseline_gamma", "--synth.denoiser.sketch_weight", "--dry-run"):
+    for words in (
+        "sampler settings:",
+        "--sampler.baseline_gamma",
+        "--synth.denoiser.sketch_weight",
+        "--dry-run",
+    ):
         assert words in text
 
 
@@ -52,19 +57,39 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
     [
         (["rnu"], "rlcas: unknown command 'rnu': use one of demo, doctor, run"),
         (["run", "--sampler.kk", "3"], "rlcas: unknown setting sampler.kk: did you mean sampler.k?"),
-        (["run", "--sampler.k=0", "--dry-run"], "rlcas: sampler.k is '0': input should be greater than or equal to 1"),
-        (["run", "--config", "gone.yaml"], "rlcas: --config gone.yaml cannot be read: No such file or directory: name"),
-        (["train"], "rlcas: pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`"),
+        (
+            ["run", "--sampler.k=0", "--dry-run"],
+            "rlcas: sampler.k is '0': input should be greater than or equal to 1",
+        ),
+        (
+            ["run", "--config", "gone.yaml"],
+            "rlcas: --config gone.yaml cannot be read: No such file or directory: name",
+        ),
+        (
+            ["train"],
+            "rlcas: pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`",
+        ),
         (["report"], "rlcas: the following arguments are required: RUN"),
-        (["report", "nowhere"], "rlcas: nowhere is not a run's folder: it has no config.yaml; name the --out of a run"),
-        (["resume", "nowhere"], "rlcas: nowhere is not a run's folder: it has no config.yaml; name the --out of a run"),
+        (
+            ["report", "nowhere"],
+            "rlcas: nowhere is not a run's folder: it has no config.yaml; name the --out of a run",
+        ),
+        (
+            ["resume", "nowhere"],
+            "rlcas: nowhere is not a run's folder: it has no config.yaml; name the --out of a run",
+        ),
         (["run", "--data", "npz:gone.npz"], "gone.npz"),
         (["run", "--data", "nosuchset"], "nosuchset"),
-        (["run", "--sampler.reward", "nope", "--dry-run"], "rlcas: sampler.reward 'nope' is unknown: use one of cubic"),
+        (
+            ["run", "--sampler.reward", "nope", "--dry-run"],
+            "rlcas: sampler.reward 'nope' is unknown: use one of cubic",
+        ),
         (["run", "--classifier.loss", "nope"], "rlcas: classifier.loss 'nope' is unknown: use one of"),
     ],
 )
-def test_what_the_user_got_wrong_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
+def test_what_the_user_got_wrong_is_one_line_and_status_2(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
     done = subprocess.run([sys.executable, "-m", "rlcas", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -156,8 +156,6 @@ def test_a_runs_settings_hold_no_relative_path(tmp_path: Path, monkeypatch: pyte
 def test_the_bootstrap_interval_of_an_accuracy_is_near_the_normal_one() -> None:
     labels_N = np.repeat([0, 1], 200)
     probabilities_NC = np.eye(2)[np.where(np.arange(400) % 10 < 7, labels_N, 1 - labels_N)]
-    low, high = bootstrap_interval(
-        lambda p, y: float((p.argmax(1) == y).mean()), probabilities_NC, labels_N, seed=0
-    )
+    low, high = bootstrap_interval(lambda p, y: float((p.argmax(1) == y).mean()), probabilities_NC, labels_N)
     half = 1.96 * np.sqrt(0.7 * 0.3 / 400)
     np.testing.assert_allclose([low, high], [0.7 - half, 0.7 + half], atol=0.01)
