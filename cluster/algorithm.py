@@ -99,7 +99,9 @@ class RLCAS(Algorithm):
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
         probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
-        actions_KC = [draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)]
+        actions_KC = [
+            draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
+        ]
         reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
         winner = choose(reports, self._sampler.metric)
         self._learn(observation_D, [report for report in reports if report.valid])
@@ -201,7 +203,9 @@ def choose(reports: list[EpisodeReport], metric: str) -> int:
         raise EpisodeError(
             f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
         )
-    return max(valid, key=lambda report: (report.result.metrics[metric], -report.result.val_loss, -report.child)).child
+    return max(
+        valid, key=lambda report: (report.result.metrics[metric], -report.result.val_loss, -report.child)
+    ).child
 
 
 def _rank(incumbent: Incumbent, metric: str) -> tuple[float, float]:

@@ -76,7 +76,9 @@ def load_into(algo: RLCAS, folder: Path) -> int:
         algo.resume(incumbent, best, learner_arrays)
         return incumbent.epoch
     if checkpoints:
-        raise UserError(f"{folder / FOLDER}: none of its {len(checkpoints)} checkpoints is usable: start a new run")
+        raise UserError(
+            f"{folder / FOLDER}: none of its {len(checkpoints)} checkpoints is usable: start a new run"
+        )
     return 0
 
 
@@ -112,7 +114,9 @@ def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]
 def _check_fits(algo: RLCAS, incumbent: Incumbent, checkpoint: Path) -> None:
     mine, saved = len(algo.incumbent.counts_C), len(incumbent.counts_C)
     if mine != saved:
-        raise UserError(f"{checkpoint} is of {saved} classes, the data has {mine}: resume with the run's own data")
+        raise UserError(
+            f"{checkpoint} is of {saved} classes, the data has {mine}: resume with the run's own data"
+        )
 
 
 def _described(incumbent: Incumbent) -> dict[str, Any]:

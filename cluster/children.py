@@ -9,7 +9,7 @@ from cluster.episode import EpisodeActor, TrainerFactory
 from cluster.start import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.types import EpisodeReport, Incumbent, Int64
+from rlcas.types import EpisodeReport, Int64
 
 
 class EpisodeError(RuntimeError):
@@ -25,9 +25,7 @@ class Children:
         cluster: where and how long the episodes run.
     """
 
-    def __init__(
-        self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig
-    ) -> None:
+    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
         self._cluster = cluster
         resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
         actor = ray.remote(

@@ -69,4 +69,6 @@ class ParallelComposition(ParallelEnv):
 
 def parallel_env(config: BatchCompositionEnv | Mapping[str, Any] | None = None) -> ParallelComposition:
     """Return the view of `config`: a BatchCompositionEnv, or overrides of the default settings."""
-    return ParallelComposition(config if isinstance(config, BatchCompositionEnv) else BatchCompositionEnv(config))
+    return ParallelComposition(
+        config if isinstance(config, BatchCompositionEnv) else BatchCompositionEnv(config)
+    )

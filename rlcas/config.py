@@ -223,6 +223,13 @@ class GenerationConfig(Settings):
     """Images in one file of the pool."""
 
 
+class ScoringConfig(Settings):
+    """How the pool is judged."""
+
+    pool_only_epochs: Count = 10
+    """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
+
+
 class SynthConfig(Settings):
     """The sketch-supervised synthesiser."""
 
@@ -233,6 +240,7 @@ class SynthConfig(Settings):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
+    scoring: ScoringConfig = ScoringConfig()
 
     @model_validator(mode="after")
     def _check(self) -> SynthConfig:

@@ -1,4 +1,6 @@
-"""Fixtures of all tests."""
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
@@ -9,10 +11,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Return the folder of real images, or skip."""
-    if "RLCAS_DATA" not in os.environ:
-        pytest.skip("RLCAS_DATA is not set: real images are not here")
-    return Path(os.environ["RLCAS_DATA"])
+    """Folder of real images in MedMNIST form."""
+    folder = os.environ.get("RLCAS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RLCAS_DATA is not set: the real images are not here")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,9 @@ def test_a_reward_that_is_not_finite_raises():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(UserError, match=r"sampler.observation 'mood' is unknown: use one of composition, metric"):
+    with pytest.raises(
+        UserError, match=r"sampler.observation 'mood' is unknown: use one of composition, metric"
+    ):
         make_env(observation=("mood",))
     with pytest.raises(UserError, match=r"sampler.reward 'quartic' is unknown: use one of cubic, linear"):
         make_env(reward="quartic")
