@@ -1,0 +1,99 @@
+"""Classifiers by name: timm's, with a small-image stem and a width for its ResNets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from torch import nn
+
+from rlcas.config import ClassifierConfig
+from rlcas.errors import UserError
+from rlcas.registry import lookup
+
+Builder = Callable[..., nn.Module]
+
+CLASSIFIERS: dict[str, Builder] = {}
+"""Our own classifiers, beside timm's: name -> builder(config, *, channels, num_classes, size_px)."""
+
+
+def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
+    """Return a new classifier from [N, channels, size_px, size_px] images to [N, num_classes] logits.
+
+    Its weights are drawn from torch's global generator, where they are not pretrained.
+
+    Raises:
+        UserError: the backbone is unknown, or cannot have the width that is asked for.
+    """
+    name = config.backbone
+    if name in CLASSIFIERS or ":" in name:
+        builder = lookup(name, CLASSIFIERS, "classifier.backbone")
+    else:
+        builder = _timm_resnet if _is_timm_resnet(name) else _timm_model
+    return builder(config, channels=channels, num_classes=num_classes, size_px=size_px)
+
+
+def _is_timm_resnet(name: str) -> bool:
+    import timm
+
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, [*CLASSIFIERS, *timm.list_models()], n=3)
+        hint = f" ({', '.join(close)}, …)" if close else ""
+        raise UserError(
+            f"classifier.backbone {name!r} is unknown: use a timm model name{hint} or package.module:function"
+        )
+    return architecture in timm.list_models(module="resnet")
+
+
+def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
+    import timm
+
+    if config.width is not None:
+        raise UserError(
+            f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: leave it out"
+        )
+    return timm.create_model(
+        config.backbone, pretrained=config.pretrained, in_chans=channels, num_classes=num_classes
+    )
+
+
+def _timm_resnet(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
+    import timm
+
+    model = timm.create_model(
+        config.backbone,
+        pretrained=config.pretrained,
+        in_chans=channels,
+        num_classes=num_classes,
+        **({} if config.width is None else _width_arguments(config)),
+    )
+    if size_px < config.small_stem_below_px:
+        model.conv1 = _stem(channels, model.bn1.num_features, kernel_px=3, stride=1)
+        model.maxpool = nn.Identity()
+    elif config.width is not None:
+        model.conv1 = _stem(channels, config.width, kernel_px=7, stride=2)
+    return model
+
+
+def _stem(channels: int, width: int, *, kernel_px: int, stride: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, width, kernel_px, stride, padding=kernel_px // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def _width_arguments(config: ClassifierConfig) -> dict[str, object]:
+    assert config.width is not None
+    if config.pretrained:
+        raise UserError(
+            f"classifier.width {config.width} has no pretrained weights: "
+            "set classifier.pretrained false or leave classifier.width out"
+        )
+    if config.width % 2:
+        raise UserError(f"classifier.width {config.width} is odd: use an even number")
+    # timm fixes a plain stem at 64 channels; a deep one has 2 x stem_width, and gives way to a plain one.
+    return {
+        "channels": tuple(config.width * factor for factor in (1, 2, 4, 8)),
+        "stem_type": "deep",
+        "stem_width": config.width // 2,
+    }

@@ -1,0 +1,208 @@
+"""`phantom`: breast-ultrasound phantoms of eight lesion subtypes, made on the spot from the seed.
+
+A stand-in with the long tail of the paper's private Breast-LT-8, for trying things out: the subtypes take
+their look from BI-RADS descriptors (shape, margin, echo pattern, posterior features), not from patients.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlcas.config import PhantomConfig
+from rlcas.data.source import RawSplit, Source, SplitName
+from rlcas.data.speckle import OVERSAMPLING, b_mode
+from rlcas.data.split import part_sizes
+from rlcas.errors import UserError
+from rlcas.seeding import rng_for
+from rlcas.types import Float32, Int64, Uint8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subtype:
+    """How a lesion subtype looks, on average; every image jitters it."""
+
+    name: str
+    aspect: float
+    """Height over width: below 1 is wider than tall."""
+    lobes: float = 0.0
+    """Height of 3 to 5 smooth lobes, as a share of the radius."""
+    spikes: float = 0.0
+    """Height of 8 to 13 spicules, as a share of the radius."""
+    margin: float = 0.02
+    """Width of the margin, as a share of the field: small is sharp."""
+    echo_db: float
+    """Backscatter relative to the tissue around."""
+    rim_db: float = 0.0
+    """Backscatter of the capsule or halo relative to the tissue around."""
+    core_db: float = 0.0
+    """Backscatter of a nodule or cleft inside, relative to the lesion."""
+    specks: int = 0
+    """Micro-calcifications."""
+    behind_db: float = 0.0
+    """Gain behind the middle of the lesion: shadowing below 0, enhancement above."""
+
+
+SUBTYPES: tuple[Subtype, ...] = (
+    Subtype(name="fibroadenoma", aspect=0.65, echo_db=-13, rim_db=3, behind_db=3),
+    Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-12),
+    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-8),
+    Subtype(name="intraductal papilloma", aspect=0.8, echo_db=-26, core_db=20, behind_db=5),
+    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-13, specks=7),
+    Subtype(
+        name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9
+    ),
+    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-12, behind_db=3),
+    Subtype(
+        name="invasive lobular carcinoma",
+        aspect=1.15,
+        spikes=0.4,
+        margin=0.03,
+        echo_db=-17,
+        core_db=8,
+        behind_db=-12,
+    ),
+)
+"""In the long tail's order, the most frequent first."""
+
+
+def open_phantoms(phantom: PhantomConfig, split: tuple[float, float, float], seed: int) -> Source:
+    """Return phantoms in three splits; image `index` of a class depends on (seed, class, index) and size alone.
+
+    Raises:
+        UserError: there are too few images for one of each class in every split.
+    """
+    counts_SC = phantom_counts(phantom.num_images, phantom.imbalance, split)
+    starts_SC = np.cumsum(counts_SC, axis=0) - counts_SC
+    names: tuple[SplitName, ...] = ("train", "val", "test")
+    splits = {
+        name: _open_split(name, counts_SC[i], starts_SC[i], phantom.size_px, seed)
+        for i, name in enumerate(names)
+    }
+    class_names = tuple(subtype.name for subtype in SUBTYPES)
+    return Source(name="phantom", where="phantom", splits=splits, class_names=class_names)
+
+
+def phantom_counts(num_images: int, imbalance: float, split: Sequence[float]) -> Int64:
+    """Return [3, C] int64: images of each split and class, falling exponentially to 1/imbalance of the first.
+
+    In train, the first class is `imbalance` times the last to the nearest image; every split has every class.
+
+    Raises:
+        UserError: there are too few images for that.
+    """
+    profile_C = imbalance ** (-np.arange(len(SUBTYPES)) / (len(SUBTYPES) - 1))
+    num_train, *others = part_sizes(num_images, split)
+    last = max(1, round(num_train * profile_C[-1] / profile_C.sum()))
+    first = round(imbalance * last)
+    if min(num_train - first - last + 2, *others) < len(SUBTYPES):
+        raise UserError(
+            f"dataset.phantom.num_images {num_images} is too few for {len(SUBTYPES)} classes in every split at "
+            f"dataset.phantom.imbalance {imbalance:g}: raise the first or lower the second"
+        )
+    middle = part_sizes(num_train - first - last, profile_C[1:-1])
+    return np.stack([np.array([first, *middle, last]), *(part_sizes(total, profile_C) for total in others)])
+
+
+def _open_split(name: SplitName, counts_C: Int64, starts_C: Int64, size_px: int, seed: int) -> RawSplit:
+    labels_N = np.repeat(np.arange(len(counts_C)), counts_C)
+    indices_N = np.concatenate(
+        [start + np.arange(count) for start, count in zip(starts_C, counts_C, strict=True)]
+    )
+    return RawSplit(
+        labels_N=labels_N,
+        names=[f"{name} {i}" for i in range(len(labels_N))],
+        open_images=functools.cache(
+            lambda: [
+                draw_phantom(seed, int(c), int(i), size_px) for c, i in zip(labels_N, indices_N, strict=True)
+            ]
+        ),
+    )
+
+
+def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
+    """Return phantom `index` of a class: uint8 [size_px, size_px]."""
+    rng = rng_for(seed, "phantom", class_id, index)
+    grid = OVERSAMPLING * size_px
+    centers: Float32 = ((np.arange(grid) + 0.5) / grid).astype(np.float32)
+    depth_GG, across_GG = np.repeat(centers[:, None], grid, axis=1), np.repeat(centers[None], grid, axis=0)
+    tissue_GG = _tissue(depth_GG, across_GG, rng)
+    echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_GG, across_GG, tissue_GG, rng)
+    attenuation_GG = -rng.uniform(2, 9) * depth_GG
+    gain_db = rng.normal(-14.0, 2.5)
+    return b_mode(echo_GG, (behind_GG + attenuation_GG + gain_db).astype(np.float32), rng)
+
+
+def _tissue(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
+    """Return [G, G] backscatter in dB: skin, subcutaneous fat with septa, gland, pectoral muscle."""
+    fat_from = rng.uniform(0.04, 0.07)
+    gland_from = _wavy(across_GG, rng.uniform(0.16, 0.3), 0.03, rng)
+    muscle_from = _wavy(across_GG, rng.uniform(0.82, 0.98), 0.02, rng)
+    fat_db, gland_db, muscle_db = rng.normal(-7, 1.5), rng.normal(0, 1.5), rng.normal(-6, 1.5)
+    echo_GG = np.where(depth_GG < gland_from, fat_db, gland_db)
+    echo_GG = echo_GG + 2.5 * _bands(depth_GG, across_GG, rng)
+    echo_GG = np.where(depth_GG > muscle_from, muscle_db, echo_GG)
+    for border_GG in (gland_from, muscle_from):
+        echo_GG = echo_GG + 6.0 * np.exp(-(((depth_GG - border_GG) / 0.012) ** 2))
+    return np.where(depth_GG < fat_from, 5.0, echo_GG).astype(np.float32)
+
+
+def _wavy(across_GG: Float32, level: float, height: float, rng: np.random.Generator) -> Float32:
+    phases = rng.uniform(0, 2 * np.pi, 2)
+    waves = np.sin(2 * np.pi * across_GG + phases[0]) + 0.5 * np.sin(4 * np.pi * across_GG + phases[1])
+    return (level + height * waves).astype(np.float32)
+
+
+def _bands(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
+    """Return [G, G] in -1..1: the streaks of fibroglandular tissue, nearly horizontal."""
+    frequency, tilt, phase, bend = rng.uniform(4, 9), rng.normal(0, 1.0), *rng.uniform(0, 2 * np.pi, 2)
+    return np.sin(2 * np.pi * (frequency * depth_GG + tilt * across_GG) + phase + np.sin(5 * across_GG + bend))
+
+
+def _lesion(
+    subtype: Subtype, depth_GG: Float32, across_GG: Float32, tissue_GG: Float32, rng: np.random.Generator
+) -> tuple[Float32, Float32]:
+    """Return backscatter with the lesion in it, and the gain that it leaves behind it: [G, G] in dB."""
+    radius = rng.uniform(0.13, 0.21)
+    aspect = subtype.aspect * np.exp(rng.normal(0, 0.12))
+    down_GG = (depth_GG - rng.uniform(0.42, 0.6)) / (radius * np.sqrt(aspect))
+    right_GG = (across_GG - rng.uniform(0.35, 0.65)) / (radius / np.sqrt(aspect))
+    angle_GG, distance_GG = np.arctan2(down_GG, right_GG), np.hypot(down_GG, right_GG)
+    inside_GG = (_outline(subtype, angle_GG, rng) - distance_GG) * radius  # signed distance, roughly
+    margin = subtype.margin * np.exp(rng.normal(0, 0.25))
+    share_GG = 1.0 / (1.0 + np.exp(np.clip(-inside_GG * 4.0 / margin, -30, 30)))
+    level_db = subtype.echo_db + rng.normal(0, 1.5)
+    lesion_GG = level_db + _contents(subtype, distance_GG, down_GG, right_GG, rng)
+    rim_GG = (subtype.rim_db * np.exp(-((inside_GG / 0.02) ** 2))) if subtype.rim_db else 0.0
+    echo_GG = tissue_GG * (1 - share_GG) + lesion_GG * share_GG + rim_GG
+    path_GG = np.cumsum(share_GG, axis=0) / len(share_GG) / (2 * radius * np.sqrt(aspect))
+    behind_GG = (subtype.behind_db + rng.normal(0, 1.5)) * path_GG
+    return echo_GG.astype(np.float32), behind_GG.astype(np.float32)
+
+
+def _outline(subtype: Subtype, angle_GG: Float32, rng: np.random.Generator) -> Float32:
+    """Return [G, G]: the outline's radius in the direction of each point, about 1."""
+    phases = rng.uniform(0, 2 * np.pi, 4)
+    outline_GG = 1.0 + 0.06 * np.cos(2 * angle_GG + phases[0]) + 0.04 * np.cos(3 * angle_GG + phases[1])
+    lobes, spikes = rng.integers(3, 6), rng.integers(8, 14)
+    outline_GG = outline_GG + subtype.lobes * np.cos(lobes * angle_GG + phases[2])
+    return outline_GG + subtype.spikes * (np.abs(np.cos(spikes / 2 * angle_GG + phases[3])) ** 3 - 0.4)
+
+
+def _contents(
+    subtype: Subtype, distance_GG: Float32, down_GG: Float32, right_GG: Float32, rng: np.random.Generator
+) -> Float32:
+    """Return [G, G] backscatter inside, relative to the lesion's own: nodule or cleft, calcifications."""
+    contents_GG = np.zeros_like(distance_GG)
+    if subtype.core_db:
+        where = rng.uniform(0, 2 * np.pi)
+        off_GG = np.hypot(down_GG - 0.45 * np.sin(where), right_GG - 0.45 * np.cos(where))
+        contents_GG += subtype.core_db / (1.0 + np.exp(np.clip((off_GG - 0.38) * 12, -30, 30)))
+    for _ in range(subtype.specks):
+        at, turn = 0.75 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
+        off_GG = np.hypot(down_GG - at * np.sin(turn), right_GG - at * np.cos(turn))
+        contents_GG += 16.0 * np.exp(-((off_GG / 0.12) ** 2))
+    return contents_GG

@@ -1,0 +1,79 @@
+"""Where tensors live, in which precision they are computed, and with the same bits each time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rlcas.errors import UserError
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """Return the device of the setting `device`; `auto` is the GPU where there is one.
+
+    Raises:
+        UserError: `cuda` is asked for where torch finds no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not there: torch finds no GPU; set device to auto or cpu")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """Return the autocast context of the setting `classifier.precision`.
+
+    `auto` takes bf16 only on a GPU that has it: on a CPU without native bf16 it is ten times slower.
+    """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    enabled = precision == "bf16" or (precision == "auto" and native)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def as_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Return `array` on `device`: on a CPU the same memory, which must then be only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+@contextlib.contextmanager
+def same_bits(device: torch.device) -> Iterator[None]:
+    """Let the same inputs give the same bits on `device`, and leave the global random state as it was.
+
+    The CPU kernels that we use are deterministic as they are, at a given number of threads.
+    """
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
+        if on_gpu:
+            with _deterministic_kernels():
+                yield
+        else:
+            yield
+
+
+@contextlib.contextmanager
+def _deterministic_kernels() -> Iterator[None]:
+    # cuBLAS reads it when a process first multiplies matrices.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,183 @@
+"""Saved classifiers, and their figures on test images, which are read here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
+
+from rlcas.classifiers import build_classifier
+from rlcas.config import ClassifierConfig, ShotsConfig
+from rlcas.devices import same_bits
+from rlcas.errors import UserError
+from rlcas.files import replacing
+from rlcas.images import Normalisation
+from rlcas.inference import predict_logits, probabilities
+from rlcas.metrics import METRICS, report
+from rlcas.shots import shot_groups
+from rlcas.snapshot import to_state_dict
+from rlcas.statistics import bootstrap_interval
+from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
+
+MODEL_FILE = "model.safetensors"
+METADATA_KEY = "rlcas"
+WITH_INTERVALS = ("acc", "f1", "recall", "auc")
+
+
+class ClassifierMeta(BaseModel):
+    """What a classifier needs besides its weights; stored as JSON in the header of model.safetensors."""
+
+    classifier: ClassifierConfig
+    class_names: tuple[str, ...]
+    channels: int
+    size_px: int
+    mean: tuple[float, ...]
+    """Mean of each channel of the training images, for pixels in [0, 1]."""
+    std: tuple[float, ...]
+    train_counts: tuple[int, ...]
+    """Real training images of each class, for the shot groups."""
+
+    @classmethod
+    def of(cls, data: TrainingData, config: ClassifierConfig) -> ClassifierMeta:
+        """Return what goes with a classifier that was trained on `data`."""
+        normalisation = Normalisation.of(data.train.images_NCHW)
+        channels, height, _ = data.image_shape_CHW
+        return cls(
+            classifier=config,
+            class_names=data.class_names,
+            channels=channels,
+            size_px=height,
+            mean=normalisation.mean,
+            std=normalisation.std,
+            train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+        )
+
+    def build(self) -> nn.Module:
+        """Return the classifier with weights that mean nothing yet."""
+        untrained = self.classifier.model_copy(update={"pretrained": False})
+        with same_bits(torch.device("cpu")):
+            return build_classifier(
+                untrained, channels=self.channels, num_classes=len(self.class_names), size_px=self.size_px
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A trained classifier, ready to predict."""
+
+    model: nn.Module
+    meta: ClassifierMeta
+    device: torch.device
+
+
+def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: ClassifierMeta) -> None:
+    """Write `model.safetensors` into `folder`, whole or not at all."""
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.contiguous().clone() for name, tensor in model_state.items()}
+    with replacing(folder / MODEL_FILE) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
+
+
+def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: ClassifierConfig) -> None:
+    """Write the classifier of an incumbent that was trained on `data`."""
+    meta = ClassifierMeta.of(data, config)
+    save_classifier(folder, to_state_dict(incumbent.arrays, meta.build()), meta)
+
+
+def load_classifier(folder: Path, device: torch.device) -> Classifier:
+    """Read `model.safetensors` of `folder`.
+
+    Raises:
+        UserError: the file is missing, damaged or not written by rlcas.
+    """
+    path = folder / MODEL_FILE
+    tensors, metadata = _read(path)
+    try:
+        meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
+    except (KeyError, ValidationError) as error:
+        raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
+    model = meta.build()
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} does not hold the weights of {meta.classifier.backbone!r}: restore it"
+        ) from error
+    return Classifier(model.to(device).to(memory_format=torch.channels_last), meta, device)
+
+
+def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
+    """Return [N, C] class probabilities of uint8 images.
+
+    Raises:
+        UserError: the images have another shape than those that the classifier was trained on.
+    """
+    meta = classifier.meta
+    expected = (meta.channels, meta.size_px, meta.size_px)
+    if images_NCHW.shape[1:] != expected:
+        raise UserError(
+            f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
+            f"trained on {expected}: set dataset.channels {expected[0]} and dataset.size_px {expected[1]}"
+        )
+    normalisation = Normalisation(meta.mean, meta.std)
+    logits = predict_logits(classifier.model, images_NCHW, normalisation, meta.classifier, classifier.device)
+    return probabilities(logits)
+
+
+def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device) -> dict[str, Any]:
+    """Return the figures of the run's classifier on test images.
+
+    Returns:
+        `rlcas.metrics.report` of the images, `intervals` (95 %, bootstrap) of some of them, and the report
+        of the patients under `per_patient` where there are ids.
+
+    Raises:
+        UserError: the classifier cannot be read, or does not fit the images or labels.
+    """
+    classifier = load_classifier(run_folder, device)
+    num_classes = len(classifier.meta.class_names)
+    if test.labels_N.max() >= num_classes:
+        raise UserError(
+            f"the test labels go up to {test.labels_N.max()}, but {run_folder / MODEL_FILE} knows "
+            f"{num_classes} classes: evaluate it on its own data set"
+        )
+    train_counts_C = np.array(classifier.meta.train_counts, np.int64)
+    groups = shot_groups(shots, train_counts_C, test.class_counts(num_classes))
+    p_NC = predict(classifier, test.images_NCHW)
+    figures = report(p_NC, test.labels_N, groups)
+    figures["intervals"] = {
+        name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS
+    }
+    if test.patients_N is not None:
+        figures["per_patient"] = report(*by_patient(p_NC, test), groups)
+    return figures
+
+
+def by_patient(p_NC: Float64, images: ImageSet) -> tuple[Float64, Int64]:
+    """Return each patient's mean probabilities [P, C] and most frequent label [P] (ties: the lowest)."""
+    assert images.patients_N is not None
+    _, patient_N, sizes_P = np.unique(images.patients_N, return_inverse=True, return_counts=True)
+    num_patients, num_classes = len(sizes_P), p_NC.shape[1]
+    sums_PC = np.zeros((num_patients, num_classes))
+    np.add.at(sums_PC, patient_N, p_NC)
+    votes_PC = np.zeros((num_patients, num_classes), np.int64)
+    np.add.at(votes_PC, (patient_N, images.labels_N), 1)
+    return sums_PC / sizes_P[:, None], votes_PC.argmax(axis=1)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: give the folder of a finished run")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}): restore it or train again") from error

@@ -1,0 +1,82 @@
+"""Images on the device: uint8 at rest, normalised float32 in a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlcas.devices import as_tensor
+from rlcas.types import Int64, SyntheticSource, Uint8
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Mean and standard deviation of each channel of the training images, for pixels in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, images_NCHW: Uint8) -> Normalisation:
+        """Return the exact statistics, from one histogram a channel."""
+        histogram_CV = np.stack(
+            [
+                torch.bincount(as_tensor(images_NCHW[:, c], CPU).reshape(-1), minlength=256).numpy()
+                for c in range(images_NCHW.shape[1])
+            ]
+        )
+        share_CV = histogram_CV / histogram_CV.sum(axis=1, keepdims=True)
+        values_V = np.arange(256) / 255
+        mean_C = share_CV @ values_V
+        std_C = np.sqrt((share_CV * (values_V - mean_C[:, None]) ** 2).sum(axis=1))
+        return cls(tuple(mean_C.tolist()), tuple(std_C.tolist()))
+
+    def apply(self, images_NCHW: Tensor) -> Tensor:
+        """Return float images in [0, 1] with mean 0 and standard deviation 1 a channel."""
+        scale_C11 = images_NCHW.new_tensor([1 / std for std in self.std])[:, None, None]
+        offset_C11 = images_NCHW.new_tensor(self.mean)[:, None, None]
+        return (images_NCHW - offset_C11) * scale_C11
+
+
+CPU = torch.device("cpu")
+
+
+def to_float(images_NCHW: Tensor) -> Tensor:
+    """Return uint8 images as float32 in [0, 1], channels last."""
+    return images_NCHW.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+class SyntheticImages:
+    """A source's images by class and index, as uint8 tensors on the device.
+
+    A GPU gets the whole source once; a CPU reads what a batch needs, from memory or mapped files.
+    """
+
+    def __init__(self, source: SyntheticSource, device: torch.device) -> None:
+        self._source = source
+        self._device = device
+        sizes_C = source.class_sizes_C
+        self._first_C = np.cumsum(sizes_C) - sizes_C
+        self._stored = self._load(sizes_C) if device.type == "cuda" else None
+
+    def take(self, indices_by_class: list[Int64]) -> list[Tensor]:
+        """Return uint8 images, class after class, as tensors to concatenate."""
+        if self._stored is None:
+            return [
+                as_tensor(self._source.images(c, indices), self._device)
+                for c, indices in enumerate(indices_by_class)
+                if len(indices)
+            ]
+        flat = np.concatenate([first + i for first, i in zip(self._first_C, indices_by_class, strict=True)])
+        return [self._stored[as_tensor(flat, self._device)]] if len(flat) else []
+
+    def _load(self, sizes_C: Int64) -> Tensor:
+        chunks = [
+            as_tensor(self._source.images(c, np.arange(size)), self._device)
+            for c, size in enumerate(sizes_C.tolist())
+            if size
+        ]
+        return torch.cat(chunks)

@@ -1,0 +1,61 @@
+"""Losses of long-tailed classification: pure functions of logits, labels and real training counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+    """Return the mean cross-entropy; the counts play no part."""
+    return F.cross_entropy(logits_NC, labels_N)
+
+
+def balanced_softmax(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+    """Return the mean of -log(n_y e^z_y / Σ_c n_c e^z_c) (Ren et al. 2020, eq. 4).
+
+    Args:
+        logits_NC: [N, C] logits z.
+        labels_N: [N] int64 labels y.
+        counts_C: [C] training images of each class n, all above 0.
+    """
+    return F.cross_entropy(logits_NC + counts_C.to(logits_NC).log(), labels_N)
+
+
+def logit_adjusted(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+    """Return the mean cross-entropy of z + log π (Menon et al. 2021, eq. 10, τ = 1).
+
+    π = n / Σn differs from n by a factor that the softmax cancels: this equals `balanced_softmax`.
+    """
+    counts_C = counts_C.to(logits_NC)
+    return F.cross_entropy(logits_NC + (counts_C / counts_C.sum()).log(), labels_N)
+
+
+def class_balanced_focal(
+    logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor, *, beta: float = 0.9999, gamma: float = 1.0
+) -> Tensor:
+    """Return the class-balanced sigmoid focal loss (Cui et al. 2019, eqs. 5 and 10, as in their code).
+
+    The C outputs are C one-against-all problems with p_t = σ(±z); an image weighs w_y, where
+    w_c ∝ (1 - β) / (1 - β^n_c) and Σ_c w_c = C. The sum is divided by N.
+    """
+    weights_C = (1 - beta) / (1 - beta ** counts_C.to(logits_NC))
+    weights_C = weights_C * len(weights_C) / weights_C.sum()
+    targets_NC = F.one_hot(labels_N, logits_NC.shape[1]).to(logits_NC)
+    cross_entropy_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
+    # (1 - p_t)^γ in a form that does not underflow.
+    modulator_NC = torch.exp(-gamma * (targets_NC * logits_NC + F.softplus(-logits_NC)))
+    return (weights_C[labels_N, None] * modulator_NC * cross_entropy_NC).sum() / len(labels_N)
+
+
+LOSSES: dict[str, Loss] = {
+    "balanced_softmax": balanced_softmax,
+    "ce": cross_entropy,
+    "logit_adjust": logit_adjusted,
+    "cb_focal": class_balanced_focal,
+}

@@ -1,0 +1,134 @@
+"""Figures of a classifier, from its probabilities and the true labels; NumPy alone, quick to import.
+
+The macro averages run over all C classes; a class without examples has recall, precision and F1 of 0, as
+in scikit-learn with `labels=range(C)` and `zero_division=0`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlcas.shots import ShotGroups
+from rlcas.types import Float64, Int64
+
+Probabilities = NDArray[np.floating[Any]]
+
+NUM_ECE_BINS = 15
+
+
+def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
+    """Return [C, C] int64: images of true class (row) by predicted class (column)."""
+    cells = np.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: the share of each class's images that is found; 0 for a class without images."""
+    matrix_CC = _confusion(probabilities_NC, labels_N)
+    return _ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
+
+
+def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the share of images whose most probable class is the true one."""
+    return float((probabilities_NC.argmax(axis=1) == labels_N).mean())
+
+
+def macro_recall(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean over classes of recall."""
+    return float(per_class_recall(probabilities_NC, labels_N).mean())
+
+
+def macro_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean over classes of precision."""
+    matrix_CC = _confusion(probabilities_NC, labels_N)
+    return float(_ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=0)).mean())
+
+
+def macro_f1(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN)."""
+    matrix_CC = _confusion(probabilities_NC, labels_N)
+    return float(_ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1)).mean())
+
+
+def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean one-against-rest area under the ROC curve; of two classes, that of class 1 alone.
+
+    A class with no examples, or with nothing else, is left out; NaN where none is left.
+    """
+    num_classes = probabilities_NC.shape[1]
+    classes = range(1, 2) if num_classes == 2 else range(num_classes)
+    areas = [_auc(probabilities_NC[:, c], labels_N == c) for c in classes]
+    known = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def expected_calibration_error(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return Σ_b n_b/N |accuracy_b - confidence_b| of the top class in 15 equal bins (Guo et al. 2017)."""
+    confidence_N = probabilities_NC.max(axis=1).astype(np.float64)
+    correct_N = probabilities_NC.argmax(axis=1) == labels_N
+    bins_N = np.clip(np.ceil(confidence_N * NUM_ECE_BINS) - 1, 0, NUM_ECE_BINS - 1).astype(np.int64)
+    gaps = np.bincount(bins_N, weights=correct_N - confidence_N, minlength=NUM_ECE_BINS)
+    return float(np.abs(gaps).sum() / len(labels_N))
+
+
+METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
+    "f1": macro_f1,
+    "recall": macro_recall,
+    "precision": macro_precision,
+    "acc": accuracy,
+    "auc": macro_auc,
+    "ece": expected_calibration_error,
+}
+
+
+def shot_recalls(recall_C: Float64, shots: ShotGroups) -> dict[str, float]:
+    """Return the mean recall of the `many`, `medium` and `few` classes; NaN for an empty group."""
+    groups = {"many": shots.many, "medium": shots.medium, "few": shots.few}
+    return {
+        name: float(recall_C[list(group)].mean()) if group else float("nan") for name, group in groups.items()
+    }
+
+
+def report(probabilities_NC: Probabilities, labels_N: Int64, shots: ShotGroups) -> dict[str, Any]:
+    """Return every figure of a set of images, as Table 1 of the paper and beyond.
+
+    Args:
+        probabilities_NC: [N, C] class probabilities.
+        labels_N: [N] int64 true classes.
+        shots: the many-, medium- and few-shot classes.
+
+    Returns:
+        Every name of `METRICS`, `many`, `medium`, `few`, `per_class_recall` [C], `confusion` [C][C], `n`.
+    """
+    recall_C = per_class_recall(probabilities_NC, labels_N)
+    return {
+        **{name: metric(probabilities_NC, labels_N) for name, metric in METRICS.items()},
+        **shot_recalls(recall_C, shots),
+        "per_class_recall": recall_C.tolist(),
+        "confusion": _confusion(probabilities_NC, labels_N).tolist(),
+        "n": len(labels_N),
+    }
+
+
+def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
+    return confusion(labels_N, probabilities_NC.argmax(axis=1), probabilities_NC.shape[1])
+
+
+def _ratio(part_C: Int64, whole_C: Int64) -> Float64:
+    return np.divide(part_C, whole_C, out=np.zeros(len(whole_C)), where=whole_C > 0)
+
+
+def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:
+    """Return the Mann-Whitney statistic: the chance that a positive scores above a negative, ties half."""
+    num_positive = int(positive_N.sum())
+    num_negative = len(positive_N) - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return float("nan")
+    _, tie_N, tie_sizes = np.unique(scores_N, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(tie_sizes) - (tie_sizes - 1) / 2
+    rank_sum = mean_ranks[tie_N][positive_N].sum()
+    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))

@@ -1,0 +1,107 @@
+"""A classifier and its optimiser as one flat array a dtype, exactly, and back.
+
+Within a dtype the model's tensors come first, in the order of its `state_dict`, then the optimiser's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlcas.devices import as_tensor
+from rlcas.errors import UserError
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+ZERO_STATE = {"AdamW": ("exp_avg", "exp_avg_sq"), "SGD": ("momentum_buffer",)}
+"""What an optimiser keeps beside every parameter, in its shape; zeros mean that no step was taken."""
+
+
+def materialise(optimizer: torch.optim.Optimizer) -> None:
+    """Give a fresh optimiser the state of zero steps, so that its layout is that of a used one.
+
+    torch makes the state in the first step; from zeros that step gives the same parameters.
+    """
+    names = ZERO_STATE[type(optimizer).__name__]
+    for parameter in _parameters(optimizer):
+        state = {name: torch.zeros_like(parameter) for name in names}
+        if "exp_avg" in state:
+            state["step"] = torch.zeros((), device=parameter.device)
+        optimizer.state[parameter] = state
+
+
+def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.generic]]:
+    """Return a copy of all weights, buffers and optimiser state: dtype name -> flat array."""
+    groups = _by_dtype(_tensors(model, optimizer))
+    return {
+        name: torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu().numpy()
+        for name, tensors in groups.items()
+    }
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
+    """Copy `arrays` into the model's and the optimiser's own tensors.
+
+    Raises:
+        UserError: the arrays are of another model or optimiser.
+    """
+    groups = _by_dtype(_tensors(model, optimizer))
+    expected = {name: sum(tensor.numel() for tensor in tensors) for name, tensors in groups.items()}
+    if (found := {name: array.size for name, array in arrays.items()}) != expected:
+        raise UserError(
+            f"the saved state holds {found} but classifier and optimizer need {expected}: "
+            "go on with the classifier settings that it was saved with"
+        )
+    with torch.no_grad():
+        for name, tensors in groups.items():
+            flat = as_tensor(arrays[name], tensors[0].device)
+            for tensor, view in zip(tensors, _views(flat, tensors), strict=True):
+                tensor.copy_(view)
+
+
+def to_state_dict(arrays: Arrays, model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's part of `arrays` as a state dict of views; `model` may be on the meta device."""
+    state = model.state_dict()
+    names_by_dtype: dict[str, list[str]] = {}
+    for name, tensor in state.items():
+        names_by_dtype.setdefault(_dtype_name(tensor), []).append(name)
+    views: dict[str, Tensor] = {}
+    for dtype_name, names in names_by_dtype.items():
+        flat = as_tensor(arrays[dtype_name], torch.device("cpu"))
+        views.update(zip(names, _views(flat, [state[name] for name in names]), strict=True))
+    return {name: views[name] for name in state}
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    yield from model.state_dict().values()
+    for parameter in _parameters(optimizer):
+        state = optimizer.state[parameter]
+        yield from (state[key] for key in sorted(state))
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> dict[str, list[Tensor]]:
+    groups: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(_dtype_name(tensor), []).append(tensor)
+    return groups
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _views(flat: Tensor, like: list[Tensor]) -> Iterator[Tensor]:
+    """Yield consecutive pieces of `flat` in the shapes of `like`."""
+    start = 0
+    for tensor in like:
+        yield flat[start : start + tensor.numel()].view(tensor.shape)
+        start += tensor.numel()

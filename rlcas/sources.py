@@ -1,0 +1,24 @@
+"""Sources of extra images other than a stored pool."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlcas.types import ImageSet, Int64, Uint8
+
+
+class RealImages:
+    """The real training images as a `SyntheticSource`: over-sampling, the control without a synthesiser."""
+
+    def __init__(self, train: ImageSet) -> None:
+        self._images_NCHW = train.images_NCHW
+        self._indices_by_class = [np.flatnonzero(train.labels_N == c) for c in np.unique(train.labels_N)]
+
+    @property
+    def class_sizes_C(self) -> Int64:
+        """Return [C] int64: training images of each class."""
+        return np.array([len(indices) for indices in self._indices_by_class], dtype=np.int64)
+
+    def images(self, class_id: int, indices: Int64) -> Uint8:
+        """Return [len(indices), channels, H, W] uint8."""
+        return self._images_NCHW[self._indices_by_class[class_id][indices]]

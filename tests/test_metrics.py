@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from rlcas.metrics import METRICS, confusion, per_class_recall, report
+from rlcas.shots import ShotGroups
+
+
+@st.composite
+def predictions(draw):
+    """Probabilities with many ties, and labels that may miss a class."""
+    num_classes = draw(st.integers(2, 5))
+    num_images = draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weights = rng.integers(1, draw(st.sampled_from([3, 1000])), (num_images, num_classes)).astype(float)
+    return weights / weights.sum(1, keepdims=True), rng.integers(0, num_classes, num_images)
+
+
+@given(predictions())
+def test_macro_figures_and_confusion_equal_scikit_learn(case):
+    p, labels = case
+    classes, predicted = range(p.shape[1]), p.argmax(1)
+    matrix = confusion(labels, predicted, p.shape[1])
+    np.testing.assert_array_equal(matrix, sk.confusion_matrix(labels, predicted, labels=classes))
+    common = {"labels": classes, "average": "macro", "zero_division": 0}
+    assert METRICS["f1"](p, labels) == pytest.approx(sk.f1_score(labels, predicted, **common))
+    assert METRICS["recall"](p, labels) == pytest.approx(sk.recall_score(labels, predicted, **common))
+    assert METRICS["precision"](p, labels) == pytest.approx(sk.precision_score(labels, predicted, **common))
+    assert METRICS["acc"](p, labels) == pytest.approx(sk.accuracy_score(labels, predicted))
+
+
+@given(predictions())
+def test_auc_is_the_mean_of_scikit_learn_s_over_classes_with_both_kinds(case):
+    p, labels = case
+    classes = [1] if p.shape[1] == 2 else range(p.shape[1])
+    areas = [sk.roc_auc_score(labels == c, p[:, c]) for c in classes if 0 < (labels == c).sum() < len(labels)]
+    expected = np.mean(areas) if areas else np.nan
+    assert METRICS["auc"](p, labels) == pytest.approx(expected, nan_ok=True)
+
+
+@given(predictions())
+def test_ece_equals_a_loop_over_bins(case):
+    p, labels = case
+    top, correct = p.max(1), p.argmax(1) == labels
+    ece = 0.0
+    for b in range(15):
+        inside = (top > b / 15) & (top <= (b + 1) / 15)
+        if inside.any():
+            ece += inside.mean() * abs(correct[inside].mean() - top[inside].mean())
+    # A confidence on an edge, such as 1/3, may fall on either side by its last bit.
+    if not np.isclose(top * 15, np.round(top * 15)).any():
+        assert METRICS["ece"](p, labels) == pytest.approx(ece)
+
+
+def test_ece_of_a_hand_computed_case():
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.35, 0.65]])
+    assert METRICS["ece"](p, np.array([0, 1, 1])) == pytest.approx((2 * abs(0.5 - 0.9) + abs(1 - 0.65)) / 3)
+
+
+def test_report_groups_are_means_of_per_class_recalls_and_nan_where_empty():
+    p = np.eye(4)[[0, 0, 1, 2, 3, 3]]
+    labels = np.array([0, 1, 1, 2, 3, 2])
+    figures = report(p, labels, ShotGroups(many=(0, 1), medium=(), few=(2, 3)))
+    assert figures["per_class_recall"] == [1.0, 0.5, 0.5, 1.0]
+    assert (figures["many"], figures["few"]) == (0.75, 0.75)
+    assert np.isnan(figures["medium"])
+    assert figures["n"] == 6 and figures["confusion"][1] == [1, 1, 0, 0]
+    assert set(METRICS) < set(figures)
+
+
+def test_a_binary_decision_is_by_argmax_so_that_a_tie_goes_to_class_0():
+    p = np.array([[0.5, 0.5], [0.49, 0.51]])
+    np.testing.assert_array_equal(per_class_recall(p, np.array([0, 1])), [1.0, 1.0])

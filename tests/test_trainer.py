@@ -1,0 +1,243 @@
+"""Invariants 1, 2, 2b and 6 of the epoch trainer, bit for bit."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
+
+from rlcas.classifiers import build_classifier
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.fit import fit, selection_key
+from rlcas.seeding import rng_for, seed_for
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import EpochResult, ImageSet, Incumbent, TrainingData
+
+ZEROS = np.zeros(3, np.int64)
+MIXED = np.array([0, 4, 2])
+
+
+def assert_same_bits(a: Incumbent, b: Incumbent) -> None:
+    assert a.epoch == b.epoch and a.arrays.keys() == b.arrays.keys()
+    np.testing.assert_array_equal(a.positions_C, b.positions_C)
+    for name in a.arrays:
+        np.testing.assert_array_equal(a.arrays[name], b.arrays[name], strict=True)
+
+
+def assert_same_result(a: EpochResult, b: EpochResult) -> None:
+    np.testing.assert_equal(dataclasses.asdict(a), dataclasses.asdict(b))
+
+
+def run(trainer: ClassifierTrainer, counts_C: np.ndarray, epochs: int) -> Incumbent:
+    incumbent = trainer.initial(counts_C)
+    for _ in range(epochs):
+        trainer.train_epoch(incumbent, counts_C, child=0)
+        incumbent = trainer.trained()
+    return incumbent
+
+
+def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.nn.Module:
+    """Train as a textbook would: no composition, no pool, no snapshot."""
+    settings, pixels = config.classifier, data.train.images_NCHW.astype(np.float64) / 255
+    mean, scale = torch.tensor(pixels.mean()).float(), torch.tensor(1 / pixels.std()).float()
+    images = ((torch.from_numpy(data.train.images_NCHW).float() / 255) - mean) * scale
+    labels = torch.from_numpy(data.train.labels_N)
+    prior = torch.bincount(labels).float().log()
+    torch.manual_seed(seed_for(config.seed, "classifier"))
+    model = build_classifier(settings, channels=1, num_classes=3, size_px=16)
+    model = model.to(memory_format=torch.channels_last).train()
+    adamw = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
+    batches = [
+        batch
+        for epoch in range(epochs)
+        for batch in np.array_split(rng_for(config.seed, "order", epoch, 0).permutation(41), [16, 32])
+    ]
+    for step, batch in enumerate(batches):
+        adamw.param_groups[0]["lr"] = 0.5 * settings.lr * (1 + math.cos(math.pi * step / (3 * 3)))
+        adamw.zero_grad()
+        F.cross_entropy(model(images[batch]) + prior, labels[batch]).backward()
+        adamw.step()
+    return model
+
+
+def test_a_composition_of_zeros_is_the_baseline_bit_for_bit():
+    config = tiny_config(classifier={"augment": "none"})
+    trainer = tiny_trainer(config)
+    state = trainer.model_state(run(trainer, ZEROS, 3))
+    expected = plain_baseline(tiny_data(), config, 3).state_dict()
+    assert state.keys() == expected.keys()
+    for name in state:
+        assert torch.equal(state[name], expected[name]), name
+
+
+def test_a_composition_of_zeros_does_not_see_the_pool():
+    other_pool = RealImages(tiny_set(30, seed=9))
+    assert_same_bits(run(tiny_trainer(), ZEROS, 2), run(tiny_trainer(pool=other_pool), ZEROS, 2))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_epoch_goes_on_exactly_in_another_trainer(optimizer):
+    config = tiny_config(classifier={"optimizer": optimizer})
+    whole = run(tiny_trainer(config), MIXED, 2)
+    first, second = tiny_trainer(config), tiny_trainer(config)
+    half = run(first, MIXED, 1)
+    second.train_epoch(half, MIXED, child=0)
+    assert_same_bits(second.trained(), whole)
+
+
+def test_an_epoch_depends_on_nothing_that_was_trained_before_it():
+    trainer = tiny_trainer()
+    incumbent = run(trainer, MIXED, 1)
+    result = trainer.train_epoch(incumbent, MIXED, child=1)
+    left = trainer.trained()
+    trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=2)
+    torch.rand(3)
+    np.random.rand(3)
+    assert_same_result(trainer.train_epoch(incumbent, MIXED, child=1), result)
+    assert_same_bits(trainer.trained(), left)
+
+
+def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
+    trainer = tiny_trainer()
+    incumbent = trainer.initial(MIXED)
+    copies = {name: array.copy() for name, array in incumbent.arrays.items()}
+    for array in incumbent.arrays.values():
+        array.flags.writeable = False  # as Ray hands it over
+    state = torch.random.get_rng_state()
+    trainer.train_epoch(incumbent, MIXED, child=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for name, array in incumbent.arrays.items():
+        np.testing.assert_array_equal(array, copies[name])
+
+
+def batches_of(trainer: ClassifierTrainer, counts_C: np.ndarray, child: int) -> list:
+    plan = trainer._plan(trainer.initial(counts_C), counts_C, child)
+    return list(trainer.batches(plan, epoch=0, child=child))
+
+
+def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():
+    trainer = tiny_trainer()
+    plain, mixed = batches_of(trainer, ZEROS, child=0), batches_of(trainer, MIXED, child=2)
+    assert len(plain) == len(mixed) == 3
+    for (images, labels), (more_images, more_labels) in zip(plain, mixed, strict=True):
+        num_real = len(labels)
+        assert torch.equal(images, more_images[:num_real])
+        assert torch.equal(labels, more_labels[:num_real])
+        assert more_labels[num_real:].tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def test_without_common_random_numbers_each_child_has_its_own_order():
+    trainer = tiny_trainer(tiny_config(sampler={"common_random_numbers": False}))
+    (images, _), *_ = batches_of(trainer, ZEROS, child=0)
+    assert not torch.equal(images, batches_of(trainer, ZEROS, child=1)[0][0])
+    assert torch.equal(images, batches_of(trainer, ZEROS, child=0)[0][0])
+
+
+def test_children_augment_the_same_synthetic_images_differently():
+    trainer = tiny_trainer()
+    (first, _), *_ = batches_of(trainer, MIXED, child=0)
+    (second, _), *_ = batches_of(trainer, MIXED, child=1)
+    assert torch.equal(first[:16], second[:16])
+    assert not torch.equal(first[16:], second[16:])
+
+
+def test_batches_have_mean_0_and_standard_deviation_1_over_the_training_images():
+    trainer = tiny_trainer(tiny_config(classifier={"augment": "none"}))
+    images = torch.cat([images for images, _ in batches_of(trainer, ZEROS, child=0)])
+    assert images.mean().item() == pytest.approx(0, abs=1e-5)
+    assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_positions_go_on_by_the_images_drawn():
+    incumbent = run(tiny_trainer(), MIXED, 2)
+    np.testing.assert_array_equal(incumbent.positions_C, 2 * 3 * MIXED)
+
+
+def test_it_learns_what_can_be_learnt():
+    config = tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 8})
+    _, results = fit(tiny_trainer(config), np.array([2, 2, 2]), epochs=8)
+    assert results[-1].metrics["recall"] > 0.9 > results[-1].train_loss
+    assert results[0].num_images == 41 + 3 * 6
+    assert results[-1].train_loss < results[0].train_loss
+
+
+def test_fit_returns_the_best_epoch_by_the_reward_metric():
+    trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 4, "metric": "acc"}))
+    best, results = fit(trainer, ZEROS, epochs=4)
+    keys = [(result.metrics["acc"], -result.val_loss) for result in results]
+    assert best.epoch == 1 + keys.index(max(keys))
+    assert_same_bits(best, run(trainer, ZEROS, best.epoch))
+
+
+def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
+    base = {"train_loss": 1.0, "per_class_recall_C": ZEROS, "num_images": 1, "finite": True}
+    low, high, nan = (
+        selection_key(EpochResult(metrics={"f1": f1}, val_loss=loss, **base), "f1")
+        for f1, loss in [(0.5, 0.3), (0.5, 0.4), (math.nan, 0.1)]
+    )
+    assert low > high > nan
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_an_exploded_loss_is_told_and_fit_stops(optimizer):
+    trainer = tiny_trainer(tiny_config(classifier={"lr": 1e30, "optimizer": optimizer}))
+    assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=0).finite
+    with pytest.raises(UserError, match=r"the loss is not finite in epoch 1: lower classifier\.lr, .* 1e\+30"):
+        fit(trainer, ZEROS, epochs=1)
+
+
+def test_the_learning_rate_is_a_half_cosine_over_the_run():
+    trainer = tiny_trainer(tiny_config(classifier={"lr": 2.0}, sampler={"epochs": 4}))
+    assert [trainer._lr(step) for step in (0, 6, 12)] == pytest.approx([2.0, 1.0, 0.0])
+    assert tiny_trainer(tiny_config(classifier={"lr": 2.0, "lr_schedule": "constant"}))._lr(6) == 2.0
+
+
+def test_a_pool_without_a_class_is_refused_at_construction():
+    pool = RealImages(tiny_set(30, seed=9))
+    pool._indices_by_class[1] = np.empty(0, np.int64)
+    with pytest.raises(UserError, match=r"no images of class 'b': every class needs one at least"):
+        tiny_trainer(pool=pool)
+
+
+def test_a_pool_of_another_data_set_is_refused():
+    with pytest.raises(UserError, match=r"the pool has 2 classes, but tiny has 3"):
+        tiny_trainer(pool=RealImages(tiny_set(30, seed=9, num_classes=2)))
+    with pytest.raises(UserError, match=r"images are \(3, 16, 16\) .* those of tiny are \(1, 16, 16\)"):
+        tiny_trainer(pool=RealImages(tiny_set(30, seed=9, channels=3)))
+
+
+def test_an_unknown_loss_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match=r"classifier\.loss 'mse' is unknown: use one of balanced_softmax, "):
+        tiny_trainer(tiny_config(classifier={"loss": "mse"}))
+
+
+def test_images_mapped_from_disk_train_to_the_same_bits(tmp_path: Path):
+    data = tiny_data()
+    np.save(tmp_path / "images.npy", data.train.images_NCHW)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    on_disk = dataclasses.replace(data, train=ImageSet(images_NCHW=mapped, labels_N=data.train.labels_N))
+    assert_same_bits(run(tiny_trainer(data=on_disk), MIXED, 1), run(tiny_trainer(data=data), MIXED, 1))
+
+
+def test_training_data_has_no_place_for_test_images():
+    assert {field.name for field in dataclasses.fields(TrainingData)} == {
+        "name",
+        "class_names",
+        "train",
+        "val",
+        "notes",
+    }
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_the_same_inputs_give_the_same_bits():
+    device = torch.device("cuda")
+    runs = [run(tiny_trainer(device=device), MIXED, 2) for _ in range(2)]
+    assert_same_bits(*runs)
+    assert device != CPU

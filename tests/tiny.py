@@ -1,0 +1,45 @@
+"""A learnable set of tiny images, and the settings of a run that takes a fraction of a second."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rlcas.config import RunConfig
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import ImageSet, SyntheticSource, TrainingData
+
+CPU = torch.device("cpu")
+
+
+def tiny_set(num_images: int, seed: int, *, channels: int = 1, num_classes: int = 3) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    labels_N = np.sort(np.arange(num_images) % num_classes).astype(np.int64)
+    noise = rng.integers(0, 120, (num_images, channels, 16, 16))
+    images = noise + 60 * labels_N[:, None, None, None]
+    return ImageSet(images_NCHW=np.clip(images, 0, 255).astype(np.uint8), labels_N=labels_N)
+
+
+def tiny_data(num_train: int = 41) -> TrainingData:
+    return TrainingData(
+        name="tiny", class_names=("a", "b", "c"), train=tiny_set(num_train, 0), val=tiny_set(24, 1)
+    )
+
+
+def tiny_config(**sections: dict[str, object]) -> RunConfig:
+    """Return settings for `tiny_data`; `classifier={...}` and the like override them."""
+    classifier = {"width": 8, "batch_size": 16, **sections.pop("classifier", {})}
+    sampler = {"epochs": 3, **sections.pop("sampler", {})}
+    return RunConfig.model_validate({"classifier": classifier, "sampler": sampler, **sections})
+
+
+def tiny_trainer(
+    config: RunConfig | None = None,
+    data: TrainingData | None = None,
+    pool: SyntheticSource | None = None,
+    device: torch.device = CPU,
+) -> ClassifierTrainer:
+    data = data or tiny_data()
+    pool = pool or RealImages(data.train)
+    return ClassifierTrainer(data, config or tiny_config(), pool=pool, device=device)
