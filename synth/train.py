@@ -99,6 +99,7 @@ class DenoiserTrainer:
     def __init__(
         self, cache: LatentCache, vae: AutoencoderKL, config: DenoiserConfig, *, num_classes: int, seed: int
     ) -> None:
+        assert cache.labels_M.min() >= 0 and cache.labels_M.max() < num_classes, "a label is out of range"
         device, latent_shape = cache.means_MChw.device, cache.means_MChw.shape[1:]
         unet = build_unet(
             config,
