@@ -52,7 +52,7 @@ def train_synthesiser(
         config: the run's settings; `config.synth` is used, and `config.seed`.
         folder: where to write; an earlier synthesiser there is replaced, as a whole.
         device: where to train.
-        progress: show bars instead of occasional lines.
+        progress: show bars on a terminal, lines in a log.
         on_step: called with (part, step, steps, figures) up to a hundred times a part.
 
     Returns:
