@@ -71,7 +71,9 @@ def test_without_a_checkpoint_the_algorithm_stays_as_it_is(tmp_path):
     assert load_best(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["state.json", "incumbent.safetensors", "best.safetensors", "learner.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["state.json", "incumbent.safetensors", "best.safetensors", "learner.safetensors"]
+)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, name, damage):
     save(Algorithm(1), tmp_path)

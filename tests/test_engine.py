@@ -224,7 +224,9 @@ def test_a_fault_of_the_user_in_the_factory_is_shown_as_it_is(ray_session):
 
 
 def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
-    with pytest.raises(UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"):
+    with pytest.raises(
+        UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
+    ):
         start_children(start_timeout_seconds=0.01)
 
 
@@ -272,7 +274,9 @@ def test_too_many_gpus_are_refused_with_the_arithmetic():
 def test_settings_are_checked_by_name():
     with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
         make_config().training(gamma=0.9)
-    with pytest.raises(UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"):
+    with pytest.raises(
+        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
+    ):
         make_config().episodes(gpus=1)
     with pytest.raises(ValueError, match=r"(?s)initial_count 20 is above sampler.max_count 16"):
         make_config(initial_count=20).validate()
