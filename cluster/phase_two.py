@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 
 import ray
@@ -45,10 +46,17 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
     )
 
 
+def quiet_ray() -> None:
+    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay."""
+    for name in ("ray", "ray.tune", "ray.rllib", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:
     """Train the epochs that are missing and save the classifier that was best on validation."""
     if (folder.path / MODEL_FILE).exists():
         return
+    quiet_ray()
     started_here = not ray.is_initialized()
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
