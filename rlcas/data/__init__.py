@@ -5,13 +5,13 @@ read (named set, npz, folder, csv) → split → survey → window, gray or RGB,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from rlcas.config import RunConfig
-from rlcas.data.checks import check_classes, check_no_empty_class, check_split
+from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.folder import open_folder
 from rlcas.data.longtail import long_tail_counts, thinned
@@ -20,8 +20,8 @@ from rlcas.data.npz import numbered, open_npz
 from rlcas.data.phantom import open_phantoms
 from rlcas.data.pixels import Layout, Survey, convert, layout_of, survey
 from rlcas.data.prepared import open_prepared, prepare
-from rlcas.data.source import RawSplit, Source
-from rlcas.data.split import divided
+from rlcas.data.source import RawSplit, Source, SplitName
+from rlcas.data.split import Splits, divided
 from rlcas.data.table import open_csv
 from rlcas.errors import UserError
 from rlcas.registry import lookup
@@ -64,10 +64,10 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     """
     source = _open(config, progress)
     splits, split_notes = divided(source, config.dataset, config.seed, wanted=("train", "val"))
-    class_names = source.class_names or numbered([splits["train"].labels_N])
+    check_not_empty(source.where, splits)
+    class_names = source.class_names or numbered(splits["train"].labels_N)
     check_classes(source.where, class_names)
-    for name, split in splits.items():
-        check_split(source.where, name, split, class_names)
+    check_labels(source.where, splits, class_names)
     check_no_empty_class(source.where, splits["train"], class_names)
     surveys = {name: survey(split) for name, split in splits.items()}
     layout, layout_notes = layout_of(source.where, surveys, surveys["train"], config.dataset)
@@ -92,9 +92,10 @@ def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageS
     """
     source = _open(config, progress=False)
     splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
+    check_not_empty(source.where, {"test": splits["test"]})
     class_names = source.class_names or _numbered_classes(splits, num_classes)
-    check_split(source.where, "test", splits["test"], class_names)
-    surveys: dict[str, Survey] = {"test": survey(splits["test"])}
+    check_labels(source.where, {"test": splits["test"]}, class_names)
+    surveys: dict[SplitName, Survey] = {"test": survey(splits["test"])}
     if surveys["test"].num_wide and config.dataset.window is None and "train" in splits:
         surveys["train"] = survey(splits["train"])
     layout, _ = layout_of(source.where, surveys, surveys.get("train"), config.dataset)
@@ -113,10 +114,10 @@ def _open(config: RunConfig, progress: bool) -> Source:
     return lookup(config.data, DATASETS, "data")(config, progress)
 
 
-def _numbered_classes(splits: Mapping[str, RawSplit], num_classes: int | None) -> tuple[str, ...]:
+def _numbered_classes(splits: Splits, num_classes: int | None) -> tuple[str, ...]:
     if num_classes is not None:
         return tuple(str(i) for i in range(num_classes))
-    return numbered([splits["train" if "train" in splits else "test"].labels_N])
+    return numbered(splits["train" if "train" in splits else "test"].labels_N)
 
 
 def _image_set(split: RawSplit, layout: Layout) -> ImageSet:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rlcas.data.source import RawSplit
+from rlcas.data.source import RawSplit, SplitName
 from rlcas.errors import UserError
 from rlcas.types import Int64
 
@@ -32,24 +32,28 @@ def integer_labels(labels: NDArray[Any], what: str) -> Int64:
     return labels_N
 
 
+def check_not_empty(where: str, splits: Mapping[SplitName, RawSplit]) -> None:
+    """Raise UserError where a split has no images."""
+    for name, split in splits.items():
+        if len(split) == 0:
+            raise UserError(f"{where} has no {name} images: put at least one of each class there")
+
+
 def check_classes(where: str, class_names: Sequence[str]) -> None:
     """Raise UserError where there are fewer than two classes."""
     if len(class_names) < 2:
-        raise UserError(
-            f"{where} has {len(class_names)} class ({', '.join(class_names)}): give two classes or more"
-        )
+        raise UserError(f"{where} has one class alone, {class_names[0]!r}: give two classes or more")
 
 
-def check_split(where: str, split_name: str, split: RawSplit, class_names: Sequence[str]) -> None:
-    """Raise UserError where a split is empty or a label is out of range."""
-    if len(split) == 0:
-        raise UserError(f"{where} has no {split_name} images: put at least one of each class there")
-    highest = int(split.labels_N.max())
-    if highest >= len(class_names):
-        raise UserError(
-            f"{where}: label {highest} of {split.names[int(split.labels_N.argmax())]} is out of range "
-            f"0..{len(class_names) - 1}: mend the label, or name {highest + 1} classes"
-        )
+def check_labels(where: str, splits: Mapping[SplitName, RawSplit], class_names: Sequence[str]) -> None:
+    """Raise UserError where a label is out of range."""
+    for split in splits.values():
+        highest = int(split.labels_N.max())
+        if highest >= len(class_names):
+            raise UserError(
+                f"{where}: label {highest} of {split.names[int(split.labels_N.argmax())]} is out of range "
+                f"0..{len(class_names) - 1}: mend the label, or name {highest + 1} classes"
+            )
 
 
 def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]) -> None:
@@ -58,5 +62,5 @@ def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]
     empty = [name for name, count in zip(class_names, counts_C, strict=True) if count == 0]
     if empty:
         raise UserError(
-            f"{where} has no training image of class {', '.join(map(repr, empty))}: add one, or leave the class out"
+            f"{where} has no training image of class {', '.join(map(repr, empty))}: add one or drop it"
         )

@@ -52,9 +52,7 @@ def decode(path: Path, window: Window | None) -> Pixels:
         with Image.open(path) as image:
             return _pixels(path, image)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be read as an image ({error}): replace the file or take it out"
-        ) from error
+        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
 
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:

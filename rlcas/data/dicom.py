@@ -26,7 +26,7 @@ def decode_dicom(path: Path, window: Window | None) -> Pixels:
         return stored
     if stored.ndim != 2:
         raise UserError(f"{path} has pixels of shape {stored.shape}: give one gray or 8-bit RGB frame a file")
-    inverted = dataset.PhotometricInterpretation == "MONOCHROME1"
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
     slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
     shown_by = _own_window(dataset) if window is None else window
     if shown_by is not None:
@@ -53,21 +53,11 @@ def _read(path: Path) -> tuple[Any, Pixels]:
     try:
         dataset = pydicom.dcmread(path)
         return dataset, pixel_array(dataset)
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        AttributeError,
-        KeyError,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except (OSError, EOFError, ValueError, AttributeError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path} cannot be read as DICOM ({reason}): replace the file or take it out"
-        ) from error
+        raise UserError(f"{path} cannot be read as DICOM ({reason}): replace or remove it") from error
     except pydicom.errors.InvalidDicomError as error:
-        raise UserError(f"{path} is no DICOM file: replace it or take it out") from error
+        raise UserError(f"{path} is no DICOM file: replace or remove it") from error
 
 
 def _own_window(dataset: Any) -> Window | None:

@@ -6,27 +6,25 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from rlcas.data.pixels import Survey
-from rlcas.data.source import RawSplit
+from rlcas.data.source import RawSplit, SplitName
+from rlcas.data.split import Splits
 
 NUM_SHOWN = 3
 
 
-def identical_pictures(splits: Mapping[str, RawSplit], surveys: Mapping[str, Survey]) -> tuple[str, ...]:
+def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> tuple[str, ...]:
     """Return a note for every pair of splits that share exact pixels, with how many labels conflict."""
     notes = []
     for first, second in combinations(splits, 2):
-        where_in_first = {digest: i for i, digest in reversed(list(enumerate(surveys[first].digests)))}
-        pairs = [
-            (where_in_first[digest], j)
-            for j, digest in enumerate(surveys[second].digests)
-            if digest in where_in_first
-        ]
+        index_of = {digest: i for i, digest in reversed(list(enumerate(surveys[first].digests)))}
+        found = enumerate(surveys[second].digests)
+        pairs = [(index_of[digest], j) for j, digest in found if digest in index_of]
         if pairs:
             notes.append(_note(first, second, splits, pairs))
     return tuple(notes)
 
 
-def _note(first: str, second: str, splits: Mapping[str, RawSplit], pairs: list[tuple[int, int]]) -> str:
+def _note(first: SplitName, second: SplitName, splits: Splits, pairs: list[tuple[int, int]]) -> str:
     a, b = splits[first], splits[second]
     conflicts = [(i, j) for i, j in pairs if a.labels_N[i] != b.labels_N[j]]
     note = f"{len(pairs)} {second} images are identical to {first} images: {_shown(a, b, pairs)}"
@@ -40,7 +38,7 @@ def _shown(first: RawSplit, second: RawSplit, pairs: list[tuple[int, int]]) -> s
     return shown + (", …" if len(pairs) > NUM_SHOWN else "")
 
 
-def shared_patients(splits: Mapping[str, RawSplit]) -> tuple[str, ...]:
+def shared_patients(splits: Splits) -> tuple[str, ...]:
     """Return a note for every pair of splits that share a patient: test figures would be too good."""
     ids = {name: set(split.patients_N) for name, split in splits.items() if split.patients_N is not None}
     notes = []

@@ -28,13 +28,13 @@ def open_folder(root: Path, window: Window | None) -> Source:
     if not class_names:
         raise UserError(f"{root} has no class folders: lay it out as CLASS/*.png or train/CLASS/*.png")
     splits = {name: _open_split(root, part, class_names, window) for name, part in split_folders.items()}
+    names = [name for split in splits.values() for name in split.names]
     return Source(
         name=root.resolve().name,
         where=str(root),
         splits=splits,
         class_names=class_names,
-        notes=_left_out(root, split_folders)
-        + dicom_note([n for s in splits.values() for n in s.names], window),
+        notes=_left_out(root, split_folders) + dicom_note(names, window),
     )
 
 

@@ -33,7 +33,7 @@ def medmnist_info() -> Mapping[str, dict[str, Any]]:
 
 
 def medmnist_names() -> dict[str, tuple[str, int]]:
-    """Return name -> (flag, size_px) of every 2-D set: `breastmnist`, `breastmnist_64`, …"""
+    """Return name -> (flag, size_px) of every 2-D set: `breastmnist`, `breastmnist_64` and so on."""
     flags = [flag for flag in medmnist_info() if not flag.endswith("3d")]
     return {flag + _suffix(size_px): (flag, size_px) for flag in flags for size_px in SIZES_PX}
 
@@ -46,12 +46,9 @@ def open_medmnist(flag: str, size_px: int, *, progress: bool) -> Source:
     """
     info = medmnist_info()[flag]
     if info["task"].startswith("multi-label"):
-        raise UserError(
-            f"data {flag!r} is multi-label (several findings an image): take a set with one label an image"
-        )
-    path = _fetched(
-        flag + _suffix(size_px), info["url" + _suffix(size_px)], info["MD5" + _suffix(size_px)], progress
-    )
+        raise UserError(f"data {flag!r} is multi-label: take a set with one label an image")
+    end = _suffix(size_px)
+    path = _fetched(flag + end, info["url" + end], info["MD5" + end], progress)
     return open_npz(path, class_names=tuple(info["label"][str(i)] for i in range(len(info["label"]))))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
     }
     if not splits:
         raise UserError(
-            f"{path} has none of train_images, val_images, test_images (it has {', '.join(sorted(keys)) or 'nothing'}): "
-            "save it in MedMNIST's form"
+            f"{path} has none of train_images, val_images, test_images: save it in MedMNIST's form "
+            f"(it has {', '.join(sorted(keys)) or 'no array'})"
         )
     if "class_names" in keys:
         class_names = _class_names(path)
@@ -96,7 +95,7 @@ def _open_split(path: Path, split: SplitName, keys: set[str]) -> RawSplit:
     )
 
 
-def _images(path: Path, split: SplitName, num_labels: int) -> Sequence[NDArray[Any]]:
+def _images(path: Path, split: SplitName, num_labels: int) -> NDArray[Any]:
     key = f"{split}_images"
     images = _array(path, key)
     if len(images) != num_labels:
@@ -110,8 +109,8 @@ def _images(path: Path, split: SplitName, num_labels: int) -> Sequence[NDArray[A
     if np.issubdtype(images.dtype, np.floating):
         nan = " with NaN" if np.isnan(images).any() else ""
         raise UserError(
-            f"{path}: {key} is {images.dtype}{nan}: images are taken as uint8 or wider integers, because a float's "
-            "black and white are not known; scale it and save (255 * x).round().astype('uint8')"
+            f"{path}: {key} is {images.dtype}{nan}: images are taken as uint8 or wider integers, because "
+            "a float's black and white are not known; scale it and save (255 * x).round().astype('uint8')"
         )
     if not np.issubdtype(images.dtype, np.integer):
         raise UserError(f"{path}: {key} is {images.dtype}: save images as uint8 or wider integers")
@@ -122,7 +121,8 @@ def _patients(path: Path, split: SplitName, num_labels: int) -> NDArray[np.str_]
     patients_N = _array(path, f"{split}_patients").reshape(-1)
     if len(patients_N) != num_labels:
         raise UserError(
-            f"{path}: {split}_patients has {len(patients_N)} ids, but {split}_labels has {num_labels}: make them equal"
+            f"{path}: {split}_patients has {len(patients_N)} ids, but {split}_labels has {num_labels}: "
+            "make them equal"
         )
     if patients_N.dtype.kind not in "iuU":
         raise UserError(f"{path}: {split}_patients is {patients_N.dtype}: save ids as text or integers")
@@ -136,6 +136,6 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def numbered(labels: Sequence[Int64]) -> tuple[str, ...]:
+def numbered(labels_N: Int64) -> tuple[str, ...]:
     """Return `0`, `1`, … up to the highest label: names for a source that has none."""
-    return tuple(str(i) for i in range(1 + max((int(part.max(initial=-1)) for part in labels), default=-1)))
+    return tuple(str(i) for i in range(int(labels_N.max()) + 1))

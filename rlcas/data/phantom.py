@@ -48,15 +48,23 @@ class Subtype:
 
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(name="fibroadenoma", aspect=0.65, echo_db=-13, rim_db=3, behind_db=3),
-    Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-14),
-    Subtype(name="adenosis", aspect=0.8, margin=0.06, echo_db=-6),
+    Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-12),
+    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-8),
     Subtype(name="intraductal papilloma", aspect=0.8, echo_db=-26, core_db=20, behind_db=5),
-    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-11, specks=6),
+    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-13, specks=7),
     Subtype(
         name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9
     ),
-    Subtype(name="phyllodes tumour", aspect=0.65, lobes=0.22, echo_db=-13, rim_db=3, core_db=-10, behind_db=3),
-    Subtype(name="invasive lobular carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-12, behind_db=-5),
+    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-12, behind_db=3),
+    Subtype(
+        name="invasive lobular carcinoma",
+        aspect=1.15,
+        spikes=0.4,
+        margin=0.03,
+        echo_db=-17,
+        core_db=8,
+        behind_db=-12,
+    ),
 )
 """In the long tail's order, the most frequent first."""
 
@@ -119,13 +127,13 @@ def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
     """Return phantom `index` of a class: uint8 [size_px, size_px]."""
     rng = rng_for(seed, "phantom", class_id, index)
     grid = OVERSAMPLING * size_px
-    centers = (np.arange(grid, dtype=np.float32) + 0.5) / grid
-    depth_GG, across_GG = np.meshgrid(centers, centers, indexing="ij")
+    centers: Float32 = ((np.arange(grid) + 0.5) / grid).astype(np.float32)
+    depth_GG, across_GG = np.repeat(centers[:, None], grid, axis=1), np.repeat(centers[None], grid, axis=0)
     tissue_GG = _tissue(depth_GG, across_GG, rng)
     echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_GG, across_GG, tissue_GG, rng)
     attenuation_GG = -rng.uniform(2, 9) * depth_GG
     gain_db = rng.normal(-14.0, 2.5)
-    return b_mode(echo_GG, behind_GG + attenuation_GG + gain_db, rng)
+    return b_mode(echo_GG, (behind_GG + attenuation_GG + gain_db).astype(np.float32), rng)
 
 
 def _tissue(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
@@ -157,7 +165,7 @@ def _bands(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> F
 def _lesion(
     subtype: Subtype, depth_GG: Float32, across_GG: Float32, tissue_GG: Float32, rng: np.random.Generator
 ) -> tuple[Float32, Float32]:
-    """Return backscatter with the lesion in it, and the gain that it leaves behind itself, both [G, G] in dB."""
+    """Return backscatter with the lesion in it, and the gain that it leaves behind it: [G, G] in dB."""
     radius = rng.uniform(0.13, 0.21)
     aspect = subtype.aspect * np.exp(rng.normal(0, 0.12))
     down_GG = (depth_GG - rng.uniform(0.42, 0.6)) / (radius * np.sqrt(aspect))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rlcas.config import DatasetConfig
-from rlcas.data.source import Pixels, RawSplit
+from rlcas.data.source import Pixels, RawSplit, SplitName
 from rlcas.errors import UserError
 from rlcas.types import Uint8
 
@@ -64,7 +64,7 @@ def _digest(image: Pixels) -> bytes:
 
 
 def layout_of(
-    where: str, surveys: Mapping[str, Survey], train: Survey | None, dataset: DatasetConfig
+    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
 ) -> tuple[Layout, tuple[str, ...]]:
     """Return the one layout for all surveyed splits, and notes on what is changed for it.
 
@@ -72,7 +72,9 @@ def layout_of(
         UserError: mixed sizes without `dataset.size_px`, mixed gray and RGB without `dataset.channels`, an
             empty `dataset.window`, or wide values with neither a window nor training images to take it from.
     """
-    examples = {shape: name for found in surveys.values() for shape, name in found.examples.items()}
+    examples: dict[tuple[int, ...], str] = {}
+    for found in surveys.values():
+        examples = {**found.examples, **examples}
     channels, channel_notes = _channels(where, examples, dataset)
     (height_px, width_px), size_notes = _size(where, examples, dataset)
     window, window_notes = _window(where, surveys, train, dataset)
@@ -93,9 +95,7 @@ def _channels(
         return next(iter(by_channels)), ()
     if set(by_channels) == {dataset.channels}:
         return dataset.channels, ()
-    made = (
-        "converted to gray (luma)" if dataset.channels == 1 else "made RGB by three equal channels where gray"
-    )
+    made = "made gray (luma)" if dataset.channels == 1 else "made RGB (three equal channels)"
     return dataset.channels, (f"images are {made}: dataset.channels is {dataset.channels}",)
 
 
@@ -117,12 +117,13 @@ def _size(
         return (side, side), ()
     several = f" and {len(others)} more sizes" if others else ""
     distorted = any(height != width for height, width in by_size)
-    note = f"images are resized from {height_px}x{width_px}{several} to {side}x{side} (area filter down, bicubic up)"
+    change = f"{height_px}x{width_px}{several} to {side}x{side}"
+    note = f"images are resized whole from {change} (area filter down, bicubic up)"
     return (side, side), (note + ("; the aspect ratio is not kept" if distorted else ""),)
 
 
 def _window(
-    where: str, surveys: Mapping[str, Survey], train: Survey | None, dataset: DatasetConfig
+    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
 ) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     if dataset.window is not None and dataset.window[0] >= dataset.window[1]:
         raise UserError(f"dataset.window {dataset.window} is empty: give black, then a larger white")
@@ -139,12 +140,11 @@ def _window(
             "give --dataset.window LOW HIGH (the training run's notes tell it)"
         )
     low, high = window
-    return window, (
-        f"values are mapped linearly from {low:g}..{high:g} ({origin}) to 0..255 in {num_wide} images of more than 8 bits",
-    )
+    mapped = f"values {low:g}..{high:g} ({origin}) are mapped linearly to 0..255"
+    return window, (f"{num_wide} images have more than 8 bits: {mapped}",)
 
 
-def convert(images: Sequence[Pixels], layout: Layout) -> Uint8:
+def convert(images: Sequence[Pixels] | Pixels, layout: Layout) -> Uint8:
     """Return uint8 [N, channels, H, W]: windowed, gray or RGB, resized whole (aspect ratio not kept)."""
     images_NCHW = np.empty((len(images), layout.channels, layout.height_px, layout.width_px), np.uint8)
     for index, image in enumerate(images):
@@ -162,7 +162,7 @@ def _convert_one(image: Pixels, layout: Layout) -> Uint8:
 
 
 def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
-    """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; 0 where the window is a single value."""
+    """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; a window of no width gives 0."""
     low, high = window
     if low >= high:
         return np.zeros(values.shape, np.uint8)
@@ -171,7 +171,7 @@ def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
 
 
 def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
-    """Return `picture` at the size given: Pillow's BOX (area) along a shrinking side, BICUBIC along a growing one."""
+    """Return `picture` resized: Pillow's BOX (area) along a shrinking side, BICUBIC along a growing one."""
     shrunk = (min(picture.width, width_px), min(picture.height, height_px))
     picture = picture.resize(shrunk, Image.Resampling.BOX)
     return picture.resize((width_px, height_px), Image.Resampling.BICUBIC)

@@ -75,9 +75,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} has no {DATA_FILE}: the data there is not prepared, prepare it again"
-        ) from error
+        raise UserError(f"{folder} has no {DATA_FILE}: prepare the data again") from error
     except ValueError as error:
         raise UserError(f"{path} is truncated or altered ({error}): prepare the data again") from error
 

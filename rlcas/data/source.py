@@ -33,7 +33,7 @@ class RawSplit:
     labels_N: Int64
     names: Sequence[str]
     """[N] how messages and notes speak of an image: its file, or `train 12`."""
-    open_images: Callable[[], Sequence[Pixels]]
+    open_images: Callable[[], Sequence[Pixels] | Pixels]
     patients_N: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Source:
 class Taken(Sequence[Pixels]):
     """Some images of a sequence, decoded one by one as they are asked for."""
 
-    def __init__(self, images: Sequence[Pixels], indices: Int64) -> None:
+    def __init__(self, images: Sequence[Pixels] | Pixels, indices: Int64) -> None:
         self._images = images
         self._indices = indices
 

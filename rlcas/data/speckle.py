@@ -39,7 +39,7 @@ def b_mode(echo_GG: Float32, gain_GG: Float32, rng: np.random.Generator) -> Uint
 
 @functools.cache
 def _transfer(grid: int) -> Float32:
-    """Return [G, G]: Fourier transform of the pulse, scaled so that unit scatterers give unit mean intensity."""
+    """Return [G, G]: the pulse's Fourier transform; unit scatterers get unit mean intensity."""
     frequency = np.fft.fftfreq(grid, d=1.0 / grid)
     axial, lateral = (np.exp(-2.0 * (np.pi * frequency * width) ** 2) for width in (PSF_AXIAL, PSF_LATERAL))
     transfer = axial[:, None] * lateral[None, :]

@@ -11,7 +11,7 @@ from rlcas.config import DatasetConfig
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
-from rlcas.types import Int64
+from rlcas.types import Float64, Int64
 
 Splits = dict[SplitName, RawSplit]
 
@@ -30,26 +30,30 @@ def divided(
     if "all" in source.splits:
         train, val, test = (share / sum(dataset.split) for share in dataset.split)
         return _cut(source.splits["all"], {"train": train, "val": val, "test": test}, source, seed)
-    settings = {"val": dataset.val_from_train, "test": dataset.test_from_train}
+    settings: dict[SplitName, float | None] = {"val": dataset.val_from_train, "test": dataset.test_from_train}
+    can_cut = "train" in source.splits
     for name in wanted:
-        if name not in source.splits and not settings.get(name):
-            raise UserError(f"{source.where} has no {name} split: {_mend(name)}")
-    shares = {name: share for name, share in settings.items() if share and name not in source.splits}
-    if not shares:
-        return dict(source.splits), ()
-    if "train" not in source.splits:
-        raise UserError(f"{source.where} has no train split to cut {' and '.join(shares)} from: add it")
-    if sum(shares.values()) >= 1:
+        if name not in source.splits and not (can_cut and settings.get(name)):
+            raise UserError(f"{source.where} has no {name} split: {_mend(name) if can_cut else 'add it'}")
+    missing = {name: share for name, share in settings.items() if share and name not in source.splits}
+    unused = tuple(
+        f"dataset.{name}_from_train is not used: the data has a {name} split"
+        for name, share in settings.items()
+        if share and name in source.splits
+    )
+    if not (missing and can_cut):
+        return dict(source.splits), unused
+    rest = 1 - sum(missing.values())
+    if rest <= 0:
         raise UserError(
-            f"dataset.val_from_train and test_from_train leave no training images: {shares}; lower them"
+            f"dataset.val_from_train {dataset.val_from_train} and test_from_train {dataset.test_from_train} "
+            "leave no training images: lower them"
         )
-    cut, notes = _cut(source.splits["train"], {"train": 1 - sum(shares.values()), **shares}, source, seed)
-    return {**source.splits, **cut}, notes
+    cut, notes = _cut(source.splits["train"], {"train": rest, **missing}, source, seed)
+    return {**source.splits, **cut}, notes + unused
 
 
 def _mend(name: SplitName) -> str:
-    if name == "train":
-        return "add it"
     share = {"val": 0.1, "test": 0.2}[name]
     return f"cut it from train with --dataset.{name}_from_train {share}"
 
@@ -99,8 +103,8 @@ def _stratified(stratum_P: Int64, shares: Sequence[float], seed: int) -> Int64:
     return part_P
 
 
-def part_sizes(total: int, shares: Sequence[float]) -> Int64:
-    """Return how many of `total` each part gets: largest remainders, and one at least where there are enough."""
+def part_sizes(total: int, shares: Sequence[float] | Float64) -> Int64:
+    """Return how many of `total` each part gets: largest remainders; one at least if there are enough."""
     exact = total * np.asarray(shares, np.float64) / sum(shares)
     sizes = np.floor(exact).astype(np.int64)
     sizes[np.argsort(sizes - exact, kind="stable")[: total - sizes.sum()]] += 1
@@ -120,7 +124,7 @@ def _fill_gaps(part_P: Int64, has_PC: NDArray[np.bool_], num_parts: int) -> None
                 part_P[spare[:1]] = part
 
 
-def _is_spare(patient: int, part_P: Int64, has_PC: NDArray[np.bool_]) -> bool:
+def _is_spare(patient: np.intp, part_P: Int64, has_PC: NDArray[np.bool_]) -> bool:
     """Return whether the patient's part has another patient of each of its classes."""
     beside = part_P == part_P[patient]
     beside[patient] = False

@@ -16,6 +16,7 @@ from rlcas.errors import UserError
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("patient_id", "split")
+SPLIT_ORDER: tuple[SplitName, ...] = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,10 @@ def open_csv(path: Path, window: Window | None) -> Source:
     if not rows:
         raise UserError(f"{path} lists no images: give a line for each")
     class_names = _sorted_labels(rows)
-    names = sorted({row.split for row in rows}, key=["train", "val", "test", "all"].index)
     splits = {
-        name: _open_split(path, [r for r in rows if r.split == name], class_names, window) for name in names
+        name: _open_split(path, part, class_names, window)
+        for name in SPLIT_ORDER
+        if (part := [row for row in rows if row.split == name])
     }
     return Source(
         name=path.stem,
