@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -29,6 +28,7 @@ from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
 from rlcas.errors import UserError
+from rlcas.fit import selection_key
 from rlcas.reinforce import draw_actions
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
@@ -106,15 +106,14 @@ class RLCAS(Algorithm):
         winner = choose(reports, self._sampler.metric)
         self._learn(observation_D, [report for report in reports if report.valid])
         self._hold(left[winner])
-        if _rank(self.incumbent, self._sampler.metric) > _rank(self.best, self._sampler.metric):
-            self.best = self.incumbent
+        self.best = better(self.best, self.incumbent, self._sampler.metric)
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
             winner=winner,
             baseline=self.on_learner(lambda learner: learner.baseline),
             probabilities_C3=probabilities_C3,
-            best_metric=self.best.result.metrics[self._sampler.metric] if self.best.result else math.nan,
+            best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
             seconds=time.perf_counter() - started,
         )
@@ -203,11 +202,12 @@ def choose(reports: list[EpisodeReport], metric: str) -> int:
         raise EpisodeError(
             f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
         )
-    return max(
-        valid, key=lambda report: (report.result.metrics[metric], -report.result.val_loss, -report.child)
-    ).child
+    return max(valid, key=lambda report: (*selection_key(report.result, metric), -report.child)).child
 
 
-def _rank(incumbent: Incumbent, metric: str) -> tuple[float, float]:
-    result = incumbent.result
-    return (result.metrics[metric], -result.val_loss) if result else (-math.inf, -math.inf)
+def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
+    """Return `new` where it beats `best` on the validation images, or `best` was never trained."""
+    assert new.result is not None
+    if best.result is None or selection_key(new.result, metric) > selection_key(best.result, metric):
+        return new
+    return best

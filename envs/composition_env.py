@@ -133,8 +133,10 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
 
 def _classifier_trainer(config: RunConfig, pool: SyntheticSource | None) -> EpisodeTrainer:
     from rlcas import data
+    from rlcas.devices import choose_device
     from rlcas.sources import RealImages
     from rlcas.trainer import ClassifierTrainer
 
     training = data.load(config)
-    return ClassifierTrainer(training, config, pool=pool or RealImages(training.train), device=config.device)
+    pool = pool or RealImages(training.train)
+    return ClassifierTrainer(training, config, pool=pool, device=choose_device(config.device))
