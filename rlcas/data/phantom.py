@@ -21,6 +21,10 @@ from rlcas.seeding import rng_for
 from rlcas.types import Float32, Int64, Uint8
 
 
+NUM_STREAKS, STREAK_DB = 6, 1.6
+NUM_SPIKES = 9
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subtype:
     """How a lesion subtype looks, on average; every image jitters it."""
@@ -31,7 +35,7 @@ class Subtype:
     lobes: float = 0.0
     """Height of 3 to 5 smooth lobes, as a share of the radius."""
     spikes: float = 0.0
-    """Height of 8 to 13 spicules, as a share of the radius."""
+    """Height of the spicules, as a share of the radius."""
     margin: float = 0.02
     """Width of the margin, as a share of the field: small is sharp."""
     echo_db: float
@@ -49,22 +53,12 @@ class Subtype:
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(name="fibroadenoma", aspect=0.65, echo_db=-13, rim_db=3, behind_db=3),
     Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-12),
-    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-8),
+    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-9),
     Subtype(name="intraductal papilloma", aspect=0.8, echo_db=-26, core_db=20, behind_db=5),
-    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-13, specks=7),
-    Subtype(
-        name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9
-    ),
-    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-12, behind_db=3),
-    Subtype(
-        name="invasive lobular carcinoma",
-        aspect=1.15,
-        spikes=0.4,
-        margin=0.03,
-        echo_db=-17,
-        core_db=8,
-        behind_db=-12,
-    ),
+    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-15, specks=7),
+    Subtype(name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9),
+    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-9, behind_db=3),
+    Subtype(name="invasive lobular carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, core_db=10, behind_db=-12),
 )
 """In the long tail's order, the most frequent first."""
 
@@ -132,7 +126,7 @@ def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
     tissue_GG = _tissue(depth_GG, across_GG, rng)
     echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_GG, across_GG, tissue_GG, rng)
     attenuation_GG = -rng.uniform(2, 9) * depth_GG
-    gain_db = rng.normal(-14.0, 2.5)
+    gain_db = rng.normal(-10.0, 2.0)
     return b_mode(echo_GG, (behind_GG + attenuation_GG + gain_db).astype(np.float32), rng)
 
 
@@ -141,9 +135,9 @@ def _tissue(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> 
     fat_from = rng.uniform(0.04, 0.07)
     gland_from = _wavy(across_GG, rng.uniform(0.16, 0.3), 0.03, rng)
     muscle_from = _wavy(across_GG, rng.uniform(0.82, 0.98), 0.02, rng)
-    fat_db, gland_db, muscle_db = rng.normal(-7, 1.5), rng.normal(0, 1.5), rng.normal(-6, 1.5)
+    fat_db, gland_db, muscle_db = rng.normal(-9, 1.5), rng.normal(0, 1.0), rng.normal(-8, 1.5)
     echo_GG = np.where(depth_GG < gland_from, fat_db, gland_db)
-    echo_GG = echo_GG + 2.5 * _bands(depth_GG, across_GG, rng)
+    echo_GG = echo_GG + _streaks(depth_GG, across_GG, rng)
     echo_GG = np.where(depth_GG > muscle_from, muscle_db, echo_GG)
     for border_GG in (gland_from, muscle_from):
         echo_GG = echo_GG + 6.0 * np.exp(-(((depth_GG - border_GG) / 0.012) ** 2))
@@ -156,10 +150,14 @@ def _wavy(across_GG: Float32, level: float, height: float, rng: np.random.Genera
     return (level + height * waves).astype(np.float32)
 
 
-def _bands(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
-    """Return [G, G] in -1..1: the streaks of fibroglandular tissue, nearly horizontal."""
-    frequency, tilt, phase, bend = rng.uniform(4, 9), rng.normal(0, 1.0), *rng.uniform(0, 2 * np.pi, 2)
-    return np.sin(2 * np.pi * (frequency * depth_GG + tilt * across_GG) + phase + np.sin(5 * across_GG + bend))
+def _streaks(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
+    """Return [G, G] in dB: the uneven, mostly horizontal texture of fat lobules and glandular tissue."""
+    streaks_GG = np.zeros_like(depth_GG)
+    for down, right, phase in zip(
+        rng.uniform(2, 9, NUM_STREAKS), rng.normal(0, 1.6, NUM_STREAKS), rng.uniform(0, 1, NUM_STREAKS), strict=True
+    ):
+        streaks_GG += STREAK_DB * np.cos(2 * np.pi * (down * depth_GG + right * across_GG + phase))
+    return streaks_GG
 
 
 def _lesion(
@@ -185,11 +183,13 @@ def _lesion(
 
 def _outline(subtype: Subtype, angle_GG: Float32, rng: np.random.Generator) -> Float32:
     """Return [G, G]: the outline's radius in the direction of each point, about 1."""
-    phases = rng.uniform(0, 2 * np.pi, 4)
+    phases = rng.uniform(0, 2 * np.pi, 3)
     outline_GG = 1.0 + 0.06 * np.cos(2 * angle_GG + phases[0]) + 0.04 * np.cos(3 * angle_GG + phases[1])
-    lobes, spikes = rng.integers(3, 6), rng.integers(8, 14)
-    outline_GG = outline_GG + subtype.lobes * np.cos(lobes * angle_GG + phases[2])
-    return outline_GG + subtype.spikes * (np.abs(np.cos(spikes / 2 * angle_GG + phases[3])) ** 3 - 0.4)
+    outline_GG = outline_GG + subtype.lobes * np.cos(rng.integers(3, 6) * angle_GG + phases[2])
+    for direction, height in zip(rng.uniform(0, 2 * np.pi, NUM_SPIKES), rng.uniform(0.2, 1, NUM_SPIKES), strict=True):
+        off_GG = np.angle(np.exp(1j * (angle_GG - direction)))
+        outline_GG = outline_GG + subtype.spikes * height * np.exp(-((off_GG / 0.16) ** 2))
+    return outline_GG
 
 
 def _contents(
@@ -204,5 +204,5 @@ def _contents(
     for _ in range(subtype.specks):
         at, turn = 0.75 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
         off_GG = np.hypot(down_GG - at * np.sin(turn), right_GG - at * np.cos(turn))
-        contents_GG += 16.0 * np.exp(-((off_GG / 0.12) ** 2))
+        contents_GG += 20.0 * np.exp(-((off_GG / 0.12) ** 2))
     return contents_GG

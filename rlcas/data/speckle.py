@@ -8,13 +8,13 @@ import numpy as np
 
 from rlcas.types import Float32, Uint8
 
-NUM_LOOKS = 3
+NUM_LOOKS = 4
 """Independent speckle fields whose intensities are averaged (frequency compounding)."""
 OVERSAMPLING = 2
 """Simulated samples a pixel, along each side."""
 PSF_AXIAL, PSF_LATERAL = 0.009, 0.016
 """Standard deviation of the Gaussian pulse, as a share of the field's side."""
-DYNAMIC_RANGE_DB = 55.0
+DYNAMIC_RANGE_DB = 42.0
 
 
 def b_mode(echo_GG: Float32, gain_GG: Float32, rng: np.random.Generator) -> Uint8:
