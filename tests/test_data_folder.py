@@ -143,11 +143,15 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_mixed_sizes_and_mixed_channels_name_two_files_and_the_setting(tmp_path: Path) -> None:
     name = split_folder(tmp_path)
     write_image(tmp_path / "train" / "b" / "2.png", gray(1, (9, 8)))
-    with pytest.raises(UserError, match=r"8x8 \(train/a/0.png\) and 9x8 \(train/b/2.png\).*--dataset.size_px 64"):
+    with pytest.raises(
+        UserError, match=r"8x8 \(train/a/0.png\) and 9x8 \(train/b/2.png\).*--dataset.size_px 64"
+    ):
         load(config(name))
     assert load(config(name, size_px=12)).image_shape_CHW == (1, 12, 12)
     write_image(tmp_path / "train" / "b" / "2.png", np.stack([gray(i) for i in range(3)], axis=2))
-    with pytest.raises(UserError, match=r"gray \(train/a/0.png\) and RGB \(train/b/2.png\).*--dataset.channels 1 or 3"):
+    with pytest.raises(
+        UserError, match=r"gray \(train/a/0.png\) and RGB \(train/b/2.png\).*--dataset.channels 1 or 3"
+    ):
         load(config(name))
     for channels in (1, 3):
         assert load(config(name, channels=channels)).image_shape_CHW == (channels, 8, 8)
@@ -213,7 +217,9 @@ def test_faulty_dicom_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match=r"val/a/0.dcm is no DICOM file"):
         load(config(name))
     path.write_bytes(whole[:-20])
-    with pytest.raises(UserError, match=r"val/a/0.dcm cannot be read as DICOM .*: replace or remove it") as caught:
+    with pytest.raises(
+        UserError, match=r"val/a/0.dcm cannot be read as DICOM .*: replace or remove it"
+    ) as caught:
         load(config(name))
     assert "\n" not in str(caught.value)
     dicom(path, np.concatenate([gray(1), gray(2)]), NumberOfFrames=2, Rows=8)

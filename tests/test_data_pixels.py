@@ -43,10 +43,14 @@ def test_a_window_of_the_settings_is_used_and_told(tmp_path: Path) -> None:
 def test_a_window_is_needed_where_there_are_no_training_images(tmp_path: Path) -> None:
     wide = {**arrays(dtype="uint16"), "train_images": None, "train_labels": None}
     name = write_npz(tmp_path, **wide)
-    with pytest.raises(UserError, match=r"no training images to take the range from: give --dataset.window LOW HIGH"):
+    with pytest.raises(
+        UserError, match=r"no training images to take the range from: give --dataset.window LOW HIGH"
+    ):
         load_test(config(name))
     assert load_test(config(name, window=(0, 4096)))[0].images_NCHW.max() > 200
-    with pytest.raises(UserError, match=r"dataset.window \(5.0, 5.0\) is empty: give black, then a larger white"):
+    with pytest.raises(
+        UserError, match=r"dataset.window \(5.0, 5.0\) is empty: give black, then a larger white"
+    ):
         load_test(config(name, window=(5, 5)))
 
 
@@ -81,7 +85,9 @@ def test_resizing_is_told(tmp_path: Path, shape: tuple[int, ...], size_px: int, 
 
 def test_gray_becomes_three_equal_channels_and_rgb_becomes_luma(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path), channels=3))
-    np.testing.assert_array_equal(data.train.images_NCHW, np.repeat(arrays()["train_images"][:, None], 3, axis=1))
+    np.testing.assert_array_equal(
+        data.train.images_NCHW, np.repeat(arrays()["train_images"][:, None], 3, axis=1)
+    )
     assert data.notes == ("images are made RGB (three equal channels): dataset.channels is 3",)
     rgb = arrays(shape=(8, 8, 3))
     data = load(config(write_npz(tmp_path, **rgb), channels=1))

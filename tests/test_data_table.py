@@ -18,7 +18,9 @@ def table(folder: Path, *lines: str) -> str:
 
 
 def test_splits_labels_and_patients_are_read(tmp_path: Path) -> None:
-    lines = [f"images/{i}.png,{['x', 'y'][i % 2]},{s},p{i // 2}" for i, s in enumerate(["train"] * 4 + ["val"] * 2)]
+    lines = [
+        f"images/{i}.png,{['x', 'y'][i % 2]},{s},p{i // 2}" for i, s in enumerate(["train"] * 4 + ["val"] * 2)
+    ]
     name = table(tmp_path, "path, label ,split,patient_id", *lines, "images/9.png,y,Test,p0")
     data = load(config(name))
     assert data.class_names == ("x", "y") and data.name == "table"
@@ -39,7 +41,9 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
     lines = [f"images/{i}.png,{'xy'[i // 3 % 2]},{i // 3}" for i in range(30)]
     data = load(config(table(tmp_path, "path,label,patient_id", *lines)))
     (test, _) = load_test(config(f"csv:{tmp_path / 'table.csv'}"))
-    ids = [set(part.patients_N.tolist()) for part in (data.train, data.val, test) if part.patients_N is not None]
+    ids = [
+        set(part.patients_N.tolist()) for part in (data.train, data.val, test) if part.patients_N is not None
+    ]
     assert sum(map(len, ids)) == len(set.union(*ids)) == 10
     assert "by patients (none is in two splits)" in data.notes[0]
 
@@ -55,9 +59,15 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
         (["path,label,patient_id", "images/0.png,x,"], "line 2: patient_id is empty"),
         (["path,label,split", "images/0.png,x,dev"], "line 2: split 'dev' is unknown: use train, val or test"),
         (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
-        (["path,label", "images/0.png,x", "images/99.png,y"], "line 3: no image file .*images/99.png: mend the path"),
+        (
+            ["path,label", "images/0.png,x", "images/99.png,y"],
+            "line 3: no image file .*images/99.png: mend the path",
+        ),
         (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has one class alone, 'x'"),
-        (["path,label,split", "images/0.png,x,train", "images/1.png,y,train"], r"--dataset.val_from_train 0\.1"),
+        (
+            ["path,label,split", "images/0.png,x,train", "images/1.png,y,train"],
+            r"--dataset.val_from_train 0\.1",
+        ),
     ],
 )
 def test_a_faulty_table_is_told_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
