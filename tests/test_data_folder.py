@@ -11,6 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from rlcas.data import load, load_test
+from rlcas.data.decode import decode
 from rlcas.errors import UserError
 
 
@@ -140,6 +141,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(config(name))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "dcm"])
+def test_a_file_altered_or_cut_anywhere_is_read_or_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"damaged.{suffix}"
+    whole = (dicom if suffix == "dcm" else write_image)(path, gray(1, (16, 16))).read_bytes()
+    rng, told = np.random.default_rng(0), 0
+    for trial in range(200):
+        at = int(rng.integers(min(len(whole), 400)))
+        path.write_bytes(whole[:at] + (b"" if trial % 5 == 0 else rng.bytes(1) + whole[at + 1 :]))
+        try:
+            assert decode(path, None).ndim in (2, 3)
+        except UserError as error:
+            told += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert told > 20
+
+
 def test_mixed_sizes_and_mixed_channels_name_two_files_and_the_setting(tmp_path: Path) -> None:
     name = split_folder(tmp_path)
     write_image(tmp_path / "train" / "b" / "2.png", gray(1, (9, 8)))
@@ -214,11 +232,11 @@ def test_faulty_dicom_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path = tmp_path / "val" / "a" / "0.dcm"
     whole = path.read_bytes()
     path.write_bytes(b"not DICOM")
-    with pytest.raises(UserError, match=r"val/a/0.dcm is no DICOM file"):
+    with pytest.raises(UserError, match=r"val/a/0.dcm is no DICOM file, or damaged: replace or remove it"):
         load(config(name))
     path.write_bytes(whole[:-20])
     with pytest.raises(
-        UserError, match=r"val/a/0.dcm cannot be read as DICOM .*: replace or remove it"
+        UserError, match=r"val/a/0.dcm cannot be read as an image .*: replace or remove it"
     ) as caught:
         load(config(name))
     assert "\n" not in str(caught.value)
