@@ -27,7 +27,7 @@ def noise_schedule(config: DenoiserConfig) -> Tensor:
 
 
 def few_step_sampler(config: DenoiserConfig) -> UniPCMultistepScheduler:
-    """Return UniPC with trailing timesteps (Karras spacing fails with the cosine schedule: diffusers #12771)."""
+    """Return UniPC with trailing timesteps; Karras spacing fails with the cosine one (diffusers #12771)."""
     return UniPCMultistepScheduler(
         NUM_TIMESTEPS,
         beta_schedule=config.schedule,

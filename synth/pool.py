@@ -8,6 +8,7 @@ pool/manifest.json             the same, with every shard's count and sha256; a 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
+from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.files import jsonable, replacing, sha256_of, write_json
 from rlcas.types import Int64, Uint8
@@ -23,6 +26,8 @@ from rlcas.types import Int64, Uint8
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
 MANIFEST_FILE = "manifest.json"
+IMPORTED_SHARD_IMAGES = 256
+SIXTEEN_BITS = (0.0, 65535.0)
 REMAKE = "delete the pool and make it again"
 
 
@@ -131,8 +136,8 @@ class PoolWriter:
             write_json(plan_file, self._plan)
         elif json.loads(plan_file.read_text(encoding="utf-8")) != self._plan:
             raise UserError(
-                f"{self._folder} holds a pool of another synthesiser or other settings: name another folder, or "
-                "delete this one"
+                f"{self._folder} holds a pool of another origin or of other settings: name another folder, "
+                "or delete this one"
             )
 
     def missing(self, per_class_C: Sequence[int]) -> list[tuple[int, range]]:
@@ -173,6 +178,52 @@ class PoolWriter:
 
     def _path(self, class_id: int, span: range) -> Path:
         return self._folder / f"class-{class_id:03d}" / f"shard-{span.start // self._shard_images:03d}.npy"
+
+
+def import_folder(
+    path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
+) -> SyntheticPool:
+    """Write one's own synthetic images, in a folder a class, as a pool of the data set's shape.
+
+    Args:
+        path: has a folder for every class, named as the class or by its number. 16-bit values are read as
+            shares of 65535; images are resized whole (area filter down, bicubic up).
+        pool_folder: where the pool goes.
+        class_names: [C] names of the data set's classes.
+        image_shape_CHW: (channels, H, W) of the data set's images.
+
+    Raises:
+        UserError: a class has no folder or no images, or an image cannot be read.
+    """
+    files_C = [_image_files(path, class_id, name) for class_id, name in enumerate(class_names)]
+    channels, height_px, width_px = image_shape_CHW
+    layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
+    digest = hashlib.sha256("".join(sha256_of(file) for files in files_C for file in files).encode())
+    writer = PoolWriter(
+        pool_folder,
+        class_names=class_names,
+        image_shape_CHW=image_shape_CHW,
+        shard_images=IMPORTED_SHARD_IMAGES,
+        source={"folder": str(path), "files_sha256": digest.hexdigest()},
+    )
+    sizes_C = [len(files) for files in files_C]
+    for class_id, span in writer.missing(sizes_C):
+        files = files_C[class_id][span.start : span.stop]
+        writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS), layout))
+    writer.commit(sizes_C)
+    return SyntheticPool(pool_folder)
+
+
+def _image_files(path: Path, class_id: int, name: str) -> list[Path]:
+    folder = next((path / own for own in (name, str(class_id)) if (path / own).is_dir()), None)
+    if folder is None:
+        raise UserError(
+            f"{path} has no folder {name!r} or {str(class_id)!r} with images of that class: add one"
+        )
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
+    return files
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
