@@ -104,9 +104,10 @@ class RLCAS(Algorithm):
         ]
         reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
         winner = choose(reports, self._sampler.metric)
-        self._learn(observation_D, [report for report in reports if report.valid])
         self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
+        assert self.best.result is not None
+        self._learn(observation_D, [report for report in reports if report.valid])
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
@@ -178,11 +179,10 @@ class RLCAS(Algorithm):
                 Columns.REWARDS: np.array([report.reward for report in reports], dtype=np.float32),
             }
         )
-        steps = self.epoch * self._sampler.k + num_valid
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.epoch * self._sampler.k},
             )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
@@ -195,14 +195,18 @@ def choose(reports: list[EpisodeReport], metric: str) -> int:
     Raises:
         EpisodeError: none is valid; the text holds the workers' tracebacks.
     """
-    valid = [report for report in reports if report.result is not None and report.valid]
-    if not valid:
+    keys = {
+        report.child: (*selection_key(report.result, metric), -report.child)
+        for report in reports
+        if report.valid and report.result is not None
+    }
+    if not keys:
         statuses = ", ".join(report.status for report in reports)
         tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
         raise EpisodeError(
             f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
         )
-    return max(valid, key=lambda report: (*selection_key(report.result, metric), -report.child)).child
+    return max(keys, key=lambda child: keys[child])
 
 
 def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
