@@ -2,7 +2,244 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-def main() -> int:
-    """Run the command line; return the exit status."""
+from rlcas.errors import UserError
+
+if TYPE_CHECKING:
+    from rlcas.config import RunConfig
+
+DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
+NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line and whose flags are never abbreviated."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"rlcas: {message}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb: its line in the help, what it does, and what it takes."""
+
+    help: str
+    action: Callable[[argparse.Namespace], int]
+    takes_settings: bool = False
+    folder: str | None = None
+    """Help of the positional run folder, where the command takes one."""
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Both phases on phantoms; a second call shows the finished run."""
+    from cluster.run import run_or_show
+    from rlcas.presets import DEMO
+
+    run_or_show(_settings(arguments, {"out": "runs/demo", **DEMO}))
     return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Both phases on one data set."""
+    from cluster.run import run as run_both_phases
+
+    config = _settings(arguments)
+    if arguments.dry_run:
+        return _dry_run(config)
+    run_both_phases(config)
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Phase two alone, on a pool that is there."""
+    config = _settings(arguments)
+    if config.pool is None:
+        raise UserError("pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
+    from cluster.run import run as run_both_phases
+
+    if arguments.dry_run:
+        return _dry_run(config)
+    run_both_phases(config)
+    return 0
+
+
+def synth_train(arguments: argparse.Namespace) -> int:
+    """Train the synthesiser alone."""
+    from cluster.run import synthesise
+
+    config = _settings(arguments)
+    if arguments.dry_run:
+        return _dry_run(config)
+    synthesise(config)
+    return 0
+
+
+def synth_sample(arguments: argparse.Namespace) -> int:
+    """Make the pool of a run whose synthesiser is trained."""
+    from cluster.run import sample
+
+    sample(arguments.folder)
+    return 0
+
+
+def synth_score(arguments: argparse.Namespace) -> int:
+    """Score the pool of a run."""
+    from cluster.run import score
+
+    score(arguments.folder)
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with an interrupted run."""
+    from cluster.run import resume as resume_run
+
+    resume_run(arguments.folder)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Read the test images of a data set with a run's classifier."""
+    from cluster.run import evaluate_data
+
+    evaluate_data(arguments.folder, {key: value for key, value in _given(arguments).items() if key != "out"})
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write a run's report.html again."""
+    from rlcas import settings
+    from rlcas.report import write_report
+
+    settings.load(arguments.folder)
+    print(write_report(arguments.folder))
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Check the installation."""
+    from rlcas.doctor import main_report
+
+    return main_report(deep=arguments.deep)
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("both phases on ultrasound phantoms, in minutes, without a download", demo, True),
+    "doctor": Command("check the installation and say how to mend each fault", doctor),
+    "run": Command("both phases on your data: synthesiser, pool, agents, report", run, True),
+    "train": Command("phase two alone, with a pool of synthetic images that is there", train, True),
+    "synth train": Command("train the synthesiser alone", synth_train, True),
+    "synth sample": Command(
+        "make the pool with a run's trained synthesiser", synth_sample, folder="the run's folder"
+    ),
+    "synth score": Command("fidelity and copies of a run's pool", synth_score, folder="the run's folder"),
+    "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
+    "evaluate": Command("test figures of a run's classifier", evaluate, True, folder="the run's folder"),
+    "report": Command("write report.html from a run's folder", report, folder="the run's folder"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 success, 2 what the user got wrong."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
+    if name not in COMMANDS:
+        return _overview(words)
+    arguments = _parse(name, words[len(name.split()) :])
+    try:
+        return COMMANDS[name].action(arguments)
+    except UserError as error:
+        print(f"rlcas: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rlcas: interrupted; `rlcas resume` goes on with a run", file=sys.stderr)
+        return 130
+
+
+def _overview(words: Sequence[str]) -> int:
+    """Answer `--help`, `--version` and unknown commands."""
+    from rlcas import __version__
+
+    width = max(map(len, COMMANDS))
+    listing = "\n".join(f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items())
+    if words in (["--version"], ["-V"]):
+        print(f"rlcas {__version__}")
+        return 0
+    if words and words[0] not in ("-h", "--help"):
+        known = ", ".join(COMMANDS)
+        print(f"rlcas: unknown command {words[0]!r}: use one of {known}", file=sys.stderr)
+        return 2
+    print(f"usage: rlcas COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listing}\n")
+    print("`rlcas COMMAND --help` lists its settings. Not a medical device.")
+    return 0
+
+
+def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
+    command = COMMANDS[name]
+    usage = " ".join(
+        ["rlcas", name, *["RUN"] * bool(command.folder), *["[--SETTING VALUE ...]"] * command.takes_settings]
+    )
+    parser = Parser(
+        prog=f"rlcas {name}", usage=usage, description=f"{command.help[0].upper()}{command.help[1:]}."
+    )
+    if command.folder:
+        parser.add_argument("folder", type=Path, metavar="RUN", help=command.folder)
+    if name == "doctor":
+        parser.add_argument("--deep", action="store_true", help="also start Ray")
+    if not command.takes_settings:
+        return parser.parse_args(words)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same settings")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print settings, demand and estimate; start nothing"
+    )
+    _add_settings(parser)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        from rlcas.settings import unknown_setting
+
+        parser.error(unknown_setting(unknown[0].partition("=")[0].lstrip("-")))
+    return arguments
+
+
+def _add_settings(parser: Parser) -> None:
+    """Add every setting as a dotted flag, a group a section."""
+    from rlcas.settings import flags
+
+    groups: dict[str, Any] = {}
+    for flag in flags():
+        section = flag.key.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"{section} settings" if section else "settings")
+        text = f"{flag.help} [{flag.default}]".replace("%", "%%")
+        groups[section].add_argument(f"--{flag.key}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, str]:
+    return {key: value for key, value in vars(arguments).items() if key not in NOT_SETTINGS}
+
+
+def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:
+    from rlcas.settings import resolve
+
+    return resolve(given=_given(arguments), file=arguments.config, base=base)
+
+
+def _dry_run(config: RunConfig) -> int:
+    from cluster.estimate import describe
+
+    print(describe(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

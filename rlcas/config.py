@@ -51,7 +51,8 @@ class DatasetConfig(Settings):
     imbalance_factor: Annotated[float, Field(ge=1.0)] | None = None
     """Thin the training classes to n_max * factor^(-rank/(C-1)). None keeps them all."""
     window: tuple[float, float] | None = None
-    """Values shown as black and white in images of more than 8 bits. None: the training images' range."""
+    """Values shown as black and white in images of more than 8 bits. None: a DICOM file's own window, else the
+    training images' range."""
     phantom: PhantomConfig = PhantomConfig()
 
 
@@ -134,7 +135,7 @@ class SamplerConfig(Settings):
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
     observation: tuple[str, ...] = ("composition",)
-    """What agents see: names in envs.composition_env.OBSERVATIONS."""
+    """What agents see: names in envs.observations.OBSERVATIONS."""
     common_random_numbers: bool = True
     """Order and augmentation of the real images are the same in all K episodes of an epoch."""
 
@@ -223,6 +224,13 @@ class GenerationConfig(Settings):
     """Images in one file of the pool."""
 
 
+class ScoringConfig(Settings):
+    """How the pool is judged."""
+
+    pool_only_epochs: Count = 10
+    """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
+
+
 class SynthConfig(Settings):
     """The sketch-supervised synthesiser."""
 
@@ -233,6 +241,7 @@ class SynthConfig(Settings):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
+    scoring: ScoringConfig = ScoringConfig()
 
     @model_validator(mode="after")
     def _check(self) -> SynthConfig:

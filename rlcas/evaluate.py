@@ -18,12 +18,15 @@ from rlcas.errors import UserError
 from rlcas.files import replacing
 from rlcas.images import Normalisation
 from rlcas.inference import predict_logits, probabilities
-from rlcas.metrics import report
+from rlcas.metrics import METRICS, report
 from rlcas.shots import shot_groups
-from rlcas.types import Float64, ImageSet, Int64, TrainingData, Uint8
+from rlcas.snapshot import to_state_dict
+from rlcas.statistics import bootstrap_interval
+from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
+WITH_INTERVALS = ("acc", "f1", "recall", "auc")
 
 
 class ClassifierMeta(BaseModel):
@@ -80,6 +83,12 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
 
 
+def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: ClassifierConfig) -> None:
+    """Write the classifier of an incumbent that was trained on `data`."""
+    meta = ClassifierMeta.of(data, config)
+    save_classifier(folder, to_state_dict(incumbent.arrays, meta.build()), meta)
+
+
 def load_classifier(folder: Path, device: torch.device) -> Classifier:
     """Read `model.safetensors` of `folder`.
 
@@ -124,7 +133,8 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     """Return the figures of the run's classifier on test images.
 
     Returns:
-        `rlcas.metrics.report` of the images, and of the patients under `per_patient` where there are ids.
+        `rlcas.metrics.report` of the images, `intervals` (95 %, bootstrap) of some of them, and the report
+        of the patients under `per_patient` where there are ids.
 
     Raises:
         UserError: the classifier cannot be read, or does not fit the images or labels.
@@ -140,6 +150,9 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     groups = shot_groups(shots, train_counts_C, test.class_counts(num_classes))
     p_NC = predict(classifier, test.images_NCHW)
     figures = report(p_NC, test.labels_N, groups)
+    figures["intervals"] = {
+        name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS
+    }
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups)
     return figures

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rlcas.files import jsonable
+from rlcas.files import jsonable, write_text
 from rlcas.types import EpochRecord
 
 EPOCHS_FILE = "epochs.jsonl"
@@ -60,3 +60,9 @@ def read_epochs(folder: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def keep_epochs(folder: Path, num_epochs: int) -> None:
+    """Cut the run's epochs.jsonl back to its first `num_epochs` lines: a checkpoint goes on from there."""
+    lines = read_epochs(folder)[:num_epochs]
+    write_text(folder / EPOCHS_FILE, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))

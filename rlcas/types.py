@@ -6,11 +6,13 @@ Shapes: N images, C classes, H height, W width, channels in NCHW's second place.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rlcas.files import jsonable
 
 Uint8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -99,6 +101,8 @@ class Incumbent:
     """[C] int64: the composition that it was trained with."""
     positions_C: Int64
     """[C] int64: synthetic images of each class drawn so far from the pool's shuffled cycles."""
+    result: EpochResult | None = None
+    """What its last epoch gave on the validation images, where the environment left it; None before that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +141,12 @@ class EpisodeTrainer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeReport:
-    """The outcome of episode j of epoch t, good or bad; small enough to send and log."""
+    """The outcome of episode j of epoch t, good or bad; small enough to send and log.
+
+    Two are equal that tell the same, to the bit, in whatever time they took.
+    """
 
     epoch: int
     child: int
@@ -158,6 +165,14 @@ class EpisodeReport:
     def valid(self) -> bool:
         """Return whether it may win and teach the agents."""
         return self.status == "ok"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EpisodeReport) and self._told() == other._told()
+
+    def _told(self) -> dict[str, Any]:
+        fields = asdict(self)
+        del fields["seconds"]
+        return jsonable(fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,10 @@ def test_a_saved_classifier_predicts_as_the_trained_one(folder):
 
 def test_evaluate_gives_every_figure_of_the_test_images(folder):
     figures = evaluate(folder, tiny_set(30, seed=5), ShotsConfig(many=(0,), few=(2,)), CPU)
-    assert set(METRICS) | {"many", "medium", "few", "per_class_recall", "confusion", "n"} == set(figures)
+    others = {"many", "medium", "few", "per_class_recall", "confusion", "n", "intervals"}
+    assert set(METRICS) | others == set(figures)
+    for name, (low, high) in figures["intervals"].items():
+        assert low <= figures[name] <= high, name
     assert figures["n"] == 30 and np.sum(figures["confusion"]) == 30
     assert figures["few"] == figures["per_class_recall"][2]
 

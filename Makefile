@@ -1,0 +1,32 @@
+# make demo        both phases on phantoms, with a report
+# make test        lint, types, import contract and the whole suite (about a quarter of an hour on 2 cores)
+# make test-quick  what runs in under 2 minutes
+# make test-slow   kills, several nodes, longer runs
+PYTHON ?= python3
+RUN := .venv/bin/python -m
+
+.PHONY: demo test test-quick test-slow lint clean
+
+demo: .venv/installed
+	@$(RUN) rlcas demo
+
+test: lint
+	@$(RUN) pytest -m "not slow"
+
+test-quick: lint
+	@$(RUN) pytest -m "not slow and not medium"
+
+test-slow: .venv/installed
+	@$(RUN) pytest -m slow
+
+lint: .venv/installed
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check --quiet .
+	@$(RUN) mypy
+	@.venv/bin/lint-imports --no-logo --no-color
+
+.venv/installed: pyproject.toml constraints.txt setup.sh
+	@PYTHON="$(PYTHON)" sh setup.sh
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,217 @@
+"""The sampler as an RLlib Algorithm: K episodes on Ray actors, one REINFORCE update an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    TIMERS,
+)
+from ray.tune import PlacementGroupFactory
+
+from cluster.algorithm_config import RLCASConfig
+from cluster.children import Children, EpisodeError
+from cluster.learner import ReinforceLearner
+from cluster.metrics import log_record
+from cluster.start import ensure_ray, episode_resources
+from envs.observations import observe
+from rlcas.errors import UserError
+from rlcas.fit import selection_key
+from rlcas.reinforce import draw_actions
+from rlcas.seeding import rng_for
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
+
+INCUMBENT = "incumbent"
+BEST = "best"
+
+
+class RLCAS(Algorithm):
+    """The RL-driven class-adaptive sampler (paper, section 2.2).
+
+    `train()` is one epoch: K joint actions drawn from one policy, K one-epoch trainings from the incumbent,
+    the best by validation metric becomes the incumbent, and the agents learn from the valid episodes.
+    """
+
+    record: EpochRecord | None = None
+    """What the last epoch gave."""
+    best: Incumbent
+    """The incumbent with the best validation metric so far; the initial one before the first epoch."""
+
+    @classmethod
+    def get_default_config(cls) -> RLCASConfig:
+        """Return the defaults."""
+        return RLCASConfig()
+
+    @classmethod
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """Return what a Tune trial reserves: RLlib's own, and one bundle an episode."""
+        ours = cls.get_default_config().update_from_dict(config)
+        own = super().default_resource_request(config)
+        ensure_ray(ours.k)
+        episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
+        return PlacementGroupFactory([*own.bundles, *[episode] * ours.k], strategy=own.strategy)
+
+    def setup(self, config: RLCASConfig) -> None:
+        """Start the K actors and make the initial incumbent."""
+        super().setup(config)
+        self._sampler = self.config.sampler_config()
+        ensure_ray(self._sampler.k)
+        self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
+        counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
+        self._hold(self._children.initial(counts_C))
+        self.best = self.incumbent
+
+    @property
+    def incumbent(self) -> Incumbent:
+        """The surviving classifier, which the next epoch starts from."""
+        return self._incumbent
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far."""
+        return self.incumbent.epoch
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch; the result is `done` after the last, which ends a Tune trial."""
+        if self.epoch >= self._sampler.epochs:
+            raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
+        return {**super().step(), "done": self.epoch >= self._sampler.epochs}
+
+    def training_step(self) -> None:
+        """Draw, train, choose, learn.
+
+        Raises:
+            EpisodeError: none of the K episodes is valid, or one gave no answer.
+        """
+        started = time.perf_counter()
+        epoch, k = self.epoch + 1, self._sampler.k
+        observation_D = observe(self.incumbent, self._sampler)
+        probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
+        actions_KC = [
+            draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
+        ]
+        reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+        winner = choose(reports, self._sampler.metric)
+        self._hold(left[winner])
+        self.best = better(self.best, self.incumbent, self._sampler.metric)
+        assert self.best.result is not None
+        self._learn(observation_D, [report for report in reports if report.valid])
+        self.record = EpochRecord(
+            epoch=epoch,
+            reports=tuple(reports),
+            winner=winner,
+            baseline=self.on_learner(lambda learner: learner.baseline),
+            probabilities_C3=probabilities_C3,
+            best_metric=self.best.result.metrics[self._sampler.metric],
+            best_epoch=self.best.epoch,
+            seconds=time.perf_counter() - started,
+        )
+        log_record(self.metrics, self.record, self._sampler.metric)
+
+    def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
+        """Return what `function` gives on the learner."""
+        return next(iter(self.learner_group.foreach_learner(function))).get()
+
+    def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
+        """Go on from these, as if the run had not stopped (`cluster.checkpoint`)."""
+        self._hold(ray.put(incumbent))
+        self.best = best
+        self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
+        self._iteration = incumbent.epoch
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return RLlib's state and the two incumbents."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(INCUMBENT, components, not_components):
+            state[INCUMBENT] = self.incumbent
+        if self._check_component(BEST, components, not_components):
+            state[BEST] = self.best
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore RLlib's state and the two incumbents."""
+        super().set_state(state)
+        if INCUMBENT in state:
+            self._hold(ray.put(state[INCUMBENT]))
+        self.best = state.get(BEST, self.best)
+
+    def cleanup(self) -> None:
+        """Kill the actors, then what RLlib holds."""
+        self._children.end()
+        super().cleanup()
+
+    @property
+    def _seed(self) -> int:
+        return self.config.seed
+
+    def _hold(self, reference: ray.ObjectRef) -> None:
+        """Keep the reference, which the next epoch is given, and a view of what it stands for.
+
+        The view also brings the object to this node, so that it outlives the node that made it.
+        """
+        self._incumbent_ref = reference
+        self._incumbent: Incumbent = ray.get(reference)
+
+    def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
+        num_valid = len(reports)
+        batch = SampleBatch(
+            {
+                Columns.OBS: np.tile(observation_D, (num_valid, 1)),
+                Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+                Columns.REWARDS: np.array([report.reward for report in reports], dtype=np.float32),
+            }
+        )
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self.learner_group.update(
+                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.epoch * self._sampler.k},
+            )
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        self.metrics.log_value(lifetime, num_valid, reduce="lifetime_sum")
+
+
+def choose(reports: list[EpisodeReport], metric: str) -> int:
+    """Return the winner: best `metric` of the valid ones, ties by lower validation loss, then lower index.
+
+    Raises:
+        EpisodeError: none is valid; the text holds the workers' tracebacks.
+    """
+    keys = {
+        report.child: (*selection_key(report.result, metric), -report.child)
+        for report in reports
+        if report.valid and report.result is not None
+    }
+    if not keys:
+        statuses = ", ".join(report.status for report in reports)
+        tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
+        raise EpisodeError(
+            f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
+        )
+    return max(keys, key=lambda child: keys[child])
+
+
+def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
+    """Return `new` where it beats `best` on the validation images, or `best` was never trained."""
+    assert new.result is not None
+    if best.result is None or selection_key(new.result, metric) > selection_key(best.result, metric):
+        return new
+    return best

@@ -1,0 +1,129 @@
+"""The sampler's settings as an RLlib AlgorithmConfig."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from gymnasium.spaces import Box, MultiDiscrete
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from cluster.episode import TrainerFactory
+from cluster.learner import ReinforceLearner
+from cluster.module import AgentsModule
+from cluster.runner import NoEnvRunner
+from envs.observations import observation_space
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.errors import UserError
+from rlcas.reinforce import ACTIONS
+
+
+class RLCASConfig(AlgorithmConfig):
+    """Settings of `RLCAS`: every field of SamplerConfig in `.training()`, of ClusterConfig in `.episodes()`.
+
+    Example:
+        config = (
+            RLCASConfig()
+            .training(k=3, baseline_gamma=0.99)
+            .episodes(trainer_factory=make_trainer, num_classes=8)
+            .debugging(seed=0)
+        )
+        algorithm = config.build_algo()
+        algorithm.train()
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from cluster.algorithm import RLCAS
+
+        super().__init__(algo_class=algo_class or RLCAS)
+        self.env_runner_cls = NoEnvRunner
+        self.num_env_runners = 0
+        self.seed = 0
+        self.trainer_factory: TrainerFactory | None = None
+        self.num_classes: int | None = None
+        for name, value in (*SamplerConfig(), *ClusterConfig()):
+            setattr(self, name, value)
+
+    def training(self, **settings: Any) -> Self:
+        """Set any field of SamplerConfig, or what RLlib's own `training` takes; Tune searches both.
+
+        Raises:
+            UserError: `gamma` was given, which is RLlib's discount.
+        """
+        if "gamma" in settings:
+            raise UserError(
+                f"training(gamma={settings['gamma']}) is RLlib's discount, which an epoch of one step has no use "
+                "for: set baseline_gamma, the γ of eq. 2"
+            )
+        own = {name: settings.pop(name) for name in SamplerConfig.model_fields if name in settings}
+        super().training(**settings)
+        return self._set(own)
+
+    def episodes(
+        self,
+        *,
+        trainer_factory: TrainerFactory | None = None,
+        num_classes: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Set what trains an epoch and where.
+
+        Args:
+            trainer_factory: a function without arguments that builds the EpisodeTrainer on each actor; it is
+                pickled, so keep the data out of it (functools.partial of a loader).
+            num_classes: C.
+            settings: fields of ClusterConfig.
+        """
+        if unknown := settings.keys() - ClusterConfig.model_fields.keys():
+            raise UserError(
+                f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, "
+                f"{', '.join(ClusterConfig.model_fields)}"
+            )
+        if trainer_factory is not None:
+            settings["trainer_factory"] = trainer_factory
+        if num_classes is not None:
+            settings["num_classes"] = num_classes
+        return self._set(settings)
+
+    def sampler_config(self) -> SamplerConfig:
+        """Return the sampler's settings, validated."""
+        return SamplerConfig(**{name: getattr(self, name) for name in SamplerConfig.model_fields})
+
+    def cluster_config(self) -> ClusterConfig:
+        """Return the cluster's settings, validated."""
+        return ClusterConfig(**{name: getattr(self, name) for name in ClusterConfig.model_fields})
+
+    def spaces(self) -> tuple[Box, MultiDiscrete]:
+        """Return the spaces of the joint observation and of the joint action."""
+        assert self.num_classes is not None, "validate() has passed"
+        space = observation_space(self.num_classes, self.sampler_config())
+        return space, MultiDiscrete([len(ACTIONS)] * self.num_classes)
+
+    def validate(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: `.episodes(trainer_factory=…, num_classes=…)` is missing.
+            pydantic.ValidationError: a setting is out of its range; the text names it.
+        """
+        super().validate()
+        self.sampler_config()
+        self.cluster_config()
+        if self.trainer_factory is None or self.num_classes is None:
+            raise UserError(
+                f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
+                "call .episodes(trainer_factory=..., num_classes=...)"
+            )
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the one stacked module."""
+        return RLModuleSpec(module_class=AgentsModule, model_config={"agents": self.agents, "seed": self.seed})
+
+    def get_default_learner_class(self) -> type[ReinforceLearner]:
+        """Return the REINFORCE learner."""
+        return ReinforceLearner
+
+    def _set(self, settings: dict[str, Any]) -> Self:
+        for name, value in settings.items():
+            setattr(self, name, value)
+        return self

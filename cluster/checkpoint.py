@@ -1,0 +1,157 @@
+"""Checkpoints of a run as safetensors and JSON: there whole or not at all, and the bits of the run after them.
+
+Layout, below the folder of checkpoints: `epoch-0003/` with `incumbent.safetensors` and
+`best.safetensors` (classifiers), `learner.safetensors` (policy, Adam's moments and steps, B) and
+`state.json`, which holds the rest and the SHA-256 of the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from rlcas.errors import UserError
+from rlcas.files import jsonable, sha256_of, write_json
+from rlcas.types import EpochResult, Incumbent
+
+if TYPE_CHECKING:
+    from cluster.algorithm import RLCAS
+
+logger = logging.getLogger(__name__)
+
+STATE = "state.json"
+NUM_KEPT = 2
+
+
+class CorruptCheckpointError(Exception):
+    """A checkpoint's file is missing, altered or not what it should be."""
+
+
+def save(algo: RLCAS, folder: Path) -> Path:
+    """Write the checkpoint of `algo` below `folder` and return its path; the last two are kept."""
+    checkpoint = folder / f"epoch-{algo.epoch:04d}"
+    temporary = checkpoint.with_name(f".{checkpoint.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(_contiguous(algo.on_learner(lambda learner: learner.arrays())), temporary / "learner.safetensors")
+    for name, incumbent in (("incumbent", algo.incumbent), ("best", algo.best)):
+        save_file(_contiguous(incumbent.arrays), temporary / f"{name}.safetensors")
+    digests = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}
+    state = {"incumbent": _described(algo.incumbent), "best": _described(algo.best), "sha256": digests}
+    write_json(temporary / STATE, state)
+    _replace_folder(temporary, checkpoint)
+    for old in _checkpoints(folder)[NUM_KEPT:]:
+        shutil.rmtree(old)
+    return checkpoint
+
+
+def load_into(algo: RLCAS, folder: Path) -> int:
+    """Restore `algo` from the newest good checkpoint below `folder`.
+
+    Returns:
+        The epochs it has trained; 0 where there is no checkpoint yet, and `algo` stays as it is.
+
+    Raises:
+        UserError: there are checkpoints and none is good, or they are of another number of classes.
+    """
+    checkpoints = _checkpoints(folder)
+    for checkpoint in checkpoints:
+        try:
+            incumbent, best, learner_arrays = _read(checkpoint)
+        except CorruptCheckpointError as error:
+            logger.warning("%s is not usable (%s): going on from the one before", checkpoint, error)
+            continue
+        _check_fits(algo, incumbent, checkpoint)
+        algo.resume(incumbent, best, learner_arrays)
+        return incumbent.epoch
+    if checkpoints:
+        raise UserError(f"{folder}: none of its {len(checkpoints)} checkpoints is usable: start a new run")
+    return 0
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*"), reverse=True)
+
+
+def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]]:
+    try:
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        for name, digest in state["sha256"].items():
+            if sha256_of(checkpoint / name) != digest:
+                raise CorruptCheckpointError(f"{name} is not what was written")
+        return (
+            _incumbent(state["incumbent"], load_file(checkpoint / "incumbent.safetensors")),
+            _incumbent(state["best"], load_file(checkpoint / "best.safetensors")),
+            load_file(checkpoint / "learner.safetensors"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CorruptCheckpointError(f"{type(error).__name__}: {error}") from error
+
+
+def _check_fits(algo: RLCAS, incumbent: Incumbent, checkpoint: Path) -> None:
+    mine, saved = len(algo.incumbent.counts_C), len(incumbent.counts_C)
+    if mine != saved:
+        raise UserError(
+            f"{checkpoint} is of {saved} classes, the data has {mine}: resume with the run's own data"
+        )
+
+
+def _described(incumbent: Incumbent) -> dict[str, Any]:
+    """Return the incumbent as JSON values, without its arrays; floats keep every bit."""
+    fields = {field.name: getattr(incumbent, field.name) for field in dataclasses.fields(incumbent)}
+    del fields["arrays"]
+    if incumbent.result is not None:
+        fields["result"] = dataclasses.asdict(incumbent.result)
+    return jsonable(fields)
+
+
+def _incumbent(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Incumbent:
+    return Incumbent(
+        epoch=fields["epoch"],
+        arrays=arrays,
+        counts_C=np.array(fields["counts_C"], dtype=np.int64),
+        positions_C=np.array(fields["positions_C"], dtype=np.int64),
+        result=_result(fields["result"]) if fields["result"] else None,
+    )
+
+
+def _result(fields: dict[str, Any]) -> EpochResult:
+    metrics = {name: _number(value) for name, value in fields["metrics"].items()}
+    recall_C = np.array([_number(value) for value in fields["per_class_recall_C"]])
+    return EpochResult(**(fields | {"metrics": metrics, "per_class_recall_C": recall_C}))
+
+
+def _number(value: float | None) -> float:
+    """Return a float that JSON may have turned from NaN into null."""
+    return float("nan") if value is None else value
+
+
+def _contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    """Give `temporary`, with all that is in it on disk, the name `folder`."""
+    for path in (*temporary.iterdir(), temporary):
+        _fsync(path)
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    _fsync(folder.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

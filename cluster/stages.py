@@ -1,0 +1,25 @@
+"""The stages of a run: announced to the user, timed, and remembered over an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+from rlcas.console import phase
+from rlcas.files import write_json
+from rlcas.rundir import RunFolder
+
+
+@contextlib.contextmanager
+def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
+    """Announce `title`; on success add its seconds to the run's timings under `name`."""
+    with phase(title) as watch:
+        yield
+    seconds = timings(folder)
+    write_json(folder.timings, {**seconds, name: seconds.get(name, 0.0) + watch.seconds})
+
+
+def timings(folder: RunFolder) -> dict[str, float]:
+    """Return the seconds of each stage that ended, over all sittings of the run."""
+    return json.loads(folder.timings.read_text()) if folder.timings.exists() else {}

@@ -1,0 +1,69 @@
+"""Starting Ray, and what of it one episode gets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import ray
+
+from rlcas.config import ClusterConfig
+from rlcas.errors import UserError
+
+MIN_CPUS = 0.01
+"""Share of a core that an episode asks where Ray has none to spare; it runs all the same."""
+
+
+def ensure_ray(k: int) -> None:
+    """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
+
+    A Ray of our own gets at least K + 1 logical cores, so that K episodes and a Tune trial fit a laptop.
+
+    Raises:
+        UserError: RAY_ADDRESS names a cluster that does not answer.
+    """
+    if ray.is_initialized():
+        return
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, k + 1), **quiet)
+        return
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError as error:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} does not answer: start it (ray start --head), mend the address, "
+            "or unset RAY_ADDRESS to run on this machine"
+        ) from error
+
+
+def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:
+    """Return the CPUs and GPUs of one episode, such that K of them fit into `total` (`ray.cluster_resources()`).
+
+    CPUs: `threads_per_episode` where there are enough beside the driver's one, else an even share. GPUs:
+    `gpus_per_episode`; None is one each where there are K, an even share of each where there are fewer.
+
+    Raises:
+        UserError: `gpus_per_episode` asks for more GPUs than there are.
+    """
+    num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    share = max(MIN_CPUS, (num_cpus - 1) / k // MIN_CPUS * MIN_CPUS)
+    cpus = min(float(cluster.threads_per_episode), round(share, 2))
+    return {"CPU": cpus, "GPU": _gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
+
+
+def _gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
+    if asked is None:
+        return 0.0 if num_gpus == 0 else 1.0 / -(-k // num_gpus)
+    if asked == 0:
+        return 0.0
+    room = int(num_gpus / asked) if asked >= 1 else num_gpus * int(1 / asked)
+    if room < k:
+        raise UserError(
+            f"cluster.gpus_per_episode {asked:g} x sampler.k {k} = {asked * k:g} GPUs, but Ray has {num_gpus} "
+            f"(room for {room} episodes): set cluster.gpus_per_episode {_gpus_per_episode(None, k, num_gpus):.2g}, "
+            "or lower sampler.k"
+        )
+    return asked

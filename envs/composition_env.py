@@ -1,0 +1,145 @@
+"""The environment that the agents act on: one step is one epoch of the classifier.
+
+State: the composition, counts of synthetic images per class in a mini-batch. Action: -step, 0 or +step for
+each class. Reward: of the validation metric after the epoch (paper, section 2.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.spaces import Box, MultiDiscrete
+from numpy.typing import NDArray
+
+from envs.observations import observation_space, observe
+from rlcas import registry
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.reinforce import ACTIONS, apply_actions
+from rlcas.rewards import REWARDS
+from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
+
+SHOTS = ("many", "medium", "few")
+
+
+class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
+    """One classifier, trained epoch by epoch under the compositions that the actions make.
+
+    Observation: Box [D] float32, what `sampler.observation` names (`envs.observations`). Action:
+    MultiDiscrete([3] * C), index 0, 1, 2 for -step, 0, +step. A step's outcome is a pure function of
+    (incumbent, actions, settings): the seed of `reset` changes nothing.
+
+    Args:
+        config: a run's settings, or overrides of the defaults as a nested mapping.
+        pool: synthetic images; None takes the training images themselves.
+        trainer: what trains an epoch; None builds the classifier trainer of `config`.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
+    observation_space: Box
+    action_space: MultiDiscrete
+
+    def __init__(
+        self,
+        config: RunConfig | Mapping[str, Any] | None = None,
+        *,
+        pool: SyntheticSource | None = None,
+        trainer: EpisodeTrainer | None = None,
+    ) -> None:
+        self.config = config if isinstance(config, RunConfig) else RunConfig.model_validate(dict(config or {}))
+        self.sampler = self.config.sampler
+        self.trainer = trainer or _classifier_trainer(self.config, pool)
+        self.num_classes = self.trainer.num_classes
+        self.observation_space = observation_space(self.num_classes, self.sampler)
+        self.action_space = MultiDiscrete([len(ACTIONS)] * self.num_classes)
+        self._reward = registry.lookup(self.sampler.reward, REWARDS, "sampler.reward")
+        self._incumbent: Incumbent | None = None
+        self._child = 0
+
+    @property
+    def incumbent(self) -> Incumbent:
+        """What the last step left, or the last reset set."""
+        assert self._incumbent is not None, "reset() comes first"
+        return self._incumbent
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Return the untrained classifier with the composition `counts_C`."""
+        return self.trainer.initial(np.asarray(counts_C, dtype=np.int64))
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Float32, dict[str, Any]]:
+        """Start from `options["incumbent"]` as episode `options["child"]`; without, from the initial one."""
+        super().reset(seed=seed)
+        options = options or {}
+        self._child = options.get("child", 0)
+        self._incumbent = options.get("incumbent") or self.initial(
+            np.full(self.num_classes, self.sampler.initial_count, dtype=np.int64)
+        )
+        return observe(self.incumbent, self.sampler), {}
+
+    def step(self, action: NDArray[np.integer[Any]]) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
+        """Train one epoch under the composition that `action` makes.
+
+        Returns:
+            observation, reward, terminated (never), truncated (at `sampler.epochs`), and info: `report`
+            (an EpisodeReport) and the recall of each shot group that is not empty.
+
+        Raises:
+            FloatingPointError: a loss, the metric or the reward is not finite; the incumbent stays.
+        """
+        actions_C = np.asarray(action, dtype=np.int64)
+        parent = self.incumbent
+        counts_C = apply_actions(
+            parent.counts_C, actions_C, step=self.sampler.action_step, max_count=self.sampler.max_count
+        )
+        started = time.perf_counter()
+        result = self.trainer.train_epoch(parent, counts_C, child=self._child)
+        reward, parts = self._finite_reward(result, parent.epoch + 1)
+        self._incumbent = dataclasses.replace(self.trainer.trained(), result=result)
+        report = EpisodeReport(
+            epoch=self.incumbent.epoch,
+            child=self._child,
+            status="ok",
+            actions_C=actions_C,
+            counts_C=counts_C,
+            reward=reward,
+            reward_parts=parts,
+            result=result,
+            seconds=time.perf_counter() - started,
+        )
+        truncated = self.incumbent.epoch >= self.sampler.epochs
+        shots = {name: result.metrics[name] for name in SHOTS if not math.isnan(result.metrics[name])}
+        return observe(self.incumbent, self.sampler), reward, False, truncated, {"report": report, **shots}
+
+    def _finite_reward(self, result: EpochResult, epoch: int) -> tuple[float, dict[str, float]]:
+        if not (result.finite and math.isfinite(result.val_loss)):
+            raise FloatingPointError(
+                f"a loss of epoch {epoch} is not finite (train {result.train_loss}, validation {result.val_loss})"
+            )
+        if self.sampler.metric not in result.metrics:
+            raise UserError(
+                f"sampler.metric {self.sampler.metric!r} is unknown: use one of "
+                f"{', '.join(sorted(result.metrics))}"
+            )
+        reward, parts = self._reward(result, self.sampler.metric)
+        if not math.isfinite(reward):
+            raise FloatingPointError(f"the reward of epoch {epoch} is {reward} ({parts})")
+        return reward, parts
+
+
+def _classifier_trainer(config: RunConfig, pool: SyntheticSource | None) -> EpisodeTrainer:
+    from rlcas import data
+    from rlcas.devices import choose_device
+    from rlcas.sources import RealImages
+    from rlcas.trainer import ClassifierTrainer
+
+    training = data.load(config)
+    pool = pool or RealImages(training.train)
+    return ClassifierTrainer(training, config, pool=pool, device=choose_device(config.device))

@@ -1,0 +1,85 @@
+"""What agents may see: numbers that follow from the incumbent and the settings alone.
+
+To add one, write the function and its line in OBSERVATIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from rlcas import registry
+from rlcas.config import SamplerConfig
+from rlcas.types import Float32, Incumbent, Int64
+
+
+class Observation(NamedTuple):
+    """One thing to see: how it is read, its largest value (the smallest is 0), and whose it is."""
+
+    read: Callable[[Incumbent, SamplerConfig], np.ndarray]
+    high: Callable[[SamplerConfig], float]
+    per_class: bool
+    """Whether there is one number a class, or one for all."""
+
+
+def composition(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
+    """Return [C]: synthetic images of each class in a mini-batch."""
+    return incumbent.counts_C
+
+
+def progress(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
+    """Return [1]: share of the run's epochs that are trained."""
+    return np.array([incumbent.epoch / sampler.epochs])
+
+
+def metric(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
+    """Return [1]: the incumbent's validation metric; 0 before the first epoch."""
+    return np.array([incumbent.result.metrics[sampler.metric] if incumbent.result else 0.0])
+
+
+def recall(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
+    """Return [C]: the incumbent's validation recall by class; 0 before the first epoch or without images."""
+    if incumbent.result is None:
+        return np.zeros(len(incumbent.counts_C))
+    return np.nan_to_num(incumbent.result.per_class_recall_C)
+
+
+OBSERVATIONS: dict[str, Observation] = {
+    "composition": Observation(composition, lambda sampler: sampler.max_count, per_class=True),
+    "progress": Observation(progress, lambda sampler: 1.0, per_class=False),
+    "metric": Observation(metric, lambda sampler: 1.0, per_class=False),
+    "recall": Observation(recall, lambda sampler: 1.0, per_class=True),
+}
+
+
+def named(sampler: SamplerConfig) -> list[Observation]:
+    """Return the entries that `sampler.observation` names."""
+    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in sampler.observation]
+
+
+def observe(incumbent: Incumbent, sampler: SamplerConfig) -> Float32:
+    """Return [D] float32: what `sampler.observation` names, one after another."""
+    parts = [entry.read(incumbent, sampler) for entry in named(sampler)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def observation_space(num_classes: int, sampler: SamplerConfig) -> Box:
+    """Return the space of `observe`."""
+    highs = [
+        np.full(num_classes if entry.per_class else 1, entry.high(sampler), np.float32)
+        for entry in named(sampler)
+    ]
+    return Box(0.0, np.concatenate(highs), dtype=np.float32)
+
+
+def agent_indices(num_classes: int, sampler: SamplerConfig) -> Int64:
+    """Return [C, number of names] int64: which entries of `observe` agent i sees, its own and the shared."""
+    start, columns = 0, []
+    for entry in named(sampler):
+        size = num_classes if entry.per_class else 1
+        columns.append(np.broadcast_to(start + np.arange(size), num_classes))
+        start += size
+    return np.stack(columns, axis=1)

@@ -1,0 +1,7 @@
+"""`python -m rlcas`."""
+
+import sys
+
+from rlcas.cli import main
+
+sys.exit(main())

@@ -1,0 +1,65 @@
+"""DICOM to pixels: rescale, window, photometric interpretation (PS3.3, C.7.6.3 and C.11)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcas.data.decode import Window
+from rlcas.data.pixels import windowed
+from rlcas.data.source import Pixels
+from rlcas.errors import UserError
+
+
+def decode_dicom(path: Path, window: Window | None) -> Pixels:
+    """Return [H, W] or [H, W, 3]: uint8, or rescaled values (float64) that are still to be windowed.
+
+    MONOCHROME1 (low is white) is inverted. `window` None: the file's own window, where it has one.
+
+    Raises:
+        UserError: pydicom is missing, or the file is no DICOM or has several frames.
+    """
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
+    try:
+        return _shown(path, pydicom.dcmread(path), window)
+    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
+        raise UserError(f"{path} is no DICOM file, or damaged: replace or remove it") from error
+
+
+def _shown(path: Path, dataset: Any, window: Window | None) -> Pixels:
+    from pydicom.pixels import pixel_array
+
+    stored = pixel_array(dataset)
+    if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
+        return stored
+    if stored.ndim != 2:
+        raise UserError(f"{path} has pixels of shape {stored.shape}: give one gray or 8-bit RGB frame a file")
+    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
+    slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+    shown_by = _own_window(dataset) if window is None else window
+    if shown_by is not None:
+        shown = windowed(stored * slope + intercept, shown_by)
+        return 255 - shown if inverted else shown
+    if inverted:
+        stored = _mirrored(stored, int(dataset.BitsStored))
+    if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
+        return stored
+    return stored * slope + intercept
+
+
+def _mirrored(stored: Pixels, bits: int) -> Pixels:
+    """Return the stored values with the lowest and highest of `bits` exchanged, and all between."""
+    return ~stored if np.issubdtype(stored.dtype, np.signedinteger) else stored.dtype.type(2**bits - 1) - stored
+
+
+def _own_window(dataset: Any) -> Window | None:
+    """Return the first window of the file, by the linear function of C.11.2.1.2.1."""
+    if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
+        return None
+    center, width = (float(np.atleast_1d(dataset[key].value)[0]) for key in ("WindowCenter", "WindowWidth"))
+    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2

@@ -1,0 +1,100 @@
+"""`folder:PATH`: a folder a class, under train/val/test or alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rlcas.data.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES, DecodedFiles, Window
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
+from rlcas.errors import UserError
+from rlcas.types import Int64
+
+
+def open_folder(root: Path, window: Window | None) -> Source:
+    """Return the images below `root`: `train|val|valid|validation|test/CLASS/FILE`, or `CLASS/FILE` alone.
+
+    Everything is taken in sorted order; hidden files are skipped, and files of other kinds noted.
+
+    Raises:
+        UserError: there is no such folder, no class folder in it, or one split under two names.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder: check the path after folder:")
+    split_folders = _split_folders(root) or {"all": root}
+    class_names = tuple(sorted({folder.name for part in split_folders.values() for folder in _folders(part)}))
+    if not class_names:
+        raise UserError(f"{root} has no class folders: lay it out as CLASS/*.png or train/CLASS/*.png")
+    splits = {name: _open_split(root, part, class_names, window) for name, part in split_folders.items()}
+    names = [name for split in splits.values() for name in split.names]
+    return Source(
+        name=root.resolve().name,
+        where=str(root),
+        splits=splits,
+        class_names=class_names,
+        notes=_left_out(root, split_folders) + dicom_note(names, window),
+    )
+
+
+def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, window: Window | None) -> RawSplit:
+    """Return a split of image files, named by their paths below `root`."""
+    return RawSplit(
+        labels_N=labels_N,
+        names=[path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths],
+        open_images=lambda: DecodedFiles(paths, window),
+    )
+
+
+def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
+    """Return the note on DICOM's own windows, where they may be used."""
+    if window is not None or not any(name.lower().endswith(DICOM_SUFFIXES) for name in names):
+        return ()
+    return ("DICOM files that bring a window are shown by it; --dataset.window LOW HIGH sets one for all",)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if path.is_dir()]
+
+
+def _is_image(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _split_folders(root: Path) -> dict[SplitName, Path]:
+    found: dict[SplitName, Path] = {}
+    for alias, split in SPLIT_ALIASES.items():
+        folder = root / alias
+        if folder.is_dir():
+            if split in found:
+                raise UserError(f"{root} has {found[split].name} and {alias}, which are one split: join them")
+            found[split] = folder
+    return found
+
+
+def _open_split(root: Path, part: Path, class_names: Sequence[str], window: Window | None) -> RawSplit:
+    found = [
+        (path, class_id)
+        for class_id, name in enumerate(class_names)
+        if (part / name).is_dir()
+        for path in _visible(part / name)
+        if _is_image(path)
+    ]
+    labels_N = np.array([class_id for _, class_id in found], np.int64)
+    return files_split(root, [path for path, _ in found], labels_N, window)
+
+
+def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ...]:
+    others = [
+        path.relative_to(root).as_posix()
+        for part in split_folders.values()
+        for folder in _folders(part)
+        for path in _visible(folder)
+        if not _is_image(path)
+    ]
+    return (f"{len(others)} entries that are no image files are left out: {others[0]}, …",) if others else ()

@@ -1,0 +1,93 @@
+"""MedMNIST's two-dimensional sets by name, downloaded once."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlcas.data.npz import open_npz
+from rlcas.data.source import Source
+from rlcas.errors import UserError
+
+SIZES_PX = (28, 64, 128, 224)
+
+
+def medmnist_info() -> Mapping[str, dict[str, Any]]:
+    """Return `medmnist.INFO` without the package's `__init__`, which imports torchvision."""
+    if "medmnist.info" not in sys.modules:
+        package = importlib.util.find_spec("medmnist")
+        assert package is not None and package.submodule_search_locations is not None
+        path = Path(package.submodule_search_locations[0]) / "info.py"
+        spec = importlib.util.spec_from_file_location("medmnist.info", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules["medmnist.info"] = module
+    return sys.modules["medmnist.info"].INFO
+
+
+def medmnist_names() -> dict[str, tuple[str, int]]:
+    """Return name -> (flag, size_px) of every 2-D set: `breastmnist`, `breastmnist_64` and so on."""
+    flags = [flag for flag in medmnist_info() if not flag.endswith("3d")]
+    return {flag + _suffix(size_px): (flag, size_px) for flag in flags for size_px in SIZES_PX}
+
+
+def open_medmnist(flag: str, size_px: int, *, progress: bool) -> Source:
+    """Return a MedMNIST set, downloaded if neither $RLCAS_DATA nor ~/.medmnist has it.
+
+    Raises:
+        UserError: a multi-label set, a file whose md5 is not the official one, or a failed download.
+    """
+    info = medmnist_info()[flag]
+    if info["task"].startswith("multi-label"):
+        raise UserError(f"data {flag!r} is multi-label: take a set with one label an image")
+    end = _suffix(size_px)
+    path = _fetched(flag + end, info["url" + end], info["MD5" + end], progress)
+    return open_npz(path, class_names=tuple(info["label"][str(i)] for i in range(len(info["label"]))))
+
+
+def _suffix(size_px: int) -> str:
+    return "" if size_px == SIZES_PX[0] else f"_{size_px}"
+
+
+def _fetched(name: str, url: str, md5: str, progress: bool) -> Path:
+    folders = [Path(os.environ["RLCAS_DATA"])] if os.environ.get("RLCAS_DATA") else []
+    folders.append(Path.home() / ".medmnist")
+    for folder in folders:
+        path = folder / f"{name}.npz"
+        if path.is_file():
+            _check_md5(path, md5)
+            return path
+    return _download(folders[0] / f"{name}.npz", url, md5, progress)
+
+
+def _check_md5(path: Path, md5: str) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5:
+        raise UserError(
+            f"{path} is not the official file (md5 {found}, not {md5}): delete it so that it is fetched again, "
+            f"or use --data npz:{path} to take it as it is"
+        )
+
+
+def _download(path: Path, url: str, md5: str, progress: bool) -> Path:
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pooch.retrieve(url, known_hash=f"md5:{md5}", fname=path.name, path=path.parent, progressbar=progress)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch's md5 fault is a ValueError
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path.name} cannot be fetched from {url} ({reason}): fetch it elsewhere and put it into "
+            f"{path.parent} (or the folder that RLCAS_DATA names)"
+        ) from error
+    return path

@@ -1,0 +1,177 @@
+"""From pixels as they are found to uint8 [N, channels, H, W] of one size."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from rlcas.config import DatasetConfig
+from rlcas.data.source import Pixels, RawSplit, SplitName
+from rlcas.errors import UserError
+from rlcas.types import Uint8
+
+DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What one pass over a split's images found."""
+
+    digests: list[bytes]
+    """[N] hash of shape, dtype and exact pixels."""
+    examples: Mapping[tuple[int, ...], str]
+    """Shape -> name of the first image that has it."""
+    num_wide: int
+    """Images of more than 8 bits."""
+    lowest: float
+    highest: float
+    """Range of their values; inf, -inf where there are none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What every image of a run is brought to."""
+
+    channels: int
+    height_px: int
+    width_px: int
+    window: tuple[float, float] | None
+    """Values shown as 0 and 255; None where all images have 8 bits."""
+
+
+def survey(split: RawSplit) -> Survey:
+    """Return the shapes, value range and hashes of a split's images."""
+    digests: list[bytes] = []
+    examples: dict[tuple[int, ...], str] = {}
+    num_wide, lowest, highest = 0, math.inf, -math.inf
+    for image, name in zip(split.open_images(), split.names, strict=True):
+        examples.setdefault(image.shape, name)
+        digests.append(_digest(image))
+        if image.dtype != np.uint8:
+            num_wide += 1
+            lowest, highest = min(lowest, float(image.min())), max(highest, float(image.max()))
+    return Survey(digests=digests, examples=examples, num_wide=num_wide, lowest=lowest, highest=highest)
+
+
+def _digest(image: Pixels) -> bytes:
+    head = f"{image.shape}{image.dtype}".encode()
+    return hashlib.blake2b(head + image.tobytes(), digest_size=DIGEST_BYTES).digest()
+
+
+def layout_of(
+    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
+) -> tuple[Layout, tuple[str, ...]]:
+    """Return the one layout for all surveyed splits, and notes on what is changed for it.
+
+    Raises:
+        UserError: mixed sizes without `dataset.size_px`, mixed gray and RGB without `dataset.channels`, an
+            empty `dataset.window`, or wide values with neither a window nor training images to take it from.
+    """
+    examples: dict[tuple[int, ...], str] = {}
+    for found in surveys.values():
+        examples = {**found.examples, **examples}
+    channels, channel_notes = _channels(where, examples, dataset)
+    (height_px, width_px), size_notes = _size(where, examples, dataset)
+    window, window_notes = _window(where, surveys, train, dataset)
+    layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=window)
+    return layout, channel_notes + size_notes + window_notes
+
+
+def _channels(
+    where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
+) -> tuple[int, tuple[str, ...]]:
+    by_channels = {1 if len(shape) == 2 else 3: name for shape, name in examples.items()}
+    if dataset.channels is None:
+        if len(by_channels) > 1:
+            raise UserError(
+                f"{where} mixes gray ({by_channels[1]}) and RGB ({by_channels[3]}): "
+                "choose with --dataset.channels 1 or 3"
+            )
+        return next(iter(by_channels)), ()
+    if set(by_channels) == {dataset.channels}:
+        return dataset.channels, ()
+    made = "made gray (luma)" if dataset.channels == 1 else "made RGB (three equal channels)"
+    return dataset.channels, (f"images are {made}: dataset.channels is {dataset.channels}",)
+
+
+def _size(
+    where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
+) -> tuple[tuple[int, int], tuple[str, ...]]:
+    by_size = {shape[:2]: name for shape, name in examples.items()}
+    (height_px, width_px), *others = by_size
+    if dataset.size_px is None:
+        if others:
+            other = others[0]
+            raise UserError(
+                f"{where} mixes sizes, {height_px}x{width_px} ({by_size[height_px, width_px]}) and "
+                f"{other[0]}x{other[1]} ({by_size[other]}): bring them to one with --dataset.size_px 64"
+            )
+        return (height_px, width_px), ()
+    side = dataset.size_px
+    if set(by_size) == {(side, side)}:
+        return (side, side), ()
+    several = f" and {len(others)} more sizes" if others else ""
+    distorted = any(height != width for height, width in by_size)
+    change = f"{height_px}x{width_px}{several} to {side}x{side}"
+    note = f"images are resized whole from {change} (area filter down, bicubic up)"
+    return (side, side), (note + ("; the aspect ratio is not kept" if distorted else ""),)
+
+
+def _window(
+    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
+) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    if dataset.window is not None and dataset.window[0] >= dataset.window[1]:
+        raise UserError(f"dataset.window {dataset.window} is empty: give black, then a larger white")
+    num_wide = sum(found.num_wide for found in surveys.values())
+    if not num_wide:
+        return None, ()
+    if dataset.window is not None:
+        window, origin = dataset.window, "dataset.window"
+    elif train is not None and train.num_wide:
+        window, origin = (train.lowest, train.highest), "the training images' range"
+    else:
+        raise UserError(
+            f"{where} has images of more than 8 bits but no training images to take the range from: "
+            "give --dataset.window LOW HIGH (the training run's notes tell it)"
+        )
+    low, high = window
+    mapped = f"values {low:g}..{high:g} ({origin}) are mapped linearly to 0..255"
+    return window, (f"{num_wide} images have more than 8 bits: {mapped}",)
+
+
+def convert(images: Sequence[Pixels] | Pixels, layout: Layout) -> Uint8:
+    """Return uint8 [N, channels, H, W]: windowed, gray or RGB, resized whole (aspect ratio not kept)."""
+    images_NCHW = np.empty((len(images), layout.channels, layout.height_px, layout.width_px), np.uint8)
+    for index, image in enumerate(images):
+        images_NCHW[index] = _convert_one(image, layout)
+    return images_NCHW
+
+
+def _convert_one(image: Pixels, layout: Layout) -> Uint8:
+    if image.dtype != np.uint8:
+        assert layout.window is not None
+        image = windowed(image, layout.window)
+    picture = Image.fromarray(image).convert("L" if layout.channels == 1 else "RGB")
+    resized = np.asarray(resize(picture, layout.width_px, layout.height_px))
+    return resized[None] if layout.channels == 1 else resized.transpose(2, 0, 1)
+
+
+def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
+    """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; a window of no width gives 0."""
+    low, high = window
+    if low >= high:
+        return np.zeros(values.shape, np.uint8)
+    shares = (values.astype(np.float64) - low) / (high - low)
+    return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
+
+
+def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
+    """Return `picture` resized: Pillow's BOX (area) along a shrinking side, BICUBIC along a growing one."""
+    shrunk = (min(picture.width, width_px), min(picture.height, height_px))
+    picture = picture.resize(shrunk, Image.Resampling.BOX)
+    return picture.resize((width_px, height_px), Image.Resampling.BICUBIC)

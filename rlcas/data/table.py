@@ -1,0 +1,105 @@
+"""`csv:PATH`: a table with columns path, label and, if wanted, patient_id and split."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from rlcas.data.decode import Window
+from rlcas.data.folder import dicom_note, files_split
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
+from rlcas.errors import UserError
+
+REQUIRED = ("path", "label")
+OPTIONAL = ("patient_id", "split")
+SPLIT_ORDER: tuple[SplitName, ...] = ("train", "val", "test", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table."""
+
+    path: Path
+    label: str
+    patient_id: str | None
+    split: SplitName
+
+
+def open_csv(path: Path, window: Window | None) -> Source:
+    """Return the images that a CSV file lists; paths are relative to it.
+
+    Raises:
+        UserError: a column is missing, or a line has an empty cell, an unknown split or no such image file;
+            the message tells the line.
+    """
+    rows = _rows(path)
+    if not rows:
+        raise UserError(f"{path} lists no images: give a line for each")
+    class_names = _sorted_labels(rows)
+    splits = {
+        name: _open_split(path, part, class_names, window)
+        for name in SPLIT_ORDER
+        if (part := [row for row in rows if row.split == name])
+    }
+    return Source(
+        name=path.stem,
+        where=str(path),
+        splits=splits,
+        class_names=class_names,
+        notes=dicom_note([str(row.path) for row in rows], window),
+    )
+
+
+def _rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise UserError(f"{path} is no file: check the path after csv:")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [column.strip() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            for column in REQUIRED:
+                if column not in columns:
+                    raise UserError(f"{path} line 1: no column {column} among {', '.join(columns)}: add it")
+            return [_row(path, reader.line_num, cells) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it so") from error
+
+
+def _row(table: Path, line: int, cells: dict[str, str | None]) -> Row:
+    where = f"{table} line {line}"
+    values = {column: (cells[column] or "").strip() for column in (*REQUIRED, *OPTIONAL) if column in cells}
+    for column in ("path", "label", "patient_id"):
+        if values.get(column) == "":
+            raise UserError(f"{where}: {column} is empty: fill it in")
+    image = table.parent / values["path"]
+    if not image.is_file():
+        raise UserError(f"{where}: no image file {image}: mend the path (it is relative to the table)")
+    return Row(image, values["label"], values.get("patient_id"), _split(where, values.get("split")))
+
+
+def _split(where: str, value: str | None) -> SplitName:
+    if value is None:
+        return "all"
+    if value.lower() not in SPLIT_ALIASES:
+        raise UserError(f"{where}: split {value!r} is unknown: use train, val or test")
+    return SPLIT_ALIASES[value.lower()]
+
+
+def _sorted_labels(rows: Sequence[Row]) -> tuple[str, ...]:
+    labels = {row.label for row in rows}
+    return tuple(sorted(labels, key=int if all(label.isdecimal() for label in labels) else str))
+
+
+def _open_split(
+    table: Path, rows: Sequence[Row], class_names: Sequence[str], window: Window | None
+) -> RawSplit:
+    labels_N = np.array([class_names.index(row.label) for row in rows], np.int64)
+    split = files_split(table.parent, [row.path for row in rows], labels_N, window)
+    if rows[0].patient_id is None:
+        return split
+    return replace(split, patients_N=np.array([row.patient_id for row in rows], np.str_))

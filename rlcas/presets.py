@@ -1,0 +1,48 @@
+"""Presets: named sets of settings over the defaults of `rlcas/config.py`; flags and files override them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "best": {},
+    "quick": {
+        "classifier": {"width": 16, "batch_size": 64},
+        "sampler": {"epochs": 8},
+        "synth": {
+            "autoencoder": {"channels": (16, 32), "factor": 2, "max_steps": 400},
+            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 800, "ema_decay": 0.99},
+            "generation": {"steps": 10, "per_class": 100},
+        },
+    },
+    "paper": {
+        "dataset": {"size_px": 256},
+        "classifier": {"augment": "light"},
+        "sampler": {"epochs": 30, "common_random_numbers": False},
+        "synth": {
+            "autoencoder": {"factor": 8},
+            "denoiser": {
+                "prediction": "epsilon",
+                "schedule": "linear",
+                "min_snr_gamma": None,
+                "class_balance": 0.0,
+                "sketch_weight": 0.1,
+                "lr": 1e-4,
+                "epochs": 200,
+            },
+        },
+    },
+}
+
+DEMO: dict[str, Any] = {
+    "data": "phantom",
+    "preset": "quick",
+    "dataset": {"phantom": {"num_images": 1200}},
+    "sampler": {"epochs": 5},
+    "synth": {
+        "autoencoder": {"max_steps": 200},
+        "denoiser": {"max_steps": 300},
+        "generation": {"per_class": 40},
+    },
+}
+"""What `rlcas demo` runs: preset quick on a small draw of phantoms."""

@@ -1,0 +1,102 @@
+"""The folder of a run: what lies where, and how a new one is opened."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlcas import settings
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+
+PATH_PREFIXES = ("npz", "folder", "csv")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Names of what a run leaves behind."""
+
+    path: Path
+
+    @property
+    def prepared(self) -> Path:
+        """Training and validation images as mapped arrays."""
+        return self.path / "prepared"
+
+    @property
+    def synth(self) -> Path:
+        """The synthesiser: a diffusers pipeline and its figures."""
+        return self.path / "synth"
+
+    @property
+    def pool(self) -> Path:
+        """Synthetic images."""
+        return self.path / "pool"
+
+    @property
+    def pool_only(self) -> Path:
+        """The classifier that saw synthetic images alone."""
+        return self.path / "pool_only"
+
+    @property
+    def timings(self) -> Path:
+        """Seconds of each stage."""
+        return self.path / "timings.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Final figures."""
+        return self.path / "metrics.json"
+
+
+def default_out(config: RunConfig) -> Path:
+    """Return runs/<data>-<preset>-<seed>."""
+    prefix, colon, path = config.data.partition(":")
+    name = Path(path).stem if colon and prefix in PATH_PREFIXES else config.data
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-") or "data"
+    return Path("runs") / f"{slug}-{config.preset}-{config.seed}"
+
+
+def create(config: RunConfig) -> RunFolder:
+    """Make the run's folder and write its resolved settings, with absolute paths.
+
+    Raises:
+        UserError: the folder is there and not empty.
+    """
+    out = check_is_free(config)
+    resolved = config.model_copy(
+        update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)}
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    settings.save(resolved, out)
+    return RunFolder(out)
+
+
+def check_is_free(config: RunConfig) -> Path:
+    """Return the absolute path of the run's folder, which is yet to be made.
+
+    Raises:
+        UserError: it is there and not empty.
+    """
+    out = (config.out or default_out(config)).expanduser().absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out {out} exists and is not an empty folder: name another with --out, "
+            f"or go on with it by `rlcas resume {out}`"
+        )
+    return out
+
+
+def absolute(data: str) -> str:
+    """Return `data` with the path after npz:, folder: or csv: made absolute; names stay as they are."""
+    prefix, colon, path = data.partition(":")
+    if not colon or prefix not in PATH_PREFIXES:
+        return data
+    return f"{prefix}:{Path(path).expanduser().absolute()}"
+
+
+def _absolute_pool(config: RunConfig) -> str | None:
+    if config.pool is None or config.pool.startswith("folder:"):
+        return config.pool and absolute(config.pool)
+    return str(Path(config.pool).expanduser().absolute())

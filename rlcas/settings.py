@@ -1,0 +1,191 @@
+"""Settings from presets, YAML files and dotted flags to one `RunConfig`, and back to YAML.
+
+Later sources win: defaults, preset, `--config FILE`, flags.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.files import write_text
+from rlcas.presets import PRESETS
+
+CONFIG_FILE = "config.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One setting as a command-line flag."""
+
+    key: str
+    """Dotted, without dashes: sampler.k"""
+    help: str
+    annotation: Any
+    default: Any
+
+
+def flags(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Flag]:
+    """Yield every leaf setting of `model`, in the order of declaration."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from flags(field.annotation, f"{key}.")
+        else:
+            yield Flag(key, field.description or "", field.annotation, field.default)
+
+
+def resolve(
+    *, given: Mapping[str, str], file: Path | None = None, base: Mapping[str, Any] | None = None
+) -> RunConfig:
+    """Return the validated settings of a run.
+
+    Args:
+        given: dotted key -> text, as typed on the command line.
+        file: a YAML file with the same keys, nested or dotted.
+        base: nested settings under the file, such as those of `rlcas demo`.
+
+    Raises:
+        UserError: an unknown setting, a value that does not fit, or an unreadable file.
+    """
+    typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
+    stated = _merged(base or {}, _merged(read_yaml(file) if file else {}, typed))
+    preset = stated.get("preset", RunConfig.model_fields["preset"].default)
+    return validated(_merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, stated))
+
+
+def override(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
+    """Return a run's settings with some of them given anew, as typed on the command line."""
+    typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
+    return validated(_merged(config.model_dump(), typed))
+
+
+def validated(nested: Mapping[str, Any]) -> RunConfig:
+    """Return `nested` as a RunConfig; the first fault becomes one line.
+
+    Raises:
+        UserError: a setting is unknown or its value does not fit.
+    """
+    try:
+        return RunConfig.model_validate(nested)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the settings of a YAML file, nested.
+
+    Raises:
+        UserError: the file is missing, no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"--config {path} cannot be read: {error.strerror}: name an existing YAML file"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"--config {path} is not YAML: {reason}: mend the file") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"--config {path} holds {type(content).__name__}, not settings: write lines like `seed: 1`"
+        )
+    return _nested({str(key): value for key, value in content.items()}, str(path))
+
+
+def load(folder: Path) -> RunConfig:
+    """Return the resolved settings of a run's folder.
+
+    Raises:
+        UserError: the folder is not a run's.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is not a run's folder: it has no {CONFIG_FILE}; name the --out of a run")
+    return validated(read_yaml(path))
+
+
+def save(config: RunConfig, folder: Path) -> None:
+    """Write the resolved settings to the run's folder."""
+    write_text(folder / CONFIG_FILE, as_yaml(config))
+
+
+def as_yaml(config: RunConfig) -> str:
+    """Return the settings as YAML, in the order of their declaration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def unknown_setting(key: str) -> str:
+    """Return the line that answers an unknown setting with the nearest known one."""
+    known = [flag.key for flag in flags()]
+    leaf = key.rpartition(".")[2]
+    same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
+    close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
+    mend = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
+    return f"unknown setting {key}: {mend}"
+
+
+def _nested(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return {"sampler.k": 1} as {"sampler": {"k": 1}}; values that are mappings are merged in."""
+    nested: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, leaf = key.split(".")
+        branch = nested
+        for section in sections:
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                raise UserError(f"{key} in {source}: {section} is given as a value and as a section: keep one")
+        branch[leaf] = _merged(branch.get(leaf) or {}, value) if isinstance(value, dict) else value
+    return nested
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _parse(key: str, text: str) -> Any:
+    """Return a flag's text as the value that pydantic shall check: text stays text, lists take commas."""
+    annotation = next((flag.annotation for flag in flags() if flag.key == key), None)
+    kinds = _kinds(annotation)
+    if type(None) in kinds and text.lower() in ("none", "null"):
+        return None
+    if tuple in kinds:
+        return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
+    return text
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the plain types in an annotation: int | None -> {int, NoneType}."""
+    origin = typing.get_origin(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
+    if origin is typing.Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    return {origin or annotation}
+
+
+def _one_line(error: ValidationError) -> str:
+    first, *rest = error.errors()
+    key = ".".join(part for part in first["loc"] if isinstance(part, str))
+    more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        return f"{unknown_setting(key)}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{message}{more}"
+    return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}; see --help for --{key}{more}"

@@ -1,0 +1,31 @@
+"""Intervals: bootstrap over test images, so that a figure is never a bare number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rlcas.seeding import rng_for
+from rlcas.types import Float64, Int64
+
+SEED = 0
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+def bootstrap_interval(
+    figure: Callable[[Float64, Int64], float], probabilities_NC: Float64, labels_N: Int64
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of `figure` over images drawn again within each class.
+
+    Drawing within classes keeps the class sizes, so that no draw lacks a rare class.
+    """
+    rng = rng_for(SEED, "bootstrap")
+    members = [np.flatnonzero(labels_N == c) for c in np.unique(labels_N)]
+    values = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):
+        drawn = np.concatenate([rng.choice(indices, len(indices)) for indices in members])
+        values[i] = figure(probabilities_NC[drawn], labels_N[drawn])
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

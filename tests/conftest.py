@@ -1,0 +1,34 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of real images in MedMNIST form."""
+    folder = os.environ.get("RLCAS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RLCAS_DATA is not set: the real images are not here")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One Ray for all tests, whose actors know the test modules' classes."""
+    import ray
+    import tiny
+    import trivial
+
+    from cluster.start import ensure_ray
+
+    for module in (tiny, trivial):
+        ray.cloudpickle.register_pickle_by_value(module)
+    ensure_ray(k=7)
+    yield
+    ray.shutdown()

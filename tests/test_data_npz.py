@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import arrays, config, write_npz
+
+from rlcas.data import load, load_test
+from rlcas.errors import UserError
+
+
+def test_pixels_and_labels_come_back_as_they_were_written(tmp_path: Path) -> None:
+    written = arrays()
+    data = load(config(write_npz(tmp_path)))
+    np.testing.assert_array_equal(data.train.images_NCHW[:, 0], written["train_images"])
+    np.testing.assert_array_equal(data.val.labels_N, written["val_labels"][:, 0])
+    assert (data.name, data.class_names, data.notes) == ("set", ("0", "1"), ())
+    assert data.train.images_NCHW.dtype == np.uint8 and data.train.labels_N.dtype == np.int64
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3), (6, 9)])
+def test_gray_one_channel_rgb_and_oblong_images_are_taken(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    data = load(config(write_npz(tmp_path, **arrays(shape=shape))))
+    channels = 3 if shape[-1] == 3 else 1
+    assert data.image_shape_CHW == (channels, *shape[:2])
+
+
+def test_class_names_and_patients_are_taken_from_the_file(tmp_path: Path) -> None:
+    name = write_npz(
+        tmp_path,
+        class_names=np.array(["benign", "malignant"]),
+        train_patients=np.arange(12) // 2,
+        val_patients=np.array(["a", "b", "c", "d"]),
+        test_patients=np.array([5, 50, 51, 52, 53, 54]),
+    )
+    data = load(config(name))
+    assert data.class_names == ("benign", "malignant")
+    assert data.train.patients_N is not None and data.train.patients_N.tolist()[:3] == ["0", "0", "1"]
+    assert "1 patients are in both train and test (a leak): 5" in data.notes
+
+
+def test_test_arrays_alone_are_enough_to_evaluate(tmp_path: Path) -> None:
+    path = tmp_path / "test_only.npz"
+    images, labels = arrays()["test_images"], np.array([0, 1, 0, 1, 1, 0])
+    np.savez(path, test_images=images, test_labels=labels)
+    test, names = load_test(config(f"npz:{path}"))
+    np.testing.assert_array_equal(test.images_NCHW[:, 0], images)
+    assert names == ("0", "1")
+    assert load_test(config(f"npz:{path}", val_from_train=0.1), num_classes=4)[1] == ("0", "1", "2", "3")
+    with pytest.raises(UserError, match=r"label 1 of test 1 is out of range 0\.\.0"):
+        load_test(config(f"npz:{path}"), num_classes=1)
+    with pytest.raises(UserError, match="has no train split: add it"):
+        load(config(f"npz:{path}"))
+
+
+def test_the_test_images_of_training_data_do_not_need_the_others(tmp_path: Path) -> None:
+    name = write_npz(tmp_path, train_images=None, train_labels=None, val_images=None, val_labels=None)
+    assert len(load_test(config(name))[0]) == 6
+
+
+LABELS = arrays()["train_labels"]
+WRONG = {
+    "negative": (dict(train_labels=np.where(LABELS == 1, -1, 0)), "train_labels is negative at index 1"),
+    "float": (dict(train_labels=LABELS.astype(float)), "train_labels is float64: save labels as integers"),
+    "nan_label": (dict(train_labels=np.full(12, np.nan)), "train_labels is float64 with NaN"),
+    "multi_label": (dict(train_labels=np.ones((12, 3), int)), "multi-label is not taken"),
+    "deep_labels": (dict(train_labels=np.ones((12, 1, 1), int)), r"shape \(12, 1, 1\): give one integer"),
+    "val_label": (dict(val_labels=np.array([0, 1, 2, 0])), r"label 2 of val 2 is out of range 0\.\.1"),
+    "empty_class": (dict(train_labels=LABELS * 2, val_labels=None, val_images=None), "of class '1': add one"),
+    "one_class": (dict(train_labels=LABELS * 0), "has one class alone, '0': give two classes or more"),
+    "lengths": (dict(train_labels=LABELS[:5]), "has 12 images, but train_labels has 5"),
+    "no_labels": (dict(val_labels=None), "lacks val_labels"),
+    "float_images": (dict(train_images=np.zeros((12, 8, 8))), "is float64: images are taken as uint8 or wider"),
+    "nan": (dict(train_images=np.full((12, 8, 8), np.nan)), "train_images is float64 with NaN"),
+    "bool": (dict(train_images=np.zeros((12, 8, 8), bool)), "train_images is bool: save images as uint8"),
+    "channels_first": (
+        dict(train_images=np.zeros((12, 3, 8, 8), np.uint8)),
+        r"save \[N, H, W\] or \[N, H, W, 3\]",
+    ),
+    "flat": (dict(train_images=np.zeros((12, 64), np.uint8)), r"has shape \(12, 64\)"),
+    "shapes": (dict(val_images=np.zeros((4, 9, 8), np.uint8)), "8x8 .train 0. and 9x8 .val 0.: .*size_px 64"),
+    "modes": (
+        dict(val_images=np.zeros((4, 8, 8, 3), np.uint8)),
+        "gray .train 0. and RGB .val 0.: .*channels 1 or 3",
+    ),
+    "no_images": (
+        dict(train_images=np.zeros((0, 8, 8), np.uint8), train_labels=np.zeros(0, int)),
+        "has no train images",
+    ),
+    "no_val": (
+        dict(val_images=np.zeros((0, 8, 8), np.uint8), val_labels=np.zeros(0, int)),
+        "has no val images",
+    ),
+    "object": (dict(train_images=np.array([{}] * 12, object)), "train_images is a pickle .* never loaded"),
+    "object_labels": (dict(train_labels=np.array([0, "a"] * 6, object)), "train_labels is a pickle"),
+    "patients": (dict(train_patients=np.arange(3)), "train_patients has 3 ids, but train_labels has 12"),
+    "float_ids": (dict(train_patients=np.zeros(12)), "train_patients is float64: save ids as text or integers"),
+    "class_names": (dict(class_names=np.arange(2)), "class_names is int64 .*: save one text a class"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_faulty_array_is_told_in_one_line_that_names_file_and_mend(tmp_path: Path, fault: str) -> None:
+    changes, message = WRONG[fault]
+    if fault == "empty_class":
+        changes = {**changes, "val_images": arrays()["val_images"], "val_labels": np.array([0, 2, 0, 2])}
+    with pytest.raises(UserError, match=message) as caught:
+        load(config(write_npz(tmp_path, **changes)))
+    assert "set.npz" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_another_kind_of_file_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.npz is no file: check the path"):
+        load(config(f"npz:{tmp_path / 'none.npz'}"))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(UserError, match="is no npz file, or is truncated: fetch it again"):
+        load(config(f"npz:{tmp_path / 'array.npy'}"))
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(UserError, match=re.escape("has none of train_images, val_images, test_images")):
+        load(config(f"npz:{tmp_path / 'other.npz'}"))
+
+
+def test_a_member_that_is_no_array_is_never_unpickled(tmp_path: Path) -> None:
+    import pickle
+
+    path = tmp_path / "pickle.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train_images", pickle.dumps([1, 2]))
+        archive.writestr("train_labels", pickle.dumps([1, 2]))
+    with pytest.raises(UserError, match="train_labels is no NumPy array"):
+        load(config(f"npz:{path}"))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_altered_or_cut_anywhere_is_told_or_reads_the_same(tmp_path: Path, compressed: bool) -> None:
+    save = np.savez_compressed if compressed else np.savez
+    save(tmp_path / "whole.npz", **arrays())
+    whole, data = (tmp_path / "whole.npz").read_bytes(), load(config(f"npz:{tmp_path / 'whole.npz'}"))
+    rng, path, told = np.random.default_rng(0), tmp_path / "damaged.npz", 0
+    for trial in range(120):
+        at = int(rng.integers(len(whole)))
+        damaged = whole[:at] if trial % 3 == 0 else whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+        path.write_bytes(damaged)
+        try:
+            found = load(config(f"npz:{path}"))
+            np.testing.assert_array_equal(found.train.images_NCHW, data.train.images_NCHW)
+        except UserError as error:
+            told += 1
+            assert "damaged.npz" in str(error) and "\n" not in str(error)
+    assert told > 60
+
+
+def test_official_breastmnist_has_one_picture_twice_with_conflicting_labels(real_data: Path) -> None:
+    data = load(config(f"npz:{real_data / 'breastmnist.npz'}"))
+    assert data.train.class_counts(2).tolist() == [147, 399] and len(data.val) == 78
+    assert data.notes == (
+        "1 test images are identical to train images: train 115 = test 76; "
+        "1 of them with conflicting labels: train 115 = test 76",
+    )
+
+
+def test_real_rgb_long_tail_is_read_whole(real_data: Path) -> None:
+    data = load(config(f"npz:{real_data / 'bloodlt8.npz'}"))
+    assert data.train.class_counts(8).tolist() == [1679, 977, 565, 325, 186, 107, 61, 35]
+    assert data.image_shape_CHW == (3, 28, 28) and data.notes == ()

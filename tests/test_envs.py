@@ -1,0 +1,171 @@
+import warnings
+
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from trivial import TrivialTrainer
+
+from envs import BatchCompositionEnv, check_batch_composition
+from envs.observations import OBSERVATIONS
+from envs.pettingzoo_view import parallel_env
+from rlcas.errors import UserError
+
+ALL = tuple(OBSERVATIONS)
+
+
+def make_env(num_classes=4, faults=None, **sampler):
+    sampler = {"epochs": 5} | sampler
+    return BatchCompositionEnv({"sampler": sampler}, trainer=TrivialTrainer(num_classes, faults=faults or {}))
+
+
+@pytest.mark.parametrize("observation", [("composition",), ALL])
+def test_gymnasium_accepts_it(observation):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*render modes.*")
+        check_env(make_env(observation=observation), skip_render_check=True)
+
+
+def test_it_keeps_its_own_contract():
+    check_batch_composition(make_env(observation=ALL))
+    check_batch_composition(make_env(initial_count=0, max_count=1))
+
+
+def test_the_checker_finds_a_trainer_that_is_not_pure():
+    class Drifting(TrivialTrainer):
+        calls = 0
+
+        def train_epoch(self, incumbent, counts_C, *, child):
+            self.calls += 1
+            return super().train_epoch(incumbent, counts_C + self.calls, child=child)
+
+    env = BatchCompositionEnv({"sampler": {"epochs": 5}}, trainer=Drifting())
+    with pytest.raises(AssertionError, match="not pure"):
+        check_batch_composition(env)
+
+
+def test_a_step_moves_the_composition_and_clamps_it():
+    env = make_env(initial_count=2, max_count=4)
+    env.reset()
+    for expected in ([0, 2, 4, 4], [0, 2, 4, 4]):
+        env.step(np.array([0, 1, 2, 2]))
+        assert env.incumbent.counts_C.tolist() == expected
+
+
+def test_the_reward_is_the_cube_of_the_metric_plus_004():
+    env = make_env()
+    env.reset()
+    _, reward, _, _, info = env.step(np.array([1, 1, 1, 1]))
+    assert reward == pytest.approx((info["report"].result.metrics["f1"] + 0.04) ** 3)
+    assert info["many"] == info["report"].result.metrics["many"]
+
+
+def test_the_run_is_cut_at_its_epochs_and_never_ended():
+    env = make_env(epochs=2)
+    env.reset()
+    ended = [env.step(np.ones(4))[2:4] for _ in range(2)]
+    assert ended == [(False, False), (False, True)]
+
+
+def test_the_observation_tells_what_is_named():
+    env = make_env(observation=ALL, epochs=4)
+    assert env.reset()[0].tolist() == [2, 2, 2, 2, 0, 0, 0, 0, 0, 0]
+    observation, *_, info = env.step(np.array([0, 1, 2, 2]))
+    result = info["report"].result
+    expected = [0, 2, 4, 4, 0.25, result.metrics["f1"], *result.per_class_recall_C]
+    np.testing.assert_allclose(observation, expected, rtol=1e-6)
+
+
+def test_a_reset_to_an_incumbent_goes_on_from_it():
+    env = make_env()
+    env.reset()
+    env.step(np.array([2, 2, 1, 0]))
+    incumbent = env.incumbent
+    env.step(np.array([0, 0, 0, 0]))
+    observation, _ = env.reset(options={"incumbent": incumbent, "child": 2})
+    assert observation.tolist() == [4, 4, 2, 0]
+    assert env.step(np.ones(4))[-1]["report"].child == 2
+
+
+def test_a_loss_that_is_not_finite_raises():
+    env = make_env(faults={(1, 0): "non_finite"})
+    env.reset()
+    with pytest.raises(FloatingPointError, match="a loss of epoch 1 is not finite"):
+        env.step(np.ones(4))
+    assert env.incumbent.epoch == 0
+
+
+def test_a_reward_that_is_not_finite_raises():
+    env = make_env(metric="medium")
+    env.reset()
+    with pytest.raises(FloatingPointError, match="the reward of epoch 1 is nan"):
+        env.step(np.ones(4))
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    with pytest.raises(
+        UserError, match=r"sampler.observation 'mood' is unknown: use one of composition, metric"
+    ):
+        make_env(observation=("mood",))
+    with pytest.raises(UserError, match=r"sampler.reward 'quartic' is unknown: use one of cubic, linear"):
+        make_env(reward="quartic")
+    env = make_env(metric="beauty")
+    env.reset()
+    with pytest.raises(UserError, match=r"sampler.metric 'beauty' is unknown: use one of acc, f1"):
+        env.step(np.ones(4))
+
+
+def test_pettingzoo_accepts_the_view():
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        parallel_api_test(parallel_env(make_env()), num_cycles=12)
+        parallel_seed_test(lambda: parallel_env(make_env(observation=ALL)))
+
+
+def test_agents_of_the_pettingzoo_view_see_their_own_class():
+    view = parallel_env(make_env(num_classes=2, observation=("composition", "progress")))
+    view.reset()
+    observations, rewards, _, _, infos = view.step({"class_0": 0, "class_1": 2})
+    assert {agent: seen.tolist() for agent, seen in observations.items()} == {
+        "class_0": [0, pytest.approx(0.2)],
+        "class_1": [4, pytest.approx(0.2)],
+    }
+    assert rewards["class_0"] == rewards["class_1"] == infos["class_0"]["report"].reward
+
+
+@pytest.mark.medium
+def test_rllib_accepts_the_view():
+    from ray.rllib.utils.pre_checks.env import check_multiagent_environments
+
+    from envs.rllib_view import MultiAgentComposition
+
+    view = MultiAgentComposition(make_env(observation=("composition", "recall")))
+    check_multiagent_environments(view)
+    observations, _ = view.reset()
+    assert observations["class_3"].tolist() == [2, 0]
+
+
+@pytest.mark.medium
+def test_ppo_trains_on_the_multi_agent_view(ray_session):
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.tune import register_env
+
+    from envs.rllib_view import MultiAgentComposition
+
+    register_env("composition", lambda config: MultiAgentComposition(make_env(num_classes=2)))
+    config = (
+        PPOConfig()
+        .environment("composition")
+        .env_runners(num_env_runners=0)
+        .multi_agent(policies={"class_0", "class_1"}, policy_mapping_fn=lambda agent, *_, **__: agent)
+        .training(train_batch_size_per_learner=20, minibatch_size=10, num_epochs=1)
+    )
+    algorithm = config.build_algo()
+    try:
+        result = algorithm.train()
+    finally:
+        algorithm.stop()
+    assert result["env_runners"]["episode_return_mean"] > 0
+    assert result["learners"]["class_1"]["num_module_steps_trained"] > 0

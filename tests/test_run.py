@@ -1,0 +1,183 @@
+"""Whole runs, by the real commands, on a data set that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_run
+import yaml
+
+from rlcas import records
+
+pytestmark = [pytest.mark.medium]
+TEST_FIGURES = {"acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "per_class_recall", "ece"}
+
+
+def rlcas(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of rlcas to its end."""
+    command = [sys.executable, "-m", "rlcas", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, in a folder whose name has spaces."""
+    home = tmp_path_factory.mktemp("a folder with spaces")
+    small_run.write_npz(home / "shapes.npz")
+    done = rlcas("run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "runs/a run", cwd=home)
+    assert done.returncode == 0, done.stderr
+    (home / "stdout.txt").write_text(done.stdout)
+    return home / "runs/a run"
+
+
+def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics["test"]) >= TEST_FIGURES
+    assert set(metrics["synthesis"]) >= {"fid", "kid", "sketch_skill", "copy_rate"}
+    assert metrics["test"]["n"] == 18
+    for name in ("config.yaml", "epochs.jsonl", "model.safetensors", "report.html", "gallery.npz"):
+        assert (finished / name).stat().st_size > 0, name
+    assert list((finished / "figures").glob("*.png"))
+    assert list((finished / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_every_epoch_records_k_compositions_and_updates_every_agent(finished: Path) -> None:
+    first, second = records.read_epochs(finished)
+    assert (first["epoch"], second["epoch"]) == (1, 2)
+    for line in (first, second):
+        assert np.shape(line["compositions"]) == (2, 3)
+        assert len(line["rewards"]) == len(line["metrics"]) == 2
+        assert np.shape(line["probabilities"]) == (3, 3)
+    moved_C3 = np.abs(np.subtract(second["probabilities"], first["probabilities"]))
+    assert (moved_C3.max(axis=1) > 0).all()
+
+
+def test_the_resolved_settings_hold_absolute_paths_and_every_flag(finished: Path) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["data"] == f"npz:{finished.parents[1] / 'shapes.npz'}"
+    assert config["sampler"]["k"] == 2
+    assert config["classifier"]["width"] == 8
+
+
+def test_class_names_are_escaped_in_the_report(finished: Path) -> None:
+    page = (finished / "report.html").read_text()
+    assert "&lt;b&gt;cross&lt;/b&gt;" in page
+    assert "<b>cross</b>" not in page
+
+
+def test_a_log_has_a_plain_line_an_epoch(finished: Path) -> None:
+    lines = (finished.parents[1] / "stdout.txt").read_text().splitlines()
+    assert sum("epoch 1/2" in line or "epoch 2/2" in line for line in lines) == 2
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(finished: Path) -> None:
+    done = rlcas(
+        "run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "runs/a run", cwd=finished.parents[1]
+    )
+    assert done.returncode == 2
+    assert (
+        "exists and is not an empty folder: name another with --out, or go on with it by `rlcas resume"
+        in done.stderr
+    )
+
+
+def test_resume_shows_a_finished_run_and_changes_nothing(finished: Path) -> None:
+    before = (finished / "metrics.json").read_bytes()
+    done = rlcas("resume", finished, cwd=finished.parent)
+    assert done.returncode == 0, done.stderr
+    assert "is finished" in done.stdout
+    assert (finished / "metrics.json").read_bytes() == before
+
+
+def test_evaluate_needs_test_arrays_alone(finished: Path) -> None:
+    home = finished.parents[1]
+    with np.load(home / "shapes.npz") as arrays:
+        np.savez(home / "test_only.npz", test_images=arrays["test_images"], test_labels=arrays["test_labels"])
+    done = rlcas("evaluate", finished, "--data", "npz:test_only.npz", cwd=home)
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((finished / "metrics.json").read_text())["test"]
+    assert f"{recorded['f1']:.3f}" in done.stdout
+
+
+def test_report_can_be_written_again(finished: Path) -> None:
+    page = finished / "report.html"
+    page.unlink()
+    done = rlcas("report", finished, cwd=finished.parent)
+    assert done.returncode == 0, done.stderr
+    assert page.stat().st_size > 0
+
+
+def test_training_never_sees_the_test_images(finished: Path, tmp_path: Path) -> None:
+    """Invariant 6: with other test images, all but the test figures has the same bits."""
+    home = finished.parents[1]
+    with np.load(home / "shapes.npz") as arrays:
+        poisoned = {**arrays, "test_images": 255 - arrays["test_images"]}
+    np.savez(tmp_path / "poisoned.npz", **poisoned)
+    done = rlcas(
+        "train",
+        "--data",
+        "npz:poisoned.npz",
+        "--pool",
+        finished,
+        *small_run.flags(),
+        "--out",
+        "r",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert same_epochs(tmp_path / "r", finished)
+    assert (tmp_path / "r/model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
+def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    with np.load(finished.parents[1] / "shapes.npz") as arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"].ravel()
+    for label in range(3):
+        folder = tmp_path / "own" / str(label)
+        folder.mkdir(parents=True)
+        for i, image in enumerate(images[labels == label][:5]):
+            Image.fromarray(image).save(folder / f"{i}.png")
+    data = f"npz:{finished.parents[1] / 'shapes.npz'}"
+    done = rlcas("run", "--data", data, "--pool", "folder:own", *small_run.flags(), "--out", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "r/synth").exists()
+    assert len(records.read_epochs(tmp_path / "r")) == 2
+
+
+def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    """Invariant 4: kill -9 after an epoch, `rlcas resume`, and all is as if nothing had happened."""
+    shutil.copy(finished.parents[1] / "shapes.npz", tmp_path)
+    words = ["run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "r"]
+    command = [sys.executable, "-m", "rlcas", *map(str, words)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not list(tmp_path.glob("r/checkpoints/epoch-*")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "r/metrics.json").exists(), "it was killed too late for this test to mean anything"
+    done = rlcas("resume", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert same_epochs(tmp_path / "r", finished)
+    assert (tmp_path / "r/model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
+def same_epochs(folder: Path, other: Path) -> bool:
+    """Return whether two runs' epochs are the same in everything but time."""
+
+    def timeless(path: Path) -> list[dict[str, object]]:
+        lines = records.read_epochs(path)
+        return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
+
+    return timeless(folder) == timeless(other)

@@ -1,0 +1,141 @@
+"""Settings: presets, files and flags to one RunConfig."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlcas import settings
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.presets import DEMO, PRESETS
+
+
+def test_flags_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("preset: quick\nsampler: {epochs: 7, k: 4}\nclassifier.loss: ce\n")
+    config = settings.resolve(given={"sampler.k": "5"}, file=file)
+    assert (config.sampler.k, config.sampler.epochs) == (5, 7)
+    assert config.classifier.loss == "ce"
+    assert config.classifier.width == PRESETS["quick"]["classifier"]["width"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid_and_named(preset: str) -> None:
+    assert settings.resolve(given={"preset": preset}).preset == preset
+
+
+def test_the_demo_is_valid() -> None:
+    assert settings.resolve(given={}, base=DEMO).data == "phantom"
+
+
+def test_preset_paper_holds_the_papers_figures() -> None:
+    config = settings.resolve(given={"preset": "paper"})
+    sampler, denoiser = config.sampler, config.synth.denoiser
+    assert (sampler.k, sampler.initial_count, sampler.baseline_gamma) == (3, 2, 0.99)
+    assert (sampler.lr, sampler.epochs, sampler.action_step) == (1e-3, 30, 2)
+    assert (denoiser.sketch_weight, denoiser.lr, denoiser.epochs, denoiser.prediction) == (
+        0.1,
+        1e-4,
+        200,
+        "epsilon",
+    )
+    assert config.synth.autoencoder.factor == 8
+
+
+def test_what_is_saved_loads_as_the_same_settings(tmp_path: Path) -> None:
+    config = settings.resolve(
+        given={"preset": "quick", "dataset.split": "0.6,0.2,0.2", "shots.many": "0", "shots.few": "1"}
+    )
+    settings.save(config, tmp_path)
+    assert settings.load(tmp_path) == config
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["dataset"]["split"] == [0.6, 0.2, 0.2]
+
+
+@given(k=st.integers(1, 64), lr=st.floats(0, 10, allow_nan=False), seed=st.integers(0, 2**31))
+def test_flags_of_any_valid_value_arrive_exactly(k: int, lr: float, seed: int) -> None:
+    config = settings.resolve(given={"sampler.k": str(k), "sampler.lr": repr(lr), "seed": str(seed)})
+    assert (config.sampler.k, config.sampler.lr, config.seed) == (k, lr, seed)
+
+
+def test_every_setting_has_a_help_text() -> None:
+    assert [flag.key for flag in settings.flags() if not flag.help] == []
+
+
+def test_none_is_written_as_none() -> None:
+    assert settings.resolve(given={"preset": "quick", "classifier.width": "none"}).classifier.width is None
+
+
+@pytest.mark.parametrize(
+    ("given_flags", "message"),
+    [
+        (
+            {"sampler.k": "0"},
+            r"^sampler\.k is '0': input should be greater than or equal to 1; see --help for --samp",
+        ),
+        ({"sampler.kk": "1"}, r"^unknown setting sampler\.kk: did you mean sampler\.k\?$"),
+        ({"gamma": "1"}, r"^unknown setting gamma: did you mean"),
+        ({"zzzzzz": "1"}, r"^unknown setting zzzzzz: `rlcas run --help` lists the settings$"),
+        ({"preset": "fast"}, r"^preset is 'fast': input should be 'quick', 'paper' or 'best'"),
+        (
+            {"sampler.initial_count": "20"},
+            r"^sampler\.initial_count 20 is above sampler\.max_count 16: lower the first",
+        ),
+        (
+            {"synth.denoiser.label_drop": "0"},
+            r"^synth\.generation\.guidance 1\.5 needs unlabelled training, but",
+        ),
+        ({"shots.many": "0"}, r"^shots\.many is \(0,\) and shots\.few is None: give both or neither$"),
+        ({"shots.few_below": "200"}, r"^shots\.few_below 200 overlaps shots\.many_above 100: set few_below to"),
+        ({"sampler.k": "0", "seed": "-1"}, r"\(and 1 more\)$"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        settings.resolve(given=given_flags)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1", r"is not YAML: .*: mend the file$"),
+        (b"\xff\xfe\x00", r"is not YAML"),
+        (b"- 1\n", r"holds list, not settings: write lines like `seed: 1`$"),
+        (b"", r"holds NoneType, not settings"),
+        (
+            b"sampler: 3\nsampler.k: 1\n",
+            r"sampler\.k in .*: sampler is given as a value and as a section: keep one$",
+        ),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_mend(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        settings.resolve(given={}, file=file)
+    assert "bad.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"--config .*gone\.yaml cannot be read: No such file.*: name an existing YAML"
+    ):
+        settings.resolve(given={}, file=tmp_path / "gone.yaml")
+
+
+def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"is not a run's folder: it has no config\.yaml; name the --out of a run$"
+    ):
+        settings.load(tmp_path)
+
+
+def test_settings_cannot_be_changed_after_they_are_checked() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        RunConfig().seed = 3  # type: ignore[misc]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fake_run import class_names, fake_records, gallery
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rlcas.tracking import EVENTS_FOLDER, Tracker
+
+
+def write(folder, records) -> None:
+    with Tracker(folder, class_names(len(records[0].reports[0].counts_C))) as tracker:
+        for record in records:
+            tracker.epoch(record)
+
+
+def read(folder, part="epochs") -> EventAccumulator:
+    return EventAccumulator(str(folder / EVENTS_FOLDER / part)).Reload()
+
+
+def series(events, tag) -> dict[int, float]:
+    points = [(event.step, event.value) for event in events.Scalars(tag)]
+    assert len(dict(points)) == len(points), f"{tag} has a step twice"
+    return dict(points)
+
+
+def test_the_events_read_back_equal_the_records(tmp_path):
+    records = fake_records(8, epochs=4, drift=0.1)
+    write(tmp_path, records)
+    events = read(tmp_path)
+    for record in records:
+        t, winner = record.epoch, record.reports[record.winner]
+        expected = {
+            "composition/00_fibroadenoma": winner.counts_C[0],
+            "policy/05_phyllodes_tumour/less": record.probabilities_C3[5, 0],
+            "policy/05_phyllodes_tumour/more": record.probabilities_C3[5, 2],
+            "policy/entropy": record.entropy_C.mean(),
+            "reward/episode_0": record.reports[0].reward,
+            "reward/mean": np.nanmean([report.reward for report in record.reports]),
+            "reward/baseline": record.baseline,
+            "reward/winner": record.winner,
+            "metrics/f1": winner.result.metrics["f1"],
+            "metrics/few": winner.result.metrics["few"],
+            "time/epoch_seconds": record.seconds,
+        }
+        found = {tag: series(events, tag)[t] for tag in expected}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_failed_episode_has_no_reward_and_is_counted(tmp_path):
+    write(tmp_path, fake_records(2, epochs=5))
+    events = read(tmp_path)
+    assert list(series(events, "reward/failures").values()) == [0, 0, 0, 1, 0]
+    assert list(series(events, "reward/episode_2")) == [1, 2, 3, 5]
+
+
+@pytest.mark.parametrize(("num_classes", "scalars"), [(16, True), (17, False)])
+def test_more_than_sixteen_classes_are_told_by_histograms(num_classes, scalars, tmp_path):
+    record = fake_records(num_classes, epochs=1)[0]
+    write(tmp_path, [record])
+    events = read(tmp_path)
+    assert ("composition/00_finding_000" in events.Tags()["scalars"]) is scalars
+    if not scalars:
+        (histogram,) = events.Histograms("composition/counts")
+        assert histogram.histogram_value.num == num_classes
+        assert histogram.histogram_value.sum == record.reports[record.winner].counts_C.sum()
+
+
+def test_a_resumed_run_replaces_the_steps_it_repeats(tmp_path, monkeypatch):
+    number_event_files_from_zero(monkeypatch)
+    before = fake_records(2, epochs=5)
+    after = [
+        dataclasses.replace(record, baseline=record.baseline + 1) for record in fake_records(2, epochs=6)[3:]
+    ]
+    write(tmp_path, before)
+    write(tmp_path, after)
+    expected = {record.epoch: record.baseline for record in before[:3] + after}
+    assert series(read(tmp_path), "reward/baseline") == pytest.approx(expected, rel=1e-6)
+
+
+def number_event_files_from_zero(monkeypatch) -> None:
+    """Two files of one second are read in the order of their numbers, as text: 9 after 10."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
+def test_the_parts_of_the_synthesiser_count_their_own_steps(tmp_path):
+    with Tracker(tmp_path, class_names(2)) as tracker:
+        tracker.synthesis("autoencoder", 500, {"l1": 0.25, "kl": 8.0})
+        tracker.synthesis("denoiser", 10, {"noise": 0.5})
+    assert series(read(tmp_path, "autoencoder"), "synthesis/autoencoder/l1") == {500: 0.25}
+    assert series(read(tmp_path, "autoencoder"), "synthesis/autoencoder/kl") == {500: 8.0}
+    assert series(read(tmp_path, "denoiser"), "synthesis/denoiser/noise") == {10: 0.5}
+
+
+@pytest.mark.parametrize("kinds", [4, 1])
+def test_the_gallery_is_a_grid_a_class_of_the_kinds_there_are(kinds, tmp_path):
+    arrays = dict(list(gallery(2, size_px=16).items())[:kinds])
+    with Tracker(tmp_path, class_names(2)) as tracker:
+        tracker.gallery(arrays)
+    (image,) = read(tmp_path, "run").Images("images/00_fibroadenoma")
+    assert (image.height, image.width) == (kinds * 16, 6 * 16)
+
+
+def test_the_settings_are_kept_as_text(tmp_path):
+    with Tracker(tmp_path, class_names(2)) as tracker:
+        tracker.settings("sampler:\n  k: 3\n")
+    (event,) = read(tmp_path, "run").Tensors("settings/text_summary")
+    assert event.tensor_proto.string_val[0] == b"    sampler:\n      k: 3"

@@ -1,0 +1,93 @@
+"""A trainer that learns nothing real in no time: a pure function of its arguments, with faults on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rlcas.errors import UserError
+from rlcas.types import EpochResult, Incumbent, Int64
+
+
+@dataclass
+class TrivialTrainer:
+    """Weights decay towards the composition; the metric is best where each class has a count of its own."""
+
+    num_classes: int = 4
+    num_weights: int = 64
+    sleep_seconds: float = 0.0
+    faults: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(epoch from 1, child) -> exception, out_of_memory, non_finite, sleep, or a path: die
+    there once."""
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Return weights of ones."""
+        weights = np.ones(self.num_weights, np.float32)
+        return Incumbent(
+            epoch=0, arrays={"float32": weights}, counts_C=counts_C, positions_C=np.zeros_like(counts_C)
+        )
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+        """Move the weights by a formula of (weights, counts)."""
+        time.sleep(self.sleep_seconds)
+        epoch = incumbent.epoch + 1
+        finite = self._fault(self.faults.get((epoch, child), ""))
+        best_C = np.arange(self.num_classes) % 9 * 2
+        quality_C = 1 - ((counts_C - best_C) / 16.0) ** 2
+        drive = np.resize(counts_C, self.num_weights)
+        weights = np.tanh(0.9 * incumbent.arrays["float32"] + 0.01 * drive).astype(np.float32)
+        self._left = Incumbent(
+            epoch=epoch,
+            arrays={"float32": weights},
+            counts_C=counts_C,
+            positions_C=incumbent.positions_C + counts_C,
+        )
+        f1 = float(0.4 + 0.4 * quality_C.mean() + 0.01 * weights.mean())
+        metrics = {"f1": f1, "acc": f1 / 2, "many": f1, "medium": float("nan"), "few": f1}
+        return EpochResult(
+            metrics=metrics,
+            val_loss=1 - f1,
+            train_loss=2 - f1 if finite else float("nan"),
+            per_class_recall_C=np.clip(quality_C, 0, 1),
+            num_images=int(counts_C.sum()),
+            finite=finite,
+        )
+
+    def trained(self) -> Incumbent:
+        """Return what the last epoch left."""
+        return self._left
+
+    def _fault(self, fault: str) -> bool:
+        if fault == "exception":
+            raise RuntimeError("the trivial trainer was told to fail")
+        if fault == "out_of_memory":
+            raise torch.OutOfMemoryError("CUDA out of memory. (told to)")
+        if fault == "sleep":
+            time.sleep(0.5)
+        if fault.startswith("/") and not Path(fault).exists():
+            Path(fault).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return fault != "non_finite"
+
+
+def no_such_data() -> TrivialTrainer:
+    """Fail as a trainer factory does whose user named data that are not there."""
+    raise UserError("data 'nowhere' is unknown: use phantom")
+
+
+class KeepingAgents(torch.nn.Module):
+    """Agents that always choose 0."""
+
+    def __init__(self, num_classes: int, observation_size: int) -> None:
+        super().__init__()
+        self.logits_C3 = torch.nn.Parameter(torch.tensor([-1e9, 0.0, -1e9]).repeat(num_classes, 1))
+
+    def forward(self, observations_BD: torch.Tensor) -> torch.Tensor:
+        """Return logits [B, C, 3]."""
+        return self.logits_C3.expand(len(observations_BD), -1, -1)
