@@ -10,6 +10,7 @@ Our epoch is the whole `train_epoch`: restoring the incumbent, batches, steps; t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import numpy as np
@@ -45,7 +46,7 @@ class Loop:
 
     def __init__(self, config: RunConfig, trainer: ClassifierTrainer, class_counts: Tensor) -> None:
         self.config, self.device, self.class_counts = config, trainer.device, class_counts
-        self.model = trainer._new_model().train()
+        self.model = copy.deepcopy(trainer.model).train()
         self.optimizer = build_optimizer(config.classifier, self.model)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -94,7 +95,8 @@ def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[
     counts_C = np.full(NUM_CLASSES, count)
     incumbent = trainer.initial(counts_C)
     loop = Loop(config, trainer, torch.tensor([num_images // 2] * 2, device=device))
-    fixed = list(trainer.batches(trainer._plan(incumbent, counts_C, 0), epoch=0, child=0))
+    plan = trainer.batch_maker.plan(incumbent, counts_C, child=0)
+    fixed = list(trainer.batch_maker.batches(plan, epoch=0, child=0))
     images, labels = fixed[0]
     sizes = [len(batch_labels) for _, batch_labels in fixed]
     shapes = {

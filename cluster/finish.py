@@ -72,12 +72,19 @@ def pool_figures(
     """
     features = penultimate(load_classifier(folder.path, device))
     synthetic = all_images(pool)
-    train, val = (features(images.images_NCHW) for images in (data.train, data.val))
-    made = features(synthetic.images_NCHW)
+    made, train, mirrored, held_out = map(
+        features,
+        (
+            synthetic.images_NCHW,
+            data.train.images_NCHW,
+            data.train.images_NCHW[..., ::-1],
+            data.val.images_NCHW,
+        ),
+    )
     return {
         "fid": quality.frechet_distance(made, train),
         "kid": quality.kernel_distance(made, train),
-        "copy_rate": quality.copy_rate(made, train, val),
+        "copy_rate": quality.copy_rate(made, np.concatenate([train, mirrored]), held_out),
         "sketch_skill": phase_one.figures_of(folder).get("sketch_skill"),
         "extractor": f"penultimate features of the run's {config.classifier.backbone}",
         "n_real": len(train),
@@ -124,7 +131,7 @@ def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool
     }
     sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
     with replacing(folder.path / GALLERY_FILE) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **shown, **sketches)
+        np.savez_compressed(file, allow_pickle=False, **shown, **sketches)
     with Tracker(folder.path, data.class_names) as tracker:
         tracker.gallery({**shown, **sketches})
 

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from cluster.checkpoint import load_best, load_into, save
+from cluster.checkpoint import load_into, save
 from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent
 
@@ -53,7 +53,7 @@ def assert_same(one, other):
 
 def test_what_is_loaded_is_what_was_saved(tmp_path):
     algorithm, other = Algorithm(3), Algorithm(0)
-    assert save(algorithm, tmp_path) == tmp_path / "checkpoints" / "epoch-0003"
+    assert save(algorithm, tmp_path) == tmp_path / "epoch-0003"
     assert load_into(other, tmp_path) == 3
     assert_same(algorithm, other)
 
@@ -61,17 +61,18 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
 def test_the_last_two_are_kept_and_nothing_half_written(tmp_path):
     for epoch in (1, 2, 10):
         save(Algorithm(epoch), tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["epoch-0002", "epoch-0010"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0002", "epoch-0010"]
 
 
 def test_without_a_checkpoint_the_algorithm_stays_as_it_is(tmp_path):
     algorithm = Algorithm(0)
     assert load_into(algorithm, tmp_path) == 0
     assert_same(algorithm, Algorithm(0))
-    assert load_best(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["state.json", "incumbent.safetensors", "best.safetensors", "learner.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["state.json", "incumbent.safetensors", "best.safetensors", "learner.safetensors"]
+)
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, name, damage):
     save(Algorithm(1), tmp_path)

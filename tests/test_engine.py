@@ -1,12 +1,14 @@
 """The algorithm over its actors, against the environment called in-process."""
 
+import contextlib
 import functools
 import math
 
 import numpy as np
 import pytest
 import torch
-from trivial import TrivialTrainer
+from tiny import tiny_config, tiny_trainer
+from trivial import TrivialTrainer, no_such_data
 
 from cluster.checkpoint import load_into, save
 from cluster.start import episode_resources
@@ -14,6 +16,7 @@ from envs import BatchCompositionEnv
 from rlcas.agents import AGENTS, build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
+from rlcas.fit import fit
 from rlcas.reinforce import draw_actions, joint_log_prob, policy_loss, update_baseline
 from rlcas.seeding import rng_for, seed_for
 
@@ -35,7 +38,7 @@ def make_config(faults=None, cluster=None, **sampler):
 
 
 def trained(epochs, **options):
-    """Yield-free helper: build, train, and return the algorithm and its records."""
+    """Return an algorithm after `epochs` epochs and what it told of each."""
     algorithm = make_config(**options).build_algo()
     return algorithm, [told(algorithm) for _ in range(epochs) if algorithm.train()]
 
@@ -106,15 +109,9 @@ def test_k_actors_give_the_bits_of_the_environment_called_in_process(six_epochs)
         assert record[5:] == (incumbent.counts_C.tobytes(), incumbent.arrays["float32"].tobytes())
 
 
-def test_the_order_of_arrival_changes_nothing(six_epochs):
-    faults = {(1, 0): "sleep", (2, 1): "sleep", (3, 2): "sleep"}
+def test_neither_the_order_of_arrival_nor_a_killed_worker_changes_a_bit(six_epochs, tmp_path):
+    faults = {(1, 0): "sleep", (2, 1): str(tmp_path / "died"), (3, 2): "sleep"}
     algorithm, records = trained(3, faults=faults)
-    algorithm.stop()
-    assert records == six_epochs[1][:3]
-
-
-def test_a_killed_worker_is_run_again_to_the_same_bits(six_epochs, tmp_path):
-    algorithm, records = trained(3, faults={(2, 1): str(tmp_path / "died")})
     algorithm.stop()
     assert (tmp_path / "died").exists()
     assert records == six_epochs[1][:3]
@@ -173,20 +170,44 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         algorithm.stop()
 
 
-def test_frozen_agents_with_counts_of_zero_are_the_baseline_bit_for_bit(ray_session):
-    algorithm, _ = trained(3, k=1, lr=0.0, initial_count=0, max_count=0)
-    probabilities_C3 = algorithm.record.probabilities_C3
-    arrays = algorithm.incumbent.arrays
+@pytest.mark.parametrize("count", [0, 2])
+def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_training(ray_session, count):
+    """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
+    from cluster import RLCASConfig
+
+    sampler = {"k": 1, "lr": 0.0, "agents": "trivial:KeepingAgents", "initial_count": count, "epochs": 3}
+    config = tiny_config(sampler=sampler)
+    algorithm = (
+        RLCASConfig()
+        .training(**dict(config.sampler))
+        .episodes(trainer_factory=functools.partial(tiny_trainer, config), num_classes=3)
+        .build_algo()
+    )
+    results = [algorithm.record.reports[0].result for _ in range(3) if algorithm.train()]
+    best = algorithm.best
     algorithm.stop()
-    trainer = TrivialTrainer(NUM_CLASSES)
-    zeros_C = np.zeros(NUM_CLASSES, np.int64)
-    alone = trainer.initial(zeros_C)
-    for _ in range(3):
-        trainer.train_epoch(alone, zeros_C, child=0)
-        alone = trainer.trained()
-    assert arrays["float32"].tobytes() == alone.arrays["float32"].tobytes()
+    with num_threads(1):
+        expected, expected_results = fit(tiny_trainer(config), np.full(3, count), 3)
+    assert repr(results) == repr(expected_results)
+    assert best.epoch == expected.epoch
+    for name, array in expected.arrays.items():
+        assert best.arrays[name].tobytes() == array.tobytes()
+
+
+def test_a_learning_rate_of_zero_keeps_the_policy(ray_session):
+    algorithm, records = trained(2, k=1, lr=0.0)
+    algorithm.stop()
     agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
-    np.testing.assert_array_equal(probabilities_C3, agents.logits_C3.detach().double().softmax(-1).numpy())
+    p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
+    assert [record[3] for record in records] == [p_C3.tobytes()] * 2
+
+
+@contextlib.contextmanager
+def num_threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
@@ -208,10 +229,6 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     assert set(told) == {0.5, 0.9}
 
 
-def make_nothing():
-    raise UserError("data 'nowhere' is unknown: use phantom")
-
-
 def start_children(factory=TrivialTrainer, sampler=None, **cluster):
     from cluster.children import Children
 
@@ -220,11 +237,13 @@ def start_children(factory=TrivialTrainer, sampler=None, **cluster):
 
 def test_a_fault_of_the_user_in_the_factory_is_shown_as_it_is(ray_session):
     with pytest.raises(UserError, match=r"^data 'nowhere' is unknown: use phantom$"):
-        start_children(make_nothing)
+        start_children(no_such_data)
 
 
 def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
-    with pytest.raises(UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"):
+    with pytest.raises(
+        UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
+    ):
         start_children(start_timeout_seconds=0.01)
 
 
@@ -272,7 +291,9 @@ def test_too_many_gpus_are_refused_with_the_arithmetic():
 def test_settings_are_checked_by_name():
     with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
         make_config().training(gamma=0.9)
-    with pytest.raises(UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"):
+    with pytest.raises(
+        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
+    ):
         make_config().episodes(gpus=1)
     with pytest.raises(ValueError, match=r"(?s)initial_count 20 is above sampler.max_count 16"):
         make_config(initial_count=20).validate()
