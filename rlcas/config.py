@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
 class Settings(BaseModel):
@@ -175,7 +176,7 @@ class AutoencoderConfig(Settings):
 class DenoiserConfig(Settings):
     """The class-conditional denoiser and its sketch branch (paper, section 2.1)."""
 
-    channels: tuple[PositiveCount, PositiveCount, PositiveCount, PositiveCount] = (64, 96, 128, 128)
+    channels: tuple[Width, Width, Width, Width] = (64, 96, 128, 128)
     """Width of the UNet's four levels; each a multiple of 8."""
     layers_per_block: PositiveCount = 1
     """Residual blocks a level."""
