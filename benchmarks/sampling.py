@@ -22,7 +22,10 @@ from synth.generate import fill_pool, load_pipeline
 from synth.train import PIPELINE_FOLDER, train_synthesiser
 
 NUM_CLASSES = 2
-CASES = {"quick_28px": (28, PRESETS["quick"]["synth"]), "best_64px": (64, PRESETS["best"].get("synth", {}))}
+CASES = {  # side in pixels, settings, micro-batches a class
+    "quick_28px": (28, PRESETS["quick"]["synth"], 6),
+    "best_64px": (64, PRESETS["best"].get("synth", {}), 1),
+}
 
 
 def untrained(folder: Path, side_px: int, synth: dict, device: torch.device) -> RunConfig:
@@ -85,14 +88,15 @@ def measured(
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--repeats", type=int, default=5)
-    arguments.add_argument("--batches", type=int, default=4, help="micro-batches of each of the two classes")
+    arguments.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = arguments.parse_args()
     results = {}
-    for case, (side_px, synth) in CASES.items():
+    for case in args.cases:
+        side_px, synth, num_batches = CASES[case]
         with tempfile.TemporaryDirectory() as folder:
             results[case] = measured(
-                Path(folder), side_px, synth, args.batches, args.repeats, torch.device(args.device)
+                Path(folder), side_px, synth, num_batches, args.repeats, torch.device(args.device)
             )
     emit("Synthesiser: filling a pool against its bare networks", results, args.json)
 
