@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny_synth import tiny_config, tiny_data
 
 from rlcas.config import RunConfig
+from rlcas.data import load
 from rlcas.errors import UserError
 from rlcas.types import TrainingData
 from synth import diffusion
@@ -210,3 +211,15 @@ def test_an_unknown_sketch_is_told() -> None:
         UserError, match=r"synth\.sketch 'crayon' is unknown: use one of ratio_of_averages, scharr"
     ):
         sketch_extractor(tiny_config().synth.model_copy(update={"sketch": "crayon"}))
+
+
+@pytest.mark.medium
+def test_the_sketch_branch_beats_the_best_constant_on_held_out_ultrasound(
+    real_data: Path, tmp_path: Path
+) -> None:
+    data = load(RunConfig(data=f"npz:{real_data / 'breastmnist.npz'}"))
+    config = tiny_config(
+        autoencoder={"factor": 4, "channels": (8, 16, 16), "max_steps": 60, "lr": 3e-3, "batch_size": 16},
+        denoiser={"channels": (16, 32, 32, 32), "max_steps": 200, "lr": 2e-3, "batch_size": 16},
+    )
+    assert train(tmp_path, config, data)["sketch_skill"] > 0.05
