@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection
 from typing import Any
@@ -29,6 +28,7 @@ from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
 from rlcas.errors import UserError
+from rlcas.fit import selection_key
 from rlcas.reinforce import draw_actions
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
@@ -104,17 +104,17 @@ class RLCAS(Algorithm):
         ]
         reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
         winner = choose(reports, self._sampler.metric)
-        self._learn(observation_D, [report for report in reports if report.valid])
         self._hold(left[winner])
-        if _rank(self.incumbent, self._sampler.metric) > _rank(self.best, self._sampler.metric):
-            self.best = self.incumbent
+        self.best = better(self.best, self.incumbent, self._sampler.metric)
+        assert self.best.result is not None
+        self._learn(observation_D, [report for report in reports if report.valid])
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
             winner=winner,
             baseline=self.on_learner(lambda learner: learner.baseline),
             probabilities_C3=probabilities_C3,
-            best_metric=self.best.result.metrics[self._sampler.metric] if self.best.result else math.nan,
+            best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
             seconds=time.perf_counter() - started,
         )
@@ -179,11 +179,10 @@ class RLCAS(Algorithm):
                 Columns.REWARDS: np.array([report.reward for report in reports], dtype=np.float32),
             }
         )
-        steps = self.epoch * self._sampler.k + num_valid
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.epoch * self._sampler.k},
             )
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
@@ -196,18 +195,23 @@ def choose(reports: list[EpisodeReport], metric: str) -> int:
     Raises:
         EpisodeError: none is valid; the text holds the workers' tracebacks.
     """
-    valid = [report for report in reports if report.result is not None and report.valid]
-    if not valid:
+    keys = {
+        report.child: (*selection_key(report.result, metric), -report.child)
+        for report in reports
+        if report.valid and report.result is not None
+    }
+    if not keys:
         statuses = ", ".join(report.status for report in reports)
         tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
         raise EpisodeError(
             f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
         )
-    return max(
-        valid, key=lambda report: (report.result.metrics[metric], -report.result.val_loss, -report.child)
-    ).child
+    return max(keys, key=lambda child: keys[child])
 
 
-def _rank(incumbent: Incumbent, metric: str) -> tuple[float, float]:
-    result = incumbent.result
-    return (result.metrics[metric], -result.val_loss) if result else (-math.inf, -math.inf)
+def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
+    """Return `new` where it beats `best` on the validation images, or `best` was never trained."""
+    assert new.result is not None
+    if best.result is None or selection_key(new.result, metric) > selection_key(best.result, metric):
+        return new
+    return best

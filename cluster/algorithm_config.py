@@ -95,6 +95,7 @@ class RLCASConfig(AlgorithmConfig):
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
+        assert self.num_classes is not None, "validate() has passed"
         space = observation_space(self.num_classes, self.sampler_config())
         return space, MultiDiscrete([len(ACTIONS)] * self.num_classes)
 

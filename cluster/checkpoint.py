@@ -1,6 +1,6 @@
 """Checkpoints of a run as safetensors and JSON: there whole or not at all, and the bits of the run after them.
 
-Layout, below the run's folder: `checkpoints/epoch-0003/` with `incumbent.safetensors` and
+Layout, below the folder of checkpoints: `epoch-0003/` with `incumbent.safetensors` and
 `best.safetensors` (classifiers), `learner.safetensors` (policy, Adam's moments and steps, B) and
 `state.json`, which holds the rest and the SHA-256 of the others.
 """
@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
 STATE = "state.json"
 NUM_KEPT = 2
 
@@ -39,8 +37,8 @@ class CorruptCheckpointError(Exception):
 
 
 def save(algo: RLCAS, folder: Path) -> Path:
-    """Write the checkpoint of `algo` below the run's `folder`; return its path. The last two are kept."""
-    checkpoint = folder / FOLDER / f"epoch-{algo.epoch:04d}"
+    """Write the checkpoint of `algo` below `folder` and return its path; the last two are kept."""
+    checkpoint = folder / f"epoch-{algo.epoch:04d}"
     temporary = checkpoint.with_name(f".{checkpoint.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -57,7 +55,7 @@ def save(algo: RLCAS, folder: Path) -> Path:
 
 
 def load_into(algo: RLCAS, folder: Path) -> int:
-    """Restore `algo` from the newest good checkpoint below the run's `folder`.
+    """Restore `algo` from the newest good checkpoint below `folder`.
 
     Returns:
         The epochs it has trained; 0 where there is no checkpoint yet, and `algo` stays as it is.
@@ -76,24 +74,12 @@ def load_into(algo: RLCAS, folder: Path) -> int:
         algo.resume(incumbent, best, learner_arrays)
         return incumbent.epoch
     if checkpoints:
-        raise UserError(
-            f"{folder / FOLDER}: none of its {len(checkpoints)} checkpoints is usable: start a new run"
-        )
+        raise UserError(f"{folder}: none of its {len(checkpoints)} checkpoints is usable: start a new run")
     return 0
 
 
-def load_best(folder: Path) -> Incumbent | None:
-    """Return the best incumbent of the newest good checkpoint below the run's `folder`, or None."""
-    for checkpoint in _checkpoints(folder):
-        try:
-            return _read(checkpoint)[1]
-        except CorruptCheckpointError as error:
-            logger.warning("%s is not usable (%s)", checkpoint, error)
-    return None
-
-
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted((folder / FOLDER).glob("epoch-*"), reverse=True)
+    return sorted(folder.glob("epoch-*"), reverse=True)
 
 
 def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]]:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+from typing import Any
 
+import numpy as np
 import torch
 
+from cluster import phase_one
 from cluster.stages import stage, timings
 from rlcas import data as datasets
 from rlcas.config import RunConfig
-from rlcas.evaluate import evaluate
-from rlcas.files import write_json
+from rlcas.console import format_figure, say
+from rlcas.evaluate import evaluate, load_classifier
+from rlcas.features import penultimate
+from rlcas.files import replacing, write_json
+from rlcas.pool_only import all_images, train_on_pool
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
-from rlcas.types import SyntheticSource, TrainingData
+from rlcas.tracking import Tracker
+from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
+from synth import quality
+from synth.sketch import Extractor
+from synth.train import sketch_extractor
 
 GALLERY_IMAGES = 6
 GALLERY_FILE = "gallery.npz"
-POOL_ONLY_FOLDER = "pool_only"
-SHOWN_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
+TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
+POOL_FIGURES = ("fid", "kid", "sketch_skill", "copy_rate")
 VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
 
 
@@ -44,3 +55,124 @@ def finish(
         },
     )
     write_report(folder.path)
+
+
+def pool_figures(
+    folder: RunFolder,
+    config: RunConfig,
+    data: TrainingData,
+    pool: SyntheticSource,
+    test: ImageSet,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Return how faithful, how new and how instructive the pool is.
+
+    Distances are taken between the training images and the pool in the penultimate features of the run's
+    classifier; `pool_only` is a classifier that saw synthetic images alone, on the real test images.
+    """
+    features = penultimate(load_classifier(folder.path, device))
+    synthetic = all_images(pool)
+    made, train, mirrored, held_out = map(
+        features,
+        (
+            synthetic.images_NCHW,
+            data.train.images_NCHW,
+            data.train.images_NCHW[..., ::-1],
+            data.val.images_NCHW,
+        ),
+    )
+    return {
+        "fid": quality.frechet_distance(made, train),
+        "kid": quality.kernel_distance(made, train),
+        "copy_rate": quality.copy_rate(made, np.concatenate([train, mirrored]), held_out),
+        "sketch_skill": phase_one.figures_of(folder).get("sketch_skill"),
+        "extractor": f"penultimate features of the run's {config.classifier.backbone}",
+        "n_real": len(train),
+        "n_synthetic": len(made),
+        "pool_only": _pool_only(folder, config, data, synthetic, test, device),
+    }
+
+
+def _pool_only(
+    folder: RunFolder,
+    config: RunConfig,
+    data: TrainingData,
+    synthetic: ImageSet,
+    test: ImageSet,
+    device: torch.device,
+) -> dict[str, Any] | None:
+    """Return macro recall on real test images of a classifier that saw synthetic ones alone; chance is 1/C."""
+    if config.synth.scoring.pool_only_epochs == 0:
+        return None
+    train_on_pool(folder.pool_only, synthetic, data, config, device)
+    figures = evaluate(folder.pool_only, test, config.shots, device)
+    low, high = figures["intervals"]["recall"]
+    return {
+        "recall": figures["recall"],
+        "low": low,
+        "high": high,
+        "chance": 1 / data.num_classes,
+        "n": figures["n"],
+        "acc": figures["acc"],
+    }
+
+
+def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource) -> None:
+    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz."""
+    sketch = sketch_extractor(config.synth)
+    shown = {
+        "real": np.stack([_repeated(_first_of_class(data.train, c)) for c in range(data.num_classes)]),
+        "synthetic": np.stack(
+            [
+                _repeated(pool.images(c, np.arange(min(size, GALLERY_IMAGES))))
+                for c, size in enumerate(pool.class_sizes_C)
+            ]
+        ),
+    }
+    sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
+    with replacing(folder.path / GALLERY_FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **shown, **sketches)
+    with Tracker(folder.path, data.class_names) as tracker:
+        tracker.gallery({**shown, **sketches})
+
+
+def show(folder: RunFolder) -> None:
+    """Tell the figures of a finished run and where its report is."""
+    metrics = json.loads(folder.metrics.read_text())
+    show_test(metrics["test"])
+    show_pool(metrics["synthesis"])
+    say(f"report: {folder.path / 'report.html'}")
+    say(f"TensorBoard: tensorboard --logdir '{folder.path}'")
+
+
+def show_test(figures: dict[str, Any]) -> None:
+    """Print a line of test figures."""
+    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in TEST_FIGURES)
+    say(f"test of {figures['n']} images: {named}")
+
+
+def show_pool(figures: dict[str, Any]) -> None:
+    """Print a line of the pool's figures."""
+    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES)
+    say(f"pool of {figures['n_synthetic']} images: {named}  ({figures['extractor']})")
+    if only := figures["pool_only"]:
+        say(
+            f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "
+            f"(95 % interval {only['low']:.3f} to {only['high']:.3f}, chance {only['chance']:.3f})"
+        )
+
+
+def _first_of_class(images: ImageSet, class_id: int) -> Uint8:
+    return images.take(np.flatnonzero(images.labels_N == class_id)[:GALLERY_IMAGES]).images_NCHW
+
+
+def _repeated(images_NCHW: Uint8) -> Uint8:
+    """Return exactly GALLERY_IMAGES images, the given ones again where there are fewer."""
+    return images_NCHW[np.arange(GALLERY_IMAGES) % len(images_NCHW)]
+
+
+def _sketched(sketch: Extractor, images_CMCHW: Uint8) -> Uint8:
+    """Return the sketches of a gallery, [C, M, 1, H, W] uint8."""
+    classes, many, *shape = images_CMCHW.shape
+    maps = sketch(images_CMCHW.reshape(-1, *shape))
+    return (maps * 255).round().astype(np.uint8).reshape(classes, many, 1, *shape[1:])

@@ -15,7 +15,7 @@ from rlcas.tracking import Tracker
 from rlcas.types import Int64, TrainingData
 from synth.generate import fill_pool
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
-from synth.train import SYNTHESISER_FILE, train_synthesiser
+from synth.train import FIGURES_FILE, PIPELINE_FOLDER, train_synthesiser
 
 FEWEST_PER_CLASS = 50
 MOST_PER_CLASS = 1000
@@ -25,7 +25,9 @@ FOLDER_PREFIX = "folder:"
 def pool_of(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:
     """Return the run's pool: what is there, the user's own, or a new one from a new synthesiser."""
     if config.pool is not None and not config.pool.startswith(FOLDER_PREFIX):
-        return SyntheticPool(pool_folder(Path(config.pool)))
+        pool = SyntheticPool(pool_folder(Path(config.pool)))
+        pool.require(data.class_names, data.image_shape_CHW)
+        return pool
     if (folder.pool / MANIFEST_FILE).exists():
         return SyntheticPool(folder.pool)
     if config.pool is not None:
@@ -44,7 +46,7 @@ def pool_folder(path: Path) -> Path:
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> None:
     """Train the synthesiser into the run's folder, where it is not there yet."""
-    if (folder.synth / SYNTHESISER_FILE).exists():
+    if (folder.synth / FIGURES_FILE).exists():
         return
     log = folder.path / "synthesis_log.jsonl"
     log.unlink(missing_ok=True)
@@ -65,7 +67,7 @@ def sample(folder: RunFolder, config: RunConfig, data: TrainingData, device: tor
     """Fill the run's pool with the trained synthesiser; whole shards that are there stay."""
     sizes = per_class(config, data.train.class_counts(data.num_classes))
     with stage(folder, f"Making {sum(sizes)} synthetic images", "pool"):
-        fill_pool(folder.synth / "pipeline", folder.pool, sizes, config, device=device, progress=True)
+        fill_pool(folder.synth / PIPELINE_FOLDER, folder.pool, sizes, config, device=device, progress=True)
     return SyntheticPool(folder.pool)
 
 
@@ -78,5 +80,5 @@ def per_class(config: RunConfig, train_counts_C: Int64) -> list[int]:
 
 def figures_of(folder: RunFolder) -> dict[str, Any]:
     """Return the figures of the run's synthesiser; empty where the pool is the user's own."""
-    path = folder.synth / SYNTHESISER_FILE
+    path = folder.synth / FIGURES_FILE
     return json.loads(path.read_text()) if path.exists() else {}

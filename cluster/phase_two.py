@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 
 import ray
@@ -45,10 +46,17 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
     )
 
 
+def quiet_ray() -> None:
+    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay."""
+    for name in ("ray", "ray.tune", "ray.rllib", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:
     """Train the epochs that are missing and save the classifier that was best on validation."""
     if (folder.path / MODEL_FILE).exists():
         return
+    quiet_ray()
     started_here = not ray.is_initialized()
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
@@ -63,7 +71,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
-    if checkpoint.load_into(algorithm, folder.checkpoints):
+    if checkpoint.load_into(algorithm, folder.path):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
     with (
@@ -77,4 +85,4 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
             records.append_epoch(folder.path, algorithm.record)
             tracker.epoch(algorithm.record)
             view.show(algorithm.record)
-            checkpoint.save(algorithm, folder.checkpoints)
+            checkpoint.save(algorithm, folder.path)

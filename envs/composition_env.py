@@ -14,7 +14,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import MultiDiscrete
+from gymnasium.spaces import Box, MultiDiscrete
+from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
 from rlcas import registry
@@ -27,7 +28,7 @@ from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Inc
 SHOTS = ("many", "medium", "few")
 
 
-class BatchCompositionEnv(gym.Env[Float32, Int64]):
+class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     """One classifier, trained epoch by epoch under the compositions that the actions make.
 
     Observation: Box [D] float32, what `sampler.observation` names (`envs.observations`). Action:
@@ -41,6 +42,8 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
+    observation_space: Box
+    action_space: MultiDiscrete
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
         )
         return observe(self.incumbent, self.sampler), {}
 
-    def step(self, action: Int64) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.integer[Any]]) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
         """Train one epoch under the composition that `action` makes.
 
         Returns:
@@ -133,8 +136,10 @@ class BatchCompositionEnv(gym.Env[Float32, Int64]):
 
 def _classifier_trainer(config: RunConfig, pool: SyntheticSource | None) -> EpisodeTrainer:
     from rlcas import data
+    from rlcas.devices import choose_device
     from rlcas.sources import RealImages
     from rlcas.trainer import ClassifierTrainer
 
     training = data.load(config)
-    return ClassifierTrainer(training, config, pool=pool or RealImages(training.train), device=config.device)
+    pool = pool or RealImages(training.train)
+    return ClassifierTrainer(training, config, pool=pool, device=choose_device(config.device))

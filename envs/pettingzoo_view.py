@@ -31,7 +31,7 @@ class ParallelComposition(ParallelEnv):
             agent: Box(0.0, high[row], dtype=np.float32)
             for agent, row in zip(self.possible_agents, self._indices, strict=True)
         }
-        self.action_spaces = {agent: Discrete(len(ACTIONS)) for agent in self.possible_agents}
+        self.action_spaces: dict[str, Any] = {agent: Discrete(len(ACTIONS)) for agent in self.possible_agents}
 
     def observation_space(self, agent: str) -> Box:
         """Return the agent's space; the same object on every call."""

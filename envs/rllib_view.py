@@ -36,7 +36,7 @@ class MultiAgentComposition(MultiAgentEnv):
             agent: Box(0.0, high[row], dtype=np.float32)
             for agent, row in zip(self.possible_agents, self._indices, strict=True)
         }
-        self.action_spaces = {agent: Discrete(len(ACTIONS)) for agent in self.possible_agents}
+        self.action_spaces: dict[str, Any] = {agent: Discrete(len(ACTIONS)) for agent in self.possible_agents}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

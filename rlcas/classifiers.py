@@ -53,8 +53,14 @@ def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, si
         raise UserError(
             f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: leave it out"
         )
+    published = timm.get_pretrained_cfg(config.backbone)
+    fixed_size = {"img_size": size_px} if published is not None and published.fixed_input_size else {}
     return timm.create_model(
-        config.backbone, pretrained=config.pretrained, in_chans=channels, num_classes=num_classes
+        config.backbone,
+        pretrained=config.pretrained,
+        in_chans=channels,
+        num_classes=num_classes,
+        **fixed_size,
     )
 
 

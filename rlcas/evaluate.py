@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, ShotsConfig
-from rlcas.devices import same_bits
+from rlcas.devices import as_tensor, same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing
 from rlcas.images import Normalisation
@@ -126,7 +126,8 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
             f"trained on {expected}: set dataset.channels {expected[0]} and dataset.size_px {expected[1]}"
         )
     normalisation = Normalisation(meta.mean, meta.std)
-    logits = predict_logits(classifier.model, images_NCHW, normalisation, meta.classifier, classifier.device)
+    images = as_tensor(images_NCHW, torch.device("cpu"))
+    logits = predict_logits(classifier.model, images, normalisation, meta.classifier, classifier.device)
     return probabilities(logits)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from rlcas.config import ClassifierConfig
-from rlcas.devices import as_tensor, autocast
+from rlcas.devices import autocast
 from rlcas.images import Normalisation, to_float
-from rlcas.types import Float64, Uint8
+from rlcas.types import Float64
 
 BATCH_SIZE = 256
 
@@ -16,16 +16,19 @@ BATCH_SIZE = 256
 @torch.no_grad()
 def predict_logits(
     model: nn.Module,
-    images_NCHW: Uint8,
+    images_NCHW: Tensor,
     normalisation: Normalisation,
     config: ClassifierConfig,
     device: torch.device,
 ) -> Tensor:
-    """Return [N, C] float32 logits on `device`; leaves the model in evaluation mode."""
+    """Return [N, C] float32 logits on `device`, of uint8 images anywhere.
+
+    The model is left in evaluation mode.
+    """
     model.eval()
     logits = []
     for start in range(0, len(images_NCHW), BATCH_SIZE):
-        batch = as_tensor(images_NCHW[start : start + BATCH_SIZE], device)
+        batch = images_NCHW[start : start + BATCH_SIZE].to(device)
         with autocast(config.precision, device):
             logits.append(model(normalisation.apply(to_float(batch))).float())
     return torch.cat(logits)

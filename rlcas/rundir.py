@@ -35,9 +35,9 @@ class RunFolder:
         return self.path / "pool"
 
     @property
-    def checkpoints(self) -> Path:
-        """What `rlcas resume` goes on from."""
-        return self.path / "checkpoints"
+    def pool_only(self) -> Path:
+        """The classifier that saw synthetic images alone."""
+        return self.path / "pool_only"
 
     @property
     def timings(self) -> Path:
@@ -64,18 +64,28 @@ def create(config: RunConfig) -> RunFolder:
     Raises:
         UserError: the folder is there and not empty.
     """
-    out = (config.out or default_out(config)).expanduser().absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out {out} exists and is not an empty folder: name another with --out, "
-            f"or go on with it by `rlcas resume {out}`"
-        )
+    out = check_is_free(config)
     resolved = config.model_copy(
         update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)}
     )
     out.mkdir(parents=True, exist_ok=True)
     settings.save(resolved, out)
     return RunFolder(out)
+
+
+def check_is_free(config: RunConfig) -> Path:
+    """Return the absolute path of the run's folder, which is yet to be made.
+
+    Raises:
+        UserError: it is there and not empty.
+    """
+    out = (config.out or default_out(config)).expanduser().absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out {out} exists and is not an empty folder: name another with --out, "
+            f"or go on with it by `rlcas resume {out}`"
+        )
+    return out
 
 
 def absolute(data: str) -> str:

@@ -64,6 +64,12 @@ def resolve(
     return validated(_merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, stated))
 
 
+def override(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
+    """Return a run's settings with some of them given anew, as typed on the command line."""
+    typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
+    return validated(_merged(config.model_dump(), typed))
+
+
 def validated(nested: Mapping[str, Any]) -> RunConfig:
     """Return `nested` as a RunConfig; the first fault becomes one line.
 

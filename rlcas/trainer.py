@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rlcas import snapshot
-from rlcas.augment import Augment
+from rlcas.batches import BatchMaker
 from rlcas.classifiers import build_classifier
-from rlcas.composition import EpochPlan, PoolCycles, batch_starts, epoch_plan
+from rlcas.composition import EpochPlan
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, same_bits
-from rlcas.errors import UserError
-from rlcas.images import Normalisation, SyntheticImages, to_float
 from rlcas.inference import predict_logits, probabilities
 from rlcas.losses import LOSSES
 from rlcas.metrics import METRICS, per_class_recall, shot_recalls
 from rlcas.registry import lookup
-from rlcas.seeding import rng_for, seed_for
+from rlcas.seeding import seed_for
 from rlcas.shots import shot_groups
 from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
 
@@ -45,22 +42,17 @@ class ClassifierTrainer:
     def __init__(
         self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
     ) -> None:
-        _check_pool(pool, data)
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
-        self.normalisation = Normalisation.of(data.train.images_NCHW)
+        self.batch_maker = BatchMaker(data, pool, config, device)
         self._data = data
-        self._images = as_tensor(data.train.images_NCHW, device)
-        self._labels = as_tensor(data.train.labels_N, device)
-        self._synthetic = SyntheticImages(pool, device)
-        self._cycles = PoolCycles(pool.class_sizes_C, config.seed)
-        self._augment = Augment(config.classifier.augment)
+        self._val_images = as_tensor(data.val.images_NCHW, device)
+        self._val_labels = as_tensor(data.val.labels_N, device)
         self._loss = lookup(config.classifier.loss, LOSSES, "classifier.loss")
         train_counts_C = data.train.class_counts(data.num_classes)
         self._class_counts = as_tensor(train_counts_C, device)
         self._shots = shot_groups(config.shots, train_counts_C, None)
-        self._steps_per_epoch = len(batch_starts(len(data.train), config.classifier.batch_size))
         self.model = self._new_model()
         self._optimizer = build_optimizer(config.classifier, self.model)
         snapshot.materialise(self._optimizer)
@@ -81,7 +73,7 @@ class ClassifierTrainer:
 
         Where a loss is not finite the result says so, and neither its figures nor `trained` may be used.
         """
-        plan = self._plan(incumbent, counts_C, child)
+        plan = self.batch_maker.plan(incumbent, counts_C, child)
         with same_bits(self.device):
             snapshot.restore(self.model, self._optimizer, incumbent.arrays)
             train_loss = self._train(plan, incumbent.epoch, child)
@@ -99,57 +91,23 @@ class ClassifierTrainer:
         """Return the incumbent's weights and buffers by the names of the model's `state_dict`."""
         return snapshot.to_state_dict(incumbent.arrays, self.model)
 
-    def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of an epoch, normalised and augmented: images [B, C, H, W], labels [B].
-
-        The real images come first; their order and augmentation do not depend on the composition.
-        """
-        real_child = 0 if self.config.sampler.common_random_numbers else child
-        classes = np.repeat(np.arange(self.num_classes), [i.shape[1] for i in plan.synthetic_by_class])
-        synthetic_labels = as_tensor(classes, self.device)
-        for step, indices in enumerate(plan.real_batches):
-            real = as_tensor(indices, self.device)
-            synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
-            draws = torch.cat(
-                [
-                    self._augment.draw(len(real), self._seed("augment-real", epoch, step, real_child)),
-                    self._augment.draw(len(classes), self._seed("augment-synthetic", epoch, step, child)),
-                ]
-            )
-            images = to_float(torch.cat([self._images[real], *synthetic]))
-            yield (
-                self.normalisation.apply(self._augment.apply(images, draws)),
-                torch.cat([self._labels[real], synthetic_labels]),
-            )
-
     def _new_model(self) -> nn.Module:
         channels, height, _ = self._data.image_shape_CHW
         with same_bits(self.device):
-            torch.manual_seed(self._seed("classifier"))
+            torch.manual_seed(seed_for(self.config.seed, "classifier"))
             model = build_classifier(
                 self.config.classifier, channels=channels, num_classes=self.num_classes, size_px=height
             )
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def _plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
-        real_child = 0 if self.config.sampler.common_random_numbers else child
-        order_rng = rng_for(self.config.seed, "order", incumbent.epoch, real_child)
-        return epoch_plan(
-            order_rng.permutation(len(self._data.train)),
-            self.config.classifier.batch_size,
-            counts_C,
-            incumbent.positions_C,
-            self._cycles,
-        )
-
     def _train(self, plan: EpochPlan, epoch: int, child: int) -> float:
         """Return the mean loss of the epoch's steps; it is read from the device once."""
-        torch.manual_seed(self._seed("dropout", epoch, child))
+        torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, child))
         self.model.train()
         total = torch.zeros((), device=self.device)
-        for step, (images, labels) in enumerate(self.batches(plan, epoch, child)):
+        for step, (images, labels) in enumerate(self.batch_maker.batches(plan, epoch, child)):
             for group in self._optimizer.param_groups:
-                group["lr"] = self._lr(epoch * self._steps_per_epoch + step)
+                group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):
                 logits = self.model(images)
             loss = self._loss(logits.float(), labels, self._class_counts)
@@ -160,18 +118,18 @@ class ClassifierTrainer:
         return total.item() / len(plan.real_batches)
 
     def _validate(self, train_loss: float, num_images: int) -> EpochResult:
-        val = self._data.val
+        normalisation, labels_N = self.batch_maker.normalisation, self._data.val.labels_N
         logits = predict_logits(
-            self.model, val.images_NCHW, self.normalisation, self.config.classifier, self.device
+            self.model, self._val_images, normalisation, self.config.classifier, self.device
         )
-        val_loss = self._loss(logits, as_tensor(val.labels_N, self.device), self._class_counts).item()
+        val_loss = self._loss(logits, self._val_labels, self._class_counts).item()
         finite = math.isfinite(train_loss) and math.isfinite(val_loss)
         recall_C = np.full(self.num_classes, np.nan)
-        figures: dict[str, float] = {}
+        figures = dict.fromkeys(METRICS, math.nan)
         if finite:
             p_NC = probabilities(logits)
-            recall_C = per_class_recall(p_NC, val.labels_N)
-            figures = {name: metric(p_NC, val.labels_N) for name, metric in METRICS.items()}
+            recall_C = per_class_recall(p_NC, labels_N)
+            figures = {name: metric(p_NC, labels_N) for name, metric in METRICS.items()}
         return EpochResult(
             metrics={**figures, **shot_recalls(recall_C, self._shots)},
             val_loss=val_loss,
@@ -186,11 +144,8 @@ class ClassifierTrainer:
         settings = self.config.classifier
         if settings.lr_schedule == "constant":
             return settings.lr
-        progress = step / (self.config.sampler.epochs * self._steps_per_epoch)
+        progress = step / (self.config.sampler.epochs * self.batch_maker.num_steps)
         return 0.5 * settings.lr * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    def _seed(self, *path: str | int) -> int:
-        return seed_for(self.config.seed, *path)
 
 
 def build_optimizer(config: ClassifierConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -205,23 +160,3 @@ def build_optimizer(config: ClassifierConfig, model: nn.Module) -> torch.optim.O
         weight_decay=config.weight_decay,
         fused=True,
     )
-
-
-def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:
-    sizes_C = pool.class_sizes_C
-    if len(sizes_C) != data.num_classes:
-        raise UserError(
-            f"the pool has {len(sizes_C)} classes, but {data.name} has {data.num_classes}: use its own pool"
-        )
-    for class_id, size in enumerate(sizes_C.tolist()):
-        if size == 0:
-            raise UserError(
-                f"the pool has no images of class {data.class_names[class_id]!r}: "
-                "every class needs one at least; add some, or leave out --pool to make a pool"
-            )
-    shape = pool.images(0, np.zeros(1, np.int64)).shape[1:]
-    if shape != data.image_shape_CHW:
-        raise UserError(
-            f"the pool's images are {shape} (channels, height, width), but those of {data.name} are "
-            f"{data.image_shape_CHW}: make both alike with dataset.size_px and dataset.channels"
-        )

@@ -22,11 +22,13 @@ def real_data() -> Path:
 def ray_session() -> Iterator[None]:
     """One Ray for all tests, whose actors know the test modules' classes."""
     import ray
+    import tiny
     import trivial
 
     from cluster.start import ensure_ray
 
-    ray.cloudpickle.register_pickle_by_value(trivial)
+    for module in (tiny, trivial):
+        ray.cloudpickle.register_pickle_by_value(module)
     ensure_ray(k=7)
     yield
     ray.shutdown()

@@ -47,6 +47,10 @@ def test_other_backbones_come_from_timm_by_name():
     assert build(size_px=64, backbone="mobilenetv3_small_050")(torch.zeros(2, 1, 64, 64)).shape == (2, 5)
 
 
+def test_a_transformer_is_built_for_the_size_of_the_images():
+    assert build(size_px=32, backbone="vit_tiny_patch16_224")(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+
+
 def test_an_unknown_backbone_is_answered_with_close_names():
     with pytest.raises(UserError, match=r"classifier\.backbone 'resnet1' is unknown: .*resnet18"):
         build(backbone="resnet1")

@@ -117,8 +117,8 @@ def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
 
 
 def batches_of(trainer: ClassifierTrainer, counts_C: np.ndarray, child: int) -> list:
-    plan = trainer._plan(trainer.initial(counts_C), counts_C, child)
-    return list(trainer.batches(plan, epoch=0, child=child))
+    plan = trainer.batch_maker.plan(trainer.initial(counts_C), counts_C, child)
+    return list(trainer.batch_maker.batches(plan, epoch=0, child=child))
 
 
 def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent, Int64
 
 
@@ -22,7 +23,7 @@ class TrivialTrainer:
     num_weights: int = 64
     sleep_seconds: float = 0.0
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(epoch from 1, child) -> exception, out_of_memory, non_finite, interpreter_exit, sleep, or a path: die
+    """(epoch from 1, child) -> exception, out_of_memory, non_finite, sleep, or a path: die
     there once."""
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -73,3 +74,20 @@ class TrivialTrainer:
             Path(fault).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return fault != "non_finite"
+
+
+def no_such_data() -> TrivialTrainer:
+    """Fail as a trainer factory does whose user named data that are not there."""
+    raise UserError("data 'nowhere' is unknown: use phantom")
+
+
+class KeepingAgents(torch.nn.Module):
+    """Agents that always choose 0."""
+
+    def __init__(self, num_classes: int, observation_size: int) -> None:
+        super().__init__()
+        self.logits_C3 = torch.nn.Parameter(torch.tensor([-1e9, 0.0, -1e9]).repeat(num_classes, 1))
+
+    def forward(self, observations_BD: torch.Tensor) -> torch.Tensor:
+        """Return logits [B, C, 3]."""
+        return self.logits_C3.expand(len(observations_BD), -1, -1)

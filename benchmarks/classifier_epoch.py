@@ -1,0 +1,140 @@
+"""One classifier epoch against its floor, and against a DataLoader with PIL transforms.
+
+- share_of_floor: seconds of forward, backward and optimiser step on one fixed batch, as often and in the same
+  shapes, over the seconds of our epoch. Goal: 0.95 at least.
+- ratio_to_dataloader: seconds of our epoch over those of the usual loop (same model, batches and optimiser,
+  comparable augmentation). Below 1 is faster.
+
+Our epoch is the whole `train_epoch`: restoring the incumbent, batches, steps; two images to validate.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from common import emit, interleaved_medians, parser
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rlcas.config import RunConfig
+from rlcas.devices import autocast, choose_device
+from rlcas.losses import balanced_softmax
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer, build_optimizer
+from rlcas.types import ImageSet, TrainingData
+
+NUM_CLASSES = 2
+CASES: dict[str, dict[str, int]] = {
+    "breast_28": {"num_images": 546, "size_px": 28, "count": 0},
+    "breast_28_synthetic": {"num_images": 546, "size_px": 28, "count": 2},
+}
+
+
+def random_set(num_images: int, size_px: int) -> ImageSet:
+    rng = np.random.default_rng(0)
+    return ImageSet(
+        images_NCHW=rng.integers(0, 256, (num_images, 1, size_px, size_px), dtype=np.uint8),
+        labels_N=np.arange(num_images) % NUM_CLASSES,
+    )
+
+
+class Loop:
+    """A textbook training loop over whatever gives batches."""
+
+    def __init__(self, config: RunConfig, trainer: ClassifierTrainer, class_counts: Tensor) -> None:
+        self.config, self.device, self.class_counts = config, trainer.device, class_counts
+        self.model = copy.deepcopy(trainer.model).train()
+        self.optimizer = build_optimizer(config.classifier, self.model)
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Take one optimiser step and return its loss."""
+        with autocast(self.config.classifier.precision, self.device):
+            logits = self.model(images)
+        loss = balanced_softmax(logits.float(), labels, self.class_counts)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss
+
+
+def pil_loader(train: ImageSet, batch_size: int) -> DataLoader:
+    """Return the loader of the usual MedMNIST script, with the augmentation of `rlcas.augment` in PIL."""
+    from PIL import Image
+    from torchvision import transforms
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomAffine(10, translate=(0.05, 0.05), scale=(0.9, 1.1)),
+            transforms.ColorJitter(brightness=0.1, contrast=0.1),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5,), (0.5,)),
+        ]
+    )
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(train)
+
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            return transform(Image.fromarray(train.images_NCHW[index, 0])), int(train.labels_N[index])
+
+    return DataLoader(Images(), batch_size=batch_size, shuffle=True)
+
+
+def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[], None]]:
+    """Return one epoch of each kind as a function without arguments."""
+    config = RunConfig.model_validate({"classifier": {"width": 16}})
+    device = choose_device("auto")
+    train = random_set(num_images, size_px)
+    data = TrainingData(name="random", class_names=("a", "b"), train=train, val=random_set(2, size_px))
+    trainer = ClassifierTrainer(data, config, pool=RealImages(train), device=device)
+    counts_C = np.full(NUM_CLASSES, count)
+    incumbent = trainer.initial(counts_C)
+    loop = Loop(config, trainer, torch.tensor([num_images // 2] * 2, device=device))
+    plan = trainer.batch_maker.plan(incumbent, counts_C, child=0)
+    fixed = list(trainer.batch_maker.batches(plan, epoch=0, child=0))
+    images, labels = fixed[0]
+    sizes = [len(batch_labels) for _, batch_labels in fixed]
+    shapes = {
+        size: images[:size].contiguous(memory_format=torch.channels_last) for size in dict.fromkeys(sizes)
+    }
+    loader = pil_loader(train, config.classifier.batch_size)
+
+    def floor() -> None:
+        for size in sizes:
+            loss = loop.step(shapes[size], labels[:size])
+        loss.item()
+
+    def dataloader() -> None:
+        for images, labels in loader:
+            batch = images.to(device).contiguous(memory_format=torch.channels_last)
+            loss = loop.step(batch, labels.to(device))
+        loss.item()
+
+    def ours() -> None:
+        trainer.train_epoch(incumbent, counts_C, child=0)
+
+    return {"ours": ours, "floor": floor} | ({} if count else {"dataloader": dataloader})
+
+
+def main() -> None:
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--repeats", type=int, default=9, help="epochs of each kind")
+    arguments.add_argument("--threads", type=int, default=1, help="torch threads")
+    options = arguments.parse_args()
+    torch.set_num_threads(options.threads)
+    results = {}
+    for case, settings in CASES.items():
+        seconds = interleaved_medians(epochs_of(**settings), options.repeats)
+        results[case] = {"share_of_floor": seconds["floor"] / seconds["ours"]}
+        if "dataloader" in seconds:
+            results[case]["ratio_to_dataloader"] = seconds["ours"] / seconds["dataloader"]
+    emit("Classifier epoch: ResNet-18 of width 16, batches of 128", results, options.json)
+
+
+if __name__ == "__main__":
+    main()

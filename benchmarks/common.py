@@ -1,0 +1,43 @@
+"""What the benchmarks share: interleaved timing, a table, `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+
+def interleaved_medians(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
+    """Return the median seconds of each case; the cases take turns, so that a busy spell hits them all."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for case in cases.values():
+        case()
+    for _ in range(repeats):
+        for name, case in cases.items():
+            start = time.perf_counter()
+            case()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def emit(title: str, results: dict[str, dict[str, float]], as_json: bool) -> None:
+    """Print `{case: {figure: number}}` as one JSON object, or as a table under `title`."""
+    if as_json:
+        print(json.dumps(results))
+        return
+    figures = list(dict.fromkeys(figure for row in results.values() for figure in row))
+    width = max(len("case"), *(len(case) for case in results))
+    print(title)
+    print("  ".join([f"{'case':<{width}}", *(f"{figure:>20}" for figure in figures)]))
+    for case, row in results.items():
+        cells = [f"{row[figure]:>20.4g}" if figure in row else f"{'':>20}" for figure in figures]
+        print("  ".join([f"{case:<{width}}", *cells]))
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with `--json`."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--json", action="store_true", help="print one object: {case: {figure: number}}")
+    return arguments

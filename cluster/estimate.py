@@ -1,0 +1,141 @@
+"""What a run would take, for `--dry-run`: settings, demand, and time from a few real steps on this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster import phase_one
+from cluster.checks import check_settings
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.composition import batch_starts
+from rlcas.config import RunConfig
+from rlcas.console import format_seconds
+from rlcas.devices import choose_device
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import TrainingData
+from synth.autoencoder import num_steps
+from synth.generate import fill_pool
+from synth.train import PIPELINE_FOLDER, train_synthesiser
+
+MEASURED_STEPS = 2
+MB = 1e6
+
+
+def describe(config: RunConfig) -> str:
+    """Return the resolved settings, the demand on GPUs, memory and disk, and an estimate of the time.
+
+    Raises:
+        UserError: a setting or the data is wrong.
+    """
+    check_settings(config)
+    data = datasets.load(config)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
+    lines = [
+        settings.as_yaml(config),
+        f"data: {len(data.train)} training and {len(data.val)} validation images {data.image_shape_CHW}: {counts}",
+        *(f"note: {note}" for note in data.notes),
+        *_demand(config, data),
+        *_times(config, data),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(data: TrainingData) -> list[int]:
+    return data.train.class_counts(data.num_classes).tolist()
+
+
+def _pool_images(config: RunConfig, data: TrainingData) -> int:
+    return sum(phase_one.per_class(config, data.train.class_counts(data.num_classes)))
+
+
+def _demand(config: RunConfig, data: TrainingData) -> list[str]:
+    """Return what the episodes ask of the machine, and the bytes of images and checkpoints."""
+    image_bytes = int(np.prod(data.image_shape_CHW))
+    real = (len(data.train) + len(data.val)) * image_bytes
+    pool = 0 if config.pool else _pool_images(config, data) * image_bytes
+    state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    asked = config.cluster.gpus_per_episode
+    each = min(1.0, gpus / config.sampler.k) if asked is None else asked
+    return [
+        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {gpus}), "
+        f"{config.cluster.threads_per_episode} thread each (here: {cores} cores)",
+        f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
+        "optimiser an episode",
+        f"disk: {(real + pool) / MB:.0f} MB of images, {4 * state / MB:.0f} MB of checkpoints",
+    ]
+
+
+def _start(config: RunConfig, data: TrainingData) -> np.ndarray:
+    return np.full(data.num_classes, config.sampler.initial_count, np.int64)
+
+
+def _trainer(config: RunConfig, data: TrainingData) -> ClassifierTrainer:
+    return ClassifierTrainer(data, config, pool=RealImages(data.train), device=choose_device(config.device))
+
+
+def _times(config: RunConfig, data: TrainingData) -> list[str]:
+    """Return the estimate of each part; every figure is that of a few steps here, times their number."""
+    parts = {} if config.pool else _synthesis_seconds(config, data)
+    parts["episodes"] = _episodes_seconds(config, data)
+    named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
+    return [f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}"]
+
+
+def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
+    synth, device = config.synth, choose_device(config.device)
+    short = settings.override(
+        config,
+        {
+            "synth.autoencoder.max_steps": str(MEASURED_STEPS),
+            "synth.denoiser.max_steps": str(MEASURED_STEPS),
+        },
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = train_synthesiser(data, short, folder, device=device, progress=False)
+        batch = synth.generation.micro_batch
+        started = time.perf_counter()
+        one_batch = [batch] + [0] * (data.num_classes - 1)
+        fill_pool(folder / PIPELINE_FOLDER, folder / "pool", one_batch, short, device=device, progress=False)
+        sampling_seconds = time.perf_counter() - started
+    steps = {
+        part: num_steps(
+            len(data.train), part_settings.epochs, part_settings.batch_size, part_settings.max_steps
+        )
+        for part, part_settings in (("autoencoder", synth.autoencoder), ("denoiser", synth.denoiser))
+    }
+    return {
+        **{part: figures[f"{part}_seconds"] / MEASURED_STEPS * number for part, number in steps.items()},
+        "pool": sampling_seconds * -(-_pool_images(config, data) // batch),
+    }
+
+
+def _episodes_seconds(config: RunConfig, data: TrainingData) -> float:
+    """Return seconds of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
+    batch, device = config.classifier.batch_size, choose_device(config.device)
+    some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))
+    trainer = _trainer(config, TrainingData(name=data.name, class_names=data.class_names, train=some, val=some))
+    start = _start(config, data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.cluster.threads_per_episode)
+    try:
+        trainer.train_epoch(trainer.initial(start), start, child=0)
+        started = time.perf_counter()
+        result = trainer.train_epoch(trainer.initial(start), start, child=0)
+        per_image = (time.perf_counter() - started) / result.num_images
+    finally:
+        torch.set_num_threads(threads)
+    side_by_side = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
+    num_batches = len(batch_starts(len(data.train), batch))
+    images_an_epoch = len(data.train) + num_batches * int(start.sum())
+    rounds = max(1.0, config.sampler.k / side_by_side)
+    return per_image * images_an_epoch * config.sampler.epochs * rounds

@@ -1,0 +1,143 @@
+"""The class-conditional denoiser and the sketch branch on its way down (paper, section 2.1).
+
+The UNet stays diffusers' own: hooks read f_1..f_4 from it, so that what is saved needs none of this file.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from rlcas.config import DenoiserConfig
+
+NUM_LEVELS = 4
+NORM_GROUPS = 8
+HEAD_CHANNELS = 8
+SKETCH_CHANNELS = 16
+
+
+def build_unet(
+    config: DenoiserConfig, *, latent_channels: int, latent_size: tuple[int, int], num_classes: int
+) -> UNet2DModel:
+    """Return a UNet whose class embedding has one more row, the null class C of unlabelled training.
+
+    Class and time modulate scale and shift of every residual block (adaptive group normalisation).
+
+    Args:
+        config: settings of the denoiser.
+        latent_channels: channels of the latent.
+        latent_size: height and width of the latent, both divisible by 8.
+        num_classes: C.
+    """
+    assert all(side % 2 ** (NUM_LEVELS - 1) == 0 for side in latent_size), latent_size
+    return UNet2DModel(
+        sample_size=latent_size,
+        in_channels=latent_channels,
+        out_channels=latent_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        dropout=config.dropout,
+        attention_head_dim=HEAD_CHANNELS,
+        norm_num_groups=NORM_GROUPS,
+        resnet_time_scale_shift="scale_shift",
+        num_class_embeds=num_classes + 1,
+    )
+
+
+class Tap:
+    """Forward hooks that keep f_1..f_4: what each down block computes before it halves the resolution.
+
+    A block's own output is already halved; of its residuals, the one after its last ResNet layer is f_i,
+    so that the sides are H, H/2, H/4 and H/8 as in the paper.
+    """
+
+    def __init__(self, unet: UNet2DModel) -> None:
+        self._features: list[Tensor] = []
+        self._last_resnet = {block: len(block.resnets) - 1 for block in unet.down_blocks}
+        self._handles: list[RemovableHandle] = [
+            block.register_forward_hook(self._keep) for block in unet.down_blocks
+        ]
+
+    def take(self) -> list[Tensor]:
+        """Return f_1..f_4 of the last forward pass, and forget them."""
+        features, self._features = self._features, []
+        return features
+
+    def remove(self) -> None:
+        """Take the hooks off the UNet."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, block: nn.Module, _: tuple, output: tuple[Tensor, tuple[Tensor, ...]]) -> None:
+        self._features.append(output[1][self._last_resnet[block]])
+
+
+class SketchDecoder(nn.Module):
+    """S_pred from f_1..f_4: narrow each, then from the coarsest up by transposed convolution and concatenation.
+
+    The paper says "concatenates f and performs upsampling via transposed convolution"; this reading
+    concatenates at every scale, which is lean, and ends with log2(factor) more steps up to pixels.
+    """
+
+    def __init__(self, feature_channels: tuple[int, ...], factor: int) -> None:
+        super().__init__()
+        width = SKETCH_CHANNELS
+        self.narrow = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in feature_channels)
+        self.rise = nn.ModuleList(
+            _doubling(width if level == 0 else 2 * width, width) for level in range(len(feature_channels) - 1)
+        )
+        widths = [2 * width] + [max(8, width >> step) for step in range(factor.bit_length() - 1)]
+        self.to_pixels = nn.Sequential(
+            *[_doubling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
+            nn.Conv2d(widths[-1], 1, 3, padding=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Return [N, 1, H, W] in [0, 1] from f_1..f_4, finest first."""
+        narrowed = [narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True)]
+        joined = narrowed.pop()
+        for rise in self.rise:
+            joined = torch.cat([rise(joined), narrowed.pop()], dim=1)
+        return self.to_pixels(joined)
+
+
+class SketchSupervisedDenoiser(nn.Module):
+    """UNet and sketch decoder as one module, so that one optimiser, average or DDP wraps both."""
+
+    def __init__(self, unet: UNet2DModel, factor: int, *, with_sketch: bool) -> None:
+        super().__init__()
+        self.unet = unet
+        self.sketch_decoder = (
+            SketchDecoder(tuple(unet.config.block_out_channels), factor) if with_sketch else None
+        )
+        self._tap = Tap(unet) if with_sketch else None
+
+    def forward(
+        self, noisy_NChw: Tensor, timesteps_N: Tensor, labels_N: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the denoiser's prediction [N, C, h, w], and S_pred [N, 1, H, W] or None without the branch."""
+        predicted = self.unet(noisy_NChw, timesteps_N, class_labels=labels_N).sample
+        if self.sketch_decoder is None or self._tap is None:
+            return predicted, None
+        return predicted, self.sketch_decoder(self._tap.take())
+
+    def release_unet(self) -> UNet2DModel:
+        """Return the UNet without hooks."""
+        if self._tap is not None:
+            self._tap.remove()
+        return self.unet
+
+
+def _doubling(channels_in: int, channels_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1),
+        nn.GroupNorm(min(NORM_GROUPS, channels_out // 2), channels_out),
+        nn.SiLU(),
+    )

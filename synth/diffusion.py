@@ -1,0 +1,77 @@
+"""The diffusion process and its losses: noise schedule, targets, weights (paper, section 2.1).
+
+z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, with t in 0..999 and z_0 the normalised latent.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDPMScheduler, UniPCMultistepScheduler
+from torch import Tensor
+
+from rlcas.config import DenoiserConfig
+
+NUM_TIMESTEPS = 1000
+BETA_RANGES = {  # first and last β of DDPM and of Stable Diffusion; the cosine schedule has none
+    "linear": {"beta_start": 1e-4, "beta_end": 2e-2},
+    "scaled_linear": {"beta_start": 8.5e-4, "beta_end": 1.2e-2},
+    "squaredcos_cap_v2": {},
+}
+
+
+def noise_schedule(config: DenoiserConfig) -> Tensor:
+    """Return ᾱ [1000] float32 for the schedule named in the settings."""
+    return DDPMScheduler(
+        NUM_TIMESTEPS, beta_schedule=config.schedule, **BETA_RANGES[config.schedule]
+    ).alphas_cumprod
+
+
+def few_step_sampler(config: DenoiserConfig) -> UniPCMultistepScheduler:
+    """Return UniPC with trailing timesteps; Karras spacing fails with the cosine one (diffusers #12771)."""
+    return UniPCMultistepScheduler(
+        NUM_TIMESTEPS,
+        beta_schedule=config.schedule,
+        prediction_type=config.prediction,
+        timestep_spacing="trailing",
+        **BETA_RANGES[config.schedule],
+    )
+
+
+def noised(z0_NChw: Tensor, noise_NChw: Tensor, abar_N: Tensor) -> Tensor:
+    """Return z_t of each sample."""
+    abar = per_sample(abar_N)
+    return abar.sqrt() * z0_NChw + (1.0 - abar).sqrt() * noise_NChw
+
+
+def target_of(prediction: str, z0_NChw: Tensor, noise_NChw: Tensor, abar_N: Tensor) -> Tensor:
+    """Return what the denoiser should say: ε, or v = √ᾱ ε - √(1-ᾱ) z_0 (Salimans and Ho 2022)."""
+    if prediction == "epsilon":
+        return noise_NChw
+    abar = per_sample(abar_N)
+    return abar.sqrt() * noise_NChw - (1.0 - abar).sqrt() * z0_NChw
+
+
+def min_snr_weight(prediction: str, abar_N: Tensor, gamma: float | None) -> Tensor:
+    """Return [N] weights of Min-SNR-γ (Hang et al. 2023); 1 where `gamma` is None.
+
+    With snr = ᾱ/(1-ᾱ): min(snr, γ)/snr for ε, min(snr, γ)/(snr + 1) for v.
+    """
+    if gamma is None:
+        return torch.ones_like(abar_N)
+    snr = abar_N / (1.0 - abar_N)
+    return snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1.0)
+
+
+def denoising_loss(predicted_NChw: Tensor, target_NChw: Tensor, weight_N: Tensor) -> Tensor:
+    """Return [N]: the weighted squared error of each sample, averaged over its elements (L_LDM)."""
+    return weight_N * (predicted_NChw - target_NChw).square().mean(dim=(1, 2, 3))
+
+
+def sketch_loss(predicted_N1HW: Tensor, sketches_N1HW: Tensor, abar_N: Tensor) -> Tensor:
+    """Return [N]: √ᾱ_t times the mean absolute error of each sample (L_s)."""
+    return abar_N.sqrt() * (predicted_N1HW - sketches_N1HW).abs().mean(dim=(1, 2, 3))
+
+
+def per_sample(values_N: Tensor) -> Tensor:
+    """Return the values as [N, 1, 1, 1], to be multiplied with images or latents."""
+    return values_N.view(-1, 1, 1, 1)

@@ -1,0 +1,136 @@
+"""A class-conditional latent diffusion pipeline: class names in, images out.
+
+A copy of this file is saved beside the weights, so that diffusers alone can load and run the pipeline:
+`DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
+from diffusers.schedulers import SchedulerMixin
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class ClassConditionalLDMPipeline(DiffusionPipeline):
+    """Images of given classes by classifier-free guidance; the UNet's last class is the null class.
+
+    Args:
+        unet: class-conditional denoiser with C+1 class embeddings.
+        vae: autoencoder whose settings hold the latents' scale and shift.
+        scheduler: few-step sampler.
+        id2label: class number, as text, -> class name. None: classes have numbers only.
+        image_shape: channels, height and width that decoded images are cropped to. None: not cropped.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DModel,
+        vae: AutoencoderKL,
+        scheduler: SchedulerMixin,
+        id2label: dict[str, str] | None = None,
+        image_shape: dict[str, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, vae=vae, scheduler=scheduler)
+        self.register_to_config(id2label=id2label, image_shape=image_shape)
+
+    @property
+    def num_classes(self) -> int:
+        """Return C."""
+        return self.unet.config.num_class_embeds - 1
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return the C names, which may stand for their numbers."""
+        names = {int(number): name for number, name in (self.config.id2label or {}).items()}
+        return [names.get(number, str(number)) for number in range(self.num_classes)]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: Sequence[int | str],
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        num_inference_steps: int = 20,
+        guidance_scale: float = 1.5,
+        output_type: str = "pil",
+        return_dict: bool = True,
+    ) -> ImagePipelineOutput | tuple:
+        """Sample one image for each class label.
+
+        Args:
+            class_labels: numbers or names of classes.
+            generator: one for all, or one for each image, which then depends on no other image.
+            num_inference_steps: denoising steps.
+            guidance_scale: 1 is no guidance, and costs half.
+            output_type: "pil", "np" [N, H, W, channels] or "pt" [N, channels, H, W], floats in [0, 1].
+            return_dict: return an ImagePipelineOutput instead of a tuple.
+        """
+        labels = torch.tensor([self._number_of(label) for label in class_labels], device=self.device)
+        channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
+        latents = randn_tensor(
+            (len(labels), channels, height, width),
+            generator=generator,
+            device=self.device,
+            dtype=self.unet.dtype,
+        )
+        self.scheduler.set_timesteps(num_inference_steps, device=self.device)
+        latents = latents * self.scheduler.init_noise_sigma
+        for timestep in self.progress_bar(self.scheduler.timesteps):
+            model_input = self.scheduler.scale_model_input(latents, timestep)
+            predicted = self._guided(model_input, timestep, labels, guidance_scale)
+            latents = self.scheduler.step(predicted, timestep, latents).prev_sample
+        images = self._converted(self.decode(latents), output_type)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return images [N, channels, H, W] in [0, 1] from normalised latents."""
+        latents = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        images = self.vae.decode(latents.to(self.vae.dtype)).sample
+        if self.config.image_shape is not None:
+            channels, height, width = (self.config.image_shape[key] for key in ("channels", "height", "width"))
+            top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
+            images = images[:, :, top : top + height, left : left + width]
+            if images.shape[1] != channels:
+                images = images.mean(dim=1, keepdim=True)
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
+        """Save the weights, and this file beside them.
+
+        model_index.json names the class and not the file, so that loading runs code from the folder only
+        where a user asks for it.
+        """
+        super().save_pretrained(save_directory, **kwargs)
+        source = Path(__file__).read_text(encoding="utf-8")
+        (Path(save_directory) / "pipeline.py").write_text(source, encoding="utf-8")
+
+    def _converted(self, images: torch.Tensor, output_type: str) -> object:
+        if output_type == "pt":
+            return images
+        array = images.permute(0, 2, 3, 1).cpu().numpy()
+        return self.numpy_to_pil(array) if output_type == "pil" else array
+
+    def _guided(
+        self, model_input: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        if scale == 1.0:
+            return self.unet(model_input, timestep, class_labels=labels).sample
+        null = torch.full_like(labels, self.num_classes)
+        predicted = self.unet(
+            torch.cat([model_input, model_input]), timestep, class_labels=torch.cat([labels, null])
+        ).sample
+        conditional, unconditional = predicted.chunk(2)
+        return unconditional + scale * (conditional - unconditional)
+
+    def _number_of(self, label: int | str) -> int:
+        names = self.class_names
+        number = names.index(label) if label in names else label
+        if not isinstance(number, int) or not 0 <= number < self.num_classes:
+            raise ValueError(
+                f"class label {label!r} is unknown: use 0 to {self.num_classes - 1}, or one of {names}"
+            )
+        return number

@@ -1,0 +1,313 @@
+"""The algorithm over its actors, against the environment called in-process."""
+
+import contextlib
+import functools
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config, tiny_trainer
+from trivial import TrivialTrainer, no_such_data
+
+from cluster.checkpoint import load_into, save
+from cluster.start import episode_resources
+from envs import BatchCompositionEnv
+from rlcas.agents import AGENTS, build_agents
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.errors import UserError
+from rlcas.fit import fit
+from rlcas.reinforce import draw_actions, joint_log_prob, policy_loss, update_baseline
+from rlcas.seeding import rng_for, seed_for
+
+pytestmark = pytest.mark.medium
+
+NUM_CLASSES, K, SEED = 4, 3, 5
+
+
+def make_config(faults=None, cluster=None, **sampler):
+    from cluster import RLCASConfig
+
+    factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
+    return (
+        RLCASConfig()
+        .training(**{"k": K, "epochs": 6, "lr": 0.05} | sampler)
+        .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, **(cluster or {}))
+        .debugging(seed=SEED)
+    )
+
+
+def trained(epochs, **options):
+    """Return an algorithm after `epochs` epochs and what it told of each."""
+    algorithm = make_config(**options).build_algo()
+    return algorithm, [told(algorithm) for _ in range(epochs) if algorithm.train()]
+
+
+def told(algorithm):
+    """What must be the same bits: the record but for its seconds, and the incumbent."""
+    record, incumbent = algorithm.record, algorithm.incumbent
+    return (
+        record.reports,
+        record.winner,
+        record.baseline,
+        record.probabilities_C3.tobytes(),
+        record.best_epoch,
+        incumbent.counts_C.tobytes(),
+        incumbent.arrays["float32"].tobytes(),
+    )
+
+
+def in_process(epochs, faults=None):
+    """Section 2.2 as a plain loop over one environment: reports, winner, B and policy of each epoch."""
+    env = BatchCompositionEnv(
+        {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(NUM_CLASSES, faults=faults or {})
+    )
+    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    adam = torch.optim.Adam(agents.parameters(), lr=0.05)
+    env.reset()
+    incumbent, baseline = env.incumbent, 0.0
+    for epoch in range(1, epochs + 1):
+        p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
+        actions_KC = [draw_actions(p_C3, rng_for(SEED, "actions", epoch, j)) for j in range(K)]
+        reports, left = [], []
+        for child, actions_C in enumerate(actions_KC):
+            env.reset(options={"incumbent": incumbent, "child": child})
+            reports.append(env.step(actions_C)[-1]["report"])
+            left.append(env.incumbent)
+        winner = int(np.argmax([report.result.metrics["f1"] for report in reports]))
+        incumbent = left[winner]
+        rewards_K = torch.tensor([report.reward for report in reports])
+        baseline = update_baseline(baseline, rewards_K, 0.99)
+        loss = policy_loss(
+            joint_log_prob(agents.logits_C3, torch.from_numpy(np.stack(actions_KC))), rewards_K, baseline
+        )
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        yield reports, winner, baseline, p_C3, incumbent
+
+
+@pytest.fixture(scope="module")
+def six_epochs(ray_session, tmp_path_factory):
+    """Six epochs, with both kinds of checkpoint after the third."""
+    folder = tmp_path_factory.mktemp("run")
+    algorithm, records = trained(3)
+    save(algorithm, folder)
+    rllib_checkpoint = algorithm.save_to_path(str(folder / "rllib"))
+    records += [told(algorithm) for _ in range(3) if algorithm.train()]
+    yield algorithm, records, folder, rllib_checkpoint
+    algorithm.stop()
+
+
+def test_k_actors_give_the_bits_of_the_environment_called_in_process(six_epochs):
+    _, records, *_ = six_epochs
+    for record, (reports, winner, baseline, p_C3, incumbent) in zip(records, in_process(6), strict=True):
+        assert record[0] == tuple(reports)
+        assert record[1] == winner
+        assert record[2] == pytest.approx(baseline, rel=1e-12)
+        np.testing.assert_allclose(np.frombuffer(record[3]).reshape(-1, 3), p_C3, rtol=1e-6)
+        assert record[5:] == (incumbent.counts_C.tobytes(), incumbent.arrays["float32"].tobytes())
+
+
+def test_neither_the_order_of_arrival_nor_a_killed_worker_changes_a_bit(six_epochs, tmp_path):
+    faults = {(1, 0): "sleep", (2, 1): str(tmp_path / "died"), (3, 2): "sleep"}
+    algorithm, records = trained(3, faults=faults)
+    algorithm.stop()
+    assert (tmp_path / "died").exists()
+    assert records == six_epochs[1][:3]
+
+
+def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
+    _, records, folder, rllib_checkpoint = six_epochs
+    algorithm = make_config().build_algo()
+    try:
+        assert load_into(algorithm, folder) == 3
+        resumed = [told(algorithm) for _ in range(3) if algorithm.train()]
+        assert resumed == records[3:]
+        assert algorithm.iteration == 6
+        algorithm.restore_from_path(rllib_checkpoint)
+        assert algorithm.epoch == 3
+        again = [told(algorithm) for _ in range(3) if algorithm.train()]
+        assert again == records[3:]
+        with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to go on"):
+            algorithm.train()
+    finally:
+        algorithm.stop()
+
+
+def test_an_older_state_in_memory_is_restored_whole(six_epochs):
+    algorithm, records, folder, _ = six_epochs
+    load_into(algorithm, folder)
+    state = algorithm.get_state()
+    algorithm.train()
+    algorithm.set_state(state)
+    algorithm.train()
+    assert told(algorithm) == records[3]
+
+
+def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
+    faults = {(1, 0): "exception", (1, 1): "out_of_memory", (2, 2): "non_finite"}
+    faults |= {(3, child): "exception" for child in range(K)}
+    algorithm, _ = trained(1, faults=faults)
+    try:
+        record = algorithm.record
+        assert [report.status for report in record.reports] == ["exception", "out_of_memory", "ok"]
+        assert record.winner == 2
+        assert record.baseline == pytest.approx(0.99 * record.reports[2].reward, rel=1e-6)
+        assert "told to fail" in record.reports[0].traceback
+        assert math.isnan(record.reports[1].reward)
+        before = record.probabilities_C3
+        result = algorithm.train()
+        assert [report.status for report in algorithm.record.reports] == ["ok", "ok", "non_finite"]
+        assert result["rlcas"]["failures"] == 1
+        after = algorithm.record.probabilities_C3
+        moved = np.take_along_axis(after - before, record.reports[2].actions_C[:, None], axis=1)
+        assert (moved > 0).all(), "one valid episode with a reward above B^1 makes its own actions likelier"
+        with pytest.raises(RuntimeError, match=r"(?s)epoch 3: none of the 3 episodes is valid .*told to fail"):
+            algorithm.train()
+        assert algorithm.epoch == 2
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_training(ray_session, count):
+    """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
+    from cluster import RLCASConfig
+
+    sampler = {"k": 1, "lr": 0.0, "agents": "trivial:KeepingAgents", "initial_count": count, "epochs": 3}
+    config = tiny_config(sampler=sampler)
+    algorithm = (
+        RLCASConfig()
+        .training(**dict(config.sampler))
+        .episodes(trainer_factory=functools.partial(tiny_trainer, config), num_classes=3)
+        .build_algo()
+    )
+    results = [algorithm.record.reports[0].result for _ in range(3) if algorithm.train()]
+    best = algorithm.best
+    algorithm.stop()
+    with num_threads(1):
+        expected, expected_results = fit(tiny_trainer(config), np.full(3, count), 3)
+    assert repr(results) == repr(expected_results)
+    assert best.epoch == expected.epoch
+    for name, array in expected.arrays.items():
+        assert best.arrays[name].tobytes() == array.tobytes()
+
+
+def test_a_learning_rate_of_zero_keeps_the_policy(ray_session):
+    algorithm, records = trained(2, k=1, lr=0.0)
+    algorithm.stop()
+    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
+    assert [record[3] for record in records] == [p_C3.tobytes()] * 2
+
+
+@contextlib.contextmanager
+def num_threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
+    from ray import tune
+
+    from cluster import RLCAS
+
+    config = make_config(k=1).training(baseline_gamma=tune.grid_search([0.5, 0.9]))
+    tuner = tune.Tuner(
+        RLCAS,
+        param_space=config,
+        run_config=tune.RunConfig(stop={"training_iteration": 1}, storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    assert not results.errors
+    told = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
+    for gamma, figures in told.items():
+        assert figures["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
+    assert set(told) == {0.5, 0.9}
+
+
+def start_children(factory=TrivialTrainer, sampler=None, **cluster):
+    from cluster.children import Children
+
+    return Children(factory, SamplerConfig(k=1, **(sampler or {})), ClusterConfig(**cluster))
+
+
+def test_a_fault_of_the_user_in_the_factory_is_shown_as_it_is(ray_session):
+    with pytest.raises(UserError, match=r"^data 'nowhere' is unknown: use phantom$"):
+        start_children(no_such_data)
+
+
+def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
+    with pytest.raises(
+        UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
+    ):
+        start_children(start_timeout_seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cluster", "text"),
+    [
+        ("sleep", {"epoch_timeout_seconds": 0.05}, r"epoch 1: episodes \[0\] of 1 did not answer within"),
+        ("kill", {"episode_retries": 0}, r"epoch 1: the worker of episode 0 died 1 times"),
+    ],
+)
+def test_an_episode_without_an_answer_is_an_error(ray_session, tmp_path, fault, cluster, text):
+    fault = str(tmp_path / "died") if fault == "kill" else fault
+    factory = functools.partial(TrivialTrainer, faults={(1, 0): fault})
+    children = start_children(factory, **cluster)
+    counts_C = np.zeros(NUM_CLASSES, np.int64)
+    try:
+        with pytest.raises(RuntimeError, match=text):
+            children.train_epoch(children.initial(counts_C), [counts_C], epoch=1)
+    finally:
+        children.end()
+
+
+@pytest.mark.parametrize(
+    ("asked", "k", "gpus", "cpus", "expected"),
+    [
+        (None, 3, 0, 8, {"CPU": 1.0, "GPU": 0.0}),
+        (None, 3, 1, 8, {"CPU": 1.0, "GPU": 1 / 3}),
+        (None, 3, 2, 8, {"CPU": 1.0, "GPU": 1 / 2}),
+        (None, 3, 4, 8, {"CPU": 1.0, "GPU": 1.0}),
+        (0.25, 3, 1, 2, {"CPU": 0.33, "GPU": 0.25}),
+        (0, 3, 4, 1, {"CPU": 0.01, "GPU": 0.0}),
+    ],
+)
+def test_k_episodes_share_what_there_is(asked, k, gpus, cpus, expected):
+    cluster = ClusterConfig(gpus_per_episode=asked)
+    assert episode_resources(cluster, k, {"CPU": cpus, "GPU": gpus}) == pytest.approx(expected)
+
+
+def test_too_many_gpus_are_refused_with_the_arithmetic():
+    text = r"gpus_per_episode 0.6 x sampler.k 3 = 1.8 GPUs, but Ray has 2 \(room for 2 episodes\): set .* 0.5"
+    with pytest.raises(UserError, match=text):
+        episode_resources(ClusterConfig(gpus_per_episode=0.6), 3, {"CPU": 8, "GPU": 2})
+
+
+def test_settings_are_checked_by_name():
+    with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
+        make_config().training(gamma=0.9)
+    with pytest.raises(
+        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
+    ):
+        make_config().episodes(gpus=1)
+    with pytest.raises(ValueError, match=r"(?s)initial_count 20 is above sampler.max_count 16"):
+        make_config(initial_count=20).validate()
+    with pytest.raises(ValueError, match=r"(?s)baseline_gamma\n.*less than or equal to 1"):
+        make_config(baseline_gamma=1.5).validate()
+    from cluster import RLCASConfig
+
+    with pytest.raises(UserError, match=r"trainer_factory is None and num_classes is None: call .episodes"):
+        RLCASConfig().validate()
+
+
+def test_an_actor_does_not_import_rllib():
+    import subprocess
+    import sys
+
+    code = "import sys, cluster.episode; sys.exit('ray.rllib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from tiny import CPU, tiny_set
+
+from rlcas.images import Normalisation, SyntheticImages, to_float
+from rlcas.sources import RealImages
+
+
+@pytest.fixture
+def source() -> RealImages:
+    return RealImages(tiny_set(20, seed=0, channels=3))
+
+
+def test_the_statistics_are_those_of_the_pixels():
+    images = tiny_set(20, seed=0, channels=3).images_NCHW
+    normalisation = Normalisation.of(images)
+    np.testing.assert_allclose(normalisation.mean, (images / 255).mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(normalisation.std, (images / 255).std(axis=(0, 2, 3)))
+
+
+def test_images_become_floats_between_0_and_1_with_channels_last():
+    images = to_float(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4))
+    assert images[0, :, 0, 0].tolist() == pytest.approx([0.0, 0.2, 1.0])
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_real_images_are_those_of_the_class_by_index(source):
+    train = tiny_set(20, seed=0, channels=3)
+    np.testing.assert_array_equal(source.class_sizes_C, train.class_counts(3))
+    ones = train.images_NCHW[train.labels_N == 1]
+    np.testing.assert_array_equal(source.images(1, np.array([3, 0])), ones[[3, 0]])
+
+
+def test_a_resident_pool_gives_the_images_of_the_source(source):
+    indices_by_class = [np.array([2, 0]), np.array([], np.int64), np.array([5])]
+    from_source, resident = SyntheticImages(source, CPU), SyntheticImages(source, CPU)
+    resident._stored = resident._load(source.class_sizes_C)  # as on a GPU
+    expected = torch.cat(from_source.take(indices_by_class))
+    assert expected.shape == (3, 3, 16, 16)
+    assert torch.equal(torch.cat(resident.take(indices_by_class)), expected)
+
+
+def test_no_indices_are_no_images(source):
+    nothing = [np.array([], np.int64)] * 3
+    resident = SyntheticImages(source, CPU)
+    resident._stored = resident._load(source.class_sizes_C)
+    assert SyntheticImages(source, CPU).take(nothing) == resident.take(nothing) == []
