@@ -1,4 +1,4 @@
-"""The report's plots: each is saved as a PNG and returned as SVG that follows the page's light or dark theme."""
+"""The report's plots: each is saved as PNG and returned as SVG that follows the page's light or dark theme."""
 
 from __future__ import annotations
 
@@ -131,6 +131,8 @@ class Plots:
 
 
 def _draw_counts(axes: Axes, epochs: Epochs, c: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     steps = [epoch["epoch"] for epoch in epochs]
     for epoch in epochs:
         tried = [counts_C[c] for counts_C in epoch["compositions"]]
@@ -139,7 +141,7 @@ def _draw_counts(axes: Axes, epochs: Epochs, c: int) -> None:
     axes.plot(steps, survived, color=COLORS["blue"], drawstyle="steps-mid")
     highest = max(max(counts_C) for epoch in epochs for counts_C in epoch["compositions"])
     axes.set_ylim(-0.5, highest + 0.5)
-    axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.set_ylabel("images")
 
 
@@ -169,7 +171,7 @@ def _finish(axes: Axes, x_label: str, y_label: str) -> None:
     axes.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
-def _style(name: str) -> dict[str, Any]:
+def _style(name: str) -> dict[Any, Any]:
     ink, muted, rule = COLORS["ink"], COLORS["muted"], COLORS["rule"]
     return {
         "svg.fonttype": "none",
