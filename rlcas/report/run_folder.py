@@ -46,8 +46,8 @@ class RunFolder:
         """Return the C names; "class 3" where data.json is not there."""
         if self.data:
             return list(self.data["class_names"])
-        num_classes = len(self.epochs[0]["probabilities"]) if self.epochs else 0
-        return [f"class {c}" for c in range(num_classes)]
+        by_class = [epoch["probabilities"] for epoch in self.epochs[:1]] + list(self.gallery.values())
+        return [f"class {c}" for c in range(len(by_class[0]) if by_class else 0)]
 
     def counts(self, split: str) -> list[int]:
         """Return the images of each class in `train`, `val` or `test`; empty where unknown."""
