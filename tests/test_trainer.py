@@ -51,7 +51,7 @@ def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.
     prior = torch.bincount(labels).float().log()
     torch.manual_seed(seed_for(config.seed, "classifier"))
     model = build_classifier(settings, channels=1, num_classes=3, size_px=16)
-    model = model.to(memory_format=torch.channels_last).train()
+    model = model.train()
     adamw = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay, fused=True)
     batches = [
         batch
