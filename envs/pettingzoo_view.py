@@ -68,7 +68,7 @@ class ParallelComposition(ParallelEnv):
 
 
 def parallel_env(config: BatchCompositionEnv | Mapping[str, Any] | None = None) -> ParallelComposition:
-    """Return the view of `config`: a BatchCompositionEnv, or overrides of the default settings."""
+    """Return the view of `config`: a BatchCompositionEnv, or overrides of the preset's settings."""
     return ParallelComposition(
         config if isinstance(config, BatchCompositionEnv) else BatchCompositionEnv(config)
     )

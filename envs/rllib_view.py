@@ -22,7 +22,7 @@ class MultiAgentComposition(MultiAgentEnv):
     `env_config`.
 
     Args:
-        config: a BatchCompositionEnv, or overrides of the default settings as a nested mapping.
+        config: a BatchCompositionEnv, or overrides of the preset's settings as a nested mapping.
     """
 
     def __init__(self, config: BatchCompositionEnv | Mapping[str, Any] | None = None) -> None:
