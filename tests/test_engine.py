@@ -13,6 +13,7 @@ from trivial import TrivialTrainer, no_such_data
 from cluster.checkpoint import load_into, save
 from cluster.start import check_answers, episode_resources
 from envs import BatchCompositionEnv
+from envs.observations import OBSERVATIONS
 from rlcas.agents import AGENTS, build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
@@ -31,7 +32,7 @@ def make_config(faults=None, cluster=None, **sampler):
     factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
     return (
         RLCASConfig()
-        .training(**{"k": K, "epochs": 6, "lr": 0.05} | sampler)
+        .training(**{"k": K, "epochs": 6, "lr": 0.05, "observation": tuple(OBSERVATIONS)} | sampler)
         .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, **(cluster or {}))
         .debugging(seed=SEED)
     )
