@@ -18,7 +18,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
-from rlcas import registry
+from rlcas import registry, settings
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.reinforce import ACTIONS, apply_actions
@@ -36,7 +36,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     (incumbent, actions, settings): the seed of `reset` changes nothing.
 
     Args:
-        config: a run's settings, or overrides of the defaults as a nested mapping.
+        config: a run's settings, or overrides of the preset's as a nested mapping.
         pool: synthetic images; None takes the training images themselves.
         trainer: what trains an epoch; None builds the classifier trainer of `config`.
     """
@@ -52,7 +52,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         pool: SyntheticSource | None = None,
         trainer: EpisodeTrainer | None = None,
     ) -> None:
-        self.config = config if isinstance(config, RunConfig) else RunConfig.model_validate(dict(config or {}))
+        self.config = config if isinstance(config, RunConfig) else settings.resolve(given={}, base=config)
         self.sampler = self.config.sampler
         self.trainer = trainer or _classifier_trainer(self.config, pool)
         self.num_classes = self.trainer.num_classes

@@ -5,6 +5,8 @@ Shapes: K episodes, C classes (one agent each), 3 actions (-step, 0, +step).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
 """What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
 
 
-def update_baseline(baseline: float, rewards_K: Tensor, gamma: float) -> float:
+def update_baseline(baseline: float, rewards_K: Tensor | Sequence[float], gamma: float) -> float:
     """Return B^t = (1 - gamma) B^(t-1) + gamma mean_j R_j (eq. 2); B^0 is 0.
 
     Args:
@@ -23,7 +25,7 @@ def update_baseline(baseline: float, rewards_K: Tensor, gamma: float) -> float:
         rewards_K: rewards of the valid episodes alone.
         gamma: weight of the new mean.
     """
-    return (1.0 - gamma) * baseline + gamma * rewards_K.double().mean().item()
+    return (1.0 - gamma) * baseline + gamma * torch.as_tensor(rewards_K, dtype=torch.float64).mean().item()
 
 
 def joint_log_prob(logits: Tensor, actions_KC: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def joint_log_prob(logits: Tensor, actions_KC: Tensor) -> Tensor:
     return log_probs_KC3.gather(-1, actions_KC.long().unsqueeze(-1)).squeeze(-1).sum(dim=-1)
 
 
-def policy_loss(log_probs_K: Tensor, rewards_K: Tensor, baseline: float) -> Tensor:
+def policy_loss(log_probs_K: Tensor, rewards_K: Tensor | Sequence[float], baseline: float) -> Tensor:
     """Return -(1/K) sum_j (R_j - B^t) log g(a^j): its descent is the ascent of eq. 1.
 
     Args:
@@ -45,7 +47,8 @@ def policy_loss(log_probs_K: Tensor, rewards_K: Tensor, baseline: float) -> Tens
         rewards_K: their rewards.
         baseline: B^t, after its update with these rewards.
     """
-    return -((rewards_K - baseline) * log_probs_K).mean()
+    advantages_K = torch.as_tensor(rewards_K, dtype=log_probs_K.dtype, device=log_probs_K.device) - baseline
+    return -(advantages_K * log_probs_K).mean()
 
 
 def draw_actions(probabilities_C3: Float64, rng: np.random.Generator) -> Int64:
