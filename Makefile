@@ -23,7 +23,7 @@ lint: .venv/installed
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check --quiet .
 	@$(RUN) mypy
-	@.venv/bin/lint-imports --no-logo --no-color
+	@.venv/bin/lint-imports --no-logo
 
 .venv/installed: pyproject.toml constraints.txt setup.sh
 	@PYTHON="$(PYTHON)" sh setup.sh

@@ -131,7 +131,7 @@ def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool
     }
     sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
     with replacing(folder.path / GALLERY_FILE) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **shown, **sketches)
+        np.savez_compressed(file, allow_pickle=False, **shown, **sketches)
     with Tracker(folder.path, data.class_names) as tracker:
         tracker.gallery({**shown, **sketches})
 

@@ -58,7 +58,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torc
 
         def on_step(part: str, step: int, _: int, figures: dict[str, float]) -> None:
             tracker.synthesis(part, step, figures)
-            lines.write(json.dumps({"part": part, "step": step, **figures}) + "\n")
+            print(json.dumps({"part": part, "step": step, **figures}), file=lines, flush=True)
 
         train_synthesiser(data, config, folder.synth, device=device, progress=True, on_step=on_step)
 

@@ -1,3 +1,41 @@
-"""rlcas: long-tailed image classification with synthetic images dosed class by class by RL agents."""
+"""rlcas: long-tailed image classification with synthetic images dosed class by class by RL agents.
+
+What the command line does is a function here, found when it is first used, so that `import rlcas` is instant:
+
+    import rlcas
+
+    config = rlcas.settings_of({"data": "breastmnist", "preset": "quick", "sampler": {"k": 5}})
+    folder = rlcas.run(config)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "run": "cluster.run:run",
+    "resume": "cluster.run:resume",
+    "synthesise": "cluster.run:synthesise",
+    "sample": "cluster.run:sample",
+    "score": "cluster.run:score",
+    "evaluate_data": "cluster.run:evaluate_data",
+    "write_report": "rlcas.report:write_report",
+    "diagnose": "rlcas.doctor:diagnose",
+    "settings_of": "rlcas.settings:of",
+    "RunConfig": "rlcas.config:RunConfig",
+    "UserError": "rlcas.errors:UserError",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'rlcas' has no attribute {name!r}: it has {', '.join(_PUBLIC)}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -51,7 +51,8 @@ class DatasetConfig(Settings):
     imbalance_factor: Annotated[float, Field(ge=1.0)] | None = None
     """Thin the training classes to n_max * factor^(-rank/(C-1)). None keeps them all."""
     window: tuple[float, float] | None = None
-    """Values shown as black and white in images of more than 8 bits. None: the training images' range."""
+    """Values shown as black and white in images of more than 8 bits. None: a DICOM file's own window, else the
+    training images' range."""
     phantom: PhantomConfig = PhantomConfig()
 
 

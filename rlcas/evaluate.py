@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, ShotsConfig
-from rlcas.devices import as_tensor, same_bits
+from rlcas.devices import as_tensor, place, same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing
 from rlcas.images import Normalisation
@@ -34,8 +34,8 @@ class ClassifierMeta(BaseModel):
 
     classifier: ClassifierConfig
     class_names: tuple[str, ...]
-    channels: int
-    size_px: int
+    image_shape: tuple[int, int, int]
+    """Channels, height and width."""
     mean: tuple[float, ...]
     """Mean of each channel of the training images, for pixels in [0, 1]."""
     std: tuple[float, ...]
@@ -46,12 +46,10 @@ class ClassifierMeta(BaseModel):
     def of(cls, data: TrainingData, config: ClassifierConfig) -> ClassifierMeta:
         """Return what goes with a classifier that was trained on `data`."""
         normalisation = Normalisation.of(data.train.images_NCHW)
-        channels, height, _ = data.image_shape_CHW
         return cls(
             classifier=config,
             class_names=data.class_names,
-            channels=channels,
-            size_px=height,
+            image_shape=data.image_shape_CHW,
             mean=normalisation.mean,
             std=normalisation.std,
             train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
@@ -60,9 +58,10 @@ class ClassifierMeta(BaseModel):
     def build(self) -> nn.Module:
         """Return the classifier with weights that mean nothing yet."""
         untrained = self.classifier.model_copy(update={"pretrained": False})
+        channels, height, _ = self.image_shape
         with same_bits(torch.device("cpu")):
             return build_classifier(
-                untrained, channels=self.channels, num_classes=len(self.class_names), size_px=self.size_px
+                untrained, channels=channels, num_classes=len(self.class_names), size_px=height
             )
 
 
@@ -109,7 +108,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         raise UserError(
             f"{path} does not hold the weights of {meta.classifier.backbone!r}: restore it"
         ) from error
-    return Classifier(model.to(device).to(memory_format=torch.channels_last), meta, device)
+    return Classifier(place(model, device), meta, device)
 
 
 def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
@@ -119,11 +118,10 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
         UserError: the images have another shape than those that the classifier was trained on.
     """
     meta = classifier.meta
-    expected = (meta.channels, meta.size_px, meta.size_px)
-    if images_NCHW.shape[1:] != expected:
+    if images_NCHW.shape[1:] != meta.image_shape:
         raise UserError(
             f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
-            f"trained on {expected}: set dataset.channels {expected[0]} and dataset.size_px {expected[1]}"
+            f"trained on {meta.image_shape}: make them alike with dataset.channels and dataset.size_px"
         )
     normalisation = Normalisation(meta.mean, meta.std)
     images = as_tensor(images_NCHW, torch.device("cpu"))

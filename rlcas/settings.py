@@ -59,9 +59,18 @@ def resolve(
         UserError: an unknown setting, a value that does not fit, or an unreadable file.
     """
     typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
-    stated = _merged(base or {}, _merged(read_yaml(file) if file else {}, typed))
-    preset = stated.get("preset", RunConfig.model_fields["preset"].default)
-    return validated(_merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, stated))
+    return of(_merged(base or {}, _merged(read_yaml(file) if file else {}, typed)))
+
+
+def of(stated: Mapping[str, Any]) -> RunConfig:
+    """Return the settings of a run from what is stated of them, nested or dotted, over the preset named there.
+
+    Raises:
+        UserError: a setting is unknown or its value does not fit.
+    """
+    nested = _nested(stated, "settings")
+    preset = nested.get("preset", RunConfig.model_fields["preset"].default)
+    return validated(_merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
 
 def override(config: RunConfig, given: Mapping[str, str]) -> RunConfig:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 
 from rlcas.config import GenerationConfig, RunConfig
 from rlcas.errors import UserError
@@ -98,15 +99,17 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
     Raises:
         UserError: there is none, or it does not load.
     """
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"{folder} holds no synthesiser: train one with `rlcas synth train`")
     diffusers_logging.disable_progress_bar()
     try:
         pipeline = ClassConditionalLDMPipeline.from_pretrained(
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{folder} holds no synthesiser that loads ({reason}): train one with `rlcas synth train`"
+            f"{folder} cannot be loaded as a synthesiser ({reason}): train one again with `rlcas synth train`"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.to(memory_format=torch.channels_last)

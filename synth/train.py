@@ -52,7 +52,7 @@ def train_synthesiser(
         config: the run's settings; `config.synth` is used, and `config.seed`.
         folder: where to write; an earlier synthesiser there is replaced, as a whole.
         device: where to train.
-        progress: show bars instead of occasional lines.
+        progress: show bars on a terminal, lines in a log.
         on_step: called with (part, step, steps, figures) up to a hundred times a part.
 
     Returns:
@@ -99,6 +99,7 @@ class DenoiserTrainer:
     def __init__(
         self, cache: LatentCache, vae: AutoencoderKL, config: DenoiserConfig, *, num_classes: int, seed: int
     ) -> None:
+        assert cache.labels_M.min() >= 0 and cache.labels_M.max() < num_classes, "a label is out of range"
         device, latent_shape = cache.means_MChw.device, cache.means_MChw.shape[1:]
         unet = build_unet(
             config,

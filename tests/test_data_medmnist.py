@@ -74,7 +74,7 @@ def test_another_md5_after_download_leaves_nothing(served: Path, tmp_path: Path)
 
 def test_a_host_out_of_reach_is_told_in_one_line(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(medmnist_info()["breastmnist"], "url_64", "http://127.0.0.1:9/breastmnist_64.npz")
-    with pytest.raises(UserError, match="cannot be fetched.*RLCAS_DATA") as caught:
+    with pytest.raises(UserError, match=r"cannot be fetched.*RLCAS_DATA") as caught:
         load(config("breastmnist_64"))
     assert "\n" not in str(caught.value)
 
@@ -101,7 +101,7 @@ def test_every_flat_set_has_a_name_in_four_sizes_and_no_volume_has() -> None:
 
 @pytest.mark.parametrize("name", ["breastmnist_32", "nodulemnist3d"])
 def test_an_unknown_name_lists_the_known(name: str) -> None:
-    with pytest.raises(UserError, match=f"data '{name}' is unknown: use npz:PATH, .*bloodmnist_64"):
+    with pytest.raises(UserError, match=rf"data '{name}' is unknown: use npz:PATH, .*bloodmnist_64"):
         load(config(name))
 
 

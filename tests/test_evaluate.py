@@ -106,7 +106,7 @@ def test_weights_of_another_backbone_are_named(tmp_path):
 def test_images_of_another_shape_are_refused(folder):
     classifier = load_classifier(folder, CPU)
     with pytest.raises(
-        UserError, match=r"the images are \(3, 16, 16\) .* trained on \(1, 16, 16\): set dataset"
+        UserError, match=r"the images are \(3, 16, 16\) .* trained on \(1, 16, 16\): make them alike"
     ):
         predict(classifier, tiny_set(3, 0, channels=3).images_NCHW)
 

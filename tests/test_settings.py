@@ -139,3 +139,25 @@ def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed_after_they_are_checked() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 3  # type: ignore[misc]
+
+
+def test_python_states_settings_nested_or_dotted_over_a_preset() -> None:
+    nested = settings.of({"preset": "quick", "sampler": {"k": 5}})
+    dotted = settings.of({"preset": "quick", "sampler.k": 5})
+    assert nested == dotted == settings.resolve(given={"preset": "quick", "sampler.k": "5"})
+
+
+def test_a_runs_settings_can_be_given_anew() -> None:
+    config = settings.of({"preset": "quick", "sampler": {"k": 5}})
+    assert settings.override(config, {"sampler.lr": "0.5"}).sampler == config.sampler.model_copy(
+        update={"lr": 0.5}
+    )
+
+
+def test_the_package_offers_what_the_commands_do() -> None:
+    import rlcas
+
+    assert rlcas.settings_of is settings.of
+    assert "run" in dir(rlcas)
+    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runs': it has run, resume"):
+        _ = rlcas.runs

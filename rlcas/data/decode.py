@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from rlcas.data.source import Pixels
 from rlcas.errors import UserError
@@ -16,6 +17,12 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
 GRAY_MODES = ("1", "L", "LA", "La")
 WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError),
+    *(struct.error, Image.DecompressionBombError),
+)
+"""What Pillow and pydicom were seen to raise on damaged files (and on whole ones that they do not know)."""
 
 Window = tuple[float, float]
 
@@ -44,15 +51,18 @@ def decode(path: Path, window: Window | None) -> Pixels:
     Raises:
         UserError: the file cannot be read, has several pages or frames, or holds floating-point values.
     """
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        from rlcas.data.dicom import decode_dicom
-
-        return decode_dicom(path, window)
     try:
+        if path.suffix.lower() in DICOM_SUFFIXES:
+            from rlcas.data.dicom import decode_dicom
+
+            return decode_dicom(path, window)
         with Image.open(path) as image:
             return _pixels(path, image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}): replace or remove it") from error
+    except UserError:
+        raise
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
 
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:

@@ -19,9 +19,22 @@ def decode_dicom(path: Path, window: Window | None) -> Pixels:
     MONOCHROME1 (low is white) is inverted. `window` None: the file's own window, where it has one.
 
     Raises:
-        UserError: pydicom is missing, or the file cannot be read or has several frames.
+        UserError: pydicom is missing, or the file is no DICOM or has several frames.
     """
-    dataset, stored = _read(path)
+    try:
+        import pydicom
+    except ImportError as error:
+        raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
+    try:
+        return _shown(path, pydicom.dcmread(path), window)
+    except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
+        raise UserError(f"{path} is no DICOM file, or damaged: replace or remove it") from error
+
+
+def _shown(path: Path, dataset: Any, window: Window | None) -> Pixels:
+    from pydicom.pixels import pixel_array
+
+    stored = pixel_array(dataset)
     if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
         return stored
     if stored.ndim != 2:
@@ -42,22 +55,6 @@ def decode_dicom(path: Path, window: Window | None) -> Pixels:
 def _mirrored(stored: Pixels, bits: int) -> Pixels:
     """Return the stored values with the lowest and highest of `bits` exchanged, and all between."""
     return ~stored if np.issubdtype(stored.dtype, np.signedinteger) else stored.dtype.type(2**bits - 1) - stored
-
-
-def _read(path: Path) -> tuple[Any, Pixels]:
-    try:
-        import pydicom
-        from pydicom.pixels import pixel_array
-    except ImportError as error:
-        raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
-    try:
-        dataset = pydicom.dcmread(path)
-        return dataset, pixel_array(dataset)
-    except (OSError, EOFError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read as DICOM ({reason}): replace or remove it") from error
-    except pydicom.errors.InvalidDicomError as error:
-        raise UserError(f"{path} is no DICOM file: replace or remove it") from error
 
 
 def _own_window(dataset: Any) -> Window | None:

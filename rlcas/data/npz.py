@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rlcas.errors import UserError
 from rlcas.types import Int64
 
 NPZ_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, NotImplementedError, OverflowError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError, OverflowError)
 
 
 def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
@@ -50,32 +52,25 @@ def _keys(path: Path) -> set[str]:
         raise UserError(f"{path} is no file: check the path after npz:")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no npz file, or is truncated: fetch it again, or write it with numpy.savez")
-    with _reading(path), np.load(path, allow_pickle=False) as arrays:
+    with _reading(str(path)), np.load(path, allow_pickle=False) as arrays:
         return set(arrays.files)
 
 
-class _reading:
-    """Turns what zipfile and NumPy raise on a damaged file into one UserError."""
-
-    def __init__(self, path: Path, key: str = "") -> None:
-        self._what = f"{path}: {key}" if key else str(path)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ValueError) and "allow_pickle" in str(error):
-            raise UserError(
-                f"{self._what} is a pickle (an object array), which is never loaded: save plain arrays"
-            ) from error
-        if isinstance(error, DAMAGED) or type(error) is ValueError:
-            raise UserError(
-                f"{self._what} is truncated or altered ({error}): fetch or write the file again"
-            ) from error
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what zipfile and NumPy raise on a damaged file into one UserError."""
+    try:
+        yield
+    except (*DAMAGED, ValueError) as error:
+        if "allow_pickle" in str(error):
+            mend = "is a pickle (an object array), which is never loaded: save plain arrays"
+        else:
+            mend = f"is truncated or altered ({' '.join(str(error).split())}): fetch or write the file again"
+        raise UserError(f"{what} {mend}") from error
 
 
 def _array(path: Path, key: str) -> NDArray[Any]:
-    with _reading(path, key), np.load(path, allow_pickle=False) as arrays:
+    with _reading(f"{path}: {key}"), np.load(path, allow_pickle=False) as arrays:
         array = arrays[key]
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path}: {key} is no NumPy array: save plain arrays with numpy.savez")

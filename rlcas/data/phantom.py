@@ -18,7 +18,11 @@ from rlcas.data.speckle import OVERSAMPLING, b_mode
 from rlcas.data.split import part_sizes
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
-from rlcas.types import Float32, Int64, Uint8
+from rlcas.types import Float64, Int64, Uint8
+
+NUM_STREAKS, STREAK_DB = 6, 1.6
+NUM_SPIKES, SPIKE_WIDTH = 9, 0.11
+DIRECTIONS_D: Float64 = np.linspace(-np.pi, np.pi, 257)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +35,7 @@ class Subtype:
     lobes: float = 0.0
     """Height of 3 to 5 smooth lobes, as a share of the radius."""
     spikes: float = 0.0
-    """Height of 8 to 13 spicules, as a share of the radius."""
+    """Height of the spicules, as a share of the radius."""
     margin: float = 0.02
     """Width of the margin, as a share of the field: small is sharp."""
     echo_db: float
@@ -49,20 +53,20 @@ class Subtype:
 SUBTYPES: tuple[Subtype, ...] = (
     Subtype(name="fibroadenoma", aspect=0.65, echo_db=-13, rim_db=3, behind_db=3),
     Subtype(name="invasive ductal carcinoma", aspect=1.15, spikes=0.4, margin=0.03, echo_db=-17, behind_db=-12),
-    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-8),
+    Subtype(name="adenosis", aspect=0.85, margin=0.07, echo_db=-9),
     Subtype(name="intraductal papilloma", aspect=0.8, echo_db=-26, core_db=20, behind_db=5),
-    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-13, specks=7),
+    Subtype(name="ductal carcinoma in situ", aspect=0.75, margin=0.05, echo_db=-15, specks=7),
     Subtype(
         name="mucinous carcinoma", aspect=0.95, lobes=0.15, margin=0.03, echo_db=-7, rim_db=-6, behind_db=9
     ),
-    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-12, behind_db=3),
+    Subtype(name="phyllodes tumour", aspect=0.65, echo_db=-13, rim_db=3, core_db=-10, behind_db=3),
     Subtype(
         name="invasive lobular carcinoma",
         aspect=1.15,
         spikes=0.4,
         margin=0.03,
         echo_db=-17,
-        core_db=8,
+        core_db=12,
         behind_db=-12,
     ),
 )
@@ -127,82 +131,84 @@ def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
     """Return phantom `index` of a class: uint8 [size_px, size_px]."""
     rng = rng_for(seed, "phantom", class_id, index)
     grid = OVERSAMPLING * size_px
-    centers: Float32 = ((np.arange(grid) + 0.5) / grid).astype(np.float32)
-    depth_GG, across_GG = np.repeat(centers[:, None], grid, axis=1), np.repeat(centers[None], grid, axis=0)
-    tissue_GG = _tissue(depth_GG, across_GG, rng)
-    echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_GG, across_GG, tissue_GG, rng)
-    attenuation_GG = -rng.uniform(2, 9) * depth_GG
-    gain_db = rng.normal(-14.0, 2.5)
-    return b_mode(echo_GG, (behind_GG + attenuation_GG + gain_db).astype(np.float32), rng)
+    centers = (np.arange(grid) + 0.5) / grid
+    depth_G1, across_1G = centers[:, None], centers[None]
+    tissue_GG = _tissue(depth_G1, across_1G, rng)
+    echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_G1, across_1G, tissue_GG, rng)
+    gain_GG = behind_GG - rng.uniform(2, 9) * depth_G1 + rng.normal(-10, 2)
+    return b_mode(echo_GG, gain_GG, rng)
 
 
-def _tissue(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
-    """Return [G, G] backscatter in dB: skin, subcutaneous fat with septa, gland, pectoral muscle."""
-    fat_from = rng.uniform(0.04, 0.07)
-    gland_from = _wavy(across_GG, rng.uniform(0.16, 0.3), 0.03, rng)
-    muscle_from = _wavy(across_GG, rng.uniform(0.82, 0.98), 0.02, rng)
-    fat_db, gland_db, muscle_db = rng.normal(-7, 1.5), rng.normal(0, 1.5), rng.normal(-6, 1.5)
-    echo_GG = np.where(depth_GG < gland_from, fat_db, gland_db)
-    echo_GG = echo_GG + 2.5 * _bands(depth_GG, across_GG, rng)
-    echo_GG = np.where(depth_GG > muscle_from, muscle_db, echo_GG)
-    for border_GG in (gland_from, muscle_from):
-        echo_GG = echo_GG + 6.0 * np.exp(-(((depth_GG - border_GG) / 0.012) ** 2))
-    return np.where(depth_GG < fat_from, 5.0, echo_GG).astype(np.float32)
+def _tissue(depth_G1: Float64, across_1G: Float64, rng: np.random.Generator) -> Float64:
+    """Return [G, G] backscatter in dB: skin, subcutaneous fat, glandular tissue, pectoral muscle."""
+    skin_to = rng.uniform(0.04, 0.07)
+    fat_to_1G = _wavy(across_1G, rng.uniform(0.16, 0.3), 0.03, rng)
+    gland_to_1G = _wavy(across_1G, rng.uniform(0.82, 0.98), 0.02, rng)
+    fat_db, gland_db, muscle_db = rng.normal((-9, 0, -8), (1.5, 1, 1.5))
+    echo_GG = np.where(depth_G1 < fat_to_1G, fat_db, gland_db) + _streaks(depth_G1, across_1G, rng)
+    echo_GG = np.where(depth_G1 > gland_to_1G, muscle_db, echo_GG)
+    for fascia_1G in (fat_to_1G, gland_to_1G):
+        echo_GG += 6.0 * np.exp(-(((depth_G1 - fascia_1G) / 0.012) ** 2))
+    return np.where(depth_G1 < skin_to, 5.0, echo_GG)
 
 
-def _wavy(across_GG: Float32, level: float, height: float, rng: np.random.Generator) -> Float32:
-    phases = rng.uniform(0, 2 * np.pi, 2)
-    waves = np.sin(2 * np.pi * across_GG + phases[0]) + 0.5 * np.sin(4 * np.pi * across_GG + phases[1])
-    return (level + height * waves).astype(np.float32)
+def _wavy(across_1G: Float64, depth: float, height: float, rng: np.random.Generator) -> Float64:
+    """Return [1, G]: the depth of a border between layers."""
+    first, second = rng.uniform(0, 2 * np.pi, 2)
+    return depth + height * (
+        np.sin(2 * np.pi * across_1G + first) + 0.5 * np.sin(4 * np.pi * across_1G + second)
+    )
 
 
-def _bands(depth_GG: Float32, across_GG: Float32, rng: np.random.Generator) -> Float32:
-    """Return [G, G] in -1..1: the streaks of fibroglandular tissue, nearly horizontal."""
-    frequency, tilt, phase, bend = rng.uniform(4, 9), rng.normal(0, 1.0), *rng.uniform(0, 2 * np.pi, 2)
-    return np.sin(2 * np.pi * (frequency * depth_GG + tilt * across_GG) + phase + np.sin(5 * across_GG + bend))
+def _streaks(depth_G1: Float64, across_1G: Float64, rng: np.random.Generator) -> Float64:
+    """Return [G, G] in dB: the uneven, mostly horizontal texture of lobules and ducts, a sum of plane waves."""
+    down_K, right_K = rng.uniform(2, 9, NUM_STREAKS), rng.normal(0, 1.6, NUM_STREAKS)
+    down_GK = 2 * np.pi * (down_K * depth_G1 + rng.uniform(0, 1, NUM_STREAKS))
+    right_KG = 2 * np.pi * right_K[:, None] * across_1G
+    waves_GG = np.cos(down_GK) @ np.cos(right_KG) - np.sin(down_GK) @ np.sin(right_KG)
+    return STREAK_DB * waves_GG
 
 
 def _lesion(
-    subtype: Subtype, depth_GG: Float32, across_GG: Float32, tissue_GG: Float32, rng: np.random.Generator
-) -> tuple[Float32, Float32]:
+    subtype: Subtype, depth_G1: Float64, across_1G: Float64, tissue_GG: Float64, rng: np.random.Generator
+) -> tuple[Float64, Float64]:
     """Return backscatter with the lesion in it, and the gain that it leaves behind it: [G, G] in dB."""
-    radius = rng.uniform(0.13, 0.21)
-    aspect = subtype.aspect * np.exp(rng.normal(0, 0.12))
-    down_GG = (depth_GG - rng.uniform(0.42, 0.6)) / (radius * np.sqrt(aspect))
-    right_GG = (across_GG - rng.uniform(0.35, 0.65)) / (radius / np.sqrt(aspect))
-    angle_GG, distance_GG = np.arctan2(down_GG, right_GG), np.hypot(down_GG, right_GG)
-    inside_GG = (_outline(subtype, angle_GG, rng) - distance_GG) * radius  # signed distance, roughly
+    radius, flattening = rng.uniform(0.13, 0.21), np.sqrt(subtype.aspect * np.exp(rng.normal(0, 0.12)))
+    down_G1 = (depth_G1 - rng.uniform(0.42, 0.6)) / (radius * flattening)
+    right_1G = (across_1G - rng.uniform(0.35, 0.65)) / (radius / flattening)
+    outline_GG = np.interp(np.arctan2(down_G1, right_1G), DIRECTIONS_D, _outline_D(subtype, rng))
+    inside_GG = (outline_GG - np.hypot(down_G1, right_1G)) * radius
     margin = subtype.margin * np.exp(rng.normal(0, 0.25))
-    share_GG = 1.0 / (1.0 + np.exp(np.clip(-inside_GG * 4.0 / margin, -30, 30)))
-    level_db = subtype.echo_db + rng.normal(0, 1.5)
-    lesion_GG = level_db + _contents(subtype, distance_GG, down_GG, right_GG, rng)
-    rim_GG = (subtype.rim_db * np.exp(-((inside_GG / 0.02) ** 2))) if subtype.rim_db else 0.0
-    echo_GG = tissue_GG * (1 - share_GG) + lesion_GG * share_GG + rim_GG
-    path_GG = np.cumsum(share_GG, axis=0) / len(share_GG) / (2 * radius * np.sqrt(aspect))
+    share_GG = _step(4 * inside_GG / margin)
+    lesion_GG = subtype.echo_db + rng.normal(0, 1.5) + _contents(subtype, down_G1, right_1G, rng)
+    rim_GG = subtype.rim_db * np.exp(-((inside_GG / 0.02) ** 2))
+    path_GG = np.cumsum(share_GG, axis=0) / len(depth_G1) / (2 * radius * flattening)
     behind_GG = (subtype.behind_db + rng.normal(0, 1.5)) * path_GG
-    return echo_GG.astype(np.float32), behind_GG.astype(np.float32)
+    return tissue_GG + (lesion_GG - tissue_GG) * share_GG + rim_GG, behind_GG
 
 
-def _outline(subtype: Subtype, angle_GG: Float32, rng: np.random.Generator) -> Float32:
-    """Return [G, G]: the outline's radius in the direction of each point, about 1."""
-    phases = rng.uniform(0, 2 * np.pi, 4)
-    outline_GG = 1.0 + 0.06 * np.cos(2 * angle_GG + phases[0]) + 0.04 * np.cos(3 * angle_GG + phases[1])
-    lobes, spikes = rng.integers(3, 6), rng.integers(8, 14)
-    outline_GG = outline_GG + subtype.lobes * np.cos(lobes * angle_GG + phases[2])
-    return outline_GG + subtype.spikes * (np.abs(np.cos(spikes / 2 * angle_GG + phases[3])) ** 3 - 0.4)
+def _step(value_GG: Float64) -> Float64:
+    """Return the logistic function."""
+    return 0.5 * (1 + np.tanh(value_GG / 2))
 
 
-def _contents(
-    subtype: Subtype, distance_GG: Float32, down_GG: Float32, right_GG: Float32, rng: np.random.Generator
-) -> Float32:
+def _outline_D(subtype: Subtype, rng: np.random.Generator) -> Float64:
+    """Return [D]: the outline's radius in each of DIRECTIONS_D, about 1."""
+    phases = rng.uniform(0, 2 * np.pi, 3)
+    outline_D = 1 + 0.06 * np.cos(2 * DIRECTIONS_D + phases[0]) + 0.04 * np.cos(3 * DIRECTIONS_D + phases[1])
+    outline_D += subtype.lobes * np.cos(rng.integers(3, 6) * DIRECTIONS_D + phases[2])
+    directions_K, heights_K = rng.uniform(0, 2 * np.pi, NUM_SPIKES), rng.uniform(0.2, 1, NUM_SPIKES)
+    spikes_DK = np.exp((np.cos(DIRECTIONS_D[:, None] - directions_K) - 1) / SPIKE_WIDTH**2)
+    return outline_D + subtype.spikes * (heights_K * spikes_DK).sum(axis=1)
+
+
+def _contents(subtype: Subtype, down_G1: Float64, right_1G: Float64, rng: np.random.Generator) -> Float64:
     """Return [G, G] backscatter inside, relative to the lesion's own: nodule or cleft, calcifications."""
-    contents_GG = np.zeros_like(distance_GG)
-    if subtype.core_db:
-        where = rng.uniform(0, 2 * np.pi)
-        off_GG = np.hypot(down_GG - 0.45 * np.sin(where), right_GG - 0.45 * np.cos(where))
-        contents_GG += subtype.core_db / (1.0 + np.exp(np.clip((off_GG - 0.38) * 12, -30, 30)))
+    turn = rng.uniform(0, 2 * np.pi)
+    off_GG = np.hypot(down_G1 - 0.45 * np.sin(turn), right_1G - 0.45 * np.cos(turn))
+    contents_GG = subtype.core_db * _step(12 * (0.38 - off_GG))
     for _ in range(subtype.specks):
         at, turn = 0.75 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
-        off_GG = np.hypot(down_GG - at * np.sin(turn), right_GG - at * np.cos(turn))
-        contents_GG += 16.0 * np.exp(-((off_GG / 0.12) ** 2))
+        down_G1_off, right_1G_off = down_G1 - at * np.sin(turn), right_1G - at * np.cos(turn)
+        contents_GG += 20 * np.exp(-((down_G1_off / 0.12) ** 2)) * np.exp(-((right_1G_off / 0.12) ** 2))
     return contents_GG

@@ -6,18 +6,18 @@ import functools
 
 import numpy as np
 
-from rlcas.types import Float32, Uint8
+from rlcas.types import Float32, Float64, Uint8
 
-NUM_LOOKS = 3
+NUM_LOOKS = 4
 """Independent speckle fields whose intensities are averaged (frequency compounding)."""
 OVERSAMPLING = 2
 """Simulated samples a pixel, along each side."""
 PSF_AXIAL, PSF_LATERAL = 0.009, 0.016
 """Standard deviation of the Gaussian pulse, as a share of the field's side."""
-DYNAMIC_RANGE_DB = 55.0
+DYNAMIC_RANGE_DB = 42.0
 
 
-def b_mode(echo_GG: Float32, gain_GG: Float32, rng: np.random.Generator) -> Uint8:
+def b_mode(echo_GG: Float64, gain_GG: Float64, rng: np.random.Generator) -> Uint8:
     """Return the uint8 [H, W] image of a tissue map [G, G], G = OVERSAMPLING · H, depth downwards.
 
     Fully developed speckle (Goodman 1975; Burckhardt 1978): each grid point holds a circular complex Gaussian
@@ -25,9 +25,9 @@ def b_mode(echo_GG: Float32, gain_GG: Float32, rng: np.random.Generator) -> Uint
     and the mean of NUM_LOOKS intensities a gamma law. `echo_GG` is backscatter and `gain_GG` what the path to
     the point adds (attenuation, shadow, receiver gain), both in dB.
     """
-    amplitude_GG = 10.0 ** (echo_GG / 20.0)
+    amplitude_GG = (10.0 ** (echo_GG / 20.0)).astype(np.float32)
     draws = rng.standard_normal((2, NUM_LOOKS, *echo_GG.shape), dtype=np.float32)
-    scatterers = amplitude_GG * (draws[0] + 1j * draws[1])
+    scatterers = amplitude_GG * (draws[0] + np.complex64(1j) * draws[1])
     field = np.fft.ifft2(np.fft.fft2(scatterers) * _transfer(len(echo_GG)))
     intensity_GG = np.mean(field.real**2 + field.imag**2, axis=0)
     level_GG = 10.0 * np.log10(intensity_GG + 1e-12) + gain_GG

@@ -64,9 +64,7 @@ def _rows(path: Path) -> list[Row]:
             reader.fieldnames = columns
             for column in REQUIRED:
                 if column not in columns:
-                    raise UserError(
-                        f"{path} line 1: no column {column} (there are {', '.join(columns)}): name it so"
-                    )
+                    raise UserError(f"{path} line 1: no column {column} among {', '.join(columns)}: add it")
             return [_row(path, reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it so") from error

@@ -1,0 +1,101 @@
+"""Filling a pool against the bare UNet forwards and VAE decodes of the same number of images.
+
+share_of_floor is the bare time over fill_pool's: what loading the pipeline, the sampler's arithmetic,
+guidance, seeds, shards, hashes and the manifest cost beside the two networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import emit, interleaved_medians, parser
+
+from rlcas.config import RunConfig
+from rlcas.presets import PRESETS
+from rlcas.types import ImageSet, TrainingData
+from synth.generate import fill_pool, load_pipeline
+from synth.train import PIPELINE_FOLDER, train_synthesiser
+
+NUM_CLASSES = 2
+CASES = {"quick_28px": (28, PRESETS["quick"]["synth"]), "best_64px": (64, PRESETS["best"].get("synth", {}))}
+
+
+def untrained(folder: Path, side_px: int, synth: dict, device: torch.device) -> RunConfig:
+    """Save a synthesiser of one training step to `folder`; return its settings."""
+    groups = {name: {**synth.get(name, {}), "max_steps": 1} for name in ("autoencoder", "denoiser")}
+    config = RunConfig(synth={**synth, **groups})
+    rng = np.random.default_rng(0)
+    images = ImageSet(
+        images_NCHW=rng.integers(0, 256, (16, 1, side_px, side_px), dtype=np.uint8),
+        labels_N=np.arange(16) % NUM_CLASSES,
+    )
+    data = TrainingData(name="noise", class_names=("a", "b"), train=images, val=images)
+    train_synthesiser(data, config, folder, device=device, progress=False)
+    return config
+
+
+def bare_networks(
+    pipeline_folder: Path, config: RunConfig, num_batches: int, device: torch.device
+) -> Callable[[], None]:
+    """Return the forwards and decodes of that many micro-batches, on fixed inputs."""
+    pipeline, generation = load_pipeline(pipeline_folder, device), config.synth.generation
+    unet, copies = pipeline.unet, 1 if generation.guidance == 1 else 2
+    shape = (generation.micro_batch, unet.config.in_channels, *unet.config.sample_size)
+    latents = torch.randn(shape, device=device)
+    batch = torch.cat([latents] * copies)
+    labels = torch.zeros(len(batch), dtype=torch.long, device=device)
+
+    @torch.no_grad()
+    def sample() -> None:
+        for _ in range(num_batches):
+            for timestep in range(generation.steps):
+                unet(batch, timestep, class_labels=labels)
+            pipeline.vae.decode(latents)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return sample
+
+
+def measured(
+    folder: Path, side_px: int, synth: dict, num_batches: int, repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Return the figures of one case, with its files in `folder`."""
+    config, pipeline_folder = untrained(folder, side_px, synth, device), folder / PIPELINE_FOLDER
+    sizes = [num_batches * config.synth.generation.micro_batch] * NUM_CLASSES
+    numbers = itertools.count()
+
+    def ours() -> None:
+        pool_folder = folder / f"pool-{next(numbers)}"
+        fill_pool(pipeline_folder, pool_folder, sizes, config, device=device, progress=False)
+
+    bare = bare_networks(pipeline_folder, config, NUM_CLASSES * num_batches, device)
+    seconds = interleaved_medians({"bare": bare, "ours": ours}, repeats)
+    return {
+        "share_of_floor": seconds["bare"] / seconds["ours"],
+        "image_milliseconds": 1000 * seconds["ours"] / sum(sizes),
+    }
+
+
+def main() -> None:
+    arguments = parser(__doc__.splitlines()[0])
+    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--batches", type=int, default=4, help="micro-batches of each of the two classes")
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = arguments.parse_args()
+    results = {}
+    for case, (side_px, synth) in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            results[case] = measured(
+                Path(folder), side_px, synth, args.batches, args.repeats, torch.device(args.device)
+            )
+    emit("Synthesiser: filling a pool against its bare networks", results, args.json)
+
+
+if __name__ == "__main__":
+    main()

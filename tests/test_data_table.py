@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_files import config, gray, write_image
+
+from rlcas.data import load, load_test
+from rlcas.errors import UserError
+
+
+def table(folder: Path, *lines: str) -> str:
+    for i in range(30):
+        write_image(folder / "images" / f"{i}.png", gray(i))
+    (folder / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"csv:{folder / 'table.csv'}"
+
+
+def test_splits_labels_and_patients_are_read(tmp_path: Path) -> None:
+    lines = [
+        f"images/{i}.png,{['x', 'y'][i % 2]},{s},p{i // 2}" for i, s in enumerate(["train"] * 4 + ["val"] * 2)
+    ]
+    name = table(tmp_path, "path, label ,split,patient_id", *lines, "images/9.png,y,Test,p0")
+    data = load(config(name))
+    assert data.class_names == ("x", "y") and data.name == "table"
+    assert data.train.patients_N is not None and data.train.patients_N.tolist() == ["p0", "p0", "p1", "p1"]
+    np.testing.assert_array_equal(data.val.images_NCHW[1, 0], gray(5))
+    assert data.notes == ("patients in both train and test, a leak: 1 (p0)",)
+    assert load_test(config(name))[0].labels_N.tolist() == [1]
+
+
+def test_labels_that_are_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
+    lines = [f"images/{i}.png,{[2, 10, 1][i % 3]}" for i in range(30)]
+    data = load(config(table(tmp_path, "path,label", *lines)))
+    assert data.class_names == ("1", "2", "10")
+    assert data.train.class_counts(3).tolist() == [7, 7, 7]
+
+
+def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
+    lines = [f"images/{i}.png,{'xy'[i // 3 % 2]},{i // 3}" for i in range(30)]
+    data = load(config(table(tmp_path, "path,label,patient_id", *lines)))
+    (test, _) = load_test(config(f"csv:{tmp_path / 'table.csv'}"))
+    ids = [
+        set(part.patients_N.tolist()) for part in (data.train, data.val, test) if part.patients_N is not None
+    ]
+    assert sum(map(len, ids)) == len(set.union(*ids)) == 10
+    assert "by patients (none is in two splits)" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,label", "images/0.png,x"], "table.csv line 1: no column path among file, label: add it"),
+        (["path", "images/0.png"], "line 1: no column label among path"),
+        (["path,label"], "table.csv lists no images"),
+        (["path,label", "images/0.png,x", "images/1.png,"], "line 3: label is empty: fill it in"),
+        (["path,label", "images/0.png"], "line 2: label is empty"),
+        (["path,label,patient_id", "images/0.png,x,"], "line 2: patient_id is empty"),
+        (["path,label,split", "images/0.png,x,dev"], "line 2: split 'dev' is unknown: use train, val or test"),
+        (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
+        (
+            ["path,label", "images/0.png,x", "images/99.png,y"],
+            "line 3: no image file .*images/99.png: mend the path",
+        ),
+        (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has one class alone, 'x'"),
+        (
+            ["path,label,split", "images/0.png,x,train", "images/1.png,y,train"],
+            r"--dataset.val_from_train 0\.1",
+        ),
+    ],
+)
+def test_a_faulty_table_is_told_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(config(table(tmp_path, *lines)))
+
+
+def test_a_file_that_is_no_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none.csv is no file: check the path after csv:"):
+        load(config(f"csv:{tmp_path / 'none.csv'}"))
+    (tmp_path / "latin.csv").write_bytes("path,label\nä,b\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"latin.csv is no CSV file in UTF-8"):
+        load(config(f"csv:{tmp_path / 'latin.csv'}"))

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_synth import tiny_config, tiny_data
+
+from rlcas.errors import UserError
+from rlcas.files import sha256_of
+from synth.generate import fill_pool
+from synth.pool import PoolWriter, SyntheticPool, import_folder
+from synth.train import train_synthesiser
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth")
+    train_synthesiser(tiny_data(), tiny_config(), folder, device=CPU, progress=False)
+    return folder / "pipeline"
+
+
+def fill(pipeline: Path, folder: Path, sizes: list[int], **generation: float) -> SyntheticPool:
+    fill_pool(pipeline, folder, sizes, tiny_config(generation=generation), device=CPU, progress=False)
+    return SyntheticPool(folder)
+
+
+def stored(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): sha256_of(file) for file in folder.rglob("*.npy")}
+
+
+def written(folder: Path) -> SyntheticPool:
+    """Return a pool of 5 and 2 images, in shards of 3; image i of class c is filled with 10 c + i."""
+    writer = PoolWriter(
+        folder, class_names=("a", "b"), image_shape_CHW=(1, 4, 4), shard_images=3, source={"seed": 0}
+    )
+    for class_id, span in writer.missing([5, 2]):
+        values = 10 * class_id + np.array(span, np.uint8)
+        writer.write(class_id, span, np.broadcast_to(values[:, None, None, None], (len(span), 1, 4, 4)))
+    writer.commit([5, 2])
+    return SyntheticPool(folder)
+
+
+def test_an_image_does_not_depend_on_how_many_are_made_or_in_which_shards(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    small = fill(pipeline, tmp_path / "small", [10, 3])
+    large = fill(pipeline, tmp_path / "large", [20, 10], shard_images=5)
+    for class_id, size in enumerate((10, 3)):
+        images = small.images(class_id, np.arange(size))
+        np.testing.assert_array_equal(images, large.images(class_id, np.arange(size)))
+        assert len({image.tobytes() for image in images}) == size
+    assert not np.array_equal(small.images(0, np.arange(3)), small.images(1, np.arange(3)))
+
+
+def test_a_lost_shard_is_made_again_with_the_same_bytes_and_the_others_stay(
+    pipeline: Path, tmp_path: Path
+) -> None:
+    fill(pipeline, tmp_path, [8, 4])
+    before = stored(tmp_path)
+    kept, lost = tmp_path / "class-000/shard-000.npy", tmp_path / "class-000/shard-001.npy"
+    modified = kept.stat().st_mtime_ns
+    lost.unlink()
+    (tmp_path / "manifest.json").unlink()
+    fill(pipeline, tmp_path, [8, 4])
+    assert stored(tmp_path) == before
+    assert kept.stat().st_mtime_ns == modified
+
+
+def test_a_pool_may_grow(pipeline: Path, tmp_path: Path) -> None:
+    first = fill(pipeline, tmp_path, [4, 4]).images(1, np.arange(4))
+    grown = fill(pipeline, tmp_path, [4, 9])
+    assert grown.class_sizes_C.tolist() == [4, 9]
+    np.testing.assert_array_equal(grown.images(1, np.arange(4)), first)
+
+
+def test_the_manifest_tells_where_the_images_come_from(pipeline: Path, tmp_path: Path) -> None:
+    manifest = fill(pipeline, tmp_path, [2, 7]).manifest
+    assert manifest["class_names"] == ["round", "spiky"] and manifest["image_shape_CHW"] == [1, 20, 20]
+    assert manifest["source"] | {"pipeline_sha256": ""} == {
+        "pipeline_sha256": "",
+        "scheduler": "UniPCMultistepScheduler",
+        "seed": 0,
+        "steps": 2,
+        "guidance": 1.5,
+        "micro_batch": 4,
+    }
+    assert [shard["count"] for shard in manifest["shards"]] == [2, 6, 1]
+
+
+def test_a_pool_of_other_settings_is_not_written_over(pipeline: Path, tmp_path: Path) -> None:
+    fill(pipeline, tmp_path, [2, 2])
+    with pytest.raises(UserError, match="another origin or of other settings: name another folder, or delete"):
+        fill(pipeline, tmp_path, [2, 2], guidance=2.0)
+
+
+def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(pipeline: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none holds no synthesiser: train one with `rlcas synth train`"):
+        fill(tmp_path / "none", tmp_path / "pool", [1, 1])
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(pipeline, spoilt)
+    weights = spoilt / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"spoilt cannot be loaded as a synthesiser \(.+\): train one again"):
+        fill(spoilt, tmp_path / "pool", [1, 1])
+    with pytest.raises(UserError, match="makes 2 classes, but 3 are asked for"):
+        fill(pipeline, tmp_path / "pool", [1, 1, 1])
+
+
+def test_images_are_found_across_shards_in_the_order_asked_for(tmp_path: Path) -> None:
+    pool = written(tmp_path)
+    assert pool.class_sizes_C.tolist() == [5, 2]
+    assert pool.images(0, np.array([4, 0, 3, 3]))[:, 0, 0, 0].tolist() == [4, 0, 3, 3]
+    assert pool.images(1, np.array([1]))[:, 0, 3, 3].tolist() == [11]
+    assert pool.images(1, np.array([], np.int64)).shape == (0, 1, 4, 4)
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match="class 0 has images 0 to 4"):
+            pool.images(0, np.array([index]))
+
+
+def test_a_pool_without_a_manifest_or_with_a_spoilt_one_is_told(tmp_path: Path) -> None:
+    written(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"schema_version": 99}))
+    with pytest.raises(
+        UserError, match="has schema_version 99, this rlcas reads 1: delete the pool and make it"
+    ):
+        SyntheticPool(tmp_path)
+    for text in ("{", "[]", json.dumps({"schema_version": 1})):
+        manifest.write_text(text)
+        with pytest.raises(UserError, match=r"manifest\.json is not a pool's manifest: delete the pool"):
+            SyntheticPool(tmp_path)
+    manifest.unlink()
+    with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is no finished pool"):
+        SyntheticPool(tmp_path)
+
+
+def test_a_missing_or_altered_shard_is_told(tmp_path: Path) -> None:
+    written(tmp_path)
+    shard = tmp_path / "class-000" / "shard-001.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"\x07")
+    with pytest.raises(
+        UserError, match=r"shard-001\.npy is not the file .* \(sha256 differs\): delete the pool"
+    ):
+        SyntheticPool(tmp_path)
+    shard.unlink()
+    with pytest.raises(UserError, match=r"shard-001\.npy is missing, though the pool's manifest lists it"):
+        SyntheticPool(tmp_path)
+
+
+def test_a_shard_of_another_shape_is_told(tmp_path: Path) -> None:
+    written(tmp_path)
+    shard = tmp_path / "class-001" / "shard-000.npy"
+    np.save(shard, np.zeros((2, 1, 5, 4), np.uint8))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"][-1]["sha256"] = sha256_of(shard)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"holds uint8 \[2, 1, 5, 4\], but the pool's manifest says 2 uint8"):
+        SyntheticPool(tmp_path)
+
+
+def test_a_pool_for_other_classes_or_another_shape_is_told(tmp_path: Path) -> None:
+    pool = written(tmp_path)
+    pool.require(("a", "b"), (1, 4, 4))
+    with pytest.raises(
+        UserError, match=r"has classes \['a', 'b'\], the data set \['b', 'a'\]: make a pool for it"
+    ):
+        pool.require(("b", "a"), (1, 4, 4))
+    with pytest.raises(UserError, match=r"has images of shape \[1, 4, 4\], the data set \[3, 4, 4\]"):
+        pool.require(("a", "b"), (3, 4, 4))
+
+
+def own_images(folder: Path) -> Path:
+    """Return a folder of 2 gray images of class "a", and a 16-bit and an RGB one of class 1."""
+    for name in ("a", "1"):
+        (folder / name).mkdir(parents=True)
+    for index in range(2):
+        Image.fromarray(np.full((8, 8), 50 * index + 7, np.uint8)).save(folder / "a" / f"{index}.png")
+    Image.fromarray(np.full((4, 4), 200 * 257, np.uint16)).save(folder / "1" / "0.png")
+    Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(folder / "1" / "1.png")
+    return folder
+
+
+def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path) -> None:
+    pool = import_folder(own_images(tmp_path / "own"), tmp_path / "pool", ("a", "b"), (1, 4, 4))
+    assert pool.class_sizes_C.tolist() == [2, 2] and pool.image_shape_CHW == (1, 4, 4)
+    assert pool.images(0, np.arange(2))[:, 0, 0, 0].tolist() == [7, 57]
+    assert pool.images(1, np.arange(2))[:, 0, 3, 3].tolist() == [200, 90]
+    again = SyntheticPool(tmp_path / "pool")
+    assert again.manifest["source"]["folder"] == str(tmp_path / "own")
+
+
+def test_own_images_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    own = own_images(tmp_path / "own")
+    with pytest.raises(UserError, match="own has no folder 'c' or '2' with images of that class: add one"):
+        import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
+    (own / "2").mkdir()
+    with pytest.raises(UserError, match=r"2 has no images \(\.png.*\): add some"):
+        import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
+    (own / "a" / "2.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):
+        import_folder(own, tmp_path / "pool", ("a", "b"), (1, 4, 4))
+    assert not (tmp_path / "pool" / "manifest.json").exists()

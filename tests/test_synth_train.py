@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline, UNet2DModel
+from safetensors.torch import load_file
+from tiny_synth import tiny_config, tiny_data
+
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.types import TrainingData
+from synth import diffusion
+from synth.autoencoder import build_autoencoder
+from synth.latents import build_cache, set_latent_scale
+from synth.pipeline import ClassConditionalLDMPipeline
+from synth.sketch import SKETCHES
+from synth.train import DenoiserTrainer, balanced_weights, cropped_like, sketch_extractor, train_synthesiser
+
+CPU = torch.device("cpu")
+
+
+def train(folder: Path, config: RunConfig, data: TrainingData | None = None) -> dict[str, float]:
+    return train_synthesiser(data or tiny_data(), config, folder, device=CPU, progress=False)
+
+
+def trainer_of(config: RunConfig, data: TrainingData) -> DenoiserTrainer:
+    torch.manual_seed(0)
+    vae = build_autoencoder(config.synth.autoencoder, data.image_shape_CHW).eval().requires_grad_(False)
+    cache = build_cache(data.train, vae, SKETCHES["scharr"](), flip=False, device=CPU)
+    set_latent_scale(vae, cache)
+    return DenoiserTrainer(cache, vae, config.synth.denoiser, num_classes=2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("synth")
+    train(folder, tiny_config())
+    return folder
+
+
+def test_training_leaves_a_pipeline_and_its_figures(trained: Path) -> None:
+    figures = json.loads((trained / "synthesiser.json").read_text())
+    assert {"loss", "sketch_loss", "sketch_skill", "autoencoder_l1", "denoiser_seconds"} <= set(figures)
+    assert figures["denoiser_steps"] == 3 and all(np.isfinite(value) for value in figures.values())
+    assert not list(trained.glob(".*"))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained: Path, tmp_path: Path) -> None:
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    train(tmp_path / "again", tiny_config())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    train(tmp_path / "other", tiny_config().model_copy(update={"seed": 1}))
+    first, again, other = (
+        load_file(folder / "pipeline/unet/diffusion_pytorch_model.safetensors")
+        for folder in (trained, tmp_path / "again", tmp_path / "other")
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(("side_px", "channels"), [(16, 3), (28, 1), (33, 1)])
+def test_images_of_any_side_and_channels_come_out_as_they_went_in(
+    tmp_path: Path, side_px: int, channels: int
+) -> None:
+    train(tmp_path, tiny_config(), tiny_data(side_px=side_px, channels=channels))
+    pipeline = ClassConditionalLDMPipeline.from_pretrained(tmp_path / "pipeline")
+    images = pipeline([0, 1, 1], num_inference_steps=2, output_type="pt").images
+    assert images.shape == (3, channels, side_px, side_px)
+    assert images.min() >= 0 and images.max() <= 1
+
+
+def test_gray_images_may_use_a_pretrained_autoencoder_of_three_channels(tmp_path: Path) -> None:
+    config = tiny_config()
+    torch.manual_seed(0)
+    vae = build_autoencoder(config.synth.autoencoder, (3, 20, 20))
+    vae.save_pretrained(tmp_path / "vae")
+    figures = train(tmp_path, tiny_config(autoencoder={"pretrained": str(tmp_path / "vae")}))
+    assert "autoencoder_l1" not in figures
+    pipeline = ClassConditionalLDMPipeline.from_pretrained(tmp_path / "pipeline")
+    assert pipeline.vae.config.scaling_factor != vae.config.scaling_factor
+    assert pipeline([0], num_inference_steps=2, output_type="np").images.shape == (1, 20, 20, 1)
+
+
+def test_the_pipeline_gives_the_same_images_after_saving_and_loading(trained: Path, tmp_path: Path) -> None:
+    def sample(folder: Path) -> np.ndarray:
+        pipeline = ClassConditionalLDMPipeline.from_pretrained(folder)
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        return pipeline(["spiky", 0], generator=generators, num_inference_steps=3, output_type="np").images
+
+    ClassConditionalLDMPipeline.from_pretrained(trained / "pipeline").save_pretrained(tmp_path)
+    first = sample(trained / "pipeline")
+    np.testing.assert_array_equal(first, sample(tmp_path))
+    assert first.std() > 0
+
+
+def test_diffusers_alone_loads_the_pipeline_by_the_code_beside_it(trained: Path) -> None:
+    folder = trained / "pipeline"
+    pipeline = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    assert type(pipeline).__module__ != ClassConditionalLDMPipeline.__module__
+    assert len(pipeline(["round"], num_inference_steps=2).images) == 1
+    assert isinstance(UNet2DModel.from_pretrained(folder / "unet"), UNet2DModel)
+
+
+def test_guidance_of_one_is_the_conditional_prediction_alone(trained: Path) -> None:
+    pipeline = ClassConditionalLDMPipeline.from_pretrained(trained / "pipeline")
+    torch.nn.init.constant_(pipeline.unet.class_embedding.weight, 0.3)
+
+    def sample(scale: float) -> np.ndarray:
+        return pipeline([1], torch.Generator().manual_seed(0), 2, guidance_scale=scale, output_type="np").images
+
+    np.testing.assert_allclose(sample(1.0), sample(4.0), atol=1e-4)
+
+
+def test_a_label_the_pipeline_does_not_know_is_refused(trained: Path) -> None:
+    pipeline = ClassConditionalLDMPipeline.from_pretrained(trained / "pipeline")
+    for label in (2, -1, "flat"):
+        with pytest.raises(ValueError, match=r"unknown: use 0 to 1, or one of \['round', 'spiky'\]"):
+            pipeline([label])
+
+
+def test_without_a_sketch_weight_there_is_no_branch_and_no_skill(tmp_path: Path) -> None:
+    figures = train(tmp_path, tiny_config(denoiser={"sketch_weight": 0.0}))
+    assert "sketch_loss" not in figures and "sketch_skill" not in figures
+
+
+def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse_has_less() -> None:
+    trainer, data = trainer_of(tiny_config(), tiny_data()), tiny_data()
+    held_out = build_cache(data.val, trainer._vae, SKETCHES["scharr"](), flip=False, device=CPU)
+    last = trainer.denoiser.sketch_decoder.to_pixels[-2]
+    torch.nn.init.zeros_(last.weight)
+    skills = []
+    for shift in (0.0, 1.0, -1.0):
+        median = held_out.sketches(torch.arange(6)).median()
+        torch.nn.init.constant_(last.bias, torch.logit(median).item() + shift)
+        skills.append(trainer.sketch_skill(held_out))
+    assert skills[0] == pytest.approx(0, abs=1e-5)
+    assert max(skills[1:]) < -0.01
+
+
+def test_a_training_step_is_the_published_objective() -> None:
+    config = tiny_config(denoiser={"dropout": 0.0, "batch_size": 3})
+    trainer = trainer_of(config, tiny_data())
+    generator = torch.Generator().manual_seed(5)
+    items, timesteps = torch.tensor([0, 4, 8]), torch.tensor([0, 500, 990])
+    losses = trainer._losses(items, timesteps, torch.tensor([0, 0, 1]), generator)
+    abar = diffusion.noise_schedule(config.synth.denoiser)[timesteps]
+    cache, vae = trainer._cache, trainer._vae
+    draws = torch.randn((2, 3, *cache.means_MChw.shape[1:]), generator=generator.manual_seed(5))
+    z0 = (cache.means_MChw[items] + cache.stds_MChw[items] * draws[0] - vae.config.shift_factor) * (
+        vae.config.scaling_factor
+    )
+    a, b = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
+    predicted, sketches = trainer.denoiser(a * z0 + b * draws[1], timesteps, torch.tensor([0, 0, 1]))
+    snr = abar / (1 - abar)
+    mse = ((predicted - (a * draws[1] - b * z0)) ** 2).flatten(1).mean(1)
+    assert losses["loss"].item() == pytest.approx((mse * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)
+    truth = cache.sketches_M1HW[items] / 255
+    error = (sketches[:, :, 6:26, 6:26] - truth).abs().flatten(1).mean(1)
+    assert losses["sketch_loss"].item() == pytest.approx((abar.sqrt() * error).mean().item(), rel=1e-4)
+
+
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    data = tiny_data()
+    config = tiny_config()
+    trainer = trainer_of(config, data)
+    with pytest.raises(AssertionError, match="out of range"):
+        DenoiserTrainer(trainer._cache, trainer._vae, config.synth.denoiser, num_classes=1, seed=0)
+
+
+def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
+    trainer = trainer_of(tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0}), tiny_data())
+    rows = trainer.denoiser.unet.class_embedding.weight
+    before = rows.detach().clone()
+    trainer.step(0)
+    assert [not torch.equal(row, old) for row, old in zip(rows, before, strict=True)] == [False, False, True]
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
+def test_classes_are_drawn_by_the_power_of_their_size(balance: float, share: float) -> None:
+    weights = balanced_weights(torch.tensor([0] * 90 + [1] * 10), balance)
+    drawn = torch.multinomial(weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))
+    assert Counter((drawn < 90).tolist())[True] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_maps_are_cropped_to_their_middle() -> None:
+    maps = torch.arange(36.0).view(1, 1, 6, 6)
+    assert cropped_like(maps, torch.zeros(1, 1, 2, 4))[0, 0].tolist() == [[13, 14, 15, 16], [19, 20, 21, 22]]
+
+
+def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"denoiser, step \d: loss is nan: lower synth\.denoiser\.lr 1e\+30"):
+        train(tmp_path, tiny_config(denoiser={"lr": 1e30}))
+    assert not (tmp_path / "pipeline").exists()
+
+
+def test_an_unknown_sketch_is_told() -> None:
+    with pytest.raises(
+        UserError, match=r"synth\.sketch 'crayon' is unknown: use one of ratio_of_averages, scharr"
+    ):
+        sketch_extractor(tiny_config().synth.model_copy(update={"sketch": "crayon"}))
