@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from cluster.episode import EpisodeActor, TrainerFactory
 from cluster.start import episode_resources
@@ -86,9 +86,10 @@ class Children:
             )
         try:
             ray.get(pings)
-        except RayTaskError as error:
+        except RayError as error:
             self.end()
-            raise (error.cause if isinstance(error.cause, UserError) else error) from error
+            cause = getattr(error, "cause", None)
+            raise (cause if isinstance(cause, UserError) else error) from error
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""

@@ -115,7 +115,9 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             seconds=time.perf_counter() - started,
         )
         truncated = self.incumbent.epoch >= self.sampler.epochs
-        shots = {name: result.metrics[name] for name in SHOTS if not math.isnan(result.metrics[name])}
+        shots = {
+            name: value for name, value in result.metrics.items() if name in SHOTS and not math.isnan(value)
+        }
         return observe(self.incumbent, self.sampler), reward, False, truncated, {"report": report, **shots}
 
     def _finite_reward(self, result: EpochResult, epoch: int) -> tuple[float, dict[str, float]]:
