@@ -49,9 +49,7 @@ def trainer_of(
 def bare_step(cache: LatentCache, config: DenoiserConfig) -> Callable[[], None]:
     """Return one step of textbook latent diffusion on a fixed batch of latents."""
     channels, *size = cache.means_MChw.shape[1:]
-    unet = build_unet(
-        config, latent_channels=channels, latent_size=(size[0], size[1]), num_classes=NUM_CLASSES
-    )
+    unet = build_unet(config, latent_channels=channels, latent_size=(size[0], size[1]), num_classes=NUM_CLASSES)
     device = cache.means_MChw.device
     unet.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.lr, weight_decay=config.weight_decay)

@@ -46,11 +46,12 @@ def fill_pool(
             f"{pipeline_folder} makes {pipeline.num_classes} classes, but {len(per_class_C)} are asked for: "
             "train a synthesiser on this data set"
         )
+    assert pipeline.image_shape_CHW is not None, "train_synthesiser saves the shape"
     generation = config.synth.generation
     writer = PoolWriter(
         pool_folder,
         class_names=pipeline.class_names,
-        image_shape_CHW=tuple(pipeline.config.image_shape.values()),
+        image_shape_CHW=pipeline.image_shape_CHW,
         shard_images=generation.shard_images,
         source={
             "pipeline_sha256": folder_sha256(pipeline_folder),

@@ -49,6 +49,12 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         names = {int(number): name for number, name in (self.config.id2label or {}).items()}
         return [names.get(number, str(number)) for number in range(self.num_classes)]
 
+    @property
+    def image_shape_CHW(self) -> tuple[int, int, int] | None:
+        """Return (channels, height, width) of the images, or None where they are as decoded."""
+        shape = self.config.image_shape
+        return None if shape is None else (shape["channels"], shape["height"], shape["width"])
+
     @torch.no_grad()
     def __call__(
         self,
@@ -90,8 +96,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         """Return images [N, channels, H, W] in [0, 1] from normalised latents."""
         latents = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
         images = self.vae.decode(latents.to(self.vae.dtype)).sample
-        if self.config.image_shape is not None:
-            channels, height, width = (self.config.image_shape[key] for key in ("channels", "height", "width"))
+        if self.image_shape_CHW is not None:
+            channels, height, width = self.image_shape_CHW
             top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
             images = images[:, :, top : top + height, left : left + width]
             if images.shape[1] != channels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from rlcas.config import DenoiserConfig, RunConfig, SynthConfig
+from rlcas.errors import UserError
 from rlcas.files import replacing_folder, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
@@ -209,10 +211,17 @@ def sketch_extractor(settings: SynthConfig) -> Extractor:
     """Return the extractor named in the settings.
 
     Raises:
-        UserError: its name is unknown.
+        UserError: its name is unknown, or it is given weights and takes none.
     """
     factory = lookup(settings.sketch, SKETCHES, "synth.sketch")
-    return factory(settings.sketch_weights) if settings.sketch_weights else factory()
+    if settings.sketch_weights is None:
+        return factory()
+    if "weights" not in inspect.signature(factory).parameters:
+        raise UserError(
+            f"synth.sketch_weights is {settings.sketch_weights}, but the sketch {settings.sketch!r} takes none: "
+            "leave it out"
+        )
+    return factory(weights=settings.sketch_weights)
 
 
 def balanced_weights(labels_M: Tensor, class_balance: float) -> Tensor:

@@ -199,6 +199,12 @@ def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "pipeline").exists()
 
 
+def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
+    settings = tiny_config().synth.model_copy(update={"sketch_weights": Path("table5.pth")})
+    with pytest.raises(UserError, match=r"synth\.sketch_weights is table5\.pth, but the sketch .* takes none"):
+        sketch_extractor(settings)
+
+
 def test_an_unknown_sketch_is_told() -> None:
     with pytest.raises(
         UserError, match=r"synth\.sketch 'crayon' is unknown: use one of ratio_of_averages, scharr"
