@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import subprocess
@@ -84,6 +85,12 @@ def test_torch_and_torchvision_must_be_builds_of_one_kind_and_made_for_each_othe
 def test_a_torch_that_torchvision_does_not_admit_is_named_with_what_is_required() -> None:
     finding = packages.judge_torch_build("2.13.0", None, "0.29.2", TORCHVISION_REQUIRES)
     assert finding.found.endswith("which requires torch (>=2.14.0)")
+
+
+def test_an_absent_torch_is_a_fault_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (finding,) = doctor.examine({"torch build": packages.torch_build})
+    assert finding.found == "the check failed: ModuleNotFoundError: torch is not installed"
 
 
 def test_absent_byte_code_warns_only_where_python_never_writes_it() -> None:
