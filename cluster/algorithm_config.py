@@ -13,9 +13,9 @@ from cluster.learner import ReinforceLearner
 from cluster.module import AgentsModule
 from cluster.runner import NoEnvRunner
 from envs.observations import observation_space
+from rlcas.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig, Settings
 from rlcas.errors import UserError
-from rlcas.reinforce import ACTIONS
 from rlcas.settings import validated
 
 

@@ -71,7 +71,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
-    if checkpoint.load_into(algorithm, folder.path):
+    if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
     with (
@@ -85,4 +85,4 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
             records.append_epoch(folder.path, algorithm.record)
             tracker.epoch(algorithm.record)
             view.show(algorithm.record)
-            checkpoint.save(algorithm, folder.path)
+            checkpoint.save(algorithm, folder.checkpoints)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
 from rlcas import registry, settings
+from rlcas.composition import ACTIONS, apply_actions
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.reinforce import ACTIONS, apply_actions
 from rlcas.rewards import REWARDS
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
 
@@ -52,7 +52,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         pool: SyntheticSource | None = None,
         trainer: EpisodeTrainer | None = None,
     ) -> None:
-        self.config = config if isinstance(config, RunConfig) else settings.resolve(given={}, base=config)
+        self.config = config if isinstance(config, RunConfig) else settings.of(config or {})
         self.sampler = self.config.sampler
         self.trainer = trainer or _classifier_trainer(self.config, pool)
         self.num_classes = self.trainer.num_classes

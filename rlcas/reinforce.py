@@ -13,9 +13,6 @@ from torch import Tensor
 
 from rlcas.types import Float64, Int64
 
-ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
-"""What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
-
 
 def update_baseline(baseline: float, rewards_K: Tensor | Sequence[float], gamma: float) -> float:
     """Return B^t = (1 - gamma) B^(t-1) + gamma mean_j R_j (eq. 2); B^0 is 0.
@@ -55,8 +52,3 @@ def draw_actions(probabilities_C3: Float64, rng: np.random.Generator) -> Int64:
     """Return [C] int64: one index 0, 1, 2 for each agent, drawn from its row of probabilities."""
     cumulative_C2 = probabilities_C3.cumsum(axis=1)[:, :2]
     return (rng.random(len(probabilities_C3))[:, None] >= cumulative_C2).sum(axis=1)
-
-
-def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
-    """Return the composition after `actions_C` (indices 0, 1, 2), clamped to [0, max_count]."""
-    return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)

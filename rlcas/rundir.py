@@ -40,6 +40,11 @@ class RunFolder:
         return self.path / "pool_only"
 
     @property
+    def checkpoints(self) -> Path:
+        """What `rlcas resume` goes on from."""
+        return self.path / "checkpoints"
+
+    @property
     def timings(self) -> Path:
         """Seconds of each stage."""
         return self.path / "timings.json"
