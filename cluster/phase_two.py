@@ -47,9 +47,13 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
 
 
 def quiet_ray() -> None:
-    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay."""
-    for name in ("ray", "ray.tune", "ray.rllib", "ray._private"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
+
+    Ray sets its loggers' levels again while it starts, so the handlers are told.
+    """
+    for name in ("ray", "ray.rllib"):
+        for handler in logging.getLogger(name).handlers:
+            handler.setLevel(logging.ERROR)
 
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:
