@@ -196,16 +196,16 @@ def write_run(folder: Path, num_classes: int = 8, epochs: int = 30, drift: float
     names, counts_C = class_names(num_classes), train_counts(num_classes)
     config = RunConfig(data="breastmnist", seed=7).model_dump(mode="json")
     (folder / "config.yaml").write_text(json.dumps(config, indent=2))  # JSON is YAML
-    counts = {"train": counts_C, "val": np.maximum(counts_C // 7, 1), "test": np.maximum(counts_C * 2 // 7, 2)}
+    counts = {"train": counts_C, "val": np.maximum(counts_C // 7, 1)}
     note = "validation image 154 and training image 115 are the same picture with other labels"
     write_json(
-        folder / "data.json",
+        folder / "prepared" / "data.json",
         {
             "name": "breastmnist",
             "class_names": names,
-            "counts": counts,
+            "image_shape_CHW": [1, 32, 32],
+            "class_counts": counts,
             "notes": [note],
-            "image_shape": [1, 32, 32],
         },
     )
     for record in fake_records(num_classes, epochs, drift=drift):
