@@ -31,6 +31,7 @@ COLOURS = {
 INK, MUTED, RULE, ACCENT, SECOND, THIRD, FOURTH = (light for light, _ in COLOURS.values())
 WIDTH_INCHES = 4.6
 PNG_DPI = 160
+METADATA_LEFT_OUT = ("Creator", "Date", "Format", "Type")
 STYLE: dict[str, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -65,14 +66,14 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def panels(count: int, panel_inches: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, one above the other, with a common x axis."""
+def panels(count: int, panel_inches: float, *, common_x: bool = True) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels, one above the other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, panel_inches * count + 0.35), layout="constrained")
     FigureCanvasAgg(figure)
-    axes_C = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    axes_C = figure.subplots(count, 1, sharex=common_x, squeeze=False)[:, 0]
     return figure, list(axes_C)
 
 
@@ -81,19 +82,16 @@ def save(figure: Figure, png: Path) -> Markup:
     with replacing(png) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=PNG_DPI)
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(NO_METADATA))
-    return Markup(_inline(text.getvalue()))  # noqa: S704  matplotlib has escaped the names
-
-
-NO_METADATA = ("Creator", "Date", "Format", "Type")
+    figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(METADATA_LEFT_OUT))
+    return Markup(_inline(text.getvalue()))
 
 
 def _inline(svg: str) -> str:
     """Return an SVG file as an element: no declarations, no ids that other figures have too, themed colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    head, closing, body = svg.partition(">")
+    svg = re.sub(r' (?:width|height)="[^"]*"', "", head) + closing + body
     for name, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{name})")
     return svg

@@ -16,8 +16,6 @@ from rlcas.records import read_epochs, read_lines
 from rlcas.rundir import RunFolder
 from rlcas.types import Float64, Uint8
 
-GALLERY_FILE = "gallery.npz"
-SYNTHESIS_LOG_FILE = "synthesis_log.jsonl"
 UNIFORM = 1 / 3
 
 
@@ -106,8 +104,8 @@ def read_run(path: Path) -> RunFacts:
         epochs=read_epochs(path),
         metrics=metrics,
         seconds=metrics.get("seconds") or _json(folder.timings) or {},
-        gallery=_arrays(path / GALLERY_FILE),
-        synthesis_log=read_lines(path / SYNTHESIS_LOG_FILE),
+        gallery=_arrays(folder.gallery),
+        synthesis_log=read_lines(folder.synthesis_log),
     )
 
 

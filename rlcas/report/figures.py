@@ -22,12 +22,14 @@ from rlcas.types import Float64
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
 """More classes than this are shown as a heat map."""
 PANEL_INCHES = 0.95
 CHART_INCHES = 2.4
+SQUARE_INCHES = 4.2
 NAME_LETTERS = 52
 SHOT_COLOURS = {"many": ACCENT, "medium": THIRD, "few": SECOND}
 ACTION_COLOURS = (SECOND, MUTED, ACCENT)
@@ -38,15 +40,18 @@ def compositions(facts: RunFacts) -> Figure:
     """Synthetic images a mini-batch of each class: the surviving composition, the K tried as faint marks."""
     survived_TC = np.array(facts.winners("compositions"))
     if len(facts.class_names) > MOST_PANELS:
-        return _heat_map(survived_TC.T, facts, "synthetic images a mini-batch", 0, facts.config.sampler.max_count)
+        return _heat_map(
+            survived_TC.T, facts, "synthetic images a mini-batch", 0, facts.config.sampler.max_count
+        )
     figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
     epochs_T = _epochs(facts)
     tried_TKC = np.array([line["compositions"] for line in facts.epochs])
     for c, axes in enumerate(axes_C):
-        axes.plot(epochs_T, tried_TKC[:, :, c], "o", color=ACCENT, alpha=0.22, markersize=3, mew=0)
-        axes.step(epochs_T, survived_TC[:, c], where="mid", color=ACCENT)
+        tried, *_ = axes.plot(epochs_T, tried_TKC[:, :, c], "o", color=ACCENT, alpha=0.25, markersize=3, mew=0)
+        (survived,) = axes.step(epochs_T, survived_TC[:, c], where="mid", color=ACCENT)
         axes.set_ylim(-1, facts.config.sampler.max_count + 1)
         axes.set_yticks([0, facts.config.sampler.max_count])
+    figure.legend([survived, tried], ["survived", "tried"], loc="outside upper right", ncols=2)
     return _of_classes(figure, axes_C, facts)
 
 
@@ -71,7 +76,9 @@ def rewards(facts: RunFacts) -> Figure:
     figure, (axes,) = panels(1, CHART_INCHES)
     rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
     axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.35, markersize=4, mew=0)
-    axes.plot(_epochs(facts), facts.winners("rewards"), "o", color=ACCENT, markersize=4, mew=0, label="survivor")
+    axes.plot(
+        _epochs(facts), facts.winners("rewards"), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
+    )
     baseline_T = [line["baseline"] for line in facts.epochs]
     axes.plot(_epochs(facts), baseline_T, color=SECOND, label="baseline")
     axes.set_ylabel("reward")
@@ -86,7 +93,9 @@ def validation(facts: RunFacts) -> Figure:
     for name, colour in {**SHOT_COLOURS, metric: INK}.items():
         values_T = [_or_nan(metrics.get(name)) for metrics in metrics_T]
         if not np.isnan(values_T).all():
-            axes.plot(_epochs(facts), values_T, color=colour, label=name, linewidth=2 if name == metric else 1.2)
+            axes.plot(
+                _epochs(facts), values_T, color=colour, label=name, linewidth=2 if name == metric else 1.2
+            )
     axes.set_ylim(0, 1)
     return _over_epochs(figure, axes)
 
@@ -96,7 +105,7 @@ def confusion(facts: RunFacts) -> Figure:
     counts_CC = np.array(_test(facts)["confusion"], float)
     shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
     num_classes = len(counts_CC)
-    figure, (axes,) = panels(1, 4.2)
+    figure, (axes,) = panels(1, min(SQUARE_INCHES, 1 + 0.6 * num_classes))
     axes.imshow(shares_CC, cmap=_from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
     if num_classes <= MOST_PANELS:
         for (row, column), share in np.ndenumerate(shares_CC):
@@ -119,7 +128,7 @@ def recall_by_size(facts: RunFacts) -> Figure:
     if len(sizes_C) <= MOST_PANELS:
         for c, (size, recall) in enumerate(zip(sizes_C, recall_C, strict=True)):
             axes.annotate(str(c), (size, recall), (4, 3), textcoords="offset points", color=MUTED, fontsize=7.5)
-    axes.minorticks_off()
+    _plain_numbers(axes.xaxis)
     axes.set(ylim=(0, 1.05), xlabel="real training images of the class", ylabel="test recall")
     return figure
 
@@ -127,14 +136,19 @@ def recall_by_size(facts: RunFacts) -> Figure:
 def losses(facts: RunFacts) -> Figure:
     """What the synthesiser's parts logged, on a logarithmic scale."""
     parts = list(dict.fromkeys(line["part"] for line in facts.synthesis_log))
-    figure, axes_P = panels(len(parts), 1.9)
+    figure, axes_P = panels(len(parts), 1.9, common_x=False)
     for part, axes in zip(parts, axes_P, strict=True):
         lines = [line for line in facts.synthesis_log if line["part"] == part]
         for name, colour in zip(_logged(lines), LOSS_COLOURS * len(lines), strict=False):
-            axes.semilogy([line["step"] for line in lines], [_or_nan(line.get(name)) for line in lines],
-                          color=colour, label=name, linewidth=1.2)
+            axes.semilogy(
+                [line["step"] for line in lines],
+                [_or_nan(line.get(name)) for line in lines],
+                color=colour,
+                label=name,
+                linewidth=1.2,
+            )
+        _plain_numbers(axes.yaxis)
         axes.set_title(part)
-        axes.tick_params(labelbottom=True)
         axes.legend(loc="upper right", ncols=2)
     axes_P[-1].set_xlabel("step")
     return figure
@@ -160,7 +174,9 @@ def _or_nan(value: float | None) -> float:
 
 def _logged(lines: list[dict[str, Any]]) -> list[str]:
     """Return the names of the figures in a log, in the order of their appearance."""
-    return [name for name in dict.fromkeys(key for line in lines for key in line) if name not in ("part", "step")]
+    return [
+        name for name in dict.fromkeys(key for line in lines for key in line) if name not in ("part", "step")
+    ]
 
 
 def _of_classes(figure: Figure, axes_C: list[Axes], facts: RunFacts) -> Figure:
@@ -184,13 +200,22 @@ def _whole_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
 
 
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis 0.01, 1, 100: powers would need mathematical type, which class names must not set."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 3), numticks=5))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(LogLocator(subs=(), numticks=0))
+
+
 def _short(name: str) -> str:
     return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
 
 
 def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high: float) -> Figure:
     """Classes down, epochs across; a range around 0 gets two hues."""
-    figure, (axes,) = panels(1, 4.2)
+    figure, (axes,) = panels(1, SQUARE_INCHES)
     cmap = _two_hues(SECOND, ACCENT) if low < 0 else _from_clear(ACCENT)
     first, last = _epochs(facts)[0], _epochs(facts)[-1]
     extent = (first - 0.5, last + 0.5, len(values_CT) - 0.5, -0.5)

@@ -39,7 +39,9 @@ def galleries(facts: RunFacts) -> list[ClassImages]:
     if facts.gallery is None:
         return []
     return [
-        ClassImages(c, facts.class_names[c], *(_tiles(facts.gallery, kind, c) for kind in ("real", "synthetic")))
+        ClassImages(
+            c, facts.class_names[c], *(_tiles(facts.gallery, kind, c) for kind in ("real", "synthetic"))
+        )
         for c in shown_classes(facts)
     ]
 
