@@ -78,7 +78,9 @@ def panels(count: int, panel_inches: float, *, common_x: bool = True) -> tuple[F
 
 
 def save(figure: Figure, png: Path) -> Markup:
-    """Write the figure to `png` and return it as inline SVG."""
+    """Write the figure to `png` and return it as inline SVG; both have one layout, computed once."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     with replacing(png) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=PNG_DPI)
     text = io.StringIO()
