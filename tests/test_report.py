@@ -274,5 +274,5 @@ def test_colour_images_are_shown_in_colour(small_run):
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path):
-    with pytest.raises(UserError, match="is not a run's folder: it has no config.yaml"):
+    with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
         write_report(tmp_path)

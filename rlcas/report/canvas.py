@@ -32,7 +32,7 @@ INK, MUTED, RULE, ACCENT, SECOND, THIRD, FOURTH = (light for light, _ in COLOURS
 WIDTH_INCHES = 4.6
 PNG_DPI = 160
 METADATA_LEFT_OUT = ("Creator", "Date", "Format", "Type")
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 8.5,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",

@@ -149,7 +149,7 @@ def losses(facts: RunFacts) -> Figure:
             )
         _plain_numbers(axes.yaxis)
         axes.set_title(part)
-        axes.legend(loc="upper right", ncols=2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, borderaxespad=0)
     axes_P[-1].set_xlabel("step")
     return figure
 
