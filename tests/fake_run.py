@@ -221,6 +221,6 @@ def _write_synthesis_log(folder: Path) -> None:
         {"part": "autoencoder", "step": s, "l1": 0.3 * s**-0.3, "kl": 40 * s**-0.1} for s in range(10, 800, 10)
     ]
     lines += [
-        {"part": "denoiser", "step": s, "noise": s**-0.35, "sketch": 0.5 * s**-0.2} for s in range(10, 2000, 10)
+        {"part": "denoiser", "step": s, "loss": s**-0.35, "sketch_loss": 0.5 * s**-0.2} for s in range(10, 2000, 10)
     ]
     (folder / "synthesis_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

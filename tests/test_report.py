@@ -14,6 +14,7 @@ from PIL import Image
 from rlcas.errors import UserError
 from rlcas.files import write_json
 from rlcas.report import write_report
+from rlcas.report.canvas import COLOURS
 from rlcas.report.facts import read_run
 
 SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "settings", "provenance"]
@@ -192,6 +193,21 @@ def test_the_figures_are_png_files_and_stand_on_the_page(run, page):
             assert image.width > 600
     assert page.tags.count("svg") == len(CHARTS)
     assert {value for key, value in page.attributes if key == "id"} >= CHARTS
+
+
+def test_the_confusion_figure_shows_the_shares_of_each_row(run, page):
+    counts_CC = np.array(json.loads((run / "metrics.json").read_text())["test"]["confusion"])
+    shares_CC = counts_CC / counts_CC.sum(axis=1, keepdims=True)
+    figure = page.source[page.source.index('id="confusion"') : page.source.index('id="recall_by_size"')]
+    shown = [float(share) for share in re.findall(r">(\d\.\d{3})</text>", figure)]
+    assert sorted(shown) == pytest.approx(sorted(shares_CC[counts_CC > 0]), abs=5.1e-4)
+
+
+def test_the_figures_take_the_colours_of_the_page_in_light_and_dark(page):
+    figures = "".join(re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL))
+    assert {f"var(--{name})" in figures for name in COLOURS} == {True}
+    assert not [light for light, _ in COLOURS.values() if light in figures]
+    assert page.source.count("prefers-color-scheme: dark") == 1
 
 
 def test_writing_again_changes_no_byte(small_run):

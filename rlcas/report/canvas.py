@@ -25,10 +25,9 @@ COLOURS = {
     "accent": ("#0072b2", "#56b4e9"),
     "second": ("#d55e00", "#f0894a"),
     "third": ("#009e73", "#2fc79b"),
-    "fourth": ("#a3568a", "#d896c0"),
 }
 """Name in the style sheet -> colour on light and on dark ground (Okabe and Ito's colour-blind-safe hues)."""
-INK, MUTED, RULE, ACCENT, SECOND, THIRD, FOURTH = (light for light, _ in COLOURS.values())
+INK, MUTED, RULE, ACCENT, SECOND, THIRD = (light for light, _ in COLOURS.values())
 WIDTH_INCHES = 4.6
 PNG_DPI = 160
 METADATA_LEFT_OUT = ("Creator", "Date", "Format", "Type")

@@ -9,7 +9,6 @@ import numpy as np
 
 from rlcas.report.canvas import (
     ACCENT,
-    FOURTH,
     INK,
     MUTED,
     RULE,
@@ -33,7 +32,7 @@ SQUARE_INCHES = 4.2
 NAME_LETTERS = 52
 SHOT_COLOURS = {"many": ACCENT, "medium": THIRD, "few": SECOND}
 ACTION_COLOURS = (SECOND, MUTED, ACCENT)
-LOSS_COLOURS = (ACCENT, SECOND, THIRD, FOURTH)
+LOSS_COLOURS = (ACCENT, SECOND, THIRD)
 
 
 def compositions(facts: RunFacts) -> Figure:
@@ -47,7 +46,7 @@ def compositions(facts: RunFacts) -> Figure:
     epochs_T = _epochs(facts)
     tried_TKC = np.array([line["compositions"] for line in facts.epochs])
     for c, axes in enumerate(axes_C):
-        tried, *_ = axes.plot(epochs_T, tried_TKC[:, :, c], "o", color=ACCENT, alpha=0.25, markersize=3, mew=0)
+        tried, *_ = axes.plot(epochs_T, tried_TKC[:, :, c], "o", color=ACCENT, alpha=0.4, markersize=3, mew=0)
         (survived,) = axes.step(epochs_T, survived_TC[:, c], where="mid", color=ACCENT)
         axes.set_ylim(-1, facts.config.sampler.max_count + 1)
         axes.set_yticks([0, facts.config.sampler.max_count])
@@ -75,7 +74,7 @@ def rewards(facts: RunFacts) -> Figure:
     """Rewards of the K episodes, the survivor's filled, and the baseline of eq. 2."""
     figure, (axes,) = panels(1, CHART_INCHES)
     rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
-    axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.35, markersize=4, mew=0)
+    axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.4, markersize=4, mew=0)
     axes.plot(
         _epochs(facts), facts.winners("rewards"), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
     )
@@ -109,9 +108,9 @@ def confusion(facts: RunFacts) -> Figure:
     axes.imshow(shares_CC, cmap=_from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
     if num_classes <= MOST_PANELS:
         for (row, column), share in np.ndenumerate(shares_CC):
-            if share >= 0.005:
+            if share >= 0.0005:
                 colour = "#ffffff" if share > 0.6 else INK
-                axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=colour, fontsize=7.5)
+                axes.text(column, row, f"{share:.3f}", ha="center", va="center", color=colour, fontsize=6.8)
         axes.set_xticks(range(num_classes), [str(c) for c in range(num_classes)])
         axes.set_yticks(range(num_classes), [str(c) for c in range(num_classes)])
     axes.set(xlabel="predicted class", ylabel="true class")
