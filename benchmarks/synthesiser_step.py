@@ -52,7 +52,7 @@ def bare_step(cache: LatentCache, config: DenoiserConfig) -> Callable[[], None]:
     unet = build_unet(config, latent_channels=channels, latent_size=(size[0], size[1]), num_classes=NUM_CLASSES)
     device = cache.means_MChw.device
     unet.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     latents = cache.means_MChw[: config.batch_size].contiguous(memory_format=torch.channels_last)
     labels, abar = cache.labels_M[: config.batch_size], diffusion.noise_schedule(config).to(device)
 

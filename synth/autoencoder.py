@@ -94,7 +94,7 @@ def train_autoencoder(
     vae.train().requires_grad_(True).to(device)
     images = as_tensor(images_NCHW, device)
     total = num_steps(len(images), config.epochs, config.batch_size, config.max_steps)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step / total))
     generator = torch.Generator(device)
     with reporter.part("autoencoder", total, mend=f"lower synth.autoencoder.lr {config.lr:g}") as report:

@@ -92,10 +92,10 @@ class SketchDecoder(nn.Module):
         self.rise = nn.ModuleList(
             _doubling(width if level == 0 else 2 * width, width) for level in range(len(feature_channels) - 1)
         )
-        widths = [2 * width] + [max(8, width >> step) for step in range(factor.bit_length() - 1)]
+        widths = [2 * width] + [width] * (factor.bit_length() - 2)
         self.to_pixels = nn.Sequential(
             *[_doubling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
-            nn.Conv2d(widths[-1], 1, 3, padding=1),
+            nn.ConvTranspose2d(widths[-1], 1, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
 

@@ -117,7 +117,7 @@ class DenoiserTrainer:
         self._abar = diffusion.noise_schedule(config).to(device)
         self._item_weights = balanced_weights(cache.labels_M, config.class_balance)
         self._optimizer = torch.optim.AdamW(
-            self.denoiser.parameters(), lr=config.lr, weight_decay=config.weight_decay
+            self.denoiser.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
         self._generator = torch.Generator(device)
 
