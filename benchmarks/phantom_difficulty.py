@@ -1,7 +1,7 @@
 """How hard the phantoms are: a classifier with plain cross-entropy on a balanced and on the long-tailed draw.
 
 Same size of the set, same steps, same classifier; the test images follow the draw. The committed run,
-`docs/phantom_difficulty.json`, is the output of `python benchmarks/phantom_difficulty.py --json`: about 4 minutes
+`docs/phantom_difficulty.json`, is the output of `python benchmarks/phantom_difficulty.py --json`: about 3 minutes
 a seed on one core.
 """
 

@@ -13,9 +13,10 @@ from cluster.learner import ReinforceLearner
 from cluster.module import AgentsModule
 from cluster.runner import NoEnvRunner
 from envs.observations import observation_space
-from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.composition import ACTIONS
+from rlcas.config import ClusterConfig, SamplerConfig, Settings
 from rlcas.errors import UserError
-from rlcas.reinforce import ACTIONS
+from rlcas.settings import validated
 
 
 class RLCASConfig(AlgorithmConfig):
@@ -87,11 +88,11 @@ class RLCASConfig(AlgorithmConfig):
 
     def sampler_config(self) -> SamplerConfig:
         """Return the sampler's settings, validated."""
-        return SamplerConfig(**{name: getattr(self, name) for name in SamplerConfig.model_fields})
+        return validated({"sampler": self._values(SamplerConfig)}).sampler
 
     def cluster_config(self) -> ClusterConfig:
         """Return the cluster's settings, validated."""
-        return ClusterConfig(**{name: getattr(self, name) for name in ClusterConfig.model_fields})
+        return validated({"cluster": self._values(ClusterConfig)}).cluster
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
@@ -103,8 +104,7 @@ class RLCASConfig(AlgorithmConfig):
         """Check the settings.
 
         Raises:
-            UserError: `.episodes(trainer_factory=…, num_classes=…)` is missing.
-            pydantic.ValidationError: a setting is out of its range; the text names it.
+            UserError: a setting is out of its range, or `.episodes(trainer_factory=…, num_classes=…)` is missing.
         """
         super().validate()
         self.sampler_config()
@@ -122,6 +122,9 @@ class RLCASConfig(AlgorithmConfig):
     def get_default_learner_class(self) -> type[ReinforceLearner]:
         """Return the REINFORCE learner."""
         return ReinforceLearner
+
+    def _values(self, section: type[Settings]) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in section.model_fields}
 
     def _set(self, settings: dict[str, Any]) -> Self:
         for name, value in settings.items():

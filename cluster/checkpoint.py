@@ -1,8 +1,8 @@
 """Checkpoints of a run as safetensors and JSON: there whole or not at all, and the bits of the run after them.
 
 Layout, below the folder of checkpoints: `epoch-0003/` with `incumbent.safetensors` and
-`best.safetensors` (classifiers), `learner.safetensors` (policy, Adam's moments and steps, B) and
-`state.json`, which holds the rest and the SHA-256 of the others.
+`best.safetensors` (classifiers), `learner.safetensors` (policy, Adam's moments and steps, B), `state.json`
+(the rest) and `sha256.json`, the digests of these four.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 STATE = "state.json"
+DIGESTS = "sha256.json"
+FILES = (STATE, "incumbent.safetensors", "best.safetensors", "learner.safetensors")
 NUM_KEPT = 2
 
 
@@ -45,9 +47,8 @@ def save(algo: RLCAS, folder: Path) -> Path:
     save_file(_contiguous(algo.on_learner(lambda learner: learner.arrays())), temporary / "learner.safetensors")
     for name, incumbent in (("incumbent", algo.incumbent), ("best", algo.best)):
         save_file(_contiguous(incumbent.arrays), temporary / f"{name}.safetensors")
-    digests = {path.name: sha256_of(path) for path in sorted(temporary.glob("*.safetensors"))}
-    state = {"incumbent": _described(algo.incumbent), "best": _described(algo.best), "sha256": digests}
-    write_json(temporary / STATE, state)
+    write_json(temporary / STATE, {"incumbent": _described(algo.incumbent), "best": _described(algo.best)})
+    write_json(temporary / DIGESTS, {path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
     _replace_folder(temporary, checkpoint)
     for old in _checkpoints(folder)[NUM_KEPT:]:
         shutil.rmtree(old)
@@ -84,10 +85,11 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]]:
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-        for name, digest in state["sha256"].items():
-            if sha256_of(checkpoint / name) != digest:
+        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        for name in FILES:
+            if sha256_of(checkpoint / name) != digests[name]:
                 raise CorruptCheckpointError(f"{name} is not what was written")
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         return (
             _incumbent(state["incumbent"], load_file(checkpoint / "incumbent.safetensors")),
             _incumbent(state["best"], load_file(checkpoint / "best.safetensors")),

@@ -10,7 +10,7 @@ from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.losses import LOSSES
-from rlcas.metrics import METRICS
+from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
 from synth.sketch import SKETCHES
@@ -23,7 +23,7 @@ def check_settings(config: RunConfig) -> None:
         UserError: a name is unknown, or preset `paper` lacks a file of weights.
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
-    lookup(config.sampler.metric, METRICS, "sampler.metric")
+    lookup(config.sampler.metric, SELECTING, "sampler.metric")
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")

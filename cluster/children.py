@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError
 
 from cluster.episode import EpisodeActor, TrainerFactory
 from cluster.start import episode_resources
@@ -62,9 +62,9 @@ class Children:
                 f"epoch {epoch}: episodes {missing} of {len(calls)} did not answer within "
                 f"cluster.epoch_timeout_seconds {waited:g}: raise it, or look for what hangs"
             )
-        return [self._report(ref, epoch, child) for child, ref in enumerate(report_refs)], [
-            left for _, left in calls
-        ]
+        reports = [self._report(ref, epoch, child) for child, ref in enumerate(report_refs)]
+        self._renew(reports)
+        return reports, [left for _, left in calls]
 
     def end(self) -> None:
         """Kill the actors."""
@@ -86,17 +86,24 @@ class Children:
             )
         try:
             ray.get(pings)
-        except RayTaskError as error:
+        except RayError as error:
             self.end()
-            raise (error.cause if isinstance(error.cause, UserError) else error) from error
+            cause = getattr(error, "cause", None)
+            raise (cause if isinstance(cause, UserError) else error) from error
+
+    def _renew(self, reports: list[EpisodeReport]) -> None:
+        """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
+        for actor, report in zip(self._actors, reports, strict=True):
+            if report.status in ("exception", "out_of_memory"):
+                ray.kill(actor, no_restart=False)
 
     def _report(self, ref: ray.ObjectRef, epoch: int, child: int) -> EpisodeReport:
         try:
             return ray.get(ref)
-        except RayActorError as error:
+        except RayError as error:
             raise EpisodeError(
-                f"epoch {epoch}: the worker of episode {child} died {self._cluster.episode_retries + 1} times "
-                f"(cluster.episode_retries {self._cluster.episode_retries}): {error}"
+                f"epoch {epoch}: episode {child} has no outcome after cluster.episode_retries "
+                f"{self._cluster.episode_retries}: {error}"
             ) from error
 
 

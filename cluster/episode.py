@@ -15,8 +15,8 @@ import ray
 import torch
 
 from envs import BatchCompositionEnv
+from rlcas.composition import apply_actions
 from rlcas.config import RunConfig, SamplerConfig
-from rlcas.reinforce import apply_actions
 from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
 
 TrainerFactory = Callable[[], EpisodeTrainer]

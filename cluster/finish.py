@@ -27,7 +27,6 @@ from synth.sketch import Extractor
 from synth.train import sketch_extractor
 
 GALLERY_IMAGES = 6
-GALLERY_FILE = "gallery.npz"
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
 POOL_FIGURES = ("fid", "kid", "sketch_skill", "copy_rate")
 VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
@@ -130,7 +129,7 @@ def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool
         ),
     }
     sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
-    with replacing(folder.path / GALLERY_FILE) as temporary, temporary.open("wb") as file:
+    with replacing(folder.gallery) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **shown, **sketches)
     with Tracker(folder.path, data.class_names) as tracker:
         tracker.gallery({**shown, **sketches})

@@ -13,7 +13,8 @@ from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
 from cluster.module import AgentsModule, probabilities
-from rlcas.reinforce import ACTIONS, joint_log_prob, policy_loss, update_baseline
+from rlcas.composition import ACTIONS
+from rlcas.reinforce import joint_log_prob, policy_loss, update_baseline
 from rlcas.types import Float32, Float64
 
 BASELINE = "baseline"

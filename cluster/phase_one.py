@@ -48,12 +48,11 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torc
     """Train the synthesiser into the run's folder, where it is not there yet."""
     if (folder.synth / FIGURES_FILE).exists():
         return
-    log = folder.path / "synthesis_log.jsonl"
-    log.unlink(missing_ok=True)
+    folder.synthesis_log.unlink(missing_ok=True)
     with (
         stage(folder, "Training the synthesiser", "synthesiser"),
         Tracker(folder.path, data.class_names) as tracker,
-        log.open("a", encoding="utf-8") as lines,
+        folder.synthesis_log.open("a", encoding="utf-8") as lines,
     ):
 
         def on_step(part: str, step: int, _: int, figures: dict[str, float]) -> None:

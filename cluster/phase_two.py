@@ -47,9 +47,13 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
 
 
 def quiet_ray() -> None:
-    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay."""
-    for name in ("ray", "ray.tune", "ray.rllib", "ray._private"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
+
+    Ray sets its loggers' levels again while it starts, so the handlers are told.
+    """
+    for name in ("ray", "ray.rllib"):
+        for handler in logging.getLogger(name).handlers:
+            handler.setLevel(logging.ERROR)
 
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:
@@ -71,7 +75,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
-    if checkpoint.load_into(algorithm, folder.path):
+    if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
     with (
@@ -85,4 +89,4 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
             records.append_epoch(folder.path, algorithm.record)
             tracker.epoch(algorithm.record)
             view.show(algorithm.record)
-            checkpoint.save(algorithm, folder.path)
+            checkpoint.save(algorithm, folder.checkpoints)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import finish, phase_one, phase_two
+from cluster import finish, phase_one
 from cluster.checks import check_settings
 from rlcas import data as datasets
 from rlcas import rundir, settings
@@ -120,6 +120,8 @@ def _walk(folder: RunFolder) -> None:
     config = settings.load(folder.path)
     data, device = _images(folder, config), choose_device(config.device)
     pool = phase_one.pool_of(folder, config, data, device)
+    from cluster import phase_two  # RLlib takes seconds to import, and phase one does not need it
+
     phase_two.train(folder, config, data, pool)
     finish.finish(folder, config, data, pool, device)
     finish.show(folder)

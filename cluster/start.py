@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Mapping
 
 import ray
@@ -11,6 +13,7 @@ import ray
 from rlcas.config import ClusterConfig
 from rlcas.errors import UserError
 
+KNOCK_SECONDS = 10.0
 MIN_CPUS = 0.01
 """Share of a core that an episode asks where Ray has none to spare; it runs all the same."""
 
@@ -25,17 +28,31 @@ def ensure_ray(k: int) -> None:
     """
     if ray.is_initialized():
         return
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, k + 1), **quiet)
+    if address:
+        check_answers(address)
+        ray.init(**quiet)
+    else:
+        num_cpus = max(os.cpu_count() or 1, k + 1)
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def check_answers(address: str) -> None:
+    """Knock at `address`, where it is host:port or ray://host:port: Ray itself would wait for minutes.
+
+    Raises:
+        UserError: nobody answers.
+    """
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if not match:
         return
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
+        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_SECONDS).close()
+    except OSError as error:
         raise UserError(
-            f"RAY_ADDRESS {address!r} does not answer: start it (ray start --head), mend the address, "
-            "or unset RAY_ADDRESS to run on this machine"
+            f"RAY_ADDRESS {address!r} does not answer ({error}): start it (ray start --head), mend the "
+            "address, or unset RAY_ADDRESS to run on this machine"
         ) from error
 
 

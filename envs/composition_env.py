@@ -18,10 +18,10 @@ from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
-from rlcas import registry
+from rlcas import registry, settings
+from rlcas.composition import ACTIONS, apply_actions
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.reinforce import ACTIONS, apply_actions
 from rlcas.rewards import REWARDS
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
 
@@ -36,7 +36,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     (incumbent, actions, settings): the seed of `reset` changes nothing.
 
     Args:
-        config: a run's settings, or overrides of the defaults as a nested mapping.
+        config: a run's settings, or overrides of the preset's as a nested mapping.
         pool: synthetic images; None takes the training images themselves.
         trainer: what trains an epoch; None builds the classifier trainer of `config`.
     """
@@ -52,7 +52,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         pool: SyntheticSource | None = None,
         trainer: EpisodeTrainer | None = None,
     ) -> None:
-        self.config = config if isinstance(config, RunConfig) else RunConfig.model_validate(dict(config or {}))
+        self.config = config if isinstance(config, RunConfig) else settings.of(config or {})
         self.sampler = self.config.sampler
         self.trainer = trainer or _classifier_trainer(self.config, pool)
         self.num_classes = self.trainer.num_classes
@@ -115,7 +115,9 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             seconds=time.perf_counter() - started,
         )
         truncated = self.incumbent.epoch >= self.sampler.epochs
-        shots = {name: result.metrics[name] for name in SHOTS if not math.isnan(result.metrics[name])}
+        shots = {
+            name: value for name, value in result.metrics.items() if name in SHOTS and not math.isnan(value)
+        }
         return observe(self.incumbent, self.sampler), reward, False, truncated, {"report": report, **shots}
 
     def _finite_reward(self, result: EpochResult, epoch: int) -> tuple[float, dict[str, float]]:

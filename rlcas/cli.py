@@ -42,22 +42,20 @@ class Command:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Both phases on phantoms; a second call shows the finished run."""
-    from cluster.run import run_or_show
     from rlcas.presets import DEMO
 
-    run_or_show(_settings(arguments, {"out": "runs/demo", **DEMO}))
+    config = _settings(arguments, {"out": "runs/demo", **DEMO})
+    from cluster.run import run_or_show
+
+    if arguments.dry_run:
+        return _dry_run(config)
+    run_or_show(config)
     return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Both phases on one data set."""
-    from cluster.run import run as run_both_phases
-
-    config = _settings(arguments)
-    if arguments.dry_run:
-        return _dry_run(config)
-    run_both_phases(config)
-    return 0
+    return _run(_settings(arguments), arguments)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -65,19 +63,14 @@ def train(arguments: argparse.Namespace) -> int:
     config = _settings(arguments)
     if config.pool is None:
         raise UserError("pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
-    from cluster.run import run as run_both_phases
-
-    if arguments.dry_run:
-        return _dry_run(config)
-    run_both_phases(config)
-    return 0
+    return _run(config, arguments)
 
 
 def synth_train(arguments: argparse.Namespace) -> int:
     """Train the synthesiser alone."""
+    config = _settings(arguments)
     from cluster.run import synthesise
 
-    config = _settings(arguments)
     if arguments.dry_run:
         return _dry_run(config)
     synthesise(config)
@@ -86,6 +79,7 @@ def synth_train(arguments: argparse.Namespace) -> int:
 
 def synth_sample(arguments: argparse.Namespace) -> int:
     """Make the pool of a run whose synthesiser is trained."""
+    _check_is_run(arguments.folder)
     from cluster.run import sample
 
     sample(arguments.folder)
@@ -94,6 +88,7 @@ def synth_sample(arguments: argparse.Namespace) -> int:
 
 def synth_score(arguments: argparse.Namespace) -> int:
     """Score the pool of a run."""
+    _check_is_run(arguments.folder)
     from cluster.run import score
 
     score(arguments.folder)
@@ -102,6 +97,7 @@ def synth_score(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """Go on with an interrupted run."""
+    _check_is_run(arguments.folder)
     from cluster.run import resume as resume_run
 
     resume_run(arguments.folder)
@@ -110,6 +106,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Read the test images of a data set with a run's classifier."""
+    _check_is_run(arguments.folder)
     from cluster.run import evaluate_data
 
     evaluate_data(arguments.folder, {key: value for key, value in _given(arguments).items() if key != "out"})
@@ -118,10 +115,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write a run's report.html again."""
-    from rlcas import settings
+    _check_is_run(arguments.folder)
     from rlcas.report import write_report
 
-    settings.load(arguments.folder)
     print(write_report(arguments.folder))
     return 0
 
@@ -232,6 +228,22 @@ def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
     from rlcas.settings import resolve
 
     return resolve(given=_given(arguments), file=arguments.config, base=base)
+
+
+def _check_is_run(folder: Path) -> None:
+    """Refuse what is not a run's folder before anything heavy is imported."""
+    from rlcas.settings import load
+
+    load(folder)
+
+
+def _run(config: RunConfig, arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _dry_run(config)
+    from cluster.run import run as run_both_phases
+
+    run_both_phases(config)
+    return 0
 
 
 def _dry_run(config: RunConfig) -> int:

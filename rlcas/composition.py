@@ -9,10 +9,13 @@ import numpy as np
 from rlcas.seeding import rng_for
 from rlcas.types import Int64
 
+ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
+"""What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
 
-def apply_actions(counts_C: Int64, actions_C: Int64, step: int, max_count: int) -> Int64:
-    """Return the counts after actions {0, 1, 2} = {-step, 0, +step}, clamped to [0, max_count]."""
-    return np.clip(counts_C + (actions_C - 1) * step, 0, max_count)
+
+def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
+    """Return the composition after `actions_C` (indices 0, 1, 2), clamped to [0, max_count]."""
+    return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ class SamplerConfig(Settings):
     reward: str = "cubic"
     """A name in rlcas.rewards.REWARDS, or package.module:function."""
     metric: str = "f1"
-    """Validation metric ε that rewards and selects: a name in rlcas.metrics.METRICS."""
+    """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
     initial_count: Count = 2
     """Synthetic images per class and mini-batch before the first action."""
     action_step: PositiveCount = 2

@@ -46,7 +46,7 @@ def warn(text: str) -> None:
 
 def format_figure(value: float | None) -> str:
     """Return a figure with three decimals, or n/a for NaN and None."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:.3f}"
+    return "n/a" if value is None or math.isnan(value) else f"{value:z.3f}"
 
 
 def format_seconds(seconds: float) -> str:

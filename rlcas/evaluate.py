@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, ShotsConfig
-from rlcas.devices import as_tensor, same_bits
+from rlcas.devices import as_tensor, place, same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing
 from rlcas.images import Normalisation
@@ -108,7 +108,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         raise UserError(
             f"{path} does not hold the weights of {meta.classifier.backbone!r}: restore it"
         ) from error
-    return Classifier(model.to(device).to(memory_format=torch.channels_last), meta, device)
+    return Classifier(place(model, device), meta, device)
 
 
 def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:

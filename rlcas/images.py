@@ -45,8 +45,8 @@ CPU = torch.device("cpu")
 
 
 def to_float(images_NCHW: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1], channels last."""
-    return images_NCHW.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    """Return uint8 images as float32 in [0, 1]; the classifier's own layout decides how it goes on."""
+    return images_NCHW.to(torch.float32).div_(255)
 
 
 class SyntheticImages:

@@ -84,6 +84,9 @@ METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
     "ece": expected_calibration_error,
 }
 
+SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
+"""Metrics that may reward and select: the larger the better."""
+
 
 def shot_recalls(recall_C: Float64, shots: ShotGroups) -> dict[str, float]:
     """Return the mean recall of the `many`, `medium` and `few` classes; NaN for an empty group."""

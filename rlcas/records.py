@@ -55,7 +55,11 @@ def append_epoch(folder: Path, record: EpochRecord) -> None:
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of the run's epochs.jsonl as dicts; a torn last line is left out."""
-    path = folder / EPOCHS_FILE
+    return read_lines(folder / EPOCHS_FILE)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a .jsonl file, none where there is no file; a torn last line is left out."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -5,17 +5,16 @@ Shapes: K episodes, C classes (one agent each), 3 actions (-step, 0, +step).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from rlcas.types import Float64, Int64
 
-ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
-"""What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
 
-
-def update_baseline(baseline: float, rewards_K: Tensor, gamma: float) -> float:
+def update_baseline(baseline: float, rewards_K: Tensor | Sequence[float], gamma: float) -> float:
     """Return B^t = (1 - gamma) B^(t-1) + gamma mean_j R_j (eq. 2); B^0 is 0.
 
     Args:
@@ -23,7 +22,7 @@ def update_baseline(baseline: float, rewards_K: Tensor, gamma: float) -> float:
         rewards_K: rewards of the valid episodes alone.
         gamma: weight of the new mean.
     """
-    return (1.0 - gamma) * baseline + gamma * rewards_K.double().mean().item()
+    return (1.0 - gamma) * baseline + gamma * torch.as_tensor(rewards_K, dtype=torch.float64).mean().item()
 
 
 def joint_log_prob(logits: Tensor, actions_KC: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ def joint_log_prob(logits: Tensor, actions_KC: Tensor) -> Tensor:
     return log_probs_KC3.gather(-1, actions_KC.long().unsqueeze(-1)).squeeze(-1).sum(dim=-1)
 
 
-def policy_loss(log_probs_K: Tensor, rewards_K: Tensor, baseline: float) -> Tensor:
+def policy_loss(log_probs_K: Tensor, rewards_K: Tensor | Sequence[float], baseline: float) -> Tensor:
     """Return -(1/K) sum_j (R_j - B^t) log g(a^j): its descent is the ascent of eq. 1.
 
     Args:
@@ -45,15 +44,11 @@ def policy_loss(log_probs_K: Tensor, rewards_K: Tensor, baseline: float) -> Tens
         rewards_K: their rewards.
         baseline: B^t, after its update with these rewards.
     """
-    return -((rewards_K - baseline) * log_probs_K).mean()
+    advantages_K = torch.as_tensor(rewards_K, dtype=log_probs_K.dtype, device=log_probs_K.device) - baseline
+    return -(advantages_K * log_probs_K).mean()
 
 
 def draw_actions(probabilities_C3: Float64, rng: np.random.Generator) -> Int64:
     """Return [C] int64: one index 0, 1, 2 for each agent, drawn from its row of probabilities."""
     cumulative_C2 = probabilities_C3.cumsum(axis=1)[:, :2]
     return (rng.random(len(probabilities_C3))[:, None] >= cumulative_C2).sum(axis=1)
-
-
-def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
-    """Return the composition after `actions_C` (indices 0, 1, 2), clamped to [0, max_count]."""
-    return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)

@@ -40,6 +40,21 @@ class RunFolder:
         return self.path / "pool_only"
 
     @property
+    def checkpoints(self) -> Path:
+        """What `rlcas resume` goes on from."""
+        return self.path / "checkpoints"
+
+    @property
+    def synthesis_log(self) -> Path:
+        """Losses of the synthesiser, a line each time that they were told."""
+        return self.path / "synthesis_log.jsonl"
+
+    @property
+    def gallery(self) -> Path:
+        """A few real and synthetic images of each class, with their sketches."""
+        return self.path / "gallery.npz"
+
+    @property
     def timings(self) -> Path:
         """Seconds of each stage."""
         return self.path / "timings.json"

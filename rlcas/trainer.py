@@ -13,7 +13,7 @@ from rlcas.batches import BatchMaker
 from rlcas.classifiers import build_classifier
 from rlcas.composition import EpochPlan
 from rlcas.config import ClassifierConfig, RunConfig
-from rlcas.devices import as_tensor, autocast, same_bits
+from rlcas.devices import as_tensor, autocast, place, same_bits
 from rlcas.inference import predict_logits, probabilities
 from rlcas.losses import LOSSES
 from rlcas.metrics import METRICS, per_class_recall, shot_recalls
@@ -98,7 +98,7 @@ class ClassifierTrainer:
             model = build_classifier(
                 self.config.classifier, channels=channels, num_classes=self.num_classes, size_px=height
             )
-        return model.to(self.device).to(memory_format=torch.channels_last)
+        return place(model, self.device)
 
     def _train(self, plan: EpochPlan, epoch: int, child: int) -> float:
         """Return the mean loss of the epoch's steps; it is read from the device once."""

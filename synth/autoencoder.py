@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from rlcas.config import AutoencoderConfig
+from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
@@ -91,7 +92,7 @@ def train_autoencoder(
     Half of the images of a mini-batch are mirrored. The learning rate falls to 0 along a cosine.
     """
     vae.train().requires_grad_(True).to(device)
-    images = torch.from_numpy(np.ascontiguousarray(images_NCHW)).to(device)
+    images = as_tensor(images_NCHW, device)
     total = num_steps(len(images), config.epochs, config.batch_size, config.max_steps)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step / total))

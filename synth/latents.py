@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.types import ImageSet
 from synth.autoencoder import vae_input
@@ -52,8 +52,8 @@ def build_cache(
     Raises:
         UserError: the autoencoder gives values that are not finite.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images.images_NCHW))
-    labels = torch.from_numpy(images.labels_N)
+    pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
+    labels = as_tensor(images.labels_N, torch.device("cpu"))
     if flip:
         pixels, labels = torch.cat([pixels, pixels.flip(3)]), labels.repeat(2)
     means, stds, sketches = [], [], []

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Protocol, overload
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.types import Float32, Uint8
 
@@ -50,7 +50,7 @@ class EdgeExtractor:
             UserError: the images have another dtype or shape.
         """
         if not isinstance(images_NCHW, Tensor):
-            return self(torch.from_numpy(np.ascontiguousarray(images_NCHW))).numpy()
+            return self(as_tensor(images_NCHW, torch.device("cpu"))).numpy()
         _check(images_NCHW)
         chunks = [self._edges_of(_gray(chunk)) for chunk in images_NCHW.split(CHUNK_IMAGES)]
         return torch.cat(chunks).clamp_(0.0, 1.0)

@@ -196,16 +196,16 @@ def write_run(folder: Path, num_classes: int = 8, epochs: int = 30, drift: float
     names, counts_C = class_names(num_classes), train_counts(num_classes)
     config = RunConfig(data="breastmnist", seed=7).model_dump(mode="json")
     (folder / "config.yaml").write_text(json.dumps(config, indent=2))  # JSON is YAML
-    counts = {"train": counts_C, "val": np.maximum(counts_C // 7, 1), "test": np.maximum(counts_C * 2 // 7, 2)}
+    counts = {"train": counts_C, "val": np.maximum(counts_C // 7, 1)}
     note = "validation image 154 and training image 115 are the same picture with other labels"
     write_json(
-        folder / "data.json",
+        folder / "prepared" / "data.json",
         {
             "name": "breastmnist",
             "class_names": names,
-            "counts": counts,
+            "image_shape_CHW": [1, 32, 32],
+            "class_counts": counts,
             "notes": [note],
-            "image_shape": [1, 32, 32],
         },
     )
     for record in fake_records(num_classes, epochs, drift=drift):
@@ -221,6 +221,7 @@ def _write_synthesis_log(folder: Path) -> None:
         {"part": "autoencoder", "step": s, "l1": 0.3 * s**-0.3, "kl": 40 * s**-0.1} for s in range(10, 800, 10)
     ]
     lines += [
-        {"part": "denoiser", "step": s, "noise": s**-0.35, "sketch": 0.5 * s**-0.2} for s in range(10, 2000, 10)
+        {"part": "denoiser", "step": s, "loss": s**-0.35, "sketch_loss": 0.5 * s**-0.2}
+        for s in range(10, 2000, 10)
     ]
     (folder / "synthesis_log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from cluster.checkpoint import load_into, save
+from cluster.checkpoint import DIGESTS, FILES, load_into, save
 from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent
 
@@ -70,9 +70,7 @@ def test_without_a_checkpoint_the_algorithm_stays_as_it_is(tmp_path):
     assert_same(algorithm, Algorithm(0))
 
 
-@pytest.mark.parametrize(
-    "name", ["state.json", "incumbent.safetensors", "best.safetensors", "learner.safetensors"]
-)
+@pytest.mark.parametrize("name", [*FILES, DIGESTS])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, name, damage):
     save(Algorithm(1), tmp_path)
@@ -81,7 +79,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     if damage == "remove":
         path.unlink()
     else:
-        content[len(content) // 2] ^= 0x80
+        content[len(content) // 2] ^= 0x01
         path.write_bytes(content[: len(content) // 2] if damage == "truncate" else content)
     algorithm = Algorithm(0)
     with caplog.at_level(logging.WARNING):

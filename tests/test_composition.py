@@ -6,14 +6,14 @@ from rlcas.composition import PoolCycles, apply_actions, batch_starts, epoch_pla
 
 
 def test_actions_are_minus_step_nothing_and_plus_step():
-    counts = apply_actions(np.array([4, 4, 4]), np.array([0, 1, 2]), 2, 16)
+    counts = apply_actions(np.array([4, 4, 4]), np.array([0, 1, 2]), step=2, max_count=16)
     np.testing.assert_array_equal(counts, [2, 4, 6])
 
 
 @given(st.lists(st.tuples(st.integers(0, 16), st.integers(0, 2)), min_size=1), st.integers(1, 20))
 def test_counts_stay_between_zero_and_the_maximum(pairs, step):
     counts, actions = np.array(pairs).T
-    new = apply_actions(counts, actions, step, 16)
+    new = apply_actions(counts, actions, step=step, max_count=16)
     assert ((new >= 0) & (new <= 16)).all()
     np.testing.assert_array_equal(new[actions == 1], counts[actions == 1])
 

@@ -53,7 +53,7 @@ def test_a_folder_with_splits_is_read_in_sorted_order(tmp_path: Path, val: str) 
     assert data.class_names == ("a", "b") and data.name == "set"
     assert data.train.labels_N.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(data.train.images_NCHW[:3, 0], [gray(10), gray(11), gray(12)])
-    assert data.notes == ("1 entries that are no image files are left out: train/a/notes.txt, …",)
+    assert data.notes == ("left out, because they are no image files: 1 (train/a/notes.txt)",)
     test, names = load_test(config(name))
     assert names == ("a", "b") and len(test) == 6
     np.testing.assert_array_equal(test.images_NCHW[0, 0], gray(210))

@@ -39,7 +39,7 @@ def test_class_names_and_patients_are_taken_from_the_file(tmp_path: Path) -> Non
     data = load(config(name))
     assert data.class_names == ("benign", "malignant")
     assert data.train.patients_N is not None and data.train.patients_N.tolist()[:3] == ["0", "0", "1"]
-    assert "1 patients are in both train and test (a leak): 5" in data.notes
+    assert "patients in both train and test, a leak: 1 (5)" in data.notes
 
 
 def test_test_arrays_alone_are_enough_to_evaluate(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_official_breastmnist_has_one_picture_twice_with_conflicting_labels(real
     data = load(config(f"npz:{real_data / 'breastmnist.npz'}"))
     assert data.train.class_counts(2).tolist() == [147, 399] and len(data.val) == 78
     assert data.notes == (
-        "1 test images are identical to train images: train 115 = test 76; "
-        "1 of them with conflicting labels: train 115 = test 76",
+        "identical pictures in train and test: 1 (train 115 = test 76); "
+        "of them with conflicting labels: 1 (train 115 = test 76)",
     )
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from data_files import config
@@ -96,3 +99,12 @@ def test_the_lesions_have_the_marks_of_their_subtypes() -> None:
     centre = [image[15:18, 14:18].mean() for image in mean]
     assert behind[1] < behind[0] - 20 and behind[5] > behind[2] + 5
     assert centre[1] < centre[0] < centre[2]
+
+
+def test_the_committed_run_says_that_phantoms_are_neither_trivial_nor_hopeless() -> None:
+    run = json.loads((Path(__file__).parents[1] / "docs" / "phantom_difficulty.json").read_text())
+    balanced = [figures for case, figures in run.items() if case.startswith("balanced")]
+    long_tailed = [figures for case, figures in run.items() if case.startswith("long_tailed")]
+    assert min(figures["macro_recall"] for figures in balanced) > 0.85
+    assert min(figures["many"] for figures in long_tailed) > 0.7
+    assert max(figures["few"] for figures in long_tailed) < 0.3

@@ -112,9 +112,9 @@ def test_identical_pictures_across_splits_are_told_with_conflicts(tmp_path: Path
     found["test_labels"][0] = 1
     data = load(config(write_npz(tmp_path, **found)))
     assert data.notes == (
-        "1 val images are identical to train images: train 4 = val 2",
-        "2 test images are identical to train images: train 6 = test 0, train 7 = test 1; "
-        "1 of them with conflicting labels: train 6 = test 0",
+        "identical pictures in train and val: 1 (train 4 = val 2)",
+        "identical pictures in train and test: 2 (train 6 = test 0, train 7 = test 1); "
+        "of them with conflicting labels: 1 (train 6 = test 0)",
     )
 
 

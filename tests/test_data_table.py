@@ -26,7 +26,7 @@ def test_splits_labels_and_patients_are_read(tmp_path: Path) -> None:
     assert data.class_names == ("x", "y") and data.name == "table"
     assert data.train.patients_N is not None and data.train.patients_N.tolist() == ["p0", "p0", "p1", "p1"]
     np.testing.assert_array_equal(data.val.images_NCHW[1, 0], gray(5))
-    assert data.notes == ("1 patients are in both train and test (a leak): p0",)
+    assert data.notes == ("patients in both train and test, a leak: 1 (p0)",)
     assert load_test(config(name))[0].labels_N.tolist() == [1]
 
 

@@ -1,7 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from rlcas.devices import autocast, choose_device, same_bits
+from rlcas.classifiers import build_classifier
+from rlcas.config import ClassifierConfig
+from rlcas.devices import autocast, choose_device, place, same_bits
 from rlcas.errors import UserError
 
 CPU = torch.device("cpu")
@@ -26,6 +31,30 @@ def test_a_gpu_that_is_not_there_is_named():
 
 def test_the_cpu_can_be_asked_for():
     assert choose_device("cpu") == CPU
+
+
+def is_channels_last(model: torch.nn.Module) -> bool:
+    return model.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("width", "safe"), [(8, False), (16, True)])
+def test_channels_last_is_for_classifiers_that_onednn_can_train(width, safe):
+    config = ClassifierConfig(width=width)
+    model = build_classifier(config, channels=1, num_classes=3, size_px=16)
+    assert is_channels_last(place(model, CPU)) is safe
+
+
+@pytest.mark.medium
+def test_a_narrow_classifier_trains_in_two_threads_without_harm_to_the_heap():
+    # A corrupted heap ends the process, so another one trains.
+    code = (
+        "import torch; from rlcas.classifiers import build_classifier; from rlcas.config import ClassifierConfig;"
+        "from rlcas.devices import place; torch.set_num_threads(2);"
+        "m = build_classifier(ClassifierConfig(width=8), channels=3, num_classes=3, size_px=16);"
+        "m = place(m, torch.device('cpu')); x = torch.rand(22, 3, 16, 16);"
+        "[m(x).sum().backward() for _ in range(10)]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_the_global_generator_is_as_before():

@@ -11,8 +11,9 @@ from tiny import tiny_config, tiny_trainer
 from trivial import TrivialTrainer, no_such_data
 
 from cluster.checkpoint import load_into, save
-from cluster.start import episode_resources
+from cluster.start import check_answers, episode_resources
 from envs import BatchCompositionEnv
+from envs.observations import OBSERVATIONS
 from rlcas.agents import AGENTS, build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
@@ -31,7 +32,7 @@ def make_config(faults=None, cluster=None, **sampler):
     factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
     return (
         RLCASConfig()
-        .training(**{"k": K, "epochs": 6, "lr": 0.05} | sampler)
+        .training(**{"k": K, "epochs": 6, "lr": 0.05, "observation": tuple(OBSERVATIONS)} | sampler)
         .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, **(cluster or {}))
         .debugging(seed=SEED)
     )
@@ -118,21 +119,35 @@ def test_neither_the_order_of_arrival_nor_a_killed_worker_changes_a_bit(six_epoc
 
 
 def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
-    _, records, folder, rllib_checkpoint = six_epochs
+    _, records, folder, _ = six_epochs
     algorithm = make_config().build_algo()
     try:
         assert load_into(algorithm, folder) == 3
         resumed = [told(algorithm) for _ in range(3) if algorithm.train()]
         assert resumed == records[3:]
         assert algorithm.iteration == 6
-        algorithm.restore_from_path(rllib_checkpoint)
-        assert algorithm.epoch == 3
-        again = [told(algorithm) for _ in range(3) if algorithm.train()]
-        assert again == records[3:]
         with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to go on"):
             algorithm.train()
     finally:
         algorithm.stop()
+
+
+def test_rllib_builds_it_again_from_its_own_checkpoint(six_epochs):
+    from cluster import RLCAS
+
+    _, records, _, rllib_checkpoint = six_epochs
+    algorithm = RLCAS.from_checkpoint(rllib_checkpoint)
+    try:
+        assert [told(algorithm) for _ in range(3) if algorithm.train()] == records[3:]
+    finally:
+        algorithm.stop()
+
+
+def test_a_tune_trial_reserves_a_bundle_for_each_episode(ray_session):
+    from cluster import RLCAS
+
+    bundles = RLCAS.default_resource_request(make_config()).bundles
+    assert [bundle["CPU"] for bundle in bundles] == [1, 1, 1, 1]
 
 
 def test_an_older_state_in_memory_is_restored_whole(six_epochs):
@@ -215,14 +230,11 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
 
     from cluster import RLCAS
 
-    config = make_config(k=1).training(baseline_gamma=tune.grid_search([0.5, 0.9]))
-    tuner = tune.Tuner(
-        RLCAS,
-        param_space=config,
-        run_config=tune.RunConfig(stop={"training_iteration": 1}, storage_path=str(tmp_path), verbose=0),
-    )
-    results = tuner.fit()
+    config = make_config(k=1, epochs=1).training(baseline_gamma=tune.grid_search([0.5, 0.9]))
+    run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
+    results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
     assert not results.errors
+    assert [result.metrics["training_iteration"] for result in results] == [1, 1], "it ends at sampler.epochs"
     told = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
     for gamma, figures in told.items():
         assert figures["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
@@ -251,7 +263,7 @@ def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
     ("fault", "cluster", "text"),
     [
         ("sleep", {"epoch_timeout_seconds": 0.05}, r"epoch 1: episodes \[0\] of 1 did not answer within"),
-        ("kill", {"episode_retries": 0}, r"epoch 1: the worker of episode 0 died 1 times"),
+        ("kill", {"episode_retries": 0}, r"epoch 1: episode 0 has no outcome after cluster.episode_retries 0"),
     ],
 )
 def test_an_episode_without_an_answer_is_an_error(ray_session, tmp_path, fault, cluster, text):
@@ -295,14 +307,19 @@ def test_settings_are_checked_by_name():
         UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
     ):
         make_config().episodes(gpus=1)
-    with pytest.raises(ValueError, match=r"(?s)initial_count 20 is above sampler.max_count 16"):
+    with pytest.raises(UserError, match=r"sampler.initial_count 20 is above sampler.max_count 16"):
         make_config(initial_count=20).validate()
-    with pytest.raises(ValueError, match=r"(?s)baseline_gamma\n.*less than or equal to 1"):
+    with pytest.raises(UserError, match=r"sampler.baseline_gamma is 1.5: input should be less"):
         make_config(baseline_gamma=1.5).validate()
     from cluster import RLCASConfig
 
     with pytest.raises(UserError, match=r"trainer_factory is None and num_classes is None: call .episodes"):
         RLCASConfig().validate()
+
+
+def test_a_cluster_that_does_not_answer_is_told_at_once():
+    with pytest.raises(UserError, match=r"RAY_ADDRESS 'ray://127.0.0.1:1' does not answer .*: start it"):
+        check_answers("ray://127.0.0.1:1")
 
 
 def test_an_actor_does_not_import_rllib():

@@ -31,6 +31,12 @@ def test_it_keeps_its_own_contract():
     check_batch_composition(make_env(initial_count=0, max_count=1))
 
 
+@pytest.mark.medium
+def test_the_default_trainer_keeps_the_contract():
+    settings = {"dataset": {"phantom": {"num_images": 120}}, "classifier": {"width": 8}}
+    check_batch_composition(BatchCompositionEnv(settings))
+
+
 def test_the_checker_finds_a_trainer_that_is_not_pure():
     class Drifting(TrivialTrainer):
         calls = 0

@@ -11,7 +11,7 @@ from rlcas.trainer import build_optimizer
 OPTIMIZERS = ("adamw", "sgd")
 
 
-def fresh(optimizer: str = "adamw", width: int = 8, seed: int = 0):
+def fresh(optimizer: str = "adamw", width: int = 16, seed: int = 0):
     config = tiny_config(classifier={"optimizer": optimizer, "width": width}).classifier
     torch.manual_seed(seed)
     model = build_classifier(config, channels=1, num_classes=3, size_px=16)
@@ -91,6 +91,6 @@ def test_the_state_dict_of_a_snapshot_is_the_model_s():
 
 
 def test_the_state_of_another_classifier_is_refused():
-    arrays = snapshot.take(*fresh(width=16))
+    arrays = snapshot.take(*fresh(width=32))
     with pytest.raises(UserError, match=r"go on with the classifier settings that it was saved with"):
-        snapshot.restore(*fresh(width=8), arrays)
+        snapshot.restore(*fresh(width=16), arrays)

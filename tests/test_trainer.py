@@ -67,7 +67,7 @@ def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.
 
 
 def test_a_composition_of_zeros_is_the_baseline_bit_for_bit():
-    config = tiny_config(classifier={"augment": "none"})
+    config = tiny_config(classifier={"augment": "none", "width": 16})
     trainer = tiny_trainer(config)
     state = trainer.model_state(run(trainer, ZEROS, 3))
     expected = plain_baseline(tiny_data(), config, 3).state_dict()

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from rlcas.data.pixels import Survey
-from rlcas.data.source import RawSplit, SplitName
+from rlcas.data.source import SplitName, counted
 from rlcas.data.split import Splits
-
-NUM_SHOWN = 3
 
 
 def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> tuple[str, ...]:
@@ -26,16 +24,10 @@ def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> t
 
 def _note(first: SplitName, second: SplitName, splits: Splits, pairs: list[tuple[int, int]]) -> str:
     a, b = splits[first], splits[second]
-    conflicts = [(i, j) for i, j in pairs if a.labels_N[i] != b.labels_N[j]]
-    note = f"{len(pairs)} {second} images are identical to {first} images: {_shown(a, b, pairs)}"
-    if conflicts:
-        note += f"; {len(conflicts)} of them with conflicting labels: {_shown(a, b, conflicts)}"
-    return note
-
-
-def _shown(first: RawSplit, second: RawSplit, pairs: list[tuple[int, int]]) -> str:
-    shown = ", ".join(f"{first.names[i]} = {second.names[j]}" for i, j in pairs[:NUM_SHOWN])
-    return shown + (", …" if len(pairs) > NUM_SHOWN else "")
+    same = [f"{a.names[i]} = {b.names[j]}" for i, j in pairs]
+    conflicting = [f"{a.names[i]} = {b.names[j]}" for i, j in pairs if a.labels_N[i] != b.labels_N[j]]
+    note = f"identical pictures in {first} and {second}: {counted(same)}"
+    return note + (f"; of them with conflicting labels: {counted(conflicting)}" if conflicting else "")
 
 
 def shared_patients(splits: Splits) -> tuple[str, ...]:
@@ -43,8 +35,7 @@ def shared_patients(splits: Splits) -> tuple[str, ...]:
     ids = {name: set(split.patients_N) for name, split in splits.items() if split.patients_N is not None}
     notes = []
     for first, second in combinations(ids, 2):
-        shared = sorted(ids[first] & ids[second])
+        shared = sorted(map(str, ids[first] & ids[second]))
         if shared:
-            shown = ", ".join(map(str, shared[:NUM_SHOWN])) + (", …" if len(shared) > NUM_SHOWN else "")
-            notes.append(f"{len(shared)} patients are in both {first} and {second} (a leak): {shown}")
+            notes.append(f"patients in both {first} and {second}, a leak: {counted(shared)}")
     return tuple(notes)

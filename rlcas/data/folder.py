@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.data.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES, DecodedFiles, Window
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
 from rlcas.errors import UserError
 from rlcas.types import Int64
 
@@ -97,4 +97,4 @@ def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ..
         for path in _visible(folder)
         if not _is_image(path)
     ]
-    return (f"{len(others)} entries that are no image files are left out: {others[0]}, …",) if others else ()
+    return (f"left out, because they are no image files: {counted(others)}",) if others else ()

@@ -38,6 +38,22 @@ def medmnist_names() -> dict[str, tuple[str, int]]:
     return {flag + _suffix(size_px): (flag, size_px) for flag in flags for size_px in SIZES_PX}
 
 
+def local_files() -> dict[str, Path]:
+    """Return name -> file of every 2-D set that $RLCAS_DATA or ~/.medmnist has."""
+    paths = {name: _local_file(name) for name in medmnist_names()}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def check_file(name: str, path: Path) -> None:
+    """Read `path` and compare it with the official file of the set `name`.
+
+    Raises:
+        UserError: its md5 is not the official one.
+    """
+    flag, size_px = medmnist_names()[name]
+    _check_md5(path, medmnist_info()[flag]["MD5" + _suffix(size_px)])
+
+
 def open_medmnist(flag: str, size_px: int, *, progress: bool) -> Source:
     """Return a MedMNIST set, downloaded if neither $RLCAS_DATA nor ~/.medmnist has it.
 
@@ -57,14 +73,21 @@ def _suffix(size_px: int) -> str:
 
 
 def _fetched(name: str, url: str, md5: str, progress: bool) -> Path:
-    folders = [Path(os.environ["RLCAS_DATA"])] if os.environ.get("RLCAS_DATA") else []
-    folders.append(Path.home() / ".medmnist")
-    for folder in folders:
-        path = folder / f"{name}.npz"
-        if path.is_file():
-            _check_md5(path, md5)
-            return path
-    return _download(folders[0] / f"{name}.npz", url, md5, progress)
+    path = _local_file(name)
+    if path is None:
+        return _download(_folders()[0] / f"{name}.npz", url, md5, progress)
+    _check_md5(path, md5)
+    return path
+
+
+def _folders() -> list[Path]:
+    named = [Path(os.environ["RLCAS_DATA"])] if os.environ.get("RLCAS_DATA") else []
+    return [*named, Path.home() / ".medmnist"]
+
+
+def _local_file(name: str) -> Path | None:
+    paths = (folder / f"{name}.npz" for folder in _folders())
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _check_md5(path: Path, md5: str) -> None:

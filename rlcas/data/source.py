@@ -17,6 +17,9 @@ Pixels = NDArray[Any]
 SplitName = Literal["train", "val", "test", "all"]
 """`all` stands alone: a source that comes without any split."""
 
+NUM_SHOWN = 3
+"""Examples in a note."""
+
 SPLIT_ALIASES: Mapping[str, SplitName] = {
     "train": "train",
     "val": "val",
@@ -77,3 +80,9 @@ class Taken(Sequence[Pixels]):
     def __getitem__(self, index: Any) -> Any:
         """Return image `index` of those taken."""
         return self._images[self._indices[index]]
+
+
+def counted(items: Sequence[str]) -> str:
+    """Return how many there are, with the first few: `5 (a, b, c, …)`."""
+    shown = ", ".join(items[:NUM_SHOWN]) + (", …" if len(items) > NUM_SHOWN else "")
+    return f"{len(items)} ({shown})"

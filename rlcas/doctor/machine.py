@@ -1,0 +1,172 @@
+"""Checks of the machine: GPU, cores, memory and disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlcas.doctor.finding import Finding, fault, ok, warn
+from rlcas.doctor.probe import run_python
+
+GB = 1e9
+DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB
+MEMORY_WARN_BYTES = 4 * GB
+RAY_SHARE_OF_MEMORY = 0.3
+RAY_SHM_THRESHOLD_BYTES = 10 * GB
+"""Below it Ray keeps its objects in /tmp where /dev/shm has not that share of memory (its services.py)."""
+TORCH_LIMIT_SECONDS = 300.0
+TORCH_FACTS = """
+import json, torch
+gpus = []
+for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    of = torch.cuda.get_device_properties(i)
+    with torch.cuda.device(i):
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    gpus.append([of.name, of.total_memory, bf16])
+print(json.dumps([torch.version.cuda or torch.version.hip, gpus]))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU as torch sees it."""
+
+    name: str
+    memory_bytes: int
+    bf16: bool
+
+
+def gpu() -> Finding:
+    """Ask torch for its GPUs."""
+    toolkit, gpus = json.loads(run_python(TORCH_FACTS, TORCH_LIMIT_SECONDS))
+    return judge_gpu([Gpu(*one) for one in gpus], toolkit, _driver_is_there())
+
+
+def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding:
+    """Judge the GPUs; to have none is fine where there is no driver either.
+
+    Args:
+        gpus: those that torch finds.
+        toolkit: version of the CUDA or ROCm that torch is built with; None in a CPU build.
+        driver: whether NVIDIA's driver is installed.
+    """
+    if gpus:
+        return ok("; ".join(_describe(one) for one in gpus))
+    if not driver:
+        return ok("none: everything runs on the CPU")
+    if toolkit is None:
+        return warn(
+            "a GPU driver is installed, but torch is built without CUDA",
+            "pip uninstall -y torch torchvision, then both CUDA builds in one command from one index",
+        )
+    return warn(
+        f"a GPU driver is installed, but torch (CUDA {toolkit}) finds no GPU",
+        "compare the CUDA version that nvidia-smi prints, and CUDA_VISIBLE_DEVICES; runs use the CPU till then",
+    )
+
+
+def cores() -> Finding:
+    """Say the cores, and the threads of one episode."""
+    from rlcas.config import ClusterConfig
+
+    threads = ClusterConfig().threads_per_episode
+    return describe_cores(os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS"), threads)
+
+
+def describe_cores(num_cores: int, omp_num_threads: str | None, threads_per_episode: int) -> Finding:
+    """Say the cores and threads; no value is at fault, for episodes set their own number of threads."""
+    return ok(
+        f"{num_cores}; OMP_NUM_THREADS {omp_num_threads or 'not set'}; "
+        f"an episode takes {threads_per_episode} (cluster.threads_per_episode)"
+    )
+
+
+def memory() -> Finding:
+    """Check the memory that is free."""
+    return judge_memory(_available_memory_bytes())
+
+
+def judge_memory(available_bytes: float) -> Finding:
+    """Judge the memory that is available: Ray's daemons take 0.5 GB, each episode's worker about 0.9 GB."""
+    found = f"{_gb(available_bytes)} available"
+    if available_bytes < MEMORY_WARN_BYTES:
+        return warn(found, "end other programs, or lower sampler.k: each of the K workers takes about 0.9 GB")
+    return ok(found)
+
+
+def disk_here() -> Finding:
+    """Check the disk of the current folder, where runs are written."""
+    return _disk(Path.cwd())
+
+
+def disk_temporary() -> Finding:
+    """Check the disk of the temporary folder, where Ray writes its logs and spills."""
+    return _disk(Path(tempfile.gettempdir()))
+
+
+def judge_disk(folder: Path, free_bytes: float) -> Finding:
+    """Judge the free space of a folder's disk."""
+    found = f"{_gb(free_bytes)} free in {folder}"
+    mend = "free some space, or go to another disk (--out DIR for runs, TMPDIR for temporary files)"
+    if free_bytes < DISK_FAULT_BYTES:
+        return fault(found, mend)
+    return warn(found, mend) if free_bytes < DISK_WARN_BYTES else ok(found)
+
+
+def shared_memory() -> Finding:
+    """Check /dev/shm, where Ray keeps its objects on Linux."""
+    folder = Path("/dev/shm")
+    free_bytes = shutil.disk_usage(folder).free if folder.is_dir() else None
+    return judge_shared_memory(free_bytes, _available_memory_bytes())
+
+
+def judge_shared_memory(free_bytes: float | None, memory_bytes: float) -> Finding:
+    """Judge /dev/shm by Ray's rule: the store is 30 % of memory, and goes to the disk where that does not fit.
+
+    Args:
+        free_bytes: None on a system without /dev/shm.
+        memory_bytes: available memory.
+    """
+    if free_bytes is None:
+        return ok("no /dev/shm here: Ray keeps its objects in the temporary folder")
+    needed_bytes = min(RAY_SHARE_OF_MEMORY * memory_bytes, RAY_SHM_THRESHOLD_BYTES)
+    if free_bytes < needed_bytes:
+        return warn(
+            f"{_gb(free_bytes)} free in /dev/shm: Ray keeps its objects on the disk, slowly",
+            f"delete files in /dev/shm, or start the container with --shm-size={1.1 * needed_bytes / GB:.1f}g",
+        )
+    return ok(f"{_gb(free_bytes)} free in /dev/shm")
+
+
+def _describe(gpu: Gpu) -> str:
+    return f"{gpu.name}, {_gb(gpu.memory_bytes)}, {'bf16' if gpu.bf16 else 'no bf16'}"
+
+
+def _driver_is_there() -> bool:
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def _disk(folder: Path) -> Finding:
+    return judge_disk(folder, shutil.disk_usage(folder).free)
+
+
+def _available_memory_bytes() -> float:
+    """Return the memory that programs can still get; all of it where the system does not tell."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if sys.platform != "linux":
+        return total
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's; "max" is no limit
+    words = limit.read_text().strip() if limit.exists() else "max"
+    return min(1024 * available_kib, total if words == "max" else int(words))
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / GB:.1f} GB"

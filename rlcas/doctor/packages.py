@@ -1,0 +1,203 @@
+"""Checks of Python and of the installed packages; the heavy ones are never imported in this process."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import platform
+import re
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlcas.doctor.finding import Finding, fault, ok, warn
+from rlcas.doctor.probe import run_python
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+IMPORT_LIMIT_SECONDS = 300.0
+RAY_LIMIT_SECONDS = 300.0
+SLOW_TO_IMPORT = ("torch", "torchvision", "timm", "ray", "diffusers")
+REINSTALL_TOGETHER = (
+    "torch and torchvision must come from one index: pip uninstall -y torch torchvision, then both in one "
+    "command, pip install torch torchvision (with --index-url for both where CPU builds are wanted)"
+)
+RAY_TRIAL = """
+import ray
+from cluster.start import ensure_ray
+ensure_ray(k=1)
+assert ray.get(ray.remote(lambda: 42).remote()) == 42
+ray.shutdown()
+"""
+
+
+def python() -> Finding:
+    """Check the interpreter's version."""
+    return judge_python(platform.python_version(), metadata.metadata("rlcas")["Requires-Python"])
+
+
+def judge_python(version: str, requires: str) -> Finding:
+    """Judge the interpreter's version by the package's Requires-Python."""
+    from packaging.specifiers import SpecifierSet
+
+    if SpecifierSet(requires).contains(version, prereleases=True):
+        return ok(version)
+    return fault(f"{version} (required: {requires})", "make an environment with a newer Python")
+
+
+def dependencies() -> Finding:
+    """Check every package that rlcas requires."""
+    return judge_requirements(metadata.requires("rlcas") or [], _installed())
+
+
+def gymnasium() -> Finding:
+    """Check Gymnasium's version by RLlib's pin."""
+    pins = [line for line in metadata.requires("ray") or [] if line.startswith("gymnasium")]
+    return judge_requirements(pins, _installed(), extra="rllib")
+
+
+def judge_requirements(requires: Sequence[str], versions: Mapping[str, str], extra: str = "") -> Finding:
+    """Judge what is installed by Requires-Dist lines.
+
+    Args:
+        requires: PEP 508 lines; those whose marker does not hold here are left out.
+        versions: version of every installed package, by its name in lower case with hyphens.
+        extra: the extra whose lines count too.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = [Requirement(line) for line in requires]
+    wanted = [line for line in lines if line.marker is None or line.marker.evaluate({"extra": extra})]
+    found = {line.name: versions.get(canonicalize_name(line.name)) for line in wanted}
+    unmet = [line for line in wanted if not _admits(line.specifier, found[line.name])]
+    if not unmet:
+        return ok(", ".join(f"{name} {version}" for name, version in found.items()))
+    said = [
+        f"{line.name} {found[line.name] or 'is absent'} (required: {line.specifier or 'any'})" for line in unmet
+    ]
+    mends = [f'"{_without_marker(line)}"' for line in unmet]
+    return fault(", ".join(said), f"pip install {' '.join(mends)}")
+
+
+def torch_build() -> Finding:
+    """Check that torch and torchvision are builds of one kind and made for each other."""
+    torch, torchvision = _version_file("torch"), _version_file("torchvision")
+    requires = metadata.requires("torchvision") or []
+    return judge_torch_build(
+        str(torch["__version__"]), torch["cuda"], str(torchvision["__version__"]), requires
+    )
+
+
+def judge_torch_build(
+    torch_version: str, torch_cuda: str | None, torchvision_version: str, torchvision_requires: Sequence[str]
+) -> Finding:
+    """Judge torch beside torchvision: `2.15.0+cpu` beside a CUDA build fails with `torchvision::nms does not exist`.
+
+    Args:
+        torch_version: with its local suffix (`+cpu`, `+cu132`) where it has one.
+        torch_cuda: `torch.version.cuda`; None in a build without CUDA.
+        torchvision_version: with its local suffix where it has one; without one its build is not known.
+        torchvision_requires: torchvision's Requires-Dist lines.
+    """
+    torch_local, torchvision_local = (_local(version) for version in (torch_version, torchvision_version))
+    torch_kind = torch_local or (f"cu{torch_cuda.replace('.', '')}" if torch_cuda else "cpu")
+    torchvision_kind = torchvision_local or ("unknown" if torch_local == "cpu" else torch_kind)
+    pair = f"torch {torch_version} (CUDA: {torch_cuda or 'none'}) beside torchvision {torchvision_version}"
+    if torch_kind != torchvision_kind:
+        return fault(f"{pair}: builds of different kinds", REINSTALL_TOGETHER)
+    asked = [line for line in torchvision_requires if re.match(r"torch\b", line)]
+    if judge_requirements(asked, {"torch": torch_version}).verdict == "fault":
+        return fault(f"{pair}, which requires {', '.join(asked)}", REINSTALL_TOGETHER)
+    return ok(pair)
+
+
+def torchvision_import() -> Finding:
+    """Import torchvision's operators, which a build of another kind does not have."""
+    return _trial_import("import torchvision.ops", REINSTALL_TOGETHER)
+
+
+def diffusers_import() -> Finding:
+    """Import the denoiser: `import diffusers` alone succeeds even where this does not."""
+    return _trial_import(
+        "from diffusers import UNet2DModel", "mend torchvision where it is at fault; else install rlcas again"
+    )
+
+
+def byte_code() -> Finding:
+    """Check that the slow packages are compiled, for every worker imports them anew."""
+    origins = {name: spec.origin for name in SLOW_TO_IMPORT if (spec := importlib.util.find_spec(name))}
+    without = [
+        name
+        for name, origin in origins.items()
+        if origin and not Path(importlib.util.cache_from_source(origin)).is_file()
+    ]
+    return judge_byte_code(without, sys.dont_write_bytecode)
+
+
+def judge_byte_code(without: Sequence[str], dont_write: bool) -> Finding:
+    """Judge the packages `without` byte code, which Python adds unless PYTHONDONTWRITEBYTECODE is set."""
+    if not without:
+        return ok("the packages are compiled")
+    missing = f"{', '.join(without)} without byte code"
+    if not dont_write:
+        return ok(f"{missing}: the first import writes it")
+    return warn(
+        f"{missing}, and PYTHONDONTWRITEBYTECODE is set: every worker starts 2 to 3 times slower",
+        f"once: PYTHONDONTWRITEBYTECODE= {sys.executable} -m compileall -q {sysconfig.get_path('purelib')}",
+    )
+
+
+def ray_start() -> Finding:
+    """Start Ray as a run does, let it do one task and shut it down."""
+    started = time.monotonic()
+    try:
+        run_python(RAY_TRIAL, RAY_LIMIT_SECONDS)
+    except RuntimeError as error:
+        return fault(
+            f"Ray does not start: {error}",
+            "look at the memory, disk and /dev/shm above, end other Rays (ray stop), unset RAY_ADDRESS",
+        )
+    return ok(f"started, ran a task and ended in {time.monotonic() - started:.0f} s")
+
+
+def _trial_import(statement: str, mend: str) -> Finding:
+    try:
+        run_python(statement, IMPORT_LIMIT_SECONDS)
+    except RuntimeError as error:
+        return fault(f"{statement} fails: {error}", mend)
+    return ok(f"{statement} works")
+
+
+def _installed() -> dict[str, str]:
+    from packaging.utils import canonicalize_name
+
+    return {canonicalize_name(found.name): found.version for found in metadata.distributions()}
+
+
+def _admits(specifier: SpecifierSet, version: str | None) -> bool:
+    return version is not None and specifier.contains(version, prereleases=True)
+
+
+def _without_marker(line: Requirement) -> str:
+    return str(line).partition(";")[0].strip()
+
+
+def _version_file(package: str) -> dict[str, str | None]:
+    """Return what the package's version.py sets, unlike its metadata with the local suffix; nothing is run."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed")
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    settings = re.findall(r"^(\w+)(?:: [^=]+)? = ('[^']*'|None)$", text, re.MULTILINE)
+    return {name: ast.literal_eval(value) for name, value in settings}
+
+
+def _local(version: str) -> str:
+    return version.partition("+")[2]

@@ -1,0 +1,24 @@
+"""Trying things in a process of their own: a broken package cannot take the doctor with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def run_python(code: str, limit_seconds: float) -> str:
+    """Return what `code` prints in a fresh interpreter.
+
+    Raises:
+        RuntimeError: it failed (the text is the last line of its stderr), or took longer than the limit.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=limit_seconds
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"no answer within {limit_seconds:g} s") from error
+    if done.returncode != 0:
+        last_words = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(last_words[0] if last_words else f"it ended with status {done.returncode}")
+    return done.stdout

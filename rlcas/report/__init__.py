@@ -1,0 +1,71 @@
+"""A run told on one page: report.html and figures/*.png, from the run's folder alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlcas.console import format_figure, format_seconds
+from rlcas.files import write_text
+from rlcas.report.canvas import COLOURS, drawing, save
+from rlcas.report.facts import RunFacts, read_run
+from rlcas.report.figures import MOST_PANELS, drawable
+from rlcas.report.gallery import galleries
+
+REPORT_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+HARDLY_MOVED = 0.05
+"""Policies that stay within this of uniform are all but random."""
+FIGURE_NAMES = {
+    "f1": "Macro F1",
+    "recall": "Macro recall",
+    "precision": "Macro precision",
+    "acc": "Accuracy",
+    "auc": "Macro AUC",
+    "many": "Many-shot recall",
+    "medium": "Medium-shot recall",
+    "few": "Few-shot recall",
+    "ece": "Calibration error (ECE)",
+}
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` and `figures/*.png` of a run, finished or not, and return the page's path.
+
+    The page is one file without scripts or links to elsewhere; the figures on it are inline SVG.
+
+    Raises:
+        UserError: `run_folder` is not a run's folder.
+    """
+    facts = read_run(run_folder)
+    with drawing():
+        charts = {
+            name: save(draw(facts), run_folder / FIGURES_FOLDER / f"{name}.png")
+            for name, draw in drawable(facts).items()
+        }
+    page = run_folder / REPORT_FILE
+    write_text(page, _render(facts, charts, run_folder.absolute().name))
+    return page
+
+
+def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=format_figure, duration=format_seconds)
+    return environment.get_template("page.html.jinja").render(
+        facts=facts,
+        charts=charts,
+        folder_name=folder_name,
+        galleries=galleries(facts),
+        colours=COLOURS,
+        figure_names=FIGURE_NAMES,
+        hardly_moved=HARDLY_MOVED,
+        heat_maps=len(facts.class_names) > MOST_PANELS,
+    )

@@ -1,0 +1,250 @@
+"""The report's figures, drawn from a run's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rlcas.report.canvas import (
+    ACCENT,
+    INK,
+    MUTED,
+    RULE,
+    SECOND,
+    THIRD,
+    panels,
+)
+from rlcas.report.facts import UNIFORM, RunFacts
+from rlcas.types import Float64
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+MOST_PANELS = 12
+"""More classes than this are shown as a heat map."""
+PANEL_INCHES = 0.95
+CHART_INCHES = 2.4
+SQUARE_INCHES = 4.2
+NAME_LETTERS = 52
+SHOT_COLOURS = {"many": ACCENT, "medium": THIRD, "few": SECOND}
+ACTION_COLOURS = (SECOND, MUTED, ACCENT)
+LOSS_COLOURS = (ACCENT, SECOND, THIRD)
+
+
+def compositions(facts: RunFacts) -> Figure:
+    """Synthetic images a mini-batch of each class: the surviving composition, the K tried as faint marks."""
+    survived_TC = np.array(facts.winners("compositions"))
+    if len(facts.class_names) > MOST_PANELS:
+        return _heat_map(
+            survived_TC.T, facts, "synthetic images a mini-batch", 0, facts.config.sampler.max_count
+        )
+    figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
+    epochs_T = _epochs(facts)
+    tried_TKC = np.array([line["compositions"] for line in facts.epochs])
+    for c, axes in enumerate(axes_C):
+        tried, *_ = axes.plot(epochs_T, tried_TKC[:, :, c], "o", color=ACCENT, alpha=0.4, markersize=3, mew=0)
+        (survived,) = axes.step(epochs_T, survived_TC[:, c], where="mid", color=ACCENT)
+        axes.set_ylim(-1, facts.config.sampler.max_count + 1)
+        axes.set_yticks([0, facts.config.sampler.max_count])
+    figure.legend([survived, tried], ["survived", "tried"], loc="outside upper right", ncols=2)
+    return _of_classes(figure, axes_C, facts)
+
+
+def probabilities(facts: RunFacts) -> Figure:
+    """Each agent's probabilities of -step, 0 and +step."""
+    p_TC3 = facts.probabilities_TC3()
+    if len(facts.class_names) > MOST_PANELS:
+        return _heat_map((p_TC3[..., 2] - p_TC3[..., 0]).T, facts, "p(+step) − p(−step)", -1, 1)
+    figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
+    for c, axes in enumerate(axes_C):
+        axes.axhline(UNIFORM, color=RULE, linewidth=0.8)
+        for action, colour in enumerate(ACTION_COLOURS):
+            axes.plot(_epochs(facts), p_TC3[:, c, action], color=colour, label=_actions(facts)[action])
+        axes.set_ylim(0, 1)
+        axes.set_yticks([0, UNIFORM, 1], ["0", "⅓", "1"])
+    figure.legend(*axes_C[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return _of_classes(figure, axes_C, facts)
+
+
+def rewards(facts: RunFacts) -> Figure:
+    """Rewards of the K episodes, the survivor's filled, and the baseline of eq. 2."""
+    figure, (axes,) = panels(1, CHART_INCHES)
+    rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
+    axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.4, markersize=4, mew=0)
+    axes.plot(
+        _epochs(facts), facts.winners("rewards"), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
+    )
+    baseline_T = [line["baseline"] for line in facts.epochs]
+    axes.plot(_epochs(facts), baseline_T, color=SECOND, label="baseline")
+    axes.set_ylabel("reward")
+    return _over_epochs(figure, axes)
+
+
+def validation(facts: RunFacts) -> Figure:
+    """The survivor's validation metric and its many-, medium- and few-shot recalls."""
+    figure, (axes,) = panels(1, CHART_INCHES)
+    metrics_T = facts.winners("metrics")
+    metric = facts.config.sampler.metric
+    for name, colour in {**SHOT_COLOURS, metric: INK}.items():
+        values_T = [_or_nan(metrics.get(name)) for metrics in metrics_T]
+        if not np.isnan(values_T).all():
+            axes.plot(
+                _epochs(facts), values_T, color=colour, label=name, linewidth=2 if name == metric else 1.2
+            )
+    axes.set_ylim(0, 1)
+    return _over_epochs(figure, axes)
+
+
+def confusion(facts: RunFacts) -> Figure:
+    """Share of each class's test images (row) by predicted class (column)."""
+    counts_CC = np.array(_test(facts)["confusion"], float)
+    shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
+    num_classes = len(counts_CC)
+    figure, (axes,) = panels(1, min(SQUARE_INCHES, 1 + 0.6 * num_classes))
+    axes.imshow(shares_CC, cmap=_from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
+    if num_classes <= MOST_PANELS:
+        for (row, column), share in np.ndenumerate(shares_CC):
+            if share >= 0.0005:
+                colour = "#ffffff" if share > 0.6 else INK
+                axes.text(column, row, f"{share:.3f}", ha="center", va="center", color=colour, fontsize=6.8)
+        axes.set_xticks(range(num_classes), [str(c) for c in range(num_classes)])
+        axes.set_yticks(range(num_classes), [str(c) for c in range(num_classes)])
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return figure
+
+
+def recall_by_size(facts: RunFacts) -> Figure:
+    """Test recall of each class against its real training images."""
+    assert facts.data is not None
+    figure, (axes,) = panels(1, CHART_INCHES)
+    sizes_C, recall_C = facts.data["class_counts"]["train"], _test(facts)["per_class_recall"]
+    recall_C = [_or_nan(recall) for recall in recall_C]
+    axes.semilogx(sizes_C, recall_C, "o", color=ACCENT, alpha=0.7, markersize=5, mew=0)
+    if len(sizes_C) <= MOST_PANELS:
+        for c, (size, recall) in enumerate(zip(sizes_C, recall_C, strict=True)):
+            axes.annotate(str(c), (size, recall), (4, 3), textcoords="offset points", color=MUTED, fontsize=7.5)
+    _plain_numbers(axes.xaxis)
+    axes.set(ylim=(0, 1.05), xlabel="real training images of the class", ylabel="test recall")
+    return figure
+
+
+def losses(facts: RunFacts) -> Figure:
+    """What the synthesiser's parts logged, on a logarithmic scale."""
+    parts = list(dict.fromkeys(line["part"] for line in facts.synthesis_log))
+    figure, axes_P = panels(len(parts), 1.9, common_x=False)
+    for part, axes in zip(parts, axes_P, strict=True):
+        lines = [line for line in facts.synthesis_log if line["part"] == part]
+        for name, colour in zip(_logged(lines), LOSS_COLOURS * len(lines), strict=False):
+            axes.semilogy(
+                [line["step"] for line in lines],
+                [_or_nan(line.get(name)) for line in lines],
+                color=colour,
+                label=name,
+                linewidth=1.2,
+            )
+        _plain_numbers(axes.yaxis)
+        axes.set_title(part)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, borderaxespad=0)
+    axes_P[-1].set_xlabel("step")
+    return figure
+
+
+def _epochs(facts: RunFacts) -> list[int]:
+    return [line["epoch"] for line in facts.epochs]
+
+
+def _actions(facts: RunFacts) -> tuple[str, str, str]:
+    step = facts.config.sampler.action_step
+    return f"−{step}", "0", f"+{step}"
+
+
+def _test(facts: RunFacts) -> dict[str, Any]:
+    assert facts.test is not None
+    return facts.test
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _logged(lines: list[dict[str, Any]]) -> list[str]:
+    """Return the names of the figures in a log, in the order of their appearance."""
+    return [
+        name for name in dict.fromkeys(key for line in lines for key in line) if name not in ("part", "step")
+    ]
+
+
+def _of_classes(figure: Figure, axes_C: list[Axes], facts: RunFacts) -> Figure:
+    for c, (axes, name) in enumerate(zip(axes_C, facts.class_names, strict=True)):
+        axes.set_title(f"{c}  {_short(name)}")
+    _whole_epochs(axes_C[-1])
+    return figure
+
+
+def _over_epochs(figure: Figure, axes: Axes) -> Figure:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
+    _whole_epochs(axes)
+    return figure
+
+
+def _whole_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epoch")
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis 0.01, 1, 100: powers would need mathematical type, which class names must not set."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 3), numticks=5))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(LogLocator(subs=(), numticks=0))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
+
+
+def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high: float) -> Figure:
+    """Classes down, epochs across; a range around 0 gets two hues."""
+    figure, (axes,) = panels(1, SQUARE_INCHES)
+    cmap = _two_hues(SECOND, ACCENT) if low < 0 else _from_clear(ACCENT)
+    first, last = _epochs(facts)[0], _epochs(facts)[-1]
+    extent = (first - 0.5, last + 0.5, len(values_CT) - 0.5, -0.5)
+    image = axes.imshow(
+        values_CT, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest", extent=extent
+    )
+    figure.colorbar(image, label=label, location="top", aspect=40).outline.set_visible(False)
+    axes.set_ylabel("class")
+    _whole_epochs(axes)
+    return figure
+
+
+def _from_clear(colour: str) -> Any:
+    """Return a colour map from nothing to `colour`, which suits a light and a dark ground."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("clear", [to_rgba(colour, 0), to_rgba(colour, 1)])
+
+
+def _two_hues(low: str, high: str) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    shades = [to_rgba(low, 1), to_rgba(low, 0), to_rgba(high, 0), to_rgba(high, 1)]
+    return LinearSegmentedColormap.from_list("hues", list(zip((0, 0.5, 0.5, 1), shades, strict=True)))
+
+
+def drawable(facts: RunFacts) -> dict[str, Callable[[RunFacts], Figure]]:
+    """Return the figures that the run's folder has the facts for."""
+    over_epochs = (compositions, probabilities, rewards, validation) if facts.epochs else ()
+    of_test = (confusion,) if facts.test else ()
+    of_sizes = (recall_by_size,) if facts.test and facts.data else ()
+    of_synthesis = (losses,) if facts.synthesis_log else ()
+    return {draw.__name__: draw for draw in (*over_epochs, *of_test, *of_sizes, *of_synthesis)}

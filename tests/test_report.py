@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_run import BREAST_8, write_run
+from PIL import Image
+
+from rlcas.errors import UserError
+from rlcas.files import write_json
+from rlcas.report import write_report
+from rlcas.report.canvas import COLOURS
+from rlcas.report.facts import read_run
+
+SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "settings", "provenance"]
+CHARTS = {
+    "compositions",
+    "probabilities",
+    "rewards",
+    "validation",
+    "confusion",
+    "recall_by_size",
+    "losses",
+}
+VOID = {"meta", "img"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would make of the page: text, sections, table rows, attributes."""
+
+    source: str
+    tags: list[str] = field(default_factory=list)
+    attributes: list[tuple[str, str]] = field(default_factory=list)
+    sections: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    open_tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open_tags.append(tag)
+        if tag == "section":
+            self.sections.append(dict(attrs)["id"])
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open_tags:
+            self.words += data.split()
+        if {"th", "td"} & set(self.open_tags):
+            self.rows[-1][-1] = (self.rows[-1][-1] + " " + data.strip()).strip()
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+    def row(self, *start: str) -> list[str]:
+        (found,) = [row for row in self.rows if tuple(row[: len(start)]) == start]
+        return found[len(start) :]
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "eight", num_classes=8, epochs=5)
+
+
+@pytest.fixture(scope="module")
+def page(run) -> Page:
+    return page_of(run)
+
+
+@pytest.fixture
+def small_run(tmp_path) -> Path:
+    return write_run(tmp_path / "two", num_classes=2, epochs=3)
+
+
+def test_every_section_is_there_once_and_every_tag_is_closed(page):
+    assert page.sections == SECTIONS
+    assert page.open_tags == []
+    assert "Not a medical device." in page.text
+
+
+def test_the_test_figures_stand_on_the_page_with_their_intervals(run, page):
+    figures = json.loads((run / "metrics.json").read_text())["test"]
+    assert page.row("Macro F1") == ["0.573", "0.541 to 0.605"]
+    assert page.row("Macro recall") == [f"{figures['recall']:.3f}", "0.551 to 0.622"]
+    assert page.row("Accuracy") == [f"{figures['acc']:.3f}", ""]
+    assert page.row("Medium-shot recall") == ["n/a", ""]
+    assert page.row("How many") == [str(figures["n"]), ""]
+    assert "Macro F1 0.573 0.541 to 0.605 Macro recall" in page.text
+
+
+def test_each_class_has_its_counts_and_recall_in_a_row(run, page):
+    data = json.loads((run / "prepared" / "data.json").read_text())
+    figures = json.loads((run / "metrics.json").read_text())["test"]
+    for c, name in enumerate(BREAST_8):
+        assert page.row(str(c), name) == [
+            str(data["class_counts"]["train"][c]),
+            str(sum(figures["confusion"][c])),
+            f"{figures['per_class_recall'][c]:.3f}",
+            "",
+        ]
+
+
+def test_the_synthesis_figures_name_their_features_and_the_pool_is_held_against_chance(page):
+    assert [page.row(name) for name in ("Fréchet distance", "Sketch skill")] == [["41.270"], ["0.432"]]
+    assert "2400 synthetic against 3935 real training images. Distances in resnet18" in page.text
+    assert "macro recall of 0.412 on 1124 real test images" in page.text
+    assert "(95 % interval 0.371 to 0.452; chance 0.125)." in page.text
+
+
+def test_a_pool_whose_interval_holds_chance_is_said_to_have_taught_nothing(small_run):
+    assert "chance 0.500): the pool has not been shown to teach its classes." in page_of(small_run).text
+
+
+@pytest.mark.parametrize(("drift", "best_of_k"), [(0.049, True), (0.051, False)])
+def test_policies_near_uniform_are_called_a_best_of_k_search(drift, best_of_k, tmp_path):
+    text = page_of(write_run(tmp_path / "run", num_classes=2, epochs=2, drift=drift)).text
+    assert f"moved at most {drift:.3f} from uniform" in text
+    assert ("best-of-3 search" in text) == best_of_k
+
+
+def test_the_kept_epoch_and_its_metric_are_told(run, page):
+    last = read_run(run).epochs[-1]
+    assert f"5 of 30 epochs, 3 episodes each. Kept: epoch {last['best_epoch']}," in page.text
+    assert f"validation f1 of {last['best_metric']:.3f}" in page.text
+
+
+def test_a_failed_episode_is_told_with_its_traceback_as_text(page):
+    assert "1 of 15 episodes ended badly." in page.text
+    assert "epoch 4, episode 2: out_of_memory" in page.text
+    assert "torch.OutOfMemoryError: <b>tried to allocate 2 GiB</b>" in page.text
+
+
+def test_names_cannot_run_or_break_the_page(page):
+    assert "script" not in page.tags
+    assert page.text.count("<script>document.title='run by a class name'</script>") >= 2
+
+
+def test_names_with_mathematical_signs_and_other_scripts_are_drawn_as_they_are(small_run):
+    path = small_run / "prepared" / "data.json"
+    names = [r"$\frac{", "乳腺 <&>"]
+    write_json(path, {**json.loads(path.read_text()), "class_names": names})
+    text = page_of(small_run).text
+    assert all(text.count(name) >= 4 for name in names)  # gallery, table and two figures
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    links = [value for key, value in page.attributes if key in ("src", "href", "xlink:href", "data", "srcset")]
+    assert links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"url\((?!#)|@import", page.source)
+    assert "link" not in page.tags
+
+
+def test_every_image_of_the_gallery_is_shown_with_its_sketch(run, page):
+    gallery = np.load(run / "gallery.npz")
+    assert page.tags.count("img") == sum(gallery[key].shape[0] * gallery[key].shape[1] for key in gallery)
+
+
+def test_the_figures_are_png_files_and_stand_on_the_page(run, page):
+    files = sorted((run / "figures").iterdir())
+    assert {file.name for file in files} == {f"{name}.png" for name in CHARTS}
+    for file in files:
+        with Image.open(file) as image:
+            assert image.format == "PNG"
+            assert image.width > 600
+    assert page.tags.count("svg") == len(CHARTS)
+    assert {value for key, value in page.attributes if key == "id"} >= CHARTS
+
+
+def test_the_confusion_figure_shows_the_shares_of_each_row(run, page):
+    counts_CC = np.array(json.loads((run / "metrics.json").read_text())["test"]["confusion"])
+    shares_CC = counts_CC / counts_CC.sum(axis=1, keepdims=True)
+    figure = page.source[page.source.index('id="confusion"') : page.source.index('id="recall_by_size"')]
+    shown = [float(share) for share in re.findall(r">(\d\.\d{3})</text>", figure)]
+    assert sorted(shown) == pytest.approx(sorted(shares_CC[counts_CC > 0]), abs=5.1e-4)
+
+
+def test_the_figures_take_the_colours_of_the_page_in_light_and_dark(page):
+    figures = "".join(re.findall(r"<svg.*?</svg>", page.source, flags=re.DOTALL))
+    assert {f"var(--{name})" in figures for name in COLOURS} == {True}
+    assert not [light for light, _ in COLOURS.values() if light in figures]
+    assert page.source.count("prefers-color-scheme: dark") == 1
+
+
+def test_writing_again_changes_no_byte(small_run):
+    page = write_report(small_run)
+    first = {path: path.read_bytes() for path in (page, *(small_run / "figures").iterdir())}
+    write_report(small_run)
+    assert {path: path.read_bytes() for path in first} == first
+
+
+def test_a_hundred_classes_are_heat_maps_and_the_ends_of_the_tail(tmp_path):
+    page = page_of(write_run(tmp_path / "hundred", num_classes=100, epochs=2))
+    assert "the largest and the smallest 4 of 100 classes" in page.text
+    assert page.tags.count("img") == 8 * 2 * 2 * 6
+    assert "Leaning of each class’s agent" in page.text
+    assert len(page.row("99", "finding 099")) == 4
+
+
+def test_settings_seed_versions_and_seconds_are_there(page):
+    assert "baseline_gamma" in page.text
+    assert page.row("seed") == ["7"]
+    assert page.row("torch") == ["2.15.0"]
+    assert page.row("sampler") == ["7300.500 s", "2 h 01 min"]
+
+
+def test_a_run_that_has_only_begun_says_what_is_not_there_yet(small_run):
+    for path in sorted(small_run.rglob("*"), reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        elif path.name != "config.yaml":
+            path.unlink()
+    page = page_of(small_run)
+    assert page.sections == SECTIONS
+    for what in ("prepared data", "epochs of the sampler", "example images", "test figures"):
+        assert what in page.text
+    assert "No episode has ended yet." in page.text
+    assert "svg" not in page.tags
+
+
+def test_a_run_without_test_figures_tells_its_epochs_and_timings(small_run):
+    (small_run / "metrics.json").unlink()
+    (small_run / "timings.json").write_text('{"pool": 65.5}')
+    with (small_run / "epochs.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "torn')
+    page = page_of(small_run)
+    assert "This run is not finished. Not there yet: test figures." in page.text
+    assert "3 of 30 epochs" in page.text
+    assert page.row("pool") == ["65.500 s", "1 min 06 s"]
+    assert page.tags.count("svg") == len(CHARTS) - 2
+
+
+def test_patients_get_a_column_of_their_own(small_run):
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    per_patient = {**metrics["test"], "f1": 0.6543, "n": 77}
+    write_json(small_run / "metrics.json", {**metrics, "test_per_patient": per_patient})
+    page = page_of(small_run)
+    assert page.row("Macro F1") == ["0.573", "0.541 to 0.605", "0.654"]
+    assert page.row("How many")[-1] == "77"
+
+
+def test_a_pool_of_ones_own_is_named_and_its_missing_figures_are_na(small_run):
+    config = json.loads((small_run / "config.yaml").read_text())
+    (small_run / "config.yaml").write_text(json.dumps({**config, "pool": "folder:<mine>"}))
+    (small_run / "synthesis_log.jsonl").unlink()
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    metrics["synthesis"].update(sketch_skill=None, pool_only=None)
+    write_json(small_run / "metrics.json", metrics)
+    page = page_of(small_run)
+    assert page.row("Sketch skill") == ["n/a"]
+    assert "The pool was brought along (folder:<mine>)" in page.text
+    assert "trained on the pool alone" not in page.text
+    assert "not finished" not in page.text
+
+
+def test_colour_images_are_shown_in_colour(small_run):
+    gallery = dict(np.load(small_run / "gallery.npz"))
+    for kind in ("real", "synthetic"):
+        gallery[kind] = np.repeat(gallery[kind], 3, axis=2)
+    np.savez(small_run / "gallery.npz", **gallery)
+    assert page_of(small_run).tags.count("img") == 2 * 2 * 2 * 6
+
+
+def test_a_folder_that_is_no_run_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
+        write_report(tmp_path)

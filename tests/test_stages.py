@@ -1,0 +1,143 @@
+"""The parts of a run that no command shows alone: checks, features, the pool's images, the estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_config, tiny_data
+
+from cluster.checks import check_settings
+from cluster.phase_one import per_class, pool_folder
+from cluster.stages import stage, timings
+from rlcas import settings
+from rlcas.errors import UserError
+from rlcas.evaluate import Classifier, ClassifierMeta, predict
+from rlcas.features import penultimate
+from rlcas.pool_only import all_images, train_on_pool
+from rlcas.rundir import RunFolder
+from rlcas.sources import RealImages
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"classifier.loss": "x"}, r"^classifier\.loss 'x' is unknown: use one of balanced_softmax, "),
+        (
+            {"classifier.backbone": "resnet81"},
+            r"^classifier\.backbone 'resnet81' is unknown: use a timm model name",
+        ),
+        ({"classifier.backbone": "vit_tiny_patch16_224"}, r"^classifier\.width 16 is for timm's ResNets"),
+        ({"classifier.pretrained": "true"}, r"^classifier\.width 16 has no pretrained weights: set"),
+        ({"sampler.metric": "x"}, r"^sampler\.metric 'x' is unknown: use one of acc, auc, f1"),
+        ({"sampler.reward": "x"}, r"^sampler\.reward 'x' is unknown: use one of cubic, linear"),
+        ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of paper"),
+        (
+            {"sampler.observation": "composition,x"},
+            r"^sampler\.observation 'x' is unknown: use one of composition",
+        ),
+        ({"synth.sketch": "x"}, r"^synth\.sketch 'x' is unknown: use one of ratio_of_averages, scharr"),
+        (
+            {"preset": "paper"},
+            r"^preset paper needs a pretrained autoencoder of factor 8 and none is given: name a",
+        ),
+    ],
+)
+def test_every_name_is_looked_up_before_anything_starts(given: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_settings(settings.resolve(given={"preset": "quick", **given}))
+
+
+@pytest.mark.parametrize("preset", ["quick", "best"])
+def test_the_presets_pass_the_checks(preset: str) -> None:
+    check_settings(settings.resolve(given={"preset": preset}))
+
+
+def test_features_are_what_the_last_layer_is_given() -> None:
+    data, config = tiny_data(), tiny_config()
+    meta = ClassifierMeta.of(data, config.classifier)
+    classifier = Classifier(meta.build(), meta, CPU)
+    features_ND = penultimate(classifier)(data.val.images_NCHW)
+    logits = torch.from_numpy(features_ND) @ classifier.model.fc.weight.T + classifier.model.fc.bias
+    np.testing.assert_allclose(
+        logits.softmax(1).detach().numpy(), predict(classifier, data.val.images_NCHW), atol=1e-5
+    )
+
+
+def test_a_classifier_without_a_linear_layer_has_no_features() -> None:
+    data, config = tiny_data(), tiny_config()
+    meta = ClassifierMeta.of(data, config.classifier)
+    with pytest.raises(UserError, match=r"has no linear layer to take features from: use another backbone$"):
+        penultimate(Classifier(torch.nn.Conv2d(1, 1, 1), meta, CPU))
+
+
+def test_all_images_of_a_pool_come_with_their_class() -> None:
+    data = tiny_data()
+    images = all_images(RealImages(data.train))
+    assert (np.diff(images.labels_N) >= 0).all()
+    np.testing.assert_array_equal(
+        images.class_counts(data.num_classes), data.train.class_counts(data.num_classes)
+    )
+    first = data.train.images_NCHW[data.train.labels_N == 0]
+    np.testing.assert_array_equal(images.images_NCHW[: len(first)], first)
+
+
+def test_a_classifier_learns_from_a_good_pool_alone(tmp_path: Path) -> None:
+    """The training images themselves are as good a pool as can be."""
+    from rlcas.evaluate import evaluate
+
+    data, config = tiny_data(), tiny_config()
+    train_on_pool(tmp_path, all_images(RealImages(data.train)), data, config, CPU)
+    figures = evaluate(tmp_path, data.val, config.shots, CPU)
+    assert figures["intervals"]["recall"][0] > 1 / data.num_classes
+
+
+def test_the_pool_follows_the_class_sizes_within_bounds() -> None:
+    counts_C = np.array([3, 300, 3000])
+    config = settings.of({})
+    assert per_class(config, counts_C) == [50, 300, 1000]
+    assert per_class(settings.of({"synth.generation.per_class": 7}), counts_C) == [7, 7, 7]
+
+
+def test_a_pool_is_named_by_itself_or_by_its_run(tmp_path: Path) -> None:
+    assert pool_folder(tmp_path) == tmp_path
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool/manifest.json").touch()
+    assert pool_folder(tmp_path) == tmp_path / "pool"
+
+
+def test_a_stages_seconds_add_up_over_sittings_and_a_failed_one_adds_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for _ in range(2):
+        with stage(folder, "Doing", "doing"):
+            pass
+    assert set(timings(folder)) == {"doing"}
+    with pytest.raises(RuntimeError, match="stop"), stage(folder, "Failing", "failing"):
+        raise RuntimeError("stop")
+    assert set(timings(folder)) == {"doing"}
+
+
+def test_a_dry_run_tells_settings_demand_and_time_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from small_run import flags, write_npz
+
+    from rlcas.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    write_npz(tmp_path / "shapes.npz")
+    assert main(["run", "--data", "npz:shapes.npz", *flags(), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "  k: 2\n",
+        "demand: K=2 episodes x ",
+        "memory: ",
+        "disk: ",
+        "time, from a few steps on this",
+    ):
+        assert words in text
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes.npz"]
