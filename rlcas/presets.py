@@ -10,9 +10,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "classifier": {"width": 16, "batch_size": 64},
         "sampler": {"epochs": 8},
         "synth": {
-            "autoencoder": {"channels": (16, 32), "factor": 2, "max_steps": 400},
-            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 800, "ema_decay": 0.99},
-            "generation": {"steps": 10, "per_class": 100},
+            "autoencoder": {
+                "factor": 4,
+                "channels": (8, 16, 32),
+                "latent_channels": 8,
+                "lr": 3e-3,
+                "max_steps": 500,
+            },
+            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 1500, "ema_decay": 0.995},
+            "generation": {"steps": 12, "guidance": 2.0, "per_class": 256},
         },
     },
     "paper": {
