@@ -8,7 +8,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {},
     "quick": {
         "classifier": {"width": 16, "batch_size": 64},
-        "sampler": {"epochs": 8},
+        "sampler": {"epochs": 10},
         "synth": {
             "autoencoder": {
                 "factor": 4,
@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "lr": 3e-3,
                 "max_steps": 500,
             },
-            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 1500, "ema_decay": 0.995},
+            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 2000, "ema_decay": 0.995},
             "generation": {"steps": 12, "guidance": 2.0, "per_class": 256},
         },
     },
@@ -43,12 +43,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEMO: dict[str, Any] = {
     "data": "phantom",
     "preset": "quick",
-    "dataset": {"phantom": {"num_images": 1200}},
-    "sampler": {"epochs": 5},
+    "dataset": {"phantom": {"num_images": 2400}},
+    "classifier": {"batch_size": 32},
+    "sampler": {"epochs": 8},
     "synth": {
-        "autoencoder": {"max_steps": 200},
-        "denoiser": {"max_steps": 300},
-        "generation": {"per_class": 40},
+        "autoencoder": {"max_steps": 350},
+        "denoiser": {"max_steps": 900},
+        "generation": {"per_class": 96},
     },
 }
 """What `rlcas demo` runs: preset quick on a small draw of phantoms."""
