@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import torch
 import torch.nn.functional as F
@@ -94,10 +95,37 @@ def scharr() -> EdgeExtractor:
     return EdgeExtractor(edges)
 
 
-SKETCHES: dict[str, Callable[..., Extractor]] = {
-    "ratio_of_averages": ratio_of_averages,
-    "scharr": scharr,
+class Sketch:
+    """An entry of SKETCHES: a factory of extractors that takes images as well, as its default extractor does.
+
+    Example:
+        SKETCHES["scharr"](images_NCHW)                  # the sketches of the images
+        SKETCHES["ratio_of_averages"](radius_px=3.0)     # an extractor, to be called with images
+    """
+
+    def __init__(self, factory: Callable[..., Extractor]) -> None:
+        self._factory = factory
+        functools.update_wrapper(self, factory)  # the signature tells which settings it takes
+
+    @overload
+    def __call__(self, images_NCHW: Uint8, /, **settings: Any) -> Float32: ...
+    @overload
+    def __call__(self, images_NCHW: Tensor, /, **settings: Any) -> Tensor: ...
+    @overload
+    def __call__(self, /, **settings: Any) -> Extractor: ...
+    def __call__(
+        self, images_NCHW: Uint8 | Tensor | None = None, /, **settings: Any
+    ) -> Float32 | Tensor | Extractor:
+        """Return the extractor with these settings, or the sketches that it makes of the images."""
+        extractor = self._factory(**settings)
+        return extractor if images_NCHW is None else extractor(images_NCHW)
+
+
+SKETCHES: dict[str, Sketch] = {
+    "ratio_of_averages": Sketch(ratio_of_averages),
+    "scharr": Sketch(scharr),
 }
+"""Sketches by name; from outside comes package.module:factory, called with settings alone."""
 
 
 def half_windows(radius_px: float, num_orientations: int) -> Tensor:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +26,24 @@ def test_a_sketch_has_the_kind_shape_and_range_that_is_promised(name: str, chann
     from_torch = SKETCHES[name]()(torch.from_numpy(images))
     assert isinstance(from_torch, torch.Tensor)
     np.testing.assert_array_equal(from_torch.numpy(), maps)
+
+
+@pytest.mark.parametrize("name", SKETCHES)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_an_entry_takes_images_as_its_default_extractor_does(name: str, kind: Callable[..., Any]) -> None:
+    images = kind(squares(2))
+    maps = SKETCHES[name](images)
+    assert type(maps) is type(images)
+    np.testing.assert_array_equal(maps, SKETCHES[name]()(images))
+
+
+def test_settings_of_an_entry_make_another_extractor_and_its_signature_tells_them() -> None:
+    entry, images = SKETCHES["ratio_of_averages"], squares(2)
+    wide = entry(radius_px=5.0)(images)
+    np.testing.assert_array_equal(wide, ratio_of_averages(radius_px=5.0)(images))
+    np.testing.assert_array_equal(wide, entry(images, radius_px=5.0))
+    assert np.abs(wide - entry(images)).max() > 0.05
+    assert list(inspect.signature(entry).parameters) == ["radius_px", "num_orientations", "floor"]
 
 
 @pytest.mark.parametrize("name", SKETCHES)
