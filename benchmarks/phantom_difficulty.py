@@ -13,10 +13,11 @@ from common import emit, parser
 
 from rlcas.config import PhantomConfig, RunConfig
 from rlcas.data import load, load_test
+from rlcas.evaluate import Classifier, ClassifierMeta, predict
 from rlcas.fit import fit
-from rlcas.inference import predict_logits, probabilities
 from rlcas.metrics import macro_recall, per_class_recall, shot_recalls
 from rlcas.shots import shot_groups
+from rlcas.snapshot import to_state_dict
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
 
@@ -26,11 +27,11 @@ SHOTS = {"many": (0, 1), "few": (6, 7)}
 """The paper's grouping of its eight classes: two many-, four medium-, two few-shot."""
 
 
-def settings(imbalance: float, seed: int, epochs: int) -> RunConfig:
+def settings(imbalance: float, seed: int, num_images: int, epochs: int) -> RunConfig:
     return RunConfig.model_validate(
         {
             "seed": seed,
-            "dataset": {"phantom": {"imbalance": imbalance}},
+            "dataset": {"phantom": {"imbalance": imbalance, "num_images": num_images}},
             "shots": SHOTS,
             "classifier": {"width": 8, "batch_size": 64, "loss": "ce"},
             "sampler": {"epochs": epochs, "initial_count": 0},
@@ -42,10 +43,10 @@ def test_figures(config: RunConfig) -> dict[str, float]:
     data = load(config)
     trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=CPU)
     best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
-    trainer.model.load_state_dict(trainer.model_state(best))
+    trainer.model.load_state_dict(to_state_dict(best.arrays, trainer.model))
     test, _ = load_test(config)
-    logits = predict_logits(trainer.model, test.images_NCHW, trainer.normalisation, config.classifier, CPU)
-    p_NC = probabilities(logits)
+    classifier = Classifier(trainer.model, ClassifierMeta.of(data, config.classifier), CPU)
+    p_NC = predict(classifier, test.images_NCHW)
     groups = shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     recall_C = per_class_recall(p_NC, test.labels_N)
     by_class = {f"recall_{c}": float(recall) for c, recall in enumerate(recall_C)}
@@ -55,11 +56,12 @@ def test_figures(config: RunConfig) -> dict[str, float]:
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--images", type=int, default=PhantomConfig().num_images)
     arguments.add_argument("--epochs", type=int, default=15)
     options = arguments.parse_args()
     torch.set_num_threads(1)
     results = {
-        f"{draw}_seed_{seed}": test_figures(settings(imbalance, seed, options.epochs))
+        f"{draw}_seed_{seed}": test_figures(settings(imbalance, seed, options.images, options.epochs))
         for seed in options.seeds
         for draw, imbalance in DRAWS.items()
     }

@@ -1,0 +1,36 @@
+"""Benchmarks as commands, with as little work as they take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+pytestmark = pytest.mark.medium
+
+
+def figures_of(script: str, *options: str) -> dict[str, dict[str, float]]:
+    command = [sys.executable, BENCHMARKS / script, "--json", *options]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_every_case_of_the_classifier_epoch_has_both_figures() -> None:
+    results = figures_of("classifier_epoch.py", "--repeats", "1")
+    assert set(results) == {"breast_28", "breast_28_synthetic"}
+    for figures in results.values():
+        assert set(figures) == {"share_of_floor", "ratio_to_dataloader"}
+        assert all(figure > 0 for figure in figures.values())
+
+
+def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
+    kept = json.loads((BENCHMARKS.parent / "docs" / "phantom_difficulty.json").read_text(encoding="utf-8"))
+    results = figures_of("phantom_difficulty.py", "--seeds", "0", "--epochs", "1", "--images", "700")
+    assert set(results) == {"balanced_seed_0", "long_tailed_seed_0"} <= set(kept)
+    for case, figures in results.items():
+        assert figures.keys() == kept[case].keys()
+        assert all(0 <= figure <= 1 for figure in figures.values())
