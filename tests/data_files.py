@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from rlcas import settings
 from rlcas.config import RunConfig
 
 SHARES = {"train": 12, "val": 4, "test": 6}
@@ -26,6 +28,13 @@ def arrays(*, num_classes: int = 2, shape: tuple[int, ...] = (8, 8), dtype: str 
         found[f"{split}_images"] = rng.integers(0, high, (count, *shape)).astype(dtype)
         found[f"{split}_labels"] = (np.arange(count) % num_classes).astype(np.uint8)[:, None]
     return found
+
+
+def typed_window(text: str, low: int, high: int) -> tuple[float, float] | None:
+    """Return the window that the settings make of the flag in `text`, typed with these values."""
+    flag = re.search(r"--(\S+)=LOW,HIGH", text)
+    assert flag is not None, text
+    return settings.resolve(given={flag[1]: f"{low},{high}"}).dataset.window
 
 
 def write_npz(folder: Path, **changes: Any) -> str:

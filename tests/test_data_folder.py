@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import config, gray, write_image
+from data_files import config, gray, typed_window, write_image
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -212,6 +212,7 @@ def test_dicom_brings_its_own_window_which_a_setting_overrides(tmp_path: Path) -
     expected = np.rint(255 * np.clip((stored - 11.5) / 40, 0, 1))  # 32 - 0.5 -+ 40 / 2
     np.testing.assert_array_equal(own.train.images_NCHW[0, 0], expected)
     assert own.notes[0].startswith("DICOM files that bring a window are shown by it")
+    assert typed_window(own.notes[0], -100, 400) == (-100, 400)
     set_for_all = load(config(name, window=(0, 63)))
     np.testing.assert_array_equal(set_for_all.train.images_NCHW[0, 0], np.rint(stored * 255 / 63))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import arrays, config, gray, write_npz
+from data_files import arrays, config, gray, typed_window, write_npz
 from PIL import Image
 
 from rlcas.data import load, load_test
@@ -43,11 +43,11 @@ def test_a_window_of_the_settings_is_used_and_told(tmp_path: Path) -> None:
 def test_a_window_is_needed_where_there_are_no_training_images(tmp_path: Path) -> None:
     wide = {**arrays(dtype="uint16"), "train_images": None, "train_labels": None}
     name = write_npz(tmp_path, **wide)
-    with pytest.raises(
-        UserError, match=r"no training images to take the range from: give --dataset.window LOW HIGH"
-    ):
+    with pytest.raises(UserError, match=r"no training images to take the range from: give") as caught:
         load_test(config(name))
-    assert load_test(config(name, window=(0, 4096)))[0].images_NCHW.max() > 200
+    window = typed_window(str(caught.value), 0, 4096)
+    assert window == (0, 4096)
+    assert load_test(config(name, window=window))[0].images_NCHW.max() > 200
     with pytest.raises(
         UserError, match=r"dataset.window \(5.0, 5.0\) is empty: give black, then a larger white"
     ):

@@ -51,7 +51,7 @@ def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
     """Return the note on DICOM's own windows, where they may be used."""
     if window is not None or not any(name.lower().endswith(DICOM_SUFFIXES) for name in names):
         return ()
-    return ("DICOM files that bring a window are shown by it; --dataset.window LOW HIGH sets one for all",)
+    return ("DICOM files that bring a window are shown by it; --dataset.window=LOW,HIGH sets one for all",)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -137,7 +137,7 @@ def _window(
     else:
         raise UserError(
             f"{where} has images of more than 8 bits but no training images to take the range from: "
-            "give --dataset.window LOW HIGH (the training run's notes tell it)"
+            "give --dataset.window=LOW,HIGH (the training run's notes tell it)"
         )
     low, high = window
     mapped = f"values {low:g}..{high:g} ({origin}) are mapped linearly to 0..255"
