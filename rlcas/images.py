@@ -21,7 +21,7 @@ class Normalisation:
 
     @classmethod
     def of(cls, images_NCHW: Uint8) -> Normalisation:
-        """Return the exact statistics, from one histogram a channel."""
+        """Return the exact statistics, from one histogram a channel; a constant channel gets the deviation 1."""
         histogram_CV = np.stack(
             [
                 torch.bincount(as_tensor(images_NCHW[:, c], CPU).reshape(-1), minlength=256).numpy()
@@ -32,7 +32,7 @@ class Normalisation:
         values_V = np.arange(256) / 255
         mean_C = share_CV @ values_V
         std_C = np.sqrt((share_CV * (values_V - mean_C[:, None]) ** 2).sum(axis=1))
-        return cls(tuple(mean_C.tolist()), tuple(std_C.tolist()))
+        return cls(tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist()))
 
     def apply(self, images_NCHW: Tensor) -> Tensor:
         """Return float images in [0, 1] with mean 0 and standard deviation 1 a channel."""

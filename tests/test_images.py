@@ -19,6 +19,17 @@ def test_the_statistics_are_those_of_the_pixels():
     np.testing.assert_allclose(normalisation.std, (images / 255).std(axis=(0, 2, 3)))
 
 
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_a_constant_channel_is_centred_and_not_scaled(value):
+    images = tiny_set(20, seed=0, channels=3).images_NCHW
+    images[:, 1] = value
+    normalisation = Normalisation.of(images)
+    assert normalisation.std[1] == 1
+    normalised = normalisation.apply(to_float(torch.from_numpy(images)))
+    assert normalised[:, 1].abs().max() < 1e-6
+    assert normalised[:, 0].std().item() == pytest.approx(1, rel=1e-3)
+
+
 def test_images_become_floats_between_0_and_1():
     assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
 
