@@ -18,6 +18,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
+from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.files import jsonable, replacing, sha256_of, write_json
@@ -186,8 +187,9 @@ def import_folder(
     """Write one's own synthetic images, in a folder a class, as a pool of the data set's shape.
 
     Args:
-        path: has a folder for every class, named as the class or by its number. 16-bit values are read as
-            shares of 65535; images are resized whole (area filter down, bicubic up).
+        path: has a folder for every class, named as the class; or by its number, where none has the name of a
+            class. Hidden files are skipped. 16-bit values are read as shares of 65535; images are resized
+            whole (area filter down, bicubic up).
         pool_folder: where the pool goes.
         class_names: [C] names of the data set's classes.
         image_shape_CHW: (channels, H, W) of the data set's images.
@@ -195,7 +197,7 @@ def import_folder(
     Raises:
         UserError: a class has no folder or no images, or an image cannot be read.
     """
-    files_C = [_image_files(path, class_id, name) for class_id, name in enumerate(class_names)]
+    files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
     channels, height_px, width_px = image_shape_CHW
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
     digest = hashlib.sha256("".join(sha256_of(file) for files in files_C for file in files).encode())
@@ -214,13 +216,19 @@ def import_folder(
     return SyntheticPool(pool_folder)
 
 
-def _image_files(path: Path, class_id: int, name: str) -> list[Path]:
-    folder = next((path / own for own in (name, str(class_id)) if (path / own).is_dir()), None)
-    if folder is None:
-        raise UserError(
-            f"{path} has no folder {name!r} or {str(class_id)!r} with images of that class: add one"
-        )
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
+    """Return [C] folders, all by name or all by number: a class may have a name that is another's number."""
+    by_name = any((path / name).is_dir() for name in class_names)
+    folders = [path / (name if by_name else str(class_id)) for class_id, name in enumerate(class_names)]
+    for folder, name in zip(folders, class_names, strict=True):
+        if not folder.is_dir():
+            wanted = " or ".join(map(repr, dict.fromkeys((name, folder.name))))
+            raise UserError(f"{path} has no folder {wanted} with images of class {name!r}: add one")
+    return folders
+
+
+def _files_of_class(folder: Path) -> list[Path]:
+    files = image_files(folder)
     if not files:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
     return files

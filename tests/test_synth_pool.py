@@ -178,19 +178,22 @@ def test_a_pool_for_other_classes_or_another_shape_is_told(tmp_path: Path) -> No
         pool.require(("a", "b"), (3, 4, 4))
 
 
-def own_images(folder: Path) -> Path:
-    """Return a folder of 2 gray images of class "a", and a 16-bit and an RGB one of class 1."""
-    for name in ("a", "1"):
-        (folder / name).mkdir(parents=True)
+def own_images(folder: Path, names: tuple[str, str] = ("a", "b")) -> Path:
+    """Return a folder of 2 gray images of the first class, and a 16-bit and an RGB one of the second."""
+    first, second = (folder / name for name in names)
+    for class_folder in (first, second):
+        class_folder.mkdir(parents=True)
+        (class_folder / "._0.png").write_bytes(b"macOS's own")
     for index in range(2):
-        Image.fromarray(np.full((8, 8), 50 * index + 7, np.uint8)).save(folder / "a" / f"{index}.png")
-    Image.fromarray(np.full((4, 4), 200 * 257, np.uint16)).save(folder / "1" / "0.png")
-    Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(folder / "1" / "1.png")
+        Image.fromarray(np.full((8, 8), 50 * index + 7, np.uint8)).save(first / f"{index}.png")
+    Image.fromarray(np.full((4, 4), 200 * 257, np.uint16)).save(second / "0.png")
+    Image.fromarray(np.full((4, 4, 3), 90, np.uint8)).save(second / "1.png")
     return folder
 
 
-def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path) -> None:
-    pool = import_folder(own_images(tmp_path / "own"), tmp_path / "pool", ("a", "b"), (1, 4, 4))
+@pytest.mark.parametrize("names", [("a", "b"), ("0", "1")])
+def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path, names: tuple[str, str]) -> None:
+    pool = import_folder(own_images(tmp_path / "own", names), tmp_path / "pool", ("a", "b"), (1, 4, 4))
     assert pool.class_sizes_C.tolist() == [2, 2] and pool.image_shape_CHW == (1, 4, 4)
     assert pool.images(0, np.arange(2))[:, 0, 0, 0].tolist() == [7, 57]
     assert pool.images(1, np.arange(2))[:, 0, 3, 3].tolist() == [200, 90]
@@ -198,12 +201,20 @@ def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path) -> None
     assert again.manifest["source"]["folder"] == str(tmp_path / "own")
 
 
+def test_a_folder_named_as_a_class_is_never_taken_for_the_number_of_another(tmp_path: Path) -> None:
+    own = own_images(tmp_path / "own", ("0", "1"))
+    with pytest.raises(UserError, match="own has no folder '2' with images of class '2': add one"):
+        import_folder(own, tmp_path / "pool", ("1", "2"), (1, 4, 4))
+
+
 def test_own_images_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own")
-    with pytest.raises(UserError, match="own has no folder 'c' or '2' with images of that class: add one"):
+    with pytest.raises(UserError, match="own has no folder 'c' with images of class 'c': add one"):
         import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
-    (own / "2").mkdir()
-    with pytest.raises(UserError, match=r"2 has no images \(\.png.*\): add some"):
+    with pytest.raises(UserError, match="own has no folder 'd' or '0' with images of class 'd': add one"):
+        import_folder(own, tmp_path / "pool", ("d", "e"), (1, 4, 4))
+    (own / "c").mkdir()
+    with pytest.raises(UserError, match=r"c has no images \(\.png.*\): add some"):
         import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
     (own / "a" / "2.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):

@@ -54,6 +54,11 @@ def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
     return ("DICOM files that bring a window are shown by it; --dataset.window=LOW,HIGH sets one for all",)
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Return the images right below `folder` in sorted order, without hidden files such as macOS's `._1.png`."""
+    return [path for path in _visible(folder) if _is_image(path)]
+
+
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
@@ -82,8 +87,7 @@ def _open_split(root: Path, part: Path, class_names: Sequence[str], window: Wind
         (path, class_id)
         for class_id, name in enumerate(class_names)
         if (part / name).is_dir()
-        for path in _visible(part / name)
-        if _is_image(path)
+        for path in image_files(part / name)
     ]
     labels_N = np.array([class_id for _, class_id in found], np.int64)
     return files_split(root, [path for path, _ in found], labels_N, window)
