@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rlcas.errors import UserError
-from rlcas.files import jsonable, sha256_of, write_json
+from rlcas.files import jsonable, replacing_folder, sha256_of, write_json
 from rlcas.types import EpochResult, Incumbent
 
 if TYPE_CHECKING:
@@ -41,15 +40,14 @@ class CorruptCheckpointError(Exception):
 def save(algo: RLCAS, folder: Path) -> Path:
     """Write the checkpoint of `algo` below `folder` and return its path; the last two are kept."""
     checkpoint = folder / f"epoch-{algo.epoch:04d}"
-    temporary = checkpoint.with_name(f".{checkpoint.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(_contiguous(algo.on_learner(lambda learner: learner.arrays())), temporary / "learner.safetensors")
-    for name, incumbent in (("incumbent", algo.incumbent), ("best", algo.best)):
-        save_file(_contiguous(incumbent.arrays), temporary / f"{name}.safetensors")
-    write_json(temporary / STATE, {"incumbent": _described(algo.incumbent), "best": _described(algo.best)})
-    write_json(temporary / DIGESTS, {path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
-    _replace_folder(temporary, checkpoint)
+    learner_arrays = algo.on_learner(lambda learner: learner.arrays())
+    state = {"incumbent": _described(algo.incumbent), "best": _described(algo.best)}
+    with replacing_folder(checkpoint) as temporary:
+        save_file(_contiguous(learner_arrays), temporary / "learner.safetensors")
+        for name, incumbent in (("incumbent", algo.incumbent), ("best", algo.best)):
+            save_file(_contiguous(incumbent.arrays), temporary / f"{name}.safetensors")
+        write_json(temporary / STATE, state)
+        write_json(temporary / DIGESTS, {path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
     for old in _checkpoints(folder)[NUM_KEPT:]:
         shutil.rmtree(old)
     return checkpoint
@@ -139,21 +137,3 @@ def _number(value: float | None) -> float:
 
 def _contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _replace_folder(temporary: Path, folder: Path) -> None:
-    """Give `temporary`, with all that is in it on disk, the name `folder`."""
-    for path in (*temporary.iterdir(), temporary):
-        _fsync(path)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
-    _fsync(folder.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

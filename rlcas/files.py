@@ -29,26 +29,30 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        _fsync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        _fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes `path`'s place, as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    """Yield a temporary folder beside `path`; on success all in it is fsynced and it takes `path`'s place.
+
+    Its name is always the same, so that what a killed process left is cleared away by the next.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
         yield temporary
-        temporary.chmod(0o755)
+        for written in (*temporary.rglob("*"), temporary):
+            _fsync(written)
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
-        _fsync_folder(path.parent)
+        _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -88,8 +92,9 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

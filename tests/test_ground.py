@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from rlcas import records, rundir
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.files import jsonable, replacing, sha256_of, write_json
+from rlcas.files import jsonable, replacing, replacing_folder, sha256_of, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for, seed_for
 from rlcas.statistics import bootstrap_interval
@@ -38,6 +39,54 @@ def test_a_good_write_replaces_the_file(tmp_path: Path) -> None:
     write_json(target, {"x": [1.5, float("nan")], "y": np.arange(2), "z": Path("p")})
     assert json.loads(target.read_text()) == {"x": [1.5, None], "y": [0, 1], "z": "p"}
     assert [path.name for path in target.parent.iterdir()] == ["a.json"]
+
+
+def write_two(folder: Path, text: str) -> None:
+    (folder / "deep").mkdir()
+    for name in ("a.txt", "deep/b.txt"):
+        (folder / name).write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with replacing_folder(target) as temporary:
+        write_two(temporary, "old")
+    (target / "more.txt").touch()
+    with pytest.raises(RuntimeError, match="disk"), replacing_folder(target) as temporary:
+        write_two(temporary, "half")
+        raise RuntimeError("disk")
+    assert (target / "a.txt").read_text() == "old" and (target / "more.txt").exists()
+    with replacing_folder(target) as temporary:
+        write_two(temporary, "new")
+    assert (target / "deep" / "b.txt").read_text() == "new" and not (target / "more.txt").exists()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_cleared_away(tmp_path: Path) -> None:
+    left = tmp_path / ".folder.tmp"
+    left.mkdir()
+    write_two(left, "half")
+    with replacing_folder(tmp_path / "folder") as temporary:
+        assert list(temporary.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_all_in_a_folder_is_on_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, fsync = tmp_path / "folder", os.fsync
+    on_disk: list[tuple[int, bool]] = []
+
+    def recording(descriptor: int) -> None:
+        on_disk.append((os.fstat(descriptor).st_ino, target.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    with replacing_folder(target) as temporary:
+        write_two(temporary, "new")
+    inside = [target, *target.rglob("*")]
+    assert len(inside) == 4
+    assert {(path.stat().st_ino, False) for path in inside} | {(tmp_path.stat().st_ino, True)} == set(on_disk)
 
 
 def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
