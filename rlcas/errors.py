@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type's name where the message is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlcas.config import AutoencoderConfig
 from rlcas.devices import as_tensor
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.progress import Reporter
@@ -65,10 +65,9 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
     try:
         vae = AutoencoderKL.from_pretrained(name, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"synth.autoencoder.pretrained {name!r} cannot be loaded as a diffusers AutoencoderKL in "
-            f"safetensors: {reason}"
+            f"synth.autoencoder.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub "
+            "name of a diffusers AutoencoderKL in safetensors"
         ) from error
     if vae.config.in_channels not in (image_channels, 3):
         raise UserError(

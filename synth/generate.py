@@ -16,7 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 
 from rlcas.config import GenerationConfig, RunConfig
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 from rlcas.files import sha256_of
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
@@ -108,9 +108,9 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{folder} cannot be loaded as a synthesiser ({reason}): train one again with `rlcas synth train`"
+            f"{folder} cannot be loaded as a synthesiser ({first_line(error)}): train one again with "
+            "`rlcas synth train`"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.to(memory_format=torch.channels_last)

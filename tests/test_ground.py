@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rlcas import records, rundir
 from rlcas.config import RunConfig
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 from rlcas.files import jsonable, replacing, replacing_folder, sha256_of, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for, seed_for
@@ -103,6 +103,18 @@ def test_the_sha256_is_the_known_one(tmp_path: Path) -> None:
 )
 def test_jsonable_always_is_strict_json(value: object) -> None:
     json.dumps(jsonable(value), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError("\n no such file \nat line 3"), "no such file "),
+        (KeyError(), "KeyError"),
+        (OSError("\n"), "OSError"),
+    ],
+)
+def test_an_error_is_told_by_its_first_line_or_else_its_type(error: Exception, line: str) -> None:
+    assert first_line(error) == line
 
 
 def test_seeds_are_stable_and_differ_by_path() -> None:
