@@ -80,7 +80,7 @@ def sample_micro_batch(
     """Return micro-batch number `batch` of a class, [micro_batch, channels, H, W]."""
     first = batch * generation.micro_batch
     generators = [
-        torch.Generator().manual_seed(seed_for(seed, "pool", class_id, index))
+        torch.Generator().manual_seed(seed_for(seed, "synthetic-image", class_id, index))
         for index in range(first, first + generation.micro_batch)
     ]
     (images,) = pipeline(

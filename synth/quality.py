@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rlcas.seeding import rng_for
 from rlcas.types import Float64
 
 Features = NDArray[np.floating]
@@ -30,10 +31,10 @@ def kernel_distance(
 ) -> float:
     """Return the KID: the unbiased squared MMD with the kernel (xᵀy/D + 1)³ (Bińkowski et al. 2018).
 
-    It is the mean over random subsets of `subset_size` images, or of all where there are fewer; then there
-    is one subset only.
+    It is the mean over random subsets of `subset_size` images, or of as many as the smaller set has. Two sets
+    that are both taken whole give one subset only.
     """
-    rng = np.random.default_rng(seed)
+    rng = rng_for(seed, "kernel_distance")
     size = min(subset_size, len(synthetic_ND), len(real_MD))
     if size == len(synthetic_ND) == len(real_MD):
         num_subsets = 1

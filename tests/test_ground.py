@@ -108,7 +108,7 @@ def test_jsonable_always_is_strict_json(value: object) -> None:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (OSError("\n no such file \nat line 3"), "no such file "),
+        (OSError("\n no such file\nat line 3"), "no such file"),
         (KeyError(), "KeyError"),
         (OSError("\n"), "OSError"),
     ],

@@ -12,7 +12,8 @@ from tiny_synth import tiny_config, tiny_data
 
 from rlcas.errors import UserError
 from rlcas.files import sha256_of
-from synth.generate import fill_pool
+from rlcas.seeding import seed_for
+from synth.generate import fill_pool, load_pipeline
 from synth.pool import PoolWriter, SyntheticPool, import_folder
 from synth.train import train_synthesiser
 
@@ -57,6 +58,21 @@ def test_an_image_does_not_depend_on_how_many_are_made_or_in_which_shards(
         np.testing.assert_array_equal(images, large.images(class_id, np.arange(size)))
         assert len({image.tobytes() for image in images}) == size
     assert not np.array_equal(small.images(0, np.arange(3)), small.images(1, np.arange(3)))
+
+
+def test_an_image_is_drawn_from_the_seed_of_its_class_and_number(pipeline: Path, tmp_path: Path) -> None:
+    own = load_pipeline(pipeline, CPU)
+    seeds = [seed_for(0, "synthetic-image", 1, number) for number in range(4)]
+    (images,) = own(
+        [1] * 4,
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        num_inference_steps=2,
+        guidance_scale=1.5,
+        output_type="pt",
+        return_dict=False,
+    )
+    made = fill(pipeline, tmp_path, [1, 4]).images(1, np.arange(4))
+    np.testing.assert_array_equal(made, (images * 255).round().to(torch.uint8).numpy())
 
 
 def test_a_lost_shard_is_made_again_with_the_same_bytes_and_the_others_stay(

@@ -65,6 +65,21 @@ def test_subsets_of_the_kernel_distance_have_the_mean_of_the_whole() -> None:
     assert parts == pytest.approx(whole, rel=0.1) and parts != whole
 
 
+def test_sets_of_unequal_length_are_compared_by_subsets_of_the_shorter() -> None:
+    a, b = features(20), features(60, shift=1, seed=1)
+    one = quality.kernel_distance(a, b, num_subsets=1)
+    assert quality.kernel_distance(a, b, num_subsets=50) != one
+    assert quality.kernel_distance(a, b, num_subsets=1) == one
+    assert quality.kernel_distance(a, b, num_subsets=1, seed=1) != one
+
+
+def test_one_subset_is_enough_where_it_is_the_whole_of_both_sets() -> None:
+    a, b = features(20), features(20, shift=1, seed=1)
+    whole = quality.squared_mmd(a, b)
+    assert quality.kernel_distance(a, b, num_subsets=50) == pytest.approx(whole)
+    assert quality.kernel_distance(a, b, num_subsets=50, subset_size=19) != pytest.approx(whole, rel=1e-6)
+
+
 def test_nearest_distances_are_those_of_the_full_table() -> None:
     a, b = features(600), features(50, seed=1)
     table = np.linalg.norm(a[:, None].astype(np.float64) - b[None].astype(np.float64), axis=2)
