@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from data_files import arrays, config, write_npz
 
-from rlcas.data import load, load_test
+from rlcas.config import RunConfig
+from rlcas.data import DATASETS, load, load_test, require_test
+from rlcas.data.npz import open_npz
+from rlcas.data.source import Source
 from rlcas.errors import UserError
 
 
@@ -59,6 +62,44 @@ def test_test_arrays_alone_are_enough_to_evaluate(tmp_path: Path) -> None:
 def test_the_test_images_of_training_data_do_not_need_the_others(tmp_path: Path) -> None:
     name = write_npz(tmp_path, train_images=None, train_labels=None, val_images=None, val_labels=None)
     assert len(load_test(config(name))[0]) == 6
+
+
+def test_missing_test_images_are_told_beforehand_in_the_same_words(tmp_path: Path) -> None:
+    name = write_npz(tmp_path, test_images=None, test_labels=None)
+    said = []
+    for check in (require_test, load_test):
+        with pytest.raises(UserError, match=r"has no test split: .*--dataset\.test_from_train") as caught:
+            check(config(name))
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+    require_test(config(name, test_from_train=0.2))
+    write_npz(tmp_path, test_images=np.zeros((0, 8, 8), np.uint8), test_labels=np.zeros(0, int))
+    with pytest.raises(UserError, match="has no test images"):
+        require_test(config(name))
+
+
+def test_that_there_are_test_images_is_known_without_opening_one(tmp_path: Path) -> None:
+    poisoned = write_npz(tmp_path, test_images=np.array([{}] * 6, object))
+    require_test(config(poisoned))
+    with pytest.raises(UserError, match="test_images is a pickle"):
+        load_test(config(poisoned))
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_readers_are_told_whether_to_show_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
+) -> None:
+    told = []
+
+    def reader(settings: RunConfig, shown: bool) -> Source:
+        told.append(shown)
+        return open_npz(tmp_path / "set.npz")
+
+    write_npz(tmp_path)
+    monkeypatch.setitem(DATASETS, "own", reader)
+    load_test(config("own"), progress=progress)
+    load(config("own"), progress=progress)
+    assert told == [progress] * 2
 
 
 LABELS = arrays()["train_labels"]

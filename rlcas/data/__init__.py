@@ -1,4 +1,4 @@
-"""Images by name or path: `load` for training, `load_test` for evaluation alone.
+"""Images by name or path: `load` for training, `load_test` for evaluation alone, after `require_test`.
 
 read (named set, npz, folder, csv) → split → survey → window, gray or RGB, resize → thin
 """
@@ -28,7 +28,7 @@ from rlcas.registry import lookup
 from rlcas.seeding import rng_for
 from rlcas.types import ImageSet, TrainingData
 
-__all__ = ["DATASETS", "PREFIXES", "load", "load_test", "open_prepared", "prepare"]
+__all__ = ["DATASETS", "PREFIXES", "load", "load_test", "open_prepared", "prepare", "require_test"]
 
 Reader = Callable[[RunConfig, bool], Source]
 """(settings, whether to show progress) -> source."""
@@ -82,7 +82,9 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     )
 
 
-def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageSet, tuple[str, ...]]:
+def load_test(
+    config: RunConfig, num_classes: int | None = None, *, progress: bool = False
+) -> tuple[ImageSet, tuple[str, ...]]:
     """Return the test images and the class names; needs no other split, unless test is cut from it.
 
     `num_classes` says how many classes there are where the source neither names them nor has training labels.
@@ -90,9 +92,7 @@ def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageS
     Raises:
         UserError: as `load`.
     """
-    source = _open(config, progress=False)
-    splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
-    check_not_empty(source.where, {"test": splits["test"]})
+    source, splits = _open_with_test(config, progress)
     class_names = source.class_names or _numbered_classes(splits, num_classes)
     check_labels(source.where, {"test": splits["test"]}, class_names)
     surveys: dict[SplitName, Survey] = {"test": survey(splits["test"])}
@@ -100,6 +100,22 @@ def load_test(config: RunConfig, num_classes: int | None = None) -> tuple[ImageS
         surveys["train"] = survey(splits["train"])
     layout, _ = layout_of(source.where, surveys, surveys.get("train"), config.dataset)
     return _image_set(splits["test"], layout), class_names
+
+
+def require_test(config: RunConfig) -> None:
+    """Check that there will be test images for `load_test`; labels are read, but no image.
+
+    Raises:
+        UserError: there are none; the line names the setting that would cut them from train.
+    """
+    _open_with_test(config, progress=False)
+
+
+def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
+    source = _open(config, progress)
+    splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
+    check_not_empty(source.where, {"test": splits["test"]})
+    return source, splits
 
 
 def _open(config: RunConfig, progress: bool) -> Source:
