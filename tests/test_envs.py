@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import warnings
 
 import numpy as np
@@ -6,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 from trivial import TrivialTrainer
 
 from envs import BatchCompositionEnv, check_batch_composition
+from envs.checks import assert_same
 from envs.observations import OBSERVATIONS
 from envs.pettingzoo_view import parallel_env
 from rlcas.errors import UserError
@@ -48,6 +51,109 @@ def test_the_checker_finds_a_trainer_that_is_not_pure():
     env = BatchCompositionEnv({"sampler": {"epochs": 5}}, trainer=Drifting())
     with pytest.raises(AssertionError, match="not pure"):
         check_batch_composition(env)
+
+
+class Observing(BatchCompositionEnv):
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation + 99, *rest
+
+
+class ObservingAtReset(BatchCompositionEnv):
+    def reset(self, **options):
+        observation, info = super().reset(**options)
+        return observation - 99, info
+
+
+class Ending(BatchCompositionEnv):
+    def step(self, action):
+        observation, reward, _, truncated, info = super().step(action)
+        return observation, reward, True, truncated, info
+
+
+class Generous(BatchCompositionEnv):
+    def step(self, action):
+        observation, reward, *rest = super().step(action)
+        return observation, reward + 1, *rest
+
+
+class Hasty(BatchCompositionEnv):
+    def step(self, action):
+        super().step(action)
+        return super().step(action)
+
+
+class Leaving(BatchCompositionEnv):
+    """Does with the composition that a step leaves what is asked."""
+
+    def __init__(self, config, change, **options):
+        super().__init__(config, **options)
+        self.change = change
+
+    @property
+    def incumbent(self):
+        left = super().incumbent
+        return left if left.epoch == 0 else dataclasses.replace(left, counts_C=self.change(left.counts_C))
+
+
+@pytest.mark.parametrize(
+    ("broken", "text"),
+    [
+        (ObservingAtReset, r"^\[-97.* is not in Box"),
+        (Observing, r"^\[101.* is not in Box"),
+        (Ending, "^an epoch never ends the run: it is truncated at sampler.epochs"),
+        (Generous, "^the reward is not the report's"),
+        (Hasty, "^one step trained 2 epochs, not 1"),
+        (
+            functools.partial(Leaving, change=lambda counts_C: counts_C + 1),
+            "^actions of 0 changed the composit",
+        ),
+        (
+            functools.partial(Leaving, change=lambda counts_C: np.maximum(counts_C, 1)),
+            r"^\[1 1 1 1\] is not \[0 0 0 0\]",
+        ),
+    ],
+)
+def test_the_checker_finds_the_promise_that_an_environment_breaks(broken, text):
+    env = broken({"sampler": {"epochs": 5}}, trainer=TrivialTrainer())
+    with pytest.raises(AssertionError, match=text):
+        check_batch_composition(env)
+
+
+def changed_result(incumbent, **changes):
+    return dataclasses.replace(incumbent, result=dataclasses.replace(incumbent.result, **changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            lambda it: dataclasses.replace(it, arrays=it.arrays | {"int64": np.zeros(1)}),
+            "the incumbents hold other dtypes",
+        ),
+        (
+            lambda it: dataclasses.replace(it, arrays={"float32": it.arrays["float32"] + np.float32(1e-6)}),
+            "the float32 weights differ: not pure",
+        ),
+        (lambda it: dataclasses.replace(it, counts_C=it.counts_C + 1), "the compositions differ: not pure"),
+        (
+            lambda it: dataclasses.replace(it, positions_C=it.positions_C + 1),
+            "the pool's positions differ: not pure",
+        ),
+        (lambda it: changed_result(it, val_loss=0.1), "the validation losses differ: not pure"),
+        (
+            lambda it: changed_result(it, metrics=it.result.metrics | {"f1": 0.1}),
+            "the metrics differ: not pure",
+        ),
+    ],
+)
+def test_whatever_differs_between_two_incumbents_is_named(change, text):
+    env = make_env()
+    env.reset()
+    env.step(np.ones(4))
+    assert_same(env.incumbent, env.incumbent)
+    with pytest.raises(AssertionError, match=text):
+        assert_same(env.incumbent, change(env.incumbent))
 
 
 def test_a_step_moves_the_composition_and_clamps_it():
