@@ -1,13 +1,12 @@
 """What a person sees of a run: phases, progress bars and a table of epochs; plain lines in a log.
 
-Everything goes to stdout through one rich Console, so that nothing interleaves; `warn` goes to stderr.
+Everything goes to stdout through one rich Console, so that nothing interleaves.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,11 +36,6 @@ def console() -> Console:
 def say(text: str) -> None:
     """Print one line; in a log it is never wrapped."""
     console().print(Text(text), soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """Print one line to stderr; above a live table where one is shown."""
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def format_figure(value: float | None) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rlcas import snapshot
 from rlcas.batches import BatchMaker
@@ -86,10 +86,6 @@ class ClassifierTrainer:
         epoch, counts_C, positions_C = self._place
         arrays = snapshot.take(self.model, self._optimizer)
         return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
-
-    def model_state(self, incumbent: Incumbent) -> dict[str, Tensor]:
-        """Return the incumbent's weights and buffers by the names of the model's `state_dict`."""
-        return snapshot.to_state_dict(incumbent.arrays, self.model)
 
     def _new_model(self) -> nn.Module:
         channels, height, _ = self._data.image_shape_CHW

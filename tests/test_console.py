@@ -108,13 +108,6 @@ def test_a_line_said_is_never_wrapped_nor_read_as_markup(capsys):
     assert capsys.readouterr().out == text + "\n"
 
 
-def test_warnings_go_to_stderr(capsys):
-    console.warn("disk is nearly full")
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err == "warning: disk is nearly full\n"
-
-
 def test_a_phase_says_its_title_and_measures_itself(capsys):
     with console.phase("train the denoiser") as watch:
         pass

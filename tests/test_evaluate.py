@@ -16,10 +16,10 @@ from rlcas.evaluate import (
     load_classifier,
     predict,
     save_classifier,
+    save_incumbent,
 )
 from rlcas.fit import fit
 from rlcas.metrics import METRICS
-from rlcas.snapshot import to_state_dict
 from rlcas.types import ImageSet
 
 META = ClassifierMeta.of(tiny_data(), tiny_config().classifier)
@@ -30,7 +30,7 @@ def folder(tmp_path_factory) -> Path:
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}))
     best, _ = fit(trainer, np.zeros(3, np.int64), epochs=3)
     folder = tmp_path_factory.mktemp("run")
-    save_classifier(folder, trainer.model_state(best), META)
+    save_incumbent(folder, best, tiny_data(), tiny_config().classifier)
     return folder
 
 
@@ -116,12 +116,15 @@ def test_labels_beyond_the_classes_are_refused(folder):
         evaluate(folder, tiny_set(10, 0, num_classes=5), ShotsConfig(), CPU)
 
 
-def test_an_incumbent_s_weights_can_be_saved_without_a_trainer(folder):
+def test_an_incumbent_is_saved_with_the_weights_that_the_trainer_left(folder):
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}))
-    best, _ = fit(trainer, np.zeros(3, np.int64), epochs=3)
-    state = to_state_dict(best.arrays, META.build())
-    for name, tensor in load_classifier(folder, CPU).model.state_dict().items():
-        assert torch.equal(state[name], tensor), name
+    best, results = fit(trainer, np.zeros(3, np.int64), epochs=3)
+    assert best.epoch == len(results)
+    expected = trainer.model.state_dict()
+    saved = load_classifier(folder, CPU).model.state_dict()
+    assert saved.keys() == expected.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(expected[name], tensor), name
 
 
 def test_loading_leaves_the_global_random_state_alone(folder):
