@@ -9,7 +9,7 @@ from trivial import TrivialTrainer
 
 from envs import BatchCompositionEnv, check_batch_composition
 from envs.checks import assert_same
-from envs.observations import OBSERVATIONS
+from envs.observations import OBSERVATIONS, Observation
 from envs.pettingzoo_view import parallel_env
 from rlcas.errors import UserError
 
@@ -186,6 +186,20 @@ def test_the_observation_tells_what_is_named():
     result = info["report"].result
     expected = [0, 2, 4, 4, 0.25, result.metrics["f1"], *result.per_class_recall_C]
     np.testing.assert_allclose(observation, expected, rtol=1e-6)
+
+
+EPOCHS_LEFT = Observation(
+    lambda incumbent, sampler: np.array([sampler.epochs - incumbent.epoch]),
+    lambda sampler: sampler.epochs,
+    per_class=False,
+)
+
+
+def test_an_observation_may_come_from_outside():
+    env = make_env(observation=("composition", f"{__name__}:EPOCHS_LEFT"), epochs=3)
+    assert env.observation_space.high.tolist() == [16, 16, 16, 16, 3]
+    assert env.reset()[0].tolist() == [2, 2, 2, 2, 3]
+    assert env.step(np.ones(4))[0].tolist() == [2, 2, 2, 2, 2]
 
 
 def test_a_reset_to_an_incumbent_goes_on_from_it():

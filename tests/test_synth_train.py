@@ -19,7 +19,7 @@ from synth import diffusion
 from synth.autoencoder import build_autoencoder
 from synth.latents import build_cache, set_latent_scale
 from synth.pipeline import ClassConditionalLDMPipeline
-from synth.sketch import SKETCHES
+from synth.sketch import SKETCHES, Extractor
 from synth.train import DenoiserTrainer, balanced_weights, cropped_like, sketch_extractor, train_synthesiser
 
 CPU = torch.device("cpu")
@@ -198,6 +198,20 @@ def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoiser, step \d: loss is nan: lower synth\.denoiser\.lr 1e\+30"):
         train(tmp_path, tiny_config(denoiser={"lr": 1e30}))
     assert not (tmp_path / "pipeline").exists()
+
+
+def thresholded(*, weights: Path) -> Extractor:
+    """Return, as a factory from outside, edges above the share that a file of weights holds."""
+    share = float(weights.read_text(encoding="utf-8"))
+    return lambda images_NCHW: (SKETCHES["scharr"](images_NCHW) > share).astype(np.float32)
+
+
+def test_a_sketch_may_come_from_outside_and_is_given_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_text("0.2", encoding="utf-8")
+    changes = {"sketch": f"{__name__}:thresholded", "sketch_weights": tmp_path / "weights"}
+    images = tiny_data().train.images_NCHW
+    maps = sketch_extractor(tiny_config().synth.model_copy(update=changes))(images)
+    np.testing.assert_array_equal(maps, SKETCHES["scharr"](images) > 0.2)
 
 
 def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
