@@ -11,7 +11,6 @@ from tiny import tiny_config, tiny_trainer
 from trivial import TrivialTrainer, no_such_data
 
 from cluster.checkpoint import load_into, save
-from cluster.start import check_answers, episode_resources
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
 from rlcas.agents import AGENTS, build_agents
@@ -132,6 +131,7 @@ def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
         algorithm.stop()
 
 
+@pytest.mark.slow
 def test_rllib_builds_it_again_from_its_own_checkpoint(six_epochs):
     from cluster import RLCAS
 
@@ -225,6 +225,7 @@ def num_threads(count):
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     from ray import tune
 
@@ -263,7 +264,12 @@ def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
     ("fault", "cluster", "text"),
     [
         ("sleep", {"epoch_timeout_seconds": 0.05}, r"epoch 1: episodes \[0\] of 1 did not answer within"),
-        ("kill", {"episode_retries": 0}, r"epoch 1: episode 0 has no outcome after cluster.episode_retries 0"),
+        pytest.param(
+            "kill",
+            {"episode_retries": 0},
+            r"epoch 1: episode 0 has no outcome after cluster.episode_retries 0",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_episode_without_an_answer_is_an_error(ray_session, tmp_path, fault, cluster, text):
@@ -276,55 +282,3 @@ def test_an_episode_without_an_answer_is_an_error(ray_session, tmp_path, fault, 
             children.train_epoch(children.initial(counts_C), [counts_C], epoch=1)
     finally:
         children.end()
-
-
-@pytest.mark.parametrize(
-    ("asked", "k", "gpus", "cpus", "expected"),
-    [
-        (None, 3, 0, 8, {"CPU": 1.0, "GPU": 0.0}),
-        (None, 3, 1, 8, {"CPU": 1.0, "GPU": 1 / 3}),
-        (None, 3, 2, 8, {"CPU": 1.0, "GPU": 1 / 2}),
-        (None, 3, 4, 8, {"CPU": 1.0, "GPU": 1.0}),
-        (0.25, 3, 1, 2, {"CPU": 0.33, "GPU": 0.25}),
-        (0, 3, 4, 1, {"CPU": 0.01, "GPU": 0.0}),
-    ],
-)
-def test_k_episodes_share_what_there_is(asked, k, gpus, cpus, expected):
-    cluster = ClusterConfig(gpus_per_episode=asked)
-    assert episode_resources(cluster, k, {"CPU": cpus, "GPU": gpus}) == pytest.approx(expected)
-
-
-def test_too_many_gpus_are_refused_with_the_arithmetic():
-    text = r"gpus_per_episode 0.6 x sampler.k 3 = 1.8 GPUs, but Ray has 2 \(room for 2 episodes\): set .* 0.5"
-    with pytest.raises(UserError, match=text):
-        episode_resources(ClusterConfig(gpus_per_episode=0.6), 3, {"CPU": 8, "GPU": 2})
-
-
-def test_settings_are_checked_by_name():
-    with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
-        make_config().training(gamma=0.9)
-    with pytest.raises(
-        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
-    ):
-        make_config().episodes(gpus=1)
-    with pytest.raises(UserError, match=r"sampler.initial_count 20 is above sampler.max_count 16"):
-        make_config(initial_count=20).validate()
-    with pytest.raises(UserError, match=r"sampler.baseline_gamma is 1.5: input should be less"):
-        make_config(baseline_gamma=1.5).validate()
-    from cluster import RLCASConfig
-
-    with pytest.raises(UserError, match=r"trainer_factory is None and num_classes is None: call .episodes"):
-        RLCASConfig().validate()
-
-
-def test_a_cluster_that_does_not_answer_is_told_at_once():
-    with pytest.raises(UserError, match=r"RAY_ADDRESS 'ray://127.0.0.1:1' does not answer .*: start it"):
-        check_answers("ray://127.0.0.1:1")
-
-
-def test_an_actor_does_not_import_rllib():
-    import subprocess
-    import sys
-
-    code = "import sys, cluster.episode; sys.exit('ray.rllib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
