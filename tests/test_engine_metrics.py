@@ -53,4 +53,4 @@ def test_many_classes_are_histograms():
     told = logged(17)
     assert list(told["counts"]) == ["all"]
     np.testing.assert_array_equal(told["counts"]["all"], np.arange(17))
-    assert told["probability_minus"]["all"].shape == (17,)
+    assert told["probability_less"]["all"].shape == (17,)
