@@ -162,10 +162,13 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
 def in_class_order(images: ImageSet, found: Sequence[str], known: Sequence[str], source: str) -> ImageSet:
     """Return images whose labels count in the classes `found` with labels that count in the classes `known`.
 
+    Classes that are only numbered count as the known ones.
+
     Raises:
         UserError: a class is not known to the classifier.
     """
-    if tuple(found) == tuple(known):
+    numbered = [str(number) for number in range(len(found))]
+    if list(found) in (list(known), numbered) and len(found) <= len(known):
         return images
     if unknown := [name for name in found if name not in known]:
         raise UserError(
