@@ -158,6 +158,6 @@ def test_labels_follow_the_names_of_the_classes(found, labels):
 def test_a_class_that_the_classifier_does_not_know_is_named():
     images = ImageSet(images_NCHW=np.zeros((1, 1, 4, 4), np.uint8), labels_N=np.array([0]))
     with pytest.raises(
-        UserError, match=r"^here has class 'd', which the classifier does not know: its classes are a, b;"
+        UserError, match=r"^here has class 'd', which the classifier does not know: its classes"
     ):
         in_class_order(images, ("d",), ("a", "b"), "here")
