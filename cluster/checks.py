@@ -23,7 +23,9 @@ def check_settings(config: RunConfig) -> None:
         UserError: a name is unknown, or preset `paper` lacks a file of weights.
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
-    lookup(config.sampler.metric, SELECTING, "sampler.metric")
+    if config.sampler.metric not in SELECTING:
+        known = ", ".join(sorted(SELECTING))
+        raise UserError(f"sampler.metric {config.sampler.metric!r} is unknown: use one of {known}")
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")

@@ -12,6 +12,7 @@ import torch
 
 from cluster import phase_one
 from cluster.checks import check_settings
+from cluster.start import gpus_per_episode
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.composition import batch_starts
@@ -36,7 +37,7 @@ def describe(config: RunConfig) -> str:
         UserError: a setting or the data is wrong.
     """
     check_settings(config)
-    data = datasets.load(config)
+    data = datasets.load(config, progress=True)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),
@@ -63,8 +64,7 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
     pool = 0 if config.pool else _pool_images(config, data) * image_bytes
     state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
     gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    asked = config.cluster.gpus_per_episode
-    each = min(1.0, gpus / config.sampler.k) if asked is None else asked
+    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, gpus)
     return [
         f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {gpus}), "
         f"{config.cluster.threads_per_episode} thread each (here: {cores} cores)",

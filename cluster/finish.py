@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shlex
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ from cluster.stages import stage, timings
 from rlcas import data as datasets
 from rlcas.config import RunConfig
 from rlcas.console import format_figure, say
-from rlcas.evaluate import evaluate, load_classifier
+from rlcas.evaluate import MODEL_FILE, Classifier, evaluate, load_classifier, save_incumbent
 from rlcas.features import penultimate
 from rlcas.files import replacing, write_json
+from rlcas.fit import fit
 from rlcas.pool_only import all_images, train_on_pool
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
+from rlcas.sources import RealImages
 from rlcas.tracking import Tracker
+from rlcas.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
 from synth import quality
 from synth.sketch import Extractor
@@ -69,7 +73,8 @@ def pool_figures(
     Distances are taken between the training images and the pool in the penultimate features of the run's
     classifier; `pool_only` is a classifier that saw synthetic images alone, on the real test images.
     """
-    features = penultimate(load_classifier(folder.path, device))
+    whose = "the run's" if (folder.path / MODEL_FILE).exists() else "the Baseline's"
+    features = penultimate(_judge(folder, config, data, device))
     synthetic = all_images(pool)
     made, train, mirrored, held_out = map(
         features,
@@ -85,11 +90,22 @@ def pool_figures(
         "kid": quality.kernel_distance(made, train),
         "copy_rate": quality.copy_rate(made, np.concatenate([train, mirrored]), held_out),
         "sketch_skill": phase_one.figures_of(folder).get("sketch_skill"),
-        "extractor": f"penultimate features of the run's {config.classifier.backbone}",
+        "extractor": f"penultimate features of {whose} {config.classifier.backbone}",
         "n_real": len(train),
         "n_synthetic": len(made),
         "pool_only": _pool_only(folder, config, data, synthetic, test, device),
     }
+
+
+def _judge(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Classifier:
+    """Return the run's classifier, or where it is not trained yet the Baseline of the same settings."""
+    if (folder.path / MODEL_FILE).exists():
+        return load_classifier(folder.path, device)
+    if not (folder.judge / MODEL_FILE).exists():
+        trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
+        best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
+        save_incumbent(folder.judge, best, data, config.classifier)
+    return load_classifier(folder.judge, device)
 
 
 def _pool_only(
@@ -140,8 +156,8 @@ def show(folder: RunFolder) -> None:
     metrics = json.loads(folder.metrics.read_text())
     show_test(metrics["test"])
     show_pool(metrics["synthesis"])
-    say(f"report: {folder.path / 'report.html'}")
-    say(f"TensorBoard: tensorboard --logdir '{folder.path}'")
+    say(f"report: {folder.report}")
+    say(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.path))}")
 
 
 def show_test(figures: dict[str, Any]) -> None:

@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from rlcas.tracking import ACTION_NAMES, MOST_SCALAR_CLASSES
 from rlcas.types import EpochRecord
-
-MAX_SCALAR_CLASSES = 16
-"""With more classes, one histogram stands for the scalars of all."""
-ACTION_NAMES = ("minus", "zero", "plus")
 
 
 def log_record(logger: MetricsLogger, record: EpochRecord, metric: str) -> None:
@@ -45,6 +42,6 @@ def _values(record: EpochRecord, metric: str) -> dict[str, Any]:
 
 
 def _by_class(name: str, values_C: np.ndarray) -> dict[str, Any]:
-    if len(values_C) > MAX_SCALAR_CLASSES:
+    if len(values_C) > MOST_SCALAR_CLASSES:
         return {f"{name}/all": values_C}
     return {f"{name}/class_{i}": value for i, value in enumerate(values_C.tolist())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,67 @@ import torch
 
 from cluster.stages import stage
 from rlcas.config import RunConfig
-from rlcas.rundir import RunFolder
+from rlcas.errors import UserError
+from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.tracking import Tracker
 from rlcas.types import Int64, TrainingData
+from synth.autoencoder import build_autoencoder
 from synth.generate import fill_pool
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
 from synth.train import FIGURES_FILE, PIPELINE_FOLDER, train_synthesiser
 
 FEWEST_PER_CLASS = 50
 MOST_PER_CLASS = 1000
-FOLDER_PREFIX = "folder:"
 
 
 def pool_of(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:
     """Return the run's pool: what is there, the user's own, or a new one from a new synthesiser."""
-    if config.pool is not None and not config.pool.startswith(FOLDER_PREFIX):
-        pool = SyntheticPool(pool_folder(Path(config.pool)))
-        pool.require(data.class_names, data.image_shape_CHW)
-        return pool
-    if (folder.pool / MANIFEST_FILE).exists():
-        return SyntheticPool(folder.pool)
+    if _is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
+        return open_pool(folder, config, data)
     if config.pool is not None:
         own = Path(config.pool.removeprefix(FOLDER_PREFIX))
         with stage(folder, f"Reading synthetic images from {own}", "pool"):
             return import_folder(own, folder.pool, data.class_names, data.image_shape_CHW)
     train(folder, config, data, device)
     return sample(folder, config, data, device)
+
+
+def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> SyntheticPool:
+    """Return the pool that the settings name, else the one in the run's folder.
+
+    Raises:
+        UserError: there is none, or it was made for other images.
+    """
+    if config.pool is not None and _is_stored(config):
+        pool = SyntheticPool(pool_folder(Path(config.pool)))
+    elif (folder.pool / MANIFEST_FILE).exists():
+        pool = SyntheticPool(folder.pool)
+    else:
+        raise UserError(f"{folder.path} has no pool: make it with `rlcas synth sample {folder.path}`")
+    pool.require(data.class_names, data.image_shape_CHW)
+    return pool
+
+
+def check(config: RunConfig, data: TrainingData) -> None:
+    """Find what is wrong with phase one's settings before anything is made.
+
+    Raises:
+        UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
+    """
+    if config.pool is None:
+        if config.synth.autoencoder.pretrained is None:
+            build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
+    elif _is_stored(config):
+        SyntheticPool(pool_folder(Path(config.pool))).require(data.class_names, data.image_shape_CHW)
+    else:
+        own = Path(config.pool.removeprefix(FOLDER_PREFIX))
+        with tempfile.TemporaryDirectory() as scratch:
+            import_folder(own, Path(scratch) / "pool", data.class_names, data.image_shape_CHW)
+
+
+def _is_stored(config: RunConfig) -> bool:
+    """Return whether the settings name a pool in our own form."""
+    return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
 
 
 def pool_folder(path: Path) -> Path:

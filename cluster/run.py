@@ -6,6 +6,7 @@ the same walk again.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,8 +18,12 @@ from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
-from rlcas.evaluate import evaluate
+from rlcas.errors import UserError
+from rlcas.evaluate import evaluate, in_class_order, load_classifier
+from rlcas.files import write_json
+from rlcas.report import write_report
 from rlcas.rundir import RunFolder
+from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
 
 
@@ -28,7 +33,7 @@ def run(config: RunConfig) -> Path:
     Raises:
         UserError: a setting, a file or the folder is wrong; nothing is left behind then.
     """
-    folder = _open(config)
+    folder = _open(config, with_test=True)
     _walk(folder)
     return folder.path
 
@@ -41,26 +46,39 @@ def resume(path: Path) -> Path:
     """
     settings.load(path)
     folder = RunFolder(path.absolute())
-    if folder.metrics.exists():
-        say(f"{path} is finished")
-        finish.show(folder)
-    else:
+    if not folder.metrics.exists():
         _walk(folder)
+        return folder.path
+    say(f"{path} is finished")
+    if not folder.report.exists():
+        write_report(folder.path)
+    finish.show(folder)
     return folder.path
 
 
 def run_or_show(config: RunConfig) -> Path:
-    """Run; where the folder holds a run already, go on with it, or show it if it is finished."""
+    """Run; where the folder holds a run of the same settings, go on with it, or show it if it is finished.
+
+    Raises:
+        UserError: the folder holds a run of other settings, or as `run`.
+    """
     out = config.out or rundir.default_out(config)
-    return resume(out) if (out / settings.CONFIG_FILE).exists() else run(config)
+    if not (out / settings.CONFIG_FILE).exists():
+        return run(config)
+    if settings.load(out) != rundir.resolved(config):
+        raise UserError(
+            f"out {out} holds a run of other settings: name another folder with --out, or delete it"
+        )
+    return resume(out)
 
 
 def synthesise(config: RunConfig) -> Path:
     """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there."""
-    folder = _open(config)
+    folder = _open(config, with_test=False)
     resolved = settings.load(folder.path)
     data = datasets.open_prepared(folder.prepared)
     phase_one.train(folder, resolved, data, choose_device(resolved.device))
+    say(f"`rlcas synth sample {shlex.quote(str(folder.path))}` makes its pool")
     return folder.path
 
 
@@ -68,16 +86,24 @@ def sample(path: Path) -> Path:
     """Make the pool of a run's folder whose synthesiser is trained; return the pool's folder."""
     folder, config, data = _reopen(path)
     phase_one.sample(folder, config, data, choose_device(config.device))
+    say(f"pool: {folder.pool}")
     return folder.pool
 
 
 def score(path: Path) -> dict[str, object]:
-    """Judge the pool of a run's folder against the real images; print and return the figures."""
+    """Judge the pool of a run's folder against the real images; print, keep and return the figures.
+
+    Features are those of the run's classifier, or of one trained on the real images where there is none yet.
+
+    Raises:
+        UserError: the folder is not a run's, or has no pool.
+    """
     folder, config, data = _reopen(path)
     device = choose_device(config.device)
-    pool = phase_one.pool_of(folder, config, data, device)
+    pool = phase_one.open_pool(folder, config, data)
     test, _ = datasets.load_test(config)
     figures = finish.pool_figures(folder, config, data, pool, test, device)
+    write_json(folder.path / "pool_figures.json", figures)
     finish.show_pool(figures)
     return figures
 
@@ -85,17 +111,24 @@ def score(path: Path) -> dict[str, object]:
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
     """Print and return the test figures of a run's classifier, on its own data or on what `given` names."""
     config = settings.override(settings.load(path), given)
-    test, _ = datasets.load_test(config)
-    figures = evaluate(path, test, config.shots, choose_device(config.device))
+    device = choose_device(config.device)
+    known = load_classifier(path, device).meta.class_names
+    test, found = datasets.load_test(config, num_classes=len(known))
+    figures = evaluate(path, in_class_order(test, found, known, config.data), config.shots, device)
     finish.show_test(figures)
     return figures
 
 
-def _open(config: RunConfig) -> RunFolder:
+def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     """Check all that can be checked, then make the folder with the settings and the images."""
     check_settings(config)
+    choose_device(config.device)
     rundir.check_is_free(config)
     data = datasets.load(config, progress=True)
+    if with_test:
+        datasets.require_test(config)
+    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+    phase_one.check(config, data)
     for note in data.notes:
         say(f"note: {note}")
     folder = rundir.create(config)

@@ -68,10 +68,15 @@ def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]
     num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     share = max(MIN_CPUS, (num_cpus - 1) / k // MIN_CPUS * MIN_CPUS)
     cpus = min(float(cluster.threads_per_episode), round(share, 2))
-    return {"CPU": cpus, "GPU": _gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
+    return {"CPU": cpus, "GPU": gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
 
 
-def _gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
+def gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
+    """Return the GPUs of one episode; `asked` None is one each, or an even share of each where there are fewer.
+
+    Raises:
+        UserError: K episodes that each ask so much do not fit.
+    """
     if asked is None:
         return 0.0 if num_gpus == 0 else 1.0 / -(-k // num_gpus)
     if asked == 0:
@@ -80,7 +85,7 @@ def _gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
     if room < k:
         raise UserError(
             f"cluster.gpus_per_episode {asked:g} x sampler.k {k} = {asked * k:g} GPUs, but Ray has {num_gpus} "
-            f"(room for {room} episodes): set cluster.gpus_per_episode {_gpus_per_episode(None, k, num_gpus):.2g}, "
+            f"(room for {room} episodes): set cluster.gpus_per_episode {gpus_per_episode(None, k, num_gpus):.2g}, "
             "or lower sampler.k"
         )
     return asked

@@ -11,6 +11,7 @@ What the command line does is a function here, found when it is first used, so t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _PUBLIC = {
     "sample": "cluster.run:sample",
     "score": "cluster.run:score",
     "evaluate_data": "cluster.run:evaluate_data",
+    "describe": "cluster.estimate:describe",
     "write_report": "rlcas.report:write_report",
     "diagnose": "rlcas.doctor:diagnose",
     "settings_of": "rlcas.settings:of",
@@ -31,10 +33,12 @@ _PUBLIC = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'rlcas' has no attribute {name!r}: it has {', '.join(_PUBLIC)}")
-    module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    if name in _PUBLIC:
+        module, _, attribute = _PUBLIC[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    if importlib.util.find_spec(f"rlcas.{name}"):
+        return importlib.import_module(f"rlcas.{name}")
+    raise AttributeError(f"module 'rlcas' has no attribute {name!r}: it has {', '.join(_PUBLIC)}")
 
 
 def __dir__() -> list[str]:

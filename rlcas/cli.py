@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rlcas.config import RunConfig
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
+ALL = ("",)
+OF_DATA = ("data", "dataset.", "shots.", "device")
 NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
 
 
@@ -35,7 +37,8 @@ class Command:
 
     help: str
     action: Callable[[argparse.Namespace], int]
-    takes_settings: bool = False
+    settings: tuple[str, ...] = ()
+    """Which settings it takes, by the start of their names; ("",) is all, with --config and --dry-run."""
     folder: str | None = None
     """Help of the positional run folder, where the command takes one."""
 
@@ -109,7 +112,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     _check_is_run(arguments.folder)
     from cluster.run import evaluate_data
 
-    evaluate_data(arguments.folder, {key: value for key, value in _given(arguments).items() if key != "out"})
+    evaluate_data(arguments.folder, _given(arguments))
     return 0
 
 
@@ -130,17 +133,17 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, Command] = {
-    "demo": Command("both phases on ultrasound phantoms, in minutes, without a download", demo, True),
+    "demo": Command("both phases on ultrasound phantoms, in minutes, without a download", demo, ALL),
     "doctor": Command("check the installation and say how to mend each fault", doctor),
-    "run": Command("both phases on your data: synthesiser, pool, agents, report", run, True),
-    "train": Command("phase two alone, with a pool of synthetic images that is there", train, True),
-    "synth train": Command("train the synthesiser alone", synth_train, True),
+    "run": Command("both phases on your data: synthesiser, pool, agents, report", run, ALL),
+    "train": Command("phase two alone, with a pool of synthetic images that is there", train, ALL),
+    "synth train": Command("train the synthesiser alone", synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser", synth_sample, folder="the run's folder"
     ),
     "synth score": Command("fidelity and copies of a run's pool", synth_score, folder="the run's folder"),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
-    "evaluate": Command("test figures of a run's classifier", evaluate, True, folder="the run's folder"),
+    "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
     "report": Command("write report.html from a run's folder", report, folder="the run's folder"),
 }
 
@@ -182,23 +185,21 @@ def _overview(words: Sequence[str]) -> int:
 
 def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     command = COMMANDS[name]
-    usage = " ".join(
-        ["rlcas", name, *["RUN"] * bool(command.folder), *["[--SETTING VALUE ...]"] * command.takes_settings]
-    )
-    parser = Parser(
-        prog=f"rlcas {name}", usage=usage, description=f"{command.help[0].upper()}{command.help[1:]}."
-    )
+    takes = ["RUN"] * bool(command.folder) + ["[--SETTING VALUE ...]"] * bool(command.settings)
+    description = f"{command.help[0].upper()}{command.help[1:]}."
+    parser = Parser(prog=f"rlcas {name}", usage=" ".join(["rlcas", name, *takes]), description=description)
     if command.folder:
         parser.add_argument("folder", type=Path, metavar="RUN", help=command.folder)
     if name == "doctor":
         parser.add_argument("--deep", action="store_true", help="also start Ray")
-    if not command.takes_settings:
+    if command.settings == ALL:
+        parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same settings")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print settings, demand and estimate; start nothing"
+        )
+    if not command.settings:
         return parser.parse_args(words)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same settings")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print settings, demand and estimate; start nothing"
-    )
-    _add_settings(parser)
+    _add_settings(parser, command.settings)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         from rlcas.settings import unknown_setting
@@ -207,12 +208,14 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _add_settings(parser: Parser) -> None:
-    """Add every setting as a dotted flag, a group a section."""
+def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
+    """Add the settings whose names start so as dotted flags, a group a section."""
     from rlcas.settings import flags
 
     groups: dict[str, Any] = {}
     for flag in flags():
+        if not flag.key.startswith(starts):
+            continue
         section = flag.key.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(f"{section} settings" if section else "settings")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,26 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups)
     return figures
+
+
+def in_class_order(images: ImageSet, found: Sequence[str], known: Sequence[str], source: str) -> ImageSet:
+    """Return images whose labels count in the classes `found` with labels that count in the classes `known`.
+
+    Classes that are only numbered count as the known ones.
+
+    Raises:
+        UserError: a class is not known to the classifier.
+    """
+    numbered = [str(number) for number in range(len(found))]
+    if list(found) in (list(known), numbered) and len(found) <= len(known):
+        return images
+    if unknown := [name for name in found if name not in known]:
+        raise UserError(
+            f"{source} has class {unknown[0]!r}, which the classifier does not know: its classes are "
+            f"{', '.join(known)}; name the folders or class_names so"
+        )
+    ids_F = np.array([list(known).index(name) for name in found], np.int64)
+    return replace(images, labels_N=ids_F[images.labels_N])
 
 
 def by_patient(p_NC: Float64, images: ImageSet) -> tuple[Float64, Int64]:

@@ -22,9 +22,19 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
     },
     "paper": {
-        "dataset": {"size_px": 256},
-        "classifier": {"augment": "light"},
-        "sampler": {"epochs": 30, "common_random_numbers": False},
+        "dataset": {"size_px": 256, "phantom": {"size_px": 256}},
+        "sampler": {
+            "epochs": 30,
+            "k": 3,
+            "agents": "paper",
+            "lr": 1e-3,
+            "baseline_gamma": 0.99,
+            "reward": "cubic",
+            "metric": "f1",
+            "initial_count": 2,
+            "action_step": 2,
+            "common_random_numbers": False,
+        },
         "synth": {
             "autoencoder": {"factor": 8},
             "denoiser": {

@@ -23,8 +23,10 @@ def lookup(name: str, known: Mapping[str, Entry], setting: str) -> Entry:
         module_name, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise UserError(f"{setting} {name!r} cannot be imported: {error}") from error
+        except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+            raise UserError(
+                f"{setting} {name!r} cannot be imported: {error}: name package.module:object"
+            ) from error
     raise UserError(
         f"{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}, or package.module:object"
     )

@@ -11,6 +11,7 @@ from rlcas.config import RunConfig
 from rlcas.errors import UserError
 
 PATH_PREFIXES = ("npz", "folder", "csv")
+FOLDER_PREFIX = "folder:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,16 @@ class RunFolder:
         return self.path / "timings.json"
 
     @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.path / "report.html"
+
+    @property
+    def judge(self) -> Path:
+        """A classifier of real images that judges a pool, where the run has none yet."""
+        return self.path / "judge"
+
+    @property
     def metrics(self) -> Path:
         """Final figures."""
         return self.path / "metrics.json"
@@ -80,12 +91,20 @@ def create(config: RunConfig) -> RunFolder:
         UserError: the folder is there and not empty.
     """
     out = check_is_free(config)
-    resolved = config.model_copy(
-        update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)}
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    settings.save(resolved, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        settings.save(resolved(config), out)
+    except OSError as error:
+        raise UserError(
+            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
+        ) from error
     return RunFolder(out)
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """Return the settings with every path absolute, as the run's folder keeps them."""
+    out = (config.out or default_out(config)).expanduser().absolute()
+    return config.model_copy(update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)})
 
 
 def check_is_free(config: RunConfig) -> Path:
@@ -112,6 +131,6 @@ def absolute(data: str) -> str:
 
 
 def _absolute_pool(config: RunConfig) -> str | None:
-    if config.pool is None or config.pool.startswith("folder:"):
+    if config.pool is None or config.pool.startswith(FOLDER_PREFIX):
         return config.pool and absolute(config.pool)
     return str(Path(config.pool).expanduser().absolute())

@@ -59,7 +59,7 @@ def resolve(
         UserError: an unknown setting, a value that does not fit, or an unreadable file.
     """
     typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
-    return of(_merged(base or {}, _merged(read_yaml(file) if file else {}, typed)))
+    return of(_merged(base or {}, _merged(read_yaml(file, "--config ") if file else {}, typed)))
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
@@ -91,8 +91,8 @@ def validated(nested: Mapping[str, Any]) -> RunConfig:
         raise UserError(_one_line(error)) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the settings of a YAML file, nested.
+def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
+    """Return the settings of a YAML file, nested; `named_by` is the flag that named it.
 
     Raises:
         UserError: the file is missing, no YAML, or no mapping.
@@ -105,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"--config {path} is not YAML: {reason}: mend the file") from None
+        raise UserError(f"{named_by}{path} is not YAML: {reason}: mend the file") from None
     if not isinstance(content, dict):
         raise UserError(
             f"--config {path} holds {type(content).__name__}, not settings: write lines like `seed: 1`"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EVENTS_FOLDER = "tensorboard"
 MOST_SCALAR_CLASSES = 16
-ACTIONS = ("less", "same", "more")
+ACTION_NAMES = ("less", "same", "more")
 GALLERY_ROWS = ("real", "real_sketch", "synthetic", "synthetic_sketch")
 
 
@@ -56,7 +56,7 @@ class Tracker:
         if len(self._tags_C) > MOST_SCALAR_CLASSES:
             winner = record.reports[record.winner]
             writer.add_histogram("composition/counts", winner.counts_C, record.epoch)
-            for action, p_C in zip(ACTIONS, record.probabilities_C3.T, strict=True):
+            for action, p_C in zip(ACTION_NAMES, record.probabilities_C3.T, strict=True):
                 writer.add_histogram(f"policy/{action}", p_C, record.epoch)
         writer.flush()
 
@@ -116,7 +116,7 @@ class Tracker:
         scalars: dict[str, Any] = {}
         for tag, count, p_3 in zip(self._tags_C, counts_C, record.probabilities_C3, strict=True):
             scalars[f"composition/{tag}"] = count
-            scalars |= {f"policy/{tag}/{action}": p for action, p in zip(ACTIONS, p_3, strict=True)}
+            scalars |= {f"policy/{tag}/{action}": p for action, p in zip(ACTION_NAMES, p_3, strict=True)}
         return scalars
 
 

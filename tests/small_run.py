@@ -13,7 +13,7 @@ SETTINGS = {
     "classifier.batch_size": 16,
     "sampler.epochs": 2,
     "sampler.k": 2,
-    "synth.autoencoder.channels": "8,16",
+    "synth.autoencoder.channels": "8,8,16",
     "synth.autoencoder.max_steps": 4,
     "synth.denoiser.channels": "16,16,16,16",
     "synth.denoiser.max_steps": 4,

@@ -41,7 +41,7 @@ def logged(num_classes):
 def test_a_few_classes_are_scalars():
     told = logged(3)
     assert told["counts"] == {"class_0": 0, "class_1": 1, "class_2": 2}
-    assert told["probability_plus"]["class_2"] == 0.5
+    assert told["probability_more"]["class_2"] == 0.5
     assert told["reward"] == {"mean": 0.3, "episode_1": 0.3}
     assert told["metric"] == {"f1": 0.5, "best": 0.6}
     assert told["failures"] == 1
@@ -53,4 +53,4 @@ def test_many_classes_are_histograms():
     told = logged(17)
     assert list(told["counts"]) == ["all"]
     np.testing.assert_array_equal(told["counts"]["all"], np.arange(17))
-    assert told["probability_minus"]["all"].shape == (17,)
+    assert told["probability_less"]["all"].shape == (17,)

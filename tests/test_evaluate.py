@@ -13,6 +13,7 @@ from rlcas.evaluate import (
     ClassifierMeta,
     by_patient,
     evaluate,
+    in_class_order,
     load_classifier,
     predict,
     save_classifier,
@@ -139,3 +140,27 @@ def test_metadata_says_what_a_classifier_needs(folder):
     assert meta.class_names == ("a", "b", "c") and meta.train_counts == (14, 14, 13)
     pixels = tiny_data().train.images_NCHW / 255
     assert meta.mean[0] == pytest.approx(pixels.mean()) and meta.std[0] == pytest.approx(pixels.std())
+
+
+@pytest.mark.parametrize(
+    ("found", "labels"),
+    [
+        (("a", "b", "c"), [0, 1, 2]),
+        (("0", "1", "2"), [0, 1, 2]),
+        (("a", "c"), [0, 2, 2]),
+        (("c", "b", "a"), [2, 1, 0]),
+    ],
+)
+def test_labels_follow_the_names_of_the_classes(found, labels):
+    images = ImageSet(
+        images_NCHW=np.zeros((3, 1, 4, 4), np.uint8), labels_N=np.array([0, 1, min(2, len(found) - 1)])
+    )
+    assert in_class_order(images, found, ("a", "b", "c"), "here").labels_N.tolist() == labels
+
+
+def test_a_class_that_the_classifier_does_not_know_is_named():
+    images = ImageSet(images_NCHW=np.zeros((1, 1, 4, 4), np.uint8), labels_N=np.array([0]))
+    with pytest.raises(
+        UserError, match=r"^here has class 'd', which the classifier does not know: its classes"
+    ):
+        in_class_order(images, ("d",), ("a", "b"), "here")

@@ -156,6 +156,67 @@ def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Pat
     assert len(records.read_epochs(tmp_path / "r")) == 2
 
 
+def test_the_synthesiser_alone_then_its_pool_then_its_score(finished: Path, tmp_path: Path) -> None:
+    """The three commands of phase one; the pool is that of the whole run, byte for byte."""
+    data = f"npz:{finished.parents[1] / 'shapes.npz'}"
+    done = rlcas("synth", "train", "--data", data, *small_run.flags(), "--out", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    unsampled = rlcas("synth", "score", "s", cwd=tmp_path)
+    assert unsampled.returncode == 2
+    assert "has no pool: make it with `rlcas synth sample" in unsampled.stderr
+    assert rlcas("synth", "sample", "s", cwd=tmp_path).returncode == 0
+    for shard in sorted((finished / "pool").rglob("*.npy")):
+        assert (tmp_path / "s/pool" / shard.relative_to(finished / "pool")).read_bytes() == shard.read_bytes()
+    scored = rlcas("synth", "score", "s", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    assert "penultimate features of the Baseline's resnet18" in scored.stdout
+    assert json.loads((tmp_path / "s/pool_figures.json").read_text())["n_synthetic"] == 18
+
+
+def test_the_demo_is_shown_the_second_time_and_refuses_other_settings(tmp_path: Path) -> None:
+    small = [*small_run.flags(), "--dataset.phantom.num_images", 400]
+    assert rlcas("demo", *small, cwd=tmp_path).returncode == 0
+    again = rlcas("demo", *small, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "runs/demo is finished" in again.stdout
+    other = rlcas("demo", *small, "--seed", 1, cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds a run of other settings: name another folder with --out, or delete it" in other.stderr
+
+
+def test_a_lost_report_is_written_again_on_resume(finished: Path) -> None:
+    page = finished / "report.html"
+    page.unlink()
+    assert rlcas("resume", finished, cwd=finished.parent).returncode == 0
+    assert page.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pool", "nowhere"], "nowhere"),
+        (["--pool", "folder:nowhere"], "nowhere"),
+        (["--device", "cuda"], "rlcas: device 'cuda' is not there: torch finds no GPU"),
+        (
+            ["--shots.many", "7", "--shots.few", "0"],
+            "rlcas: shots.many holds class 7, but the data set has classes",
+        ),
+        (["--data", "npz:untested.npz"], "--dataset.test_from_train"),
+        (["--out", "shapes.npz/x"], "cannot be made: Not a directory: name another folder with --out"),
+    ],
+)
+def test_a_fault_that_is_found_early_leaves_no_folder(words: list[str], message: str, tmp_path: Path) -> None:
+    data = small_run.write_npz(tmp_path / "shapes.npz")
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "untested.npz", **{key: arrays[key] for key in arrays if "test" not in key})
+    done = rlcas("run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "r", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith("rlcas: ") and done.stderr.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shapes.npz", "untested.npz"]
+
+
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
     """Invariant 4: kill -9 after an epoch, `rlcas resume`, and all is as if nothing had happened."""
     shutil.copy(finished.parents[1] / "shapes.npz", tmp_path)
