@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -79,20 +80,17 @@ class Tap:
 
 
 class SketchDecoder(nn.Module):
-    """S_pred from f_1..f_4: narrow each, then from the coarsest up by transposed convolution and concatenation.
+    """S_pred from f_1..f_4: narrow each, concatenate at the latent's size, and rise by transposed convolution.
 
-    The paper says "concatenates f and performs upsampling via transposed convolution"; this reading
-    concatenates at every scale, which is lean, and ends with log2(factor) more steps up to pixels.
+    The paper says "concatenates f and performs upsampling via transposed convolution"; log2(factor) steps lead
+    from the latent's size to pixels. It is lean on purpose: the branch is dropped after training.
     """
 
     def __init__(self, feature_channels: tuple[int, ...], factor: int) -> None:
         super().__init__()
         width = SKETCH_CHANNELS
         self.narrow = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in feature_channels)
-        self.rise = nn.ModuleList(
-            _doubling(width if level == 0 else 2 * width, width) for level in range(len(feature_channels) - 1)
-        )
-        widths = [2 * width] + [width] * (factor.bit_length() - 2)
+        widths = [len(feature_channels) * width] + [width] * (factor.bit_length() - 2)
         self.to_pixels = nn.Sequential(
             *[_doubling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
             nn.ConvTranspose2d(widths[-1], 1, 4, stride=2, padding=1),
@@ -101,11 +99,9 @@ class SketchDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return [N, 1, H, W] in [0, 1] from f_1..f_4, finest first."""
+        finest = features[0].shape[-2:]
         narrowed = [narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True)]
-        joined = narrowed.pop()
-        for rise in self.rise:
-            joined = torch.cat([rise(joined), narrowed.pop()], dim=1)
-        return self.to_pixels(joined)
+        return self.to_pixels(torch.cat([F.interpolate(feature, finest) for feature in narrowed], dim=1))
 
 
 class SketchSupervisedDenoiser(nn.Module):
@@ -137,7 +133,5 @@ class SketchSupervisedDenoiser(nn.Module):
 
 def _doubling(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1),
-        nn.GroupNorm(min(NORM_GROUPS, channels_out // 2), channels_out),
-        nn.SiLU(),
+        nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1), nn.SiLU(inplace=True)
     )

@@ -74,13 +74,24 @@ def test_the_sampler_ends_at_the_latent_of_a_perfect_denoiser() -> None:
 
 
 def test_the_average_of_weights_follows_its_closed_form() -> None:
-    module, values = nn.Linear(1, 1, bias=False), [1.0, 5.0, -2.0, 3.0]
-    nn.init.constant_(module.weight, values[0])
-    ema, expected = Ema(module, decay=0.25), values[0]
-    for step, value in enumerate(values[1:], start=1):
+    """Every fourth step is a move; decays by hand: min(0.5^4, 2/11), min(0.5^4, 3/12) are 0.0625."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 1.0)
+    ema = Ema(module, decay=0.5)
+    for value in (9.0, 9.0, 9.0, 5.0, 9.0, 9.0, 9.0, -2.0, 9.0):
         nn.init.constant_(module.weight, value)
         ema.update(module)
-        decay = min(0.25, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * value
     ema.copy_to(module)
-    assert module.weight.item() == pytest.approx(expected)
+    assert module.weight.item() == pytest.approx(0.0625 * (0.0625 * 1.0 + 0.9375 * 5.0) + 0.9375 * -2.0)
+
+
+def test_the_average_follows_early_and_remembers_late() -> None:
+    """The first move's decay is (1 + 1)/(10 + 1), however long the memory is."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, 0.0)
+    ema = Ema(module, decay=0.999)
+    nn.init.constant_(module.weight, 11.0)
+    for _ in range(4):
+        ema.update(module)
+    ema.copy_to(module)
+    assert module.weight.item() == pytest.approx(9.0)
