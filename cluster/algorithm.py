@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import torch
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -90,7 +91,19 @@ class RLCAS(Algorithm):
         return {**super().step(), "done": self.epoch >= self._sampler.epochs}
 
     def training_step(self) -> None:
-        """Draw, train, choose, learn.
+        """Draw, train, choose, learn: `_epoch` on one torch thread.
+
+        The policy is tiny: waking more threads for it costs several times what it computes.
+        """
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._epoch()
+        finally:
+            torch.set_num_threads(num_threads)
+
+    def _epoch(self) -> None:
+        """Train the K episodes of one epoch, keep the best, teach the agents.
 
         Raises:
             EpisodeError: none of the K episodes is valid, or one gave no answer.
