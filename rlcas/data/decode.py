@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from rlcas.data.source import Pixels
+from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -23,8 +23,6 @@ UNREADABLE = (
     *(struct.error, Image.DecompressionBombError),
 )
 """What Pillow and pydicom were seen to raise on damaged files (and on whole ones that they do not know)."""
-
-Window = tuple[float, float]
 
 
 class DecodedFiles(Sequence[Pixels]):

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rlcas.data.decode import Window
 from rlcas.data.pixels import windowed
-from rlcas.data.source import Pixels
+from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcas.data.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES, DecodedFiles, Window
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
+from rlcas.data.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES, DecodedFiles
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, Window, counted
 from rlcas.errors import UserError
 from rlcas.types import Int64
 

@@ -14,6 +14,9 @@ from rlcas.types import Int64
 Pixels = NDArray[Any]
 """[H, W] or [H, W, 3], uint8 or any wider values."""
 
+Window = tuple[float, float]
+"""Values shown as black and as white."""
+
 SplitName = Literal["train", "val", "test", "all"]
 """`all` stands alone: a source that comes without any split."""
 

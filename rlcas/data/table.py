@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcas.data.decode import Window
 from rlcas.data.folder import dicom_note, files_split
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, Window
 from rlcas.errors import UserError
 
 REQUIRED = ("path", "label")
