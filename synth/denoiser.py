@@ -99,9 +99,9 @@ class SketchDecoder(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Return [N, 1, H, W] in [0, 1] from f_1..f_4, finest first."""
-        finest = features[0].shape[-2:]
-        narrowed = [narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True)]
-        return self.to_pixels(torch.cat([F.interpolate(feature, finest) for feature in narrowed], dim=1))
+        finest, *coarser = (narrow(feature) for narrow, feature in zip(self.narrow, features, strict=True))
+        enlarged = [F.interpolate(feature, finest.shape[-2:]) for feature in coarser]
+        return self.to_pixels(torch.cat([finest, *enlarged], dim=1))
 
 
 class SketchSupervisedDenoiser(nn.Module):
