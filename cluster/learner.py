@@ -48,7 +48,7 @@ class ReinforceLearner(TorchLearner):
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         """RLlib asks for it; `compute_losses` above is what runs."""
-        raise NotImplementedError
+        raise NotImplementedError("the loss is that of compute_losses, over all agents at once")
 
     def get_state(
         self,
