@@ -233,8 +233,10 @@ class ScoringConfig(Settings):
 
 
 class SynthConfig(Settings):
-    """The sketch-supervised synthesiser."""
+    """The sketch-supervised synthesiser, or another generator in its place."""
 
+    generator: str = "ldm"
+    """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: Path | None = None

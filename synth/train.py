@@ -28,12 +28,12 @@ from synth.autoencoder import (
 from synth.denoiser import SketchSupervisedDenoiser, build_unet
 from synth.ema import Ema
 from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
+from synth.ldm import PIPELINE_FOLDER
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
 from synth.rng import isolated_rng
 from synth.sketch import SKETCHES, Extractor
 
-PIPELINE_FOLDER = "pipeline"
 FIGURES_FILE = "synthesiser.json"
 SKILL_TIMESTEPS = 8
 
