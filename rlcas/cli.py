@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlcas.errors import UserError
+from rlcas.files import FREE_SPACE, no_room
 
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
@@ -159,6 +160,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[name].action(arguments)
     except UserError as error:
         print(f"rlcas: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not no_room(error):
+            raise
+        print(f"rlcas: {error}: {FREE_SPACE}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rlcas: interrupted; `rlcas resume` goes on with a run", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,9 +11,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rlcas.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK_BYTES = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FREE_SPACE = "free disk space, then go on with `rlcas resume` or the same command; what is whole is kept"
 
 
 @contextlib.contextmanager
@@ -22,19 +30,23 @@ def replacing(path: Path) -> Iterator[Path]:
     Example:
         with replacing(folder / "model.safetensors") as temporary:
             save_file(tensors, temporary)
+
+    Raises:
+        UserError: there is no room on the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _fsync(temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _telling_no_room(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _fsync(temporary)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -42,19 +54,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success all in it is fsynced and it takes `path`'s place.
 
     Its name is always the same, so that what a killed process left is cleared away by the next.
+
+    Raises:
+        UserError: there is no room on the disk.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for written in (*temporary.rglob("*"), temporary):
-            _fsync(written)
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
-        _fsync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _telling_no_room(path):
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                _fsync(written)
+            shutil.rmtree(path, ignore_errors=True)
+            temporary.replace(path)
+            _fsync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,6 +82,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path`, whole or not at all; NaN becomes null."""
     write_text(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write `array` as a `.npy` file, whole or not at all.
+
+    `np.save` would write past Python's file object, and a full disk would lose its error number.
+    """
+    import numpy as np
+
+    array = np.ascontiguousarray(array)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def jsonable(value: Any) -> Any:
@@ -90,6 +119,23 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def no_room(error: Exception) -> bool:
+    """Return whether a write failed for want of room: a full disk, a quota, a limit on the size of files."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in NO_ROOM
+    return any(os.strerror(code) in str(error) for code in NO_ROOM)  # safetensors gives the text alone
+
+
+@contextlib.contextmanager
+def _telling_no_room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not no_room(error):
+            raise
+        raise UserError(f"{path} cannot be written ({first_line(error)}): {FREE_SPACE}") from error
 
 
 def _fsync(path: Path) -> None:

@@ -2,15 +2,15 @@
 
 pool/class-000/shard-000.npy   uint8 [n, channels, H, W]
 pool/plan.json                 what the images come from; written first
-pool/manifest.json             the same, with every shard's count and sha256; a pool without it is unfinished
+pool/manifest.json             the same, with every shard's count and sha256 (`synth.manifest`)
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,30 @@ from numpy.lib.format import open_memmap
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
-from rlcas.errors import UserError
-from rlcas.files import jsonable, replacing, sha256_of, write_json
+from rlcas.errors import UserError, first_line
+from rlcas.files import jsonable, sha256_of, write_array, write_json
 from rlcas.types import Int64, Uint8
+from synth.manifest import (
+    MANIFEST_FILE,
+    REMAKE,
+    SCHEMA_VERSION,
+    Shard,
+    read_manifest,
+    remember,
+    stamps_of,
+    verified_manifest,
+)
 
-SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
-MANIFEST_FILE = "manifest.json"
 IMPORTED_SHARD_IMAGES = 256
 SIXTEEN_BITS = (0.0, 65535.0)
-REMAKE = "delete the pool and make it again"
 
 
 class SyntheticPool:
     """The images of a finished pool, read through memory maps (a `rlcas.types.SyntheticSource`).
 
-    Opening it checks that every shard has the size and sha256 that the manifest gives.
+    Opening it checks that every shard is the one that the manifest lists; a shard is mapped when an image of it
+    is first asked for. All readers on a machine share the pages of the maps.
 
     Attributes:
         manifest: the manifest's content.
@@ -48,29 +56,30 @@ class SyntheticPool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = verified_manifest(self.folder)
         self.class_names: tuple[str, ...] = tuple(self.manifest["class_names"])
-        self.image_shape_CHW: tuple[int, int, int] = tuple(self.manifest["image_shape_CHW"])
-        self._shards_C = [
-            [self._open(shard) for shard in self.manifest["shards"] if shard["class_id"] == class_id]
-            for class_id in range(len(self.class_names))
-        ]
+        self.image_shape_CHW = self.manifest["image_shape_CHW"]
+        self._shards_C: list[list[Shard]] = [[] for _ in self.class_names]
+        for shard in self.manifest["shards"]:
+            self._shards_C[shard["class_id"]].append(shard)
+        self._maps: dict[str, Uint8] = {}
 
     @property
     def class_sizes_C(self) -> Int64:
         """Return [C] int64: images there are of each class."""
-        return np.array([sum(map(len, shards)) for shards in self._shards_C], dtype=np.int64)
+        return np.array([sum(shard["count"] for shard in shards) for shards in self._shards_C], dtype=np.int64)
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order."""
-        images = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8)
-        shards, indices = self._shards_C[class_id], np.asarray(indices)
-        ends = np.cumsum([len(shard) for shard in shards])
+        images, indices = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8), np.asarray(indices)
+        shards = self._shards_C[class_id]
+        ends = np.cumsum([shard["count"] for shard in shards])
         if len(indices) and not 0 <= indices.min() <= indices.max() < ends[-1]:
             raise IndexError(f"class {class_id} has images 0 to {ends[-1] - 1}, not {indices.tolist()}")
-        for shard, end in zip(shards, ends, strict=True):
-            here = (indices >= end - len(shard)) & (indices < end)
-            images[here] = shard[indices[here] - (end - len(shard))]
+        shard_of = np.searchsorted(ends, indices, side="right")
+        for number in np.unique(shard_of):
+            here, start = shard_of == number, ends[number] - shards[number]["count"]
+            images[here] = self._mapped(shards[number])[indices[here] - start]
         return images
 
     def require(self, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]) -> None:
@@ -88,20 +97,15 @@ class SyntheticPool:
                     f"pool {self.folder} has {what} {own}, the data set {wanted}: make a pool for it"
                 )
 
-    def _open(self, shard: dict[str, Any]) -> Uint8:
-        path = self.folder / shard["file"]
-        if not path.is_file():
-            raise UserError(f"{path} is missing, though the pool's manifest lists it: {REMAKE}")
-        status = path.stat()
-        if _sha256_once(path, status.st_size, status.st_mtime_ns) != shard["sha256"]:
-            raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if images.shape != (shard["count"], *self.image_shape_CHW) or images.dtype != np.uint8:
-            raise UserError(
-                f"{path} holds {images.dtype} {list(images.shape)}, but the pool's manifest says "
-                f"{shard['count']} uint8 images of {list(self.image_shape_CHW)}: {REMAKE}"
-            )
-        return images
+    def _mapped(self, shard: Shard) -> Uint8:
+        """Return the shard's images [count, channels, H, W], which lie at the end of its file."""
+        file = shard["file"]
+        if file not in self._maps:
+            path, shape = self.folder / file, (shard["count"], *self.image_shape_CHW)
+            header_bytes = path.stat().st_size - math.prod(shape)
+            mapped = np.memmap(path, dtype=np.uint8, mode="r", offset=header_bytes, shape=shape)
+            self._maps[file] = mapped.view(np.ndarray)
+        return self._maps[file]
 
 
 class PoolWriter:
@@ -135,39 +139,51 @@ class PoolWriter:
         plan_file = self._folder / PLAN_FILE
         if not plan_file.exists():
             write_json(plan_file, self._plan)
-        elif json.loads(plan_file.read_text(encoding="utf-8")) != self._plan:
+        elif _read_plan(plan_file) != self._plan:
             raise UserError(
                 f"{self._folder} holds a pool of another origin or of other settings: name another folder, "
                 "or delete this one"
             )
 
     def missing(self, per_class_C: Sequence[int]) -> list[tuple[int, range]]:
-        """Return (class, span of image numbers) of each shard that is yet to be written."""
+        """Return (class, span of image numbers) of each shard that is yet to be written.
+
+        A file that is not whole, or not what a manifest lists, is to be written again.
+        """
+        finished = (self._folder / MANIFEST_FILE).exists()
+        listed = {
+            shard["file"]: shard for shard in (read_manifest(self._folder)["shards"] if finished else ())
+        }
         return [
             (class_id, span)
             for class_id, span in self._spans(per_class_C)
-            if _num_images(self._path(class_id, span)) != len(span)
+            if not self._is_whole(self._file(class_id, span), len(span), listed)
         ]
 
     def write(self, class_id: int, span: range, images_NCHW: Uint8) -> None:
         """Write one shard, whole or not at all."""
         assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
         (self._folder / MANIFEST_FILE).unlink(missing_ok=True)
-        with replacing(self._path(class_id, span)) as temporary, temporary.open("wb") as file:
-            np.save(file, images_NCHW, allow_pickle=False)
+        write_array(self._folder / self._file(class_id, span), images_NCHW)
 
     def commit(self, per_class_C: Sequence[int]) -> None:
-        """Write the manifest: from here on the folder is a pool."""
+        """Write the manifest: from here on the folder is a pool. What killed writers left is cleared away."""
+        for left in self._folder.glob("class-*/.*.tmp"):
+            left.unlink()
+        spans = self._spans(per_class_C)
+        stamps = stamps_of(self._folder, (self._file(class_id, span) for class_id, span in spans))
         shards = [
             {
                 "class_id": class_id,
-                "file": self._path(class_id, span).relative_to(self._folder).as_posix(),
+                "file": self._file(class_id, span),
                 "count": len(span),
-                "sha256": sha256_of(self._path(class_id, span)),
+                "sha256": sha256_of(self._folder / self._file(class_id, span)),
             }
-            for class_id, span in self._spans(per_class_C)
+            for class_id, span in spans
         ]
-        write_json(self._folder / MANIFEST_FILE, {**self._plan, "shards": shards})
+        manifest = self._folder / MANIFEST_FILE
+        write_json(manifest, {**self._plan, "shards": shards})
+        remember(self._folder, manifest.read_bytes(), stamps)
 
     def _spans(self, per_class_C: Sequence[int]) -> list[tuple[int, range]]:
         step = self._shard_images
@@ -177,8 +193,26 @@ class PoolWriter:
             for first in range(0, size, step)
         ]
 
-    def _path(self, class_id: int, span: range) -> Path:
-        return self._folder / f"class-{class_id:03d}" / f"shard-{span.start // self._shard_images:03d}.npy"
+    def _file(self, class_id: int, span: range) -> str:
+        return f"class-{class_id:03d}/shard-{span.start // self._shard_images:03d}.npy"
+
+    def _is_whole(self, file: str, count: int, listed: Mapping[str, Shard]) -> bool:
+        path = self._folder / file
+        if not path.exists():
+            return False
+        try:
+            images = open_memmap(path, mode="r")
+        except ValueError:  # cut off
+            return False
+        same_shape = list(images.shape) == [count, *self._plan["image_shape_CHW"]]
+        return same_shape and (file not in listed or sha256_of(path) == listed[file]["sha256"])
+
+
+def _read_plan(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not a pool's plan ({first_line(error)}): {REMAKE}") from error
 
 
 def import_folder(
@@ -232,28 +266,3 @@ def _files_of_class(folder: Path) -> list[Path]:
     if not files:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
     return files
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST_FILE
-    if not path.is_file():
-        raise UserError(f"{path} is missing, so {folder} is no finished pool: name another, or finish this one")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["schema_version"]
-        if version == SCHEMA_VERSION:
-            _ = manifest["class_names"], manifest["image_shape_CHW"], manifest["shards"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a pool's manifest: {REMAKE}") from error
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema_version {version}, this rlcas reads {SCHEMA_VERSION}: {REMAKE}")
-    return manifest
-
-
-@functools.cache
-def _sha256_once(path: Path, size_bytes: int, modified_ns: int) -> str:
-    return sha256_of(path)
-
-
-def _num_images(path: Path) -> int:
-    return len(open_memmap(path, mode="r")) if path.exists() else 0

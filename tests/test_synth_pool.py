@@ -99,7 +99,7 @@ def test_a_pool_may_grow(synthesiser: Path, tmp_path: Path) -> None:
 
 def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_path: Path) -> None:
     manifest = fill(synthesiser, tmp_path, [2, 7]).manifest
-    assert manifest["class_names"] == ["round", "spiky"] and manifest["image_shape_CHW"] == [1, 20, 20]
+    assert manifest["class_names"] == ["round", "spiky"] and manifest["image_shape_CHW"] == (1, 20, 20)
     assert manifest["source"] | {"pipeline_sha256": ""} == {
         "pipeline_sha256": "",
         "generator": "ldm",
@@ -159,7 +159,7 @@ def test_a_pool_without_a_manifest_or_with_a_spoilt_one_is_told(tmp_path: Path) 
         SyntheticPool(tmp_path)
     for text in ("{", "[]", json.dumps({"schema_version": 1})):
         manifest.write_text(text)
-        with pytest.raises(UserError, match=r"manifest\.json is not a pool's manifest: delete the pool"):
+        with pytest.raises(UserError, match=r"manifest\.json is not a pool's manifest \(.+\): delete the pool"):
             SyntheticPool(tmp_path)
     manifest.unlink()
     with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is no finished pool"):

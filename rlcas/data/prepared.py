@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlcas.errors import UserError
-from rlcas.files import replacing, write_json
+from rlcas.files import write_array, write_json
 from rlcas.types import ImageSet, TrainingData
 
 DATA_FILE = "data.json"
@@ -23,8 +23,7 @@ def prepare(data: TrainingData, folder: Path) -> None:
     (folder / DATA_FILE).unlink(missing_ok=True)
     for split, images in zip(SPLITS, (data.train, data.val), strict=True):
         for key, array in _arrays(images).items():
-            with replacing(folder / f"{split}_{key}.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, array, allow_pickle=False)
+            write_array(folder / f"{split}_{key}.npy", array)
     write_json(
         folder / DATA_FILE,
         {

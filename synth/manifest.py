@@ -1,0 +1,151 @@
+"""What a pool says of itself: its manifest, and the note that its shards were found to be as it says.
+
+pool/manifest.json   origin, classes, shape, and every shard's file, count and sha256; a pool without it is unfinished
+pool/verified.json   a digest of sizes and times of the shards when all their sha256 were last checked
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from rlcas.errors import UserError
+from rlcas.files import replacing, sha256_of
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+VERIFIED_FILE = "verified.json"
+REMAKE = "delete the pool and make it again"
+CLOCK_TICKS_NS = 20_000_000
+"""A file that changed this shortly before its check may have changed after it, within the same tick."""
+
+Stamp = tuple[int, int, int]
+"""Bytes, time of the last writing and time of the last change of a file, in nanoseconds."""
+
+
+class Shard(TypedDict):
+    """One file of a pool."""
+
+    class_id: Annotated[int, Field(ge=0)]
+    file: Annotated[str, Field(pattern=r"^class-\d+/shard-\d+\.npy$")]
+    """Below the pool's folder."""
+    count: Annotated[int, Field(ge=1)]
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """The content of manifest.json."""
+
+    schema_version: Literal[1]
+    class_names: list[str]
+    image_shape_CHW: tuple[int, int, int]
+    dtype: Literal["uint8"]
+    shard_images: int
+    source: dict[str, Any]
+    shards: list[Shard]
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def verified_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the pool in `folder`, whose shards are all as it says.
+
+    Every shard's sha256 is computed once; later it is enough that sizes and times are those of then.
+
+    Raises:
+        UserError: the manifest or a shard is missing, altered, or of another version.
+    """
+    text = _text(folder)
+    manifest = _parsed(text, folder / MANIFEST_FILE)
+    try:
+        stamps = stamps_of(folder, (shard["file"] for shard in manifest["shards"]))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename} is missing, though the pool's manifest lists it: {REMAKE}"
+        ) from None
+    if not _is_remembered(folder, text, stamps):
+        for shard in manifest["shards"]:
+            _check(folder / shard["file"], shard, manifest["image_shape_CHW"])
+        remember(folder, text, stamps)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of the pool in `folder`; its shards are not looked at.
+
+    Raises:
+        UserError: it is missing, no manifest, or of another version.
+    """
+    return _parsed(_text(folder), folder / MANIFEST_FILE)
+
+
+def stamps_of(folder: Path, files: Iterable[str]) -> list[Stamp]:
+    """Return what changes when a file does, for each of the files below `folder`."""
+    statuses = (os.stat(f"{folder}/{file}") for file in files)  # noqa: PTH116  Path.stat takes three times as long
+    return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in statuses]
+
+
+def remember(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> None:
+    """Note that the shards were as `manifest` says when they had these stamps; a disk may be read-only."""
+    with contextlib.suppress(OSError, UserError), replacing(folder / VERIFIED_FILE) as temporary:
+        temporary.write_text(json.dumps({"digest": _digest(manifest, stamps)}), encoding="utf-8")
+
+
+def _text(folder: Path) -> bytes:
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing, so {folder} is no finished pool: name another, or finish this one")
+    return path.read_bytes()
+
+
+def _parsed(text: bytes, path: Path) -> Manifest:
+    try:
+        manifest = _MANIFEST.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("schema_version",) and first["type"] == "literal_error":
+            raise UserError(
+                f"{path} has schema_version {first['input']}, this rlcas reads {SCHEMA_VERSION}: {REMAKE}"
+            ) from None
+        where = ".".join(map(str, first["loc"])) or "JSON"
+        raise UserError(f"{path} is not a pool's manifest ({where}: {first['msg']}): {REMAKE}") from None
+    if any(shard["class_id"] >= len(manifest["class_names"]) for shard in manifest["shards"]):
+        raise UserError(f"{path} is not a pool's manifest (a shard is of no class that it names): {REMAKE}")
+    return manifest
+
+
+def _is_remembered(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> bool:
+    """Return whether the shards were checked against this manifest and have not changed since."""
+    path = folder / VERIFIED_FILE
+    try:
+        digest = json.loads(path.read_bytes())["digest"]
+        checked_ns = path.stat().st_mtime_ns
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    changed_ns = max((changed for _, _, changed in stamps), default=0)
+    return changed_ns < checked_ns - CLOCK_TICKS_NS and digest == _digest(manifest, stamps)
+
+
+def _digest(manifest: bytes, stamps: Sequence[Stamp]) -> str:
+    return hashlib.sha256(manifest + np.array(stamps, np.int64).tobytes()).hexdigest()
+
+
+def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> None:
+    if sha256_of(path) != shard["sha256"]:
+        raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
+    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    if images.shape != (shard["count"], *image_shape_CHW) or images.dtype != np.uint8:
+        raise UserError(
+            f"{path} holds {images.dtype} {list(images.shape)}, but the pool's manifest says "
+            f"{shard['count']} uint8 images of {list(image_shape_CHW)}: {REMAKE}"
+        )
