@@ -18,7 +18,7 @@ from rlcas import settings
 from rlcas.composition import batch_starts
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
-from rlcas.devices import choose_device
+from rlcas.devices import choose_device, torch_threads
 from rlcas.registry import lookup
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
@@ -127,15 +127,11 @@ def _episodes_seconds(config: RunConfig, data: TrainingData) -> float:
     some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))
     trainer = _trainer(config, TrainingData(name=data.name, class_names=data.class_names, train=some, val=some))
     start = _start(config, data)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.cluster.threads_per_episode)
-    try:
+    with torch_threads(config.cluster.threads_per_episode):
         trainer.train_epoch(trainer.initial(start), start, child=0)
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, child=0)
         per_image = (time.perf_counter() - started) / result.num_images
-    finally:
-        torch.set_num_threads(threads)
     side_by_side = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
     num_batches = len(batch_starts(len(data.train), batch))
     images_an_epoch = len(data.train) + num_batches * int(start.sum())

@@ -17,7 +17,7 @@ from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.tracking import Tracker
 from rlcas.types import Int64, TrainingData
 from synth.autoencoder import build_autoencoder
-from synth.generate import fill_pool
+from synth.generate import SampleAll, fill_pool
 from synth.generators import GENERATORS
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
 from synth.train import FIGURES_FILE
@@ -105,8 +105,25 @@ def sample(folder: RunFolder, config: RunConfig, data: TrainingData, device: tor
     """Fill the run's pool with the trained synthesiser; whole shards that are there stay."""
     sizes = per_class(config, data.train.class_counts(data.num_classes))
     with stage(folder, f"Making {sum(sizes)} synthetic images", "pool"):
-        fill_pool(folder.synth, folder.pool, sizes, config, device=device, progress=True)
+        fill_pool(
+            folder.synth,
+            folder.pool,
+            sizes,
+            config,
+            device=device,
+            progress=True,
+            sample_all=_workers(folder, config),
+        )
     return SyntheticPool(folder.pool)
+
+
+def _workers(folder: RunFolder, config: RunConfig) -> SampleAll | None:
+    """Return what samples on Ray; None where one process does it."""
+    if config.cluster.sampling_workers == 1:
+        return None
+    from cluster.generation import SamplingWorkers  # Ray takes seconds to start
+
+    return SamplingWorkers(folder.synth, config)
 
 
 def per_class(config: RunConfig, train_counts_C: Int64) -> list[int]:

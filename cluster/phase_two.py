@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from pathlib import Path
 
 import ray
@@ -12,6 +11,7 @@ from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
 from cluster.stages import stage
+from cluster.start import quiet_ray
 from rlcas import records, settings
 from rlcas.config import RunConfig
 from rlcas.console import epoch_view, say
@@ -44,16 +44,6 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
         )
         .debugging(seed=config.seed, log_level="ERROR")
     )
-
-
-def quiet_ray() -> None:
-    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
-
-    Ray sets its loggers' levels again while it starts, so the handlers are told.
-    """
-    for name in ("ray", "ray.rllib"):
-        for handler in logging.getLogger(name).handlers:
-            handler.setLevel(logging.ERROR)
 
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:

@@ -82,9 +82,18 @@ def synthesise(config: RunConfig) -> Path:
     return folder.path
 
 
-def sample(path: Path) -> Path:
-    """Make the pool of a run's folder whose synthesiser is trained; return the pool's folder."""
+def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
+    """Make the pool of a run's folder whose synthesiser is trained; return the pool's folder.
+
+    Args:
+        path: the run's folder.
+        given: settings of where to sample, dotted as on the command line, in place of the run's own.
+
+    Raises:
+        UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
+    """
     folder, config, data = _reopen(path)
+    config = settings.override(config, given or {})
     phase_one.sample(folder, config, data, choose_device(config.device))
     say(f"pool: {folder.pool}")
     return folder.pool

@@ -21,7 +21,7 @@ MIN_CPUS = 0.01
 def ensure_ray(k: int) -> None:
     """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
 
-    A Ray of our own gets at least K + 1 logical cores, so that K episodes and a Tune trial fit a laptop.
+    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop.
 
     Raises:
         UserError: RAY_ADDRESS names a cluster that does not answer.
@@ -36,6 +36,16 @@ def ensure_ray(k: int) -> None:
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def quiet_ray() -> None:
+    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
+
+    Ray sets its loggers' levels again while it starts, so the handlers are told.
+    """
+    for name in ("ray", "ray.rllib", "ray.data"):
+        for handler in logging.getLogger(name).handlers:
+            handler.setLevel(logging.ERROR)
 
 
 def check_answers(address: str) -> None:
@@ -77,15 +87,38 @@ def gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
     Raises:
         UserError: K episodes that each ask so much do not fit.
     """
+    return _gpus_each(asked, k, num_gpus, "cluster.gpus_per_episode", "sampler.k")
+
+
+def sampler_resources(cluster: ClusterConfig, threads: int, total: Mapping[str, float]) -> dict[str, float]:
+    """Return the CPUs and GPUs of one sampling worker, such that all of them fit into `total`.
+
+    Raises:
+        UserError: `gpus_per_sampler` asks for more GPUs than there are.
+    """
+    workers = cluster.sampling_workers
+    share = max(MIN_CPUS, total.get("CPU", 0.0) / workers // MIN_CPUS * MIN_CPUS)
+    gpus = _gpus_each(
+        cluster.gpus_per_sampler,
+        workers,
+        int(total.get("GPU", 0.0)),
+        "cluster.gpus_per_sampler",
+        "cluster.sampling_workers",
+    )
+    return {"CPU": min(float(threads), round(share, 2)), "GPU": gpus}
+
+
+def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, counted_by: str) -> float:
+    """Return the GPUs of each of `number` workers; `asked` None is one, or an even share where there are fewer."""
     if asked is None:
-        return 0.0 if num_gpus == 0 else 1.0 / -(-k // num_gpus)
+        return 0.0 if num_gpus == 0 else 1.0 / -(-number // num_gpus)
     if asked == 0:
         return 0.0
     room = int(num_gpus / asked) if asked >= 1 else num_gpus * int(1 / asked)
-    if room < k:
+    if room < number:
         raise UserError(
-            f"cluster.gpus_per_episode {asked:g} x sampler.k {k} = {asked * k:g} GPUs, but Ray has {num_gpus} "
-            f"(room for {room} episodes): set cluster.gpus_per_episode {gpus_per_episode(None, k, num_gpus):.2g}, "
-            "or lower sampler.k"
+            f"{setting} {asked:g} x {counted_by} {number} = {asked * number:g} GPUs, but Ray has {num_gpus} "
+            f"(room for {room}): set {setting} {_gpus_each(None, number, num_gpus, setting, counted_by):.2g}, "
+            f"or lower {counted_by}"
         )
     return asked

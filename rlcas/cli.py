@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 ALL = ("",)
 OF_DATA = ("data", "dataset.", "shots.", "device")
+OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
 
 
@@ -86,7 +87,7 @@ def synth_sample(arguments: argparse.Namespace) -> int:
     _check_is_run(arguments.folder)
     from cluster.run import sample
 
-    sample(arguments.folder)
+    sample(arguments.folder, _given(arguments))
     return 0
 
 
@@ -140,7 +141,7 @@ COMMANDS: dict[str, Command] = {
     "train": Command("phase two alone, with a pool of synthetic images that is there", train, ALL),
     "synth train": Command("train the synthesiser alone", synth_train, ALL),
     "synth sample": Command(
-        "make the pool with a run's trained synthesiser", synth_sample, folder="the run's folder"
+        "make the pool with a run's trained synthesiser", synth_sample, OF_SAMPLING, folder="the run's folder"
     ),
     "synth score": Command("fidelity and copies of a run's pool", synth_score, folder="the run's folder"),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),

@@ -217,12 +217,25 @@ class GenerationConfig(Settings):
     """Denoising steps an image."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.5
     """Classifier-free guidance scale; 1 is none and costs half."""
+    guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Noise levels t/T between which guidance acts; a step outside costs half (Kynkäänniemi et al. 2024)."""
     per_class: PositiveCount | None = None
     """Images a class. None: as many as the class has real ones, but 50 at least and 1000 at most."""
     micro_batch: PositiveCount = 32
     """Images denoised together; fixed (padded) and recorded, because other shapes differ in the last bits."""
+    threads: PositiveCount = 1
+    """Torch threads of a sampler on a CPU; fixed and recorded, because another number moves the last bits."""
     shard_images: PositiveCount = 256
     """Images in one file of the pool."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GenerationConfig:
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(
+                f"synth.generation.guidance_interval is {low:g},{high:g}: the first share must be below the second"
+            )
+        return self
 
 
 class ScoringConfig(Settings):
@@ -257,7 +270,7 @@ class SynthConfig(Settings):
 
 
 class ClusterConfig(Settings):
-    """Ray: where the episodes run."""
+    """Ray: where the episodes and the sampling workers run."""
 
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
@@ -269,6 +282,14 @@ class ClusterConfig(Settings):
     """Longest wait for the K episodes of one epoch."""
     episode_retries: Count = 3
     """How often an episode is run again after its worker died."""
+    sampling_workers: PositiveCount = 1
+    """Workers that fill the pool side by side, on Ray; 1 fills it in the process itself."""
+    gpus_per_sampler: NonNegative | None = None
+    """GPUs of one sampling worker. None: one each, or an even share where there are fewer; 0 on device cpu."""
+    sampling_retries: Count = 3
+    """How often a micro-batch is sampled again after its worker died."""
+    sampling_timeout_seconds: Positive = 3600.0
+    """Longest wait for the next micro-batch of the sampling workers."""
 
 
 class RunConfig(Settings):

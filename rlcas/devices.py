@@ -83,6 +83,17 @@ def same_bits(device: torch.device) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch compute on `number` threads of the CPU, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def _deterministic_kernels() -> Iterator[None]:
     # cuBLAS reads it when a process first multiplies matrices.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

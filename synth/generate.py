@@ -1,4 +1,4 @@
-"""Filling a pool: image i of class c from its own seed, whatever else is sampled.
+"""Filling a pool: image i of class c from its own seed, whatever else is sampled, where and in which order.
 
 Micro-batch b of a class always holds images b·m .. b·m+m-1, whole even where fewer are asked for: so an image
 has the same neighbours in the same batch shape in every run, and the same bytes.
@@ -7,19 +7,34 @@ has the same neighbours in the same batch shape in every run, and the same bytes
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from rlcas.config import RunConfig
+from rlcas.config import GenerationConfig, RunConfig
+from rlcas.devices import same_bits, torch_threads
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.generators import GENERATORS, ImageSampler
 from synth.pool import PoolWriter
-from synth.progress import Reporter
+from synth.progress import Report, Reporter
+
+
+class MicroBatch(NamedTuple):
+    """Images number · m .. number · m + m-1 of a class, wanted for one of the missing shards."""
+
+    shard: int
+    class_id: int
+    number: int
+
+
+SampleAll = Callable[[Sequence[MicroBatch]], Iterable[tuple[MicroBatch, Uint8]]]
+"""Yields every micro-batch with its images [micro_batch, channels, H, W], in any order."""
 
 
 def fill_pool(
@@ -30,21 +45,68 @@ def fill_pool(
     *,
     device: torch.device,
     progress: bool,
+    sample_all: SampleAll | None = None,
 ) -> None:
     """Sample `per_class_C[c]` images of each class c into a pool; shards that are already there are kept.
 
+    Args:
+        synth_folder: the trained generator.
+        pool_folder: where the pool goes.
+        per_class_C: [C] images of each class.
+        config: `config.synth` and `config.seed` are used.
+        device: where to sample.
+        progress: show a bar on a terminal, lines in a log.
+        sample_all: samples the micro-batches elsewhere, by `sample_micro_batch`. None: one after another, here.
+
     Raises:
-        UserError: there is no synthesiser in `synth_folder`, it has another number of classes, or
-            `pool_folder` holds a pool of other weights or settings.
+        UserError: there is no synthesiser in `synth_folder`, it has another number of classes,
+            `pool_folder` holds a pool of other weights or settings, or the disk is full.
     """
-    sampler = lookup(config.synth.generator, GENERATORS, "synth.generator").open(synth_folder, config, device)
+    sampler = open_sampler(synth_folder, config, device)
     if len(per_class_C) != len(sampler.class_names):
         raise UserError(
             f"{synth_folder} makes {len(sampler.class_names)} classes, but {len(per_class_C)} are asked for: "
             "train a synthesiser on this data set"
         )
+    writer = _writer(pool_folder, sampler, config)
+    missing = writer.missing(per_class_C)
+    wanted = [
+        MicroBatch(shard, class_id, number)
+        for shard, (class_id, span) in enumerate(missing)
+        for number in _micro_batches(span, config.synth.generation)
+    ]
+    sampled = sample_all(wanted) if sample_all else _one_after_another(sampler, wanted, config, device)
+    with Reporter(progress=progress).part("sampling", len(wanted)) as report:
+        _write_shards(writer, missing, _counted(sampled, report), config.synth.generation)
+    writer.commit(per_class_C)
+
+
+def open_sampler(synth_folder: Path, config: RunConfig, device: torch.device) -> ImageSampler:
+    """Return the generator of the settings as trained in `synth_folder`.
+
+    Raises:
+        UserError: there is none, or it does not load.
+    """
+    return lookup(config.synth.generator, GENERATORS, "synth.generator").open(synth_folder, config, device)
+
+
+def sample_micro_batch(
+    sampler: ImageSampler, batch: MicroBatch, config: RunConfig, device: torch.device
+) -> Uint8:
+    """Return the images of `batch`, [micro_batch, channels, H, W]: the same bytes in every process."""
     generation = config.synth.generation
-    writer = PoolWriter(
+    first = batch.number * generation.micro_batch
+    generators = [
+        torch.Generator().manual_seed(seed_for(config.seed, "synthetic-image", batch.class_id, index))
+        for index in range(first, first + generation.micro_batch)
+    ]
+    with same_bits(device), torch_threads(generation.threads):
+        return sampler.sample(batch.class_id, generators)
+
+
+def _writer(pool_folder: Path, sampler: ImageSampler, config: RunConfig) -> PoolWriter:
+    generation = config.synth.generation
+    return PoolWriter(
         pool_folder,
         class_names=sampler.class_names,
         image_shape_CHW=sampler.image_shape_CHW,
@@ -54,33 +116,41 @@ def fill_pool(
             **sampler.origin,
             "seed": config.seed,
             "micro_batch": generation.micro_batch,
+            "threads": generation.threads,
         },
     )
-    missing = writer.missing(per_class_C)
-    batches = sum(len(_micro_batches(span, generation.micro_batch)) for _, span in missing)
-    with Reporter(progress=progress).part("sampling", batches) as report:
-        done = iter(range(batches))
-        for class_id, span in missing:
-            sampled = []
-            for batch in _micro_batches(span, generation.micro_batch):
-                sampled.append(
-                    sample_micro_batch(sampler, class_id, batch, generation.micro_batch, config.seed)
-                )
-                report(next(done), {})
+
+
+def _one_after_another(
+    sampler: ImageSampler, wanted: Sequence[MicroBatch], config: RunConfig, device: torch.device
+) -> Iterator[tuple[MicroBatch, Uint8]]:
+    for batch in wanted:
+        yield batch, sample_micro_batch(sampler, batch, config, device)
+
+
+def _counted(sampled: Iterable[tuple[MicroBatch, Uint8]], report: Report) -> Iterator[tuple[MicroBatch, Uint8]]:
+    for step, pair in enumerate(sampled):
+        yield pair
+        report(step, {})
+
+
+def _write_shards(
+    writer: PoolWriter,
+    missing: Sequence[tuple[int, range]],
+    sampled: Iterable[tuple[MicroBatch, Uint8]],
+    generation: GenerationConfig,
+) -> None:
+    """Write each shard as soon as its last micro-batch is there."""
+    parts: list[dict[int, Uint8]] = [{} for _ in missing]
+    for batch, images_NCHW in sampled:
+        class_id, span = missing[batch.shard]
+        parts[batch.shard][batch.number] = images_NCHW
+        if len(parts[batch.shard]) == len(_micro_batches(span, generation)):
+            images_NCHW = np.concatenate([images for _, images in sorted(parts[batch.shard].items())])
             first = span.start - span.start % generation.micro_batch
-            writer.write(class_id, span, np.concatenate(sampled)[span.start - first : span.stop - first])
-    writer.commit(per_class_C)
+            writer.write(class_id, span, images_NCHW[span.start - first : span.stop - first])
+            parts[batch.shard].clear()
 
 
-def sample_micro_batch(sampler: ImageSampler, class_id: int, batch: int, micro_batch: int, seed: int) -> Uint8:
-    """Return micro-batch number `batch` of a class, [micro_batch, channels, H, W]."""
-    first = batch * micro_batch
-    generators = [
-        torch.Generator().manual_seed(seed_for(seed, "synthetic-image", class_id, index))
-        for index in range(first, first + micro_batch)
-    ]
-    return sampler.sample(class_id, generators)
-
-
-def _micro_batches(span: range, micro_batch: int) -> range:
-    return range(span.start // micro_batch, math.ceil(span.stop / micro_batch))
+def _micro_batches(span: range, generation: GenerationConfig) -> range:
+    return range(span.start // generation.micro_batch, math.ceil(span.stop / generation.micro_batch))

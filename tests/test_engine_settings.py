@@ -28,7 +28,7 @@ def test_k_episodes_share_what_there_is(asked, k, gpus, cpus, expected):
 
 
 def test_too_many_gpus_are_refused_with_the_arithmetic():
-    text = r"gpus_per_episode 0.6 x sampler.k 3 = 1.8 GPUs, but Ray has 2 \(room for 2 episodes\): set .* 0.5"
+    text = r"gpus_per_episode 0.6 x sampler.k 3 = 1.8 GPUs, but Ray has 2 \(room for 2\): set .* 0.5"
     with pytest.raises(UserError, match=text):
         episode_resources(ClusterConfig(gpus_per_episode=0.6), 3, {"CPU": 8, "GPU": 2})
 
