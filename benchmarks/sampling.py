@@ -1,7 +1,8 @@
 """Filling a pool against the bare UNet forwards and VAE decodes of the same number of images.
 
 share_of_floor is the bare time over fill_pool's: what loading the pipeline, the sampler's arithmetic,
-guidance, seeds, shards, hashes and the manifest cost beside the two networks.
+guidance, seeds, shards, hashes and the manifest cost beside the two networks. Steps, guidance, micro-batch and
+threads are the settings' own; a pool of more images only shares the loading among more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from common import emit, interleaved_medians, parser
 
 from rlcas.config import RunConfig
+from rlcas.devices import torch_threads
 from rlcas.presets import PRESETS
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
@@ -24,8 +26,8 @@ from synth.train import train_synthesiser
 
 NUM_CLASSES = 2
 CASES = {  # side in pixels, settings, micro-batches a class
-    "quick_28px": (28, PRESETS["quick"]["synth"], 6),
-    "best_64px": (64, {"generation": {"steps": 5, "micro_batch": 8}}, 1),
+    "quick_28px": (28, PRESETS["quick"]["synth"], 3),
+    "best_64px": (64, {}, 1),
 }
 
 
@@ -56,10 +58,11 @@ def bare_networks(
 
     @torch.no_grad()
     def sample() -> None:
-        for _ in range(num_batches):
-            for timestep in range(generation.steps):
-                unet(batch, timestep, class_labels=labels)
-            pipeline.vae.decode(latents)
+        with torch_threads(generation.threads):
+            for _ in range(num_batches):
+                for timestep in range(generation.steps):
+                    unet(batch, timestep, class_labels=labels)
+                pipeline.vae.decode(latents)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -88,7 +91,7 @@ def measured(
 
 def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--repeats", type=int, default=5)
+    arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = arguments.parse_args()

@@ -6,10 +6,12 @@ folder of the synthesiser and no other, and a retry, which gives the same bytes,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import queue
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ import ray
 import ray.data
 import torch
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.annotations import RayDeprecationWarning
 
 from cluster.start import ensure_ray, quiet_ray, sampler_resources
 from rlcas.config import RunConfig
@@ -82,18 +85,22 @@ class SamplingWorkers:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.wait_for_min_actors_s = int(cluster.start_timeout_seconds)
-        rows = [{"micro_batch": np.array(batch)} for batch in wanted]
-        return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            SamplingWorker,
-            fn_constructor_args=(self._synth_folder, self._config),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                size=min(cluster.sampling_workers, len(wanted)), max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=resources["CPU"],
-            num_gpus=resources["GPU"],
-            max_task_retries=cluster.sampling_retries,
+        rows = ray.data.from_items(
+            [{"micro_batch": np.array(batch)} for batch in wanted], override_num_blocks=len(wanted)
         )
+        with warnings.catch_warnings():  # Ray has no newer name for max_task_retries yet
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            return rows.map_batches(
+                SamplingWorker,
+                fn_constructor_args=(self._synth_folder, self._config),
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(cluster.sampling_workers, len(wanted)), max_tasks_in_flight_per_actor=2
+                ),
+                num_cpus=resources["CPU"],
+                num_gpus=resources["GPU"],
+                max_task_retries=cluster.sampling_retries,
+            )
 
 
 class SamplingWorker:
@@ -122,32 +129,39 @@ class SamplingWorker:
 
 
 def _within(timeout_seconds: float, rows: Iterable[Row]) -> Iterator[Row]:
-    """Yield the rows; Ray Data itself would wait for a worker that hangs for ever.
+    """Yield the rows; Ray Data itself would wait for ever for a worker that hangs.
 
     Raises:
         UserError: the next row takes longer than that.
     """
     arrived: queue.Queue[tuple[list[Row], BaseException | None]] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
 
     def pull() -> None:
         try:
             for row in rows:
                 arrived.put(([row], None))
+                if stopped.is_set():
+                    return
             arrived.put(([], None))
         except BaseException as error:
             arrived.put(([], error))
 
     threading.Thread(target=pull, daemon=True).start()
-    while True:
-        try:
+    try:
+        while True:
             some, error = arrived.get(timeout=timeout_seconds)
-        except queue.Empty:
-            raise UserError(
-                f"no sampling worker answered within cluster.sampling_timeout_seconds {timeout_seconds:g}: raise "
-                "it, or look for what hangs"
-            ) from None
-        if error is not None:
-            raise error
-        if not some:
-            return
-        yield from some
+            if error is not None:
+                raise error
+            if not some:
+                return
+            yield from some
+    except queue.Empty:
+        raise UserError(
+            f"no sampling worker answered within cluster.sampling_timeout_seconds {timeout_seconds:g}: raise it, "
+            "or look for what hangs"
+        ) from None
+    finally:
+        stopped.set()
+        with contextlib.suppress(queue.Empty):
+            arrived.get_nowait()

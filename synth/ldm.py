@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.utils import logging as diffusers_logging
@@ -13,10 +14,12 @@ from safetensors import SafetensorError
 from rlcas.config import GenerationConfig, RunConfig
 from rlcas.errors import UserError, first_line
 from rlcas.files import sha256_of
-from rlcas.types import Uint8
+from rlcas.types import TrainingData, Uint8
 from synth.pipeline import ClassConditionalLDMPipeline
 
 PIPELINE_FOLDER = "pipeline"
+SAMPLED_BY = {"steps", "guidance", "guidance_interval"}
+CARD_FIGURES = ("sketch_skill", "denoiser_steps")
 
 
 class LdmSampler:
@@ -31,7 +34,7 @@ class LdmSampler:
         self.origin = {
             "pipeline_sha256": folder_sha256(folder),
             "scheduler": type(self.pipeline.scheduler).__name__,
-            **generation.model_dump(include={"steps", "guidance"}),
+            **generation.model_dump(include=SAMPLED_BY),
         }
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
@@ -41,6 +44,7 @@ class LdmSampler:
             generator=list(generators),
             num_inference_steps=self._generation.steps,
             guidance_scale=self._generation.guidance,
+            guidance_interval=self._generation.guidance_interval,
             output_type="pt",
             return_dict=False,
         )
@@ -77,6 +81,23 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
     pipeline.set_progress_bar_config(disable=True)
     pipeline.unet.to(memory_format=torch.channels_last)
     return pipeline.to(device)
+
+
+def training_facts(data: TrainingData, config: RunConfig, figures: Mapping[str, float]) -> dict[str, Any]:
+    """Return what the pipeline's model card tells of its training: the same for the same weights."""
+    synth, counts_C = config.synth, data.train.class_counts(data.num_classes)
+    groups = {
+        "autoencoder": synth.autoencoder.model_dump(mode="json", exclude={"pretrained"}),
+        "denoiser": synth.denoiser.model_dump(mode="json"),
+        "generation": synth.generation.model_dump(mode="json", include=SAMPLED_BY),
+    }
+    settings = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
+    return {
+        "data": data.name,
+        "images": dict(zip(data.class_names, counts_C.tolist(), strict=True)),
+        "settings": {"seed": config.seed, "sketch": synth.sketch, **settings},
+        "figures": {name: figures[name] for name in CARD_FIGURES if name in figures},
+    }
 
 
 def folder_sha256(folder: Path) -> str:

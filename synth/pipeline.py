@@ -6,7 +6,8 @@ A copy of this file is saved beside the weights, so that diffusers alone can loa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         scheduler: few-step sampler.
         id2label: class number, as text, -> class name. None: classes have numbers only.
         image_shape: channels, height and width that decoded images are cropped to. None: not cropped.
+        training: what the model card tells of the training: `data` (a name), `images` (class -> number),
+            `settings` and `figures` (name -> value). None: nothing.
     """
 
     def __init__(
@@ -33,10 +36,11 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         scheduler: SchedulerMixin,
         id2label: dict[str, str] | None = None,
         image_shape: dict[str, int] | None = None,
+        training: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, scheduler=scheduler)
-        self.register_to_config(id2label=id2label, image_shape=image_shape)
+        self.register_to_config(id2label=id2label, image_shape=image_shape, training=training)
 
     @property
     def num_classes(self) -> int:
@@ -64,6 +68,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         guidance_scale: float = 1.5,
         output_type: str = "pil",
         return_dict: bool = True,
+        guidance_interval: tuple[float, float] = (0.0, 1.0),
     ) -> ImagePipelineOutput | tuple:
         """Sample one image for each class label.
 
@@ -74,6 +79,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             guidance_scale: 1 is no guidance, and costs half.
             output_type: "pil", "np" [N, H, W, channels] or "pt" [N, channels, H, W], floats in [0, 1].
             return_dict: return an ImagePipelineOutput instead of a tuple.
+            guidance_interval: noise levels t/T, both included, between which guidance acts; a step outside
+                takes the conditional prediction as it is and costs half (Kynkäänniemi et al. 2024).
         """
         labels = torch.tensor([self._number_of(label) for label in class_labels], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
@@ -85,9 +92,10 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         )
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         latents = latents * self.scheduler.init_noise_sigma
-        for timestep in self.progress_bar(self.scheduler.timesteps):
+        scales = self._scales(guidance_scale, guidance_interval)
+        for timestep, scale in zip(self.progress_bar(self.scheduler.timesteps), scales, strict=True):
             model_input = self.scheduler.scale_model_input(latents, timestep)
-            predicted = self._guided(model_input, timestep, labels, guidance_scale)
+            predicted = self._guided(model_input, timestep, labels, scale)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
         images = self._converted(self.decode(latents), output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
@@ -105,7 +113,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
-        """Save the weights, and this file beside them.
+        """Save the weights, and beside them this file and a model card.
 
         model_index.json names the class and not the file, so that loading runs code from the folder only
         where a user asks for it.
@@ -113,12 +121,32 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         super().save_pretrained(save_directory, **kwargs)
         source = Path(__file__).read_text(encoding="utf-8")
         (Path(save_directory) / "pipeline.py").write_text(source, encoding="utf-8")
+        (Path(save_directory) / "README.md").write_text(self.model_card(), encoding="utf-8")
+
+    def model_card(self) -> str:
+        """Return what the model is, of what it was made and how it is used, in Markdown."""
+        training = self.config.training or {}
+        images = training.get("images", {})
+        rows = [(number, name, images.get(name, "unknown")) for number, name in enumerate(self.class_names)]
+        facts = {**training.get("settings", {}), **training.get("figures", {})}
+        return MODEL_CARD.format(
+            data=_cell(training.get("data", "unknown data")),
+            classes=_table(("number", "class", "training images"), rows),
+            label=repr(self.class_names[0]),
+            facts=_table(("setting or figure", "value"), facts.items()),
+        )
 
     def _converted(self, images: torch.Tensor, output_type: str) -> object:
         if output_type == "pt":
             return images
         array = images.permute(0, 2, 3, 1).cpu().numpy()
         return self.numpy_to_pil(array) if output_type == "pil" else array
+
+    def _scales(self, scale: float, interval: tuple[float, float]) -> list[float]:
+        """Return the guidance scale of every step: `scale` inside the interval of noise levels, 1 outside."""
+        low, high = interval
+        levels = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
+        return [scale if low <= level <= high else 1.0 for level in levels.tolist()]
 
     def _guided(
         self, model_input: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, scale: float
@@ -140,3 +168,57 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
                 f"class label {label!r} is unknown: use 0 to {self.num_classes - 1}, or one of {names}"
             )
         return number
+
+
+MODEL_CARD = """---
+library_name: diffusers
+license: unknown
+tags: [latent-diffusion, class-conditional]
+---
+
+# Class-conditional latent diffusion: {data}
+
+Makes images of the classes below: an autoencoder, a class-conditional denoiser in its latents, and a few-step
+sampler. The denoiser was trained beside a decoder of sketches, which sampling does not need.
+
+## Classes
+
+{classes}
+
+## Use
+
+With diffusers alone (`trust_remote_code` runs the `pipeline.py` of this folder):
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
+pipeline([{label}], generator=[torch.Generator().manual_seed(0)]).images
+```
+
+A label is a class's name or number; with a generator each, an image does not depend on its neighbours.
+
+## Training
+
+{facts}
+
+## Intended use and limits
+
+For research: more training images for classes that have few. Not a medical device, and no source of evidence about
+patients. The images repeat the biases of the training images, and some may be near copies of one of them: look for
+copies before images or weights are shared.
+
+## Licence
+
+Not stated. Who trained the weights chooses it, within what the training images and any pretrained part allow.
+"""
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return html.escape(str(value), quote=False).replace("|", "&#124;")

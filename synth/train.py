@@ -28,7 +28,7 @@ from synth.autoencoder import (
 from synth.denoiser import SketchSupervisedDenoiser, build_unet
 from synth.ema import Ema
 from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
-from synth.ldm import PIPELINE_FOLDER
+from synth.ldm import PIPELINE_FOLDER, training_facts
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
 from synth.rng import isolated_rng
@@ -88,6 +88,7 @@ def train_synthesiser(
         scheduler=diffusion.few_step_sampler(settings.denoiser),
         id2label={str(number): name for number, name in enumerate(data.class_names)},
         image_shape=dict(zip(("channels", "height", "width"), data.image_shape_CHW, strict=True)),
+        training=training_facts(data, config, figures),
     )
     with replacing_folder(folder / PIPELINE_FOLDER) as temporary:
         pipeline.save_pretrained(temporary)

@@ -107,7 +107,9 @@ def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_pa
         "seed": 0,
         "steps": 2,
         "guidance": 1.5,
+        "guidance_interval": [0.0, 1.0],
         "micro_batch": 4,
+        "threads": 1,
     }
     assert [shard["count"] for shard in manifest["shards"]] == [2, 6, 1]
 
