@@ -26,7 +26,7 @@ from synth.train import train_synthesiser
 
 NUM_CLASSES = 2
 CASES = {  # side in pixels, settings, micro-batches a class
-    "quick_28px": (28, PRESETS["quick"]["synth"], 3),
+    "quick_28px": (28, PRESETS["quick"]["synth"], 6),
     "best_64px": (64, {}, 1),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from rlcas.errors import UserError
 
 KNOCK_SECONDS = 10.0
 MIN_CPUS = 0.01
-"""Share of a core that an episode asks where Ray has none to spare; it runs all the same."""
+"""Share of a core that a worker asks where Ray has none to spare; it runs all the same."""
 
 
 def ensure_ray(k: int) -> None:
@@ -76,8 +77,7 @@ def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]
         UserError: `gpus_per_episode` asks for more GPUs than there are.
     """
     num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    share = max(MIN_CPUS, (num_cpus - 1) / k // MIN_CPUS * MIN_CPUS)
-    cpus = min(float(cluster.threads_per_episode), round(share, 2))
+    cpus = _cpus_each(cluster.threads_per_episode, k, num_cpus - 1)
     return {"CPU": cpus, "GPU": gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
 
 
@@ -97,7 +97,6 @@ def sampler_resources(cluster: ClusterConfig, threads: int, total: Mapping[str, 
         UserError: `gpus_per_sampler` asks for more GPUs than there are.
     """
     workers = cluster.sampling_workers
-    share = max(MIN_CPUS, total.get("CPU", 0.0) / workers // MIN_CPUS * MIN_CPUS)
     gpus = _gpus_each(
         cluster.gpus_per_sampler,
         workers,
@@ -105,7 +104,13 @@ def sampler_resources(cluster: ClusterConfig, threads: int, total: Mapping[str, 
         "cluster.gpus_per_sampler",
         "cluster.sampling_workers",
     )
-    return {"CPU": min(float(threads), round(share, 2)), "GPU": gpus}
+    return {"CPU": _cpus_each(threads, workers, total.get("CPU", 0.0)), "GPU": gpus}
+
+
+def _cpus_each(asked: int, number: int, num_cpus: float) -> float:
+    """Return the CPUs of each of `number` workers: what is asked, or an even share where there are fewer."""
+    hundredths = math.floor(100 * num_cpus / number)
+    return min(float(asked), max(MIN_CPUS, hundredths / 100))
 
 
 def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, counted_by: str) -> float:

@@ -209,10 +209,17 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     _add_settings(parser, command.settings)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
-        from rlcas.settings import unknown_setting
-
-        parser.error(unknown_setting(unknown[0].partition("=")[0].lstrip("-")))
+        parser.error(_unknown(name, unknown[0].partition("=")[0].lstrip("-")))
     return arguments
+
+
+def _unknown(name: str, key: str) -> str:
+    """Return the line that answers a setting that the command does not take."""
+    from rlcas.settings import flags, unknown_setting
+
+    if key in (flag.key for flag in flags()):
+        return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"
+    return unknown_setting(key)
 
 
 def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:

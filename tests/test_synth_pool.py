@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from rlcas.files import sha256_of
 from rlcas.seeding import seed_for
 from synth.generate import fill_pool
 from synth.ldm import load_pipeline
+from synth.manifest import CLOCK_TICKS_NS
 from synth.pool import PoolWriter, SyntheticPool, import_folder
 from synth.train import train_synthesiser
 
@@ -180,6 +186,160 @@ def test_a_missing_or_altered_shard_is_told(tmp_path: Path) -> None:
     shard.unlink()
     with pytest.raises(UserError, match=r"shard-001\.npy is missing, though the pool's manifest lists it"):
         SyntheticPool(tmp_path)
+
+
+def test_a_manifest_that_leads_out_of_the_pool_is_refused(tmp_path: Path) -> None:
+    written(tmp_path / "pool")
+    manifest = tmp_path / "pool" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    for file in ("../class-000/shard-000.npy", "/etc/shard-000.npy", "class-000/../../shard-000.npy"):
+        content["shards"][0]["file"] = file
+        manifest.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"is not a pool's manifest \(shards.0.file: .*pattern"):
+            SyntheticPool(tmp_path / "pool")
+    content["shards"][0] |= {"file": "class-000/shard-000.npy", "class_id": 2}
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"is not a pool's manifest \(a shard is of no class that it names\)"):
+        SyntheticPool(tmp_path / "pool")
+
+
+def settled(folder: Path) -> Path:
+    """Let the note of the check be later than the shards by more than the clock's ticks."""
+    later = time.time_ns() + 10 * CLOCK_TICKS_NS
+    os.utime(folder / "verified.json", ns=(later, later))
+    return folder
+
+
+def test_shards_are_hashed_once_and_again_only_when_something_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    hashed = []
+    monkeypatch.setattr("synth.manifest.sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    (tmp_path / "verified.json").unlink()
+    SyntheticPool(tmp_path)
+    assert len(hashed) == 3
+    SyntheticPool(settled(tmp_path))
+    assert len(hashed) == 3
+    os.utime(tmp_path / "class-000/shard-000.npy")
+    SyntheticPool(tmp_path)
+    assert len(hashed) == 6
+    (settled(tmp_path) / "verified.json").write_text("{")
+    SyntheticPool(tmp_path)
+    assert len(hashed) == 9
+
+
+def test_the_writer_has_checked_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path)
+    monkeypatch.setattr("synth.manifest.sha256_of", None)
+    SyntheticPool(settled(tmp_path))
+
+
+def test_an_altered_shard_whose_times_were_set_back_is_told(tmp_path: Path) -> None:
+    written(tmp_path)
+    shard = settled(tmp_path) / "class-000" / "shard-001.npy"
+    before = shard.stat()
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x07")
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(UserError, match="sha256 differs"):
+        SyntheticPool(tmp_path)
+
+
+def test_a_note_within_the_clocks_tick_is_not_trusted(tmp_path: Path) -> None:
+    """A shard written after its check, within the same tick, has the same times."""
+    written(tmp_path)
+    changed = max(file.stat().st_ctime_ns for file in tmp_path.rglob("*.npy"))
+    os.utime(tmp_path / "verified.json", ns=(changed, changed))
+    verified = (tmp_path / "verified.json").stat().st_mtime_ns
+    SyntheticPool(tmp_path)
+    assert (tmp_path / "verified.json").stat().st_mtime_ns > verified
+
+
+def test_a_pool_on_a_disk_that_cannot_be_written_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path)
+    (tmp_path / "verified.json").unlink()
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("rlcas.files.tempfile.mkstemp", refuse)
+    assert SyntheticPool(tmp_path).class_sizes_C.tolist() == [5, 2]
+    assert not (tmp_path / "verified.json").exists()
+
+
+def test_shards_that_are_cut_off_or_not_as_listed_are_written_again(synthesiser: Path, tmp_path: Path) -> None:
+    fill(synthesiser, tmp_path, [8, 4])
+    before = stored(tmp_path)
+    cut, altered = tmp_path / "class-000/shard-000.npy", tmp_path / "class-001/shard-000.npy"
+    cut.write_bytes(cut.read_bytes()[:200])
+    altered.write_bytes(altered.read_bytes()[:-1] + b"\x07")
+    (tmp_path / "class-000" / ".shard-000.npy.abc.tmp").write_bytes(b"left by a killed process")
+    fill(synthesiser, tmp_path, [8, 4])
+    assert stored(tmp_path) == before
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_spoilt_plan_is_told(tmp_path: Path) -> None:
+    written(tmp_path)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(UserError, match=r"plan\.json is not a pool's plan \(.+\): delete the pool and make it again"):
+        written(tmp_path)
+
+
+READER = """
+import sys
+from pathlib import Path
+import numpy as np
+from synth.pool import SyntheticPool
+
+pool = SyntheticPool(Path(sys.argv[1]))
+for class_id, size in enumerate(pool.class_sizes_C):
+    assert pool.images(class_id, np.arange(size)).any()
+print("read", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.medium
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="/proc/PID/smaps is Linux's")
+def test_three_readers_on_a_machine_share_the_pools_pages(tmp_path: Path) -> None:
+    images_NCHW = np.random.default_rng(0).integers(0, 256, (64, 1, 256, 256), dtype=np.uint8)
+    writer = PoolWriter(
+        tmp_path, class_names=("a", "b"), image_shape_CHW=(1, 256, 256), shard_images=64, source={}
+    )
+    for class_id, span in writer.missing([64, 64]):
+        writer.write(class_id, span, images_NCHW)
+    writer.commit([64, 64])
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    try:
+        assert all(reader.stdout.readline() == "read\n" for reader in readers)
+        for reader in readers:
+            pages = mapped_kilobytes(reader.pid, tmp_path)
+            assert pages["Rss"] >= 2 * 64 * 64 and pages["Pss"] <= pages["Rss"] / 2.5
+            assert pages["Private_Dirty"] == pages["Private_Clean"] == 0
+    finally:
+        for reader in readers:
+            reader.communicate("")
+
+
+def mapped_kilobytes(pid: int, folder: Path) -> dict[str, int]:
+    """Return the sums over the maps of files in `folder`, as the kernel tells them."""
+    totals = dict.fromkeys(("Rss", "Pss", "Private_Dirty", "Private_Clean"), 0)
+    inside = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if "-" in key.split()[0]:
+            inside = str(folder) in line
+        elif inside and key in totals:
+            totals[key] += int(value.split()[0])
+    return totals
 
 
 def test_a_shard_of_another_shape_is_told(tmp_path: Path) -> None:
