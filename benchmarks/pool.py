@@ -128,9 +128,7 @@ def main() -> None:
     results = {}
     for case in args.cases:
         with tempfile.TemporaryDirectory() as folder:
-            results[case] = measured(
-                Path(folder), CASES[case], args.repeats, others=case == "classes_8_64px"
-            )
+            results[case] = measured(Path(folder), CASES[case], args.repeats, others=case == "classes_8_64px")
     emit("Pool: opening it and drawing 32 images", results, args.json)
 
 

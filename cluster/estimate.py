@@ -109,6 +109,7 @@ def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float
         one_batch = [batch] + [0] * (data.num_classes - 1)
         fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False)
         sampling_seconds = time.perf_counter() - started
+    samplers = min(config.cluster.sampling_workers, _side_by_side(device))
     steps = {
         part: num_steps(
             len(data.train), part_settings.epochs, part_settings.batch_size, part_settings.max_steps
@@ -117,7 +118,7 @@ def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float
     }
     return {
         **{part: figures[f"{part}_seconds"] / MEASURED_STEPS * number for part, number in steps.items()},
-        "pool": sampling_seconds * -(-_pool_images(config, data) // batch),
+        "pool": sampling_seconds * -(-_pool_images(config, data) // batch) / samplers,
     }
 
 
@@ -132,8 +133,12 @@ def _episodes_seconds(config: RunConfig, data: TrainingData) -> float:
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, child=0)
         per_image = (time.perf_counter() - started) / result.num_images
-    side_by_side = torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
     num_batches = len(batch_starts(len(data.train), batch))
     images_an_epoch = len(data.train) + num_batches * int(start.sum())
-    rounds = max(1.0, config.sampler.k / side_by_side)
+    rounds = max(1.0, config.sampler.k / _side_by_side(device))
     return per_image * images_an_epoch * config.sampler.epochs * rounds
+
+
+def _side_by_side(device: torch.device) -> int:
+    """Return how many workers compute here without waiting for each other."""
+    return torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1

@@ -124,7 +124,11 @@ class SamplingWorker:
             batch = MicroBatch(*numbers.tolist())
             images_NCHW = sample_micro_batch(self._sampler, batch, self._config, self._device)
         except UserError as error:
-            return {"micro_batch": [numbers], "images": [np.empty((0, 0, 0, 0), np.uint8)], "fault": [str(error)]}
+            return {
+                "micro_batch": [numbers],
+                "images": [np.empty((0, 0, 0, 0), np.uint8)],
+                "fault": [str(error)],
+            }
         return {"micro_batch": [numbers], "images": images_NCHW[None], "fault": [""]}
 
 

@@ -70,9 +70,7 @@ def verified_manifest(folder: Path) -> Manifest:
     try:
         stamps = stamps_of(folder, (shard["file"] for shard in manifest["shards"]))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename} is missing, though the pool's manifest lists it: {REMAKE}"
-        ) from None
+        raise UserError(f"{error.filename} is missing, though the pool's manifest lists it: {REMAKE}") from None
     if not _is_remembered(folder, text, stamps):
         for shard in manifest["shards"]:
             _check(folder / shard["file"], shard, manifest["image_shape_CHW"])

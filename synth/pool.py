@@ -151,9 +151,7 @@ class PoolWriter:
         A file that is not whole, or not what a manifest lists, is to be written again.
         """
         finished = (self._folder / MANIFEST_FILE).exists()
-        listed = {
-            shard["file"]: shard for shard in (read_manifest(self._folder)["shards"] if finished else ())
-        }
+        listed = {shard["file"]: shard for shard in (read_manifest(self._folder)["shards"] if finished else ())}
         return [
             (class_id, span)
             for class_id, span in self._spans(per_class_C)

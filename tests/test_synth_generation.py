@@ -130,7 +130,9 @@ def test_a_worker_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     from cluster.generation import SamplingWorkers
 
     config = on_ray(workers=2, sampling_timeout_seconds=0.01)
-    with pytest.raises(UserError, match=r"within cluster.sampling_timeout_seconds 0\.01: raise it, or look for"):
+    with pytest.raises(
+        UserError, match=r"within cluster.sampling_timeout_seconds 0\.01: raise it, or look for"
+    ):
         fill(synthesiser, tmp_path, config, SamplingWorkers(synthesiser, config))
 
 
@@ -235,7 +237,9 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_sitting_goes_on(trained: P
     full = rlcas("synth", "sample", trained, cwd=trained.parent, limit_kilobytes="4")
     assert full.returncode == 2
     assert full.stderr.count("\n") == 1
-    assert "class-000/shard-000.npy cannot be written ([Errno 27] File too large): free disk space" in full.stderr
+    assert (
+        "class-000/shard-000.npy cannot be written ([Errno 27] File too large): free disk space" in full.stderr
+    )
     assert not list((trained / "pool").rglob("*.npy")) and not list((trained / "pool").rglob("*.tmp"))
     again = rlcas("synth", "sample", trained, "--cluster.sampling_workers", "2", cwd=trained.parent)
     assert again.returncode == 0, again.stderr
@@ -248,10 +252,14 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_sitting_goes_on(trained: P
 def test_what_is_whole_stays_when_the_disk_is_full(synthesiser: Path, alone: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", disk], capture_output=True
+    ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
-        with pytest.raises(UserError, match=r"cannot be written \(.*No space left on device\): free disk space"):
+        with pytest.raises(
+            UserError, match=r"cannot be written \(.*No space left on device\): free disk space"
+        ):
             fill(synthesiser, disk / "pool", tiny_config())
         whole = contents(disk / "pool")
         assert 1 < len(whole) < len(contents(alone)) and whole.items() <= contents(alone).items()

@@ -83,9 +83,13 @@ def test_the_guided_prediction_is_the_null_one_moved_by_the_scale(folder: Path) 
 def test_the_interval_is_checked_and_taken_from_a_flag() -> None:
     config = settings.resolve(given={"synth.generation.guidance_interval": "0.1,0.7"})
     assert config.synth.generation.guidance_interval == (0.1, 0.7)
-    with pytest.raises(UserError, match=r"guidance_interval is 0.7,0.1: the first share must be below the second"):
+    with pytest.raises(
+        UserError, match=r"guidance_interval is 0.7,0.1: the first share must be below the second"
+    ):
         settings.resolve(given={"synth.generation.guidance_interval": "0.7,0.1"})
-    with pytest.raises(UserError, match=r"synth.generation.guidance_interval is '1.5': input should be less than"):
+    with pytest.raises(
+        UserError, match=r"synth.generation.guidance_interval is '1.5': input should be less than"
+    ):
         settings.resolve(given={"synth.generation.guidance_interval": "0.7,1.5"})
 
 

@@ -284,7 +284,9 @@ def test_shards_that_are_cut_off_or_not_as_listed_are_written_again(synthesiser:
 def test_a_spoilt_plan_is_told(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(UserError, match=r"plan\.json is not a pool's plan \(.+\): delete the pool and make it again"):
+    with pytest.raises(
+        UserError, match=r"plan\.json is not a pool's plan \(.+\): delete the pool and make it again"
+    ):
         written(tmp_path)
 
 
