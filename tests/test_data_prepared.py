@@ -47,7 +47,7 @@ def test_an_interrupted_preparation_does_not_count(
         calls.append(arguments)
         raise OSError("no space left")
 
-    monkeypatch.setattr(np, "save", broken)
+    monkeypatch.setattr("rlcas.data.prepared.write_array", broken)
     with pytest.raises(OSError, match="no space left"):
         prepare(data, tmp_path / "prepared")
     assert len(calls) == 1
