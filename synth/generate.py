@@ -59,14 +59,14 @@ def fill_pool(
     missing = writer.missing(per_class_C)
     batches = sum(len(_micro_batches(span, generation.micro_batch)) for _, span in missing)
     with Reporter(progress=progress).part("sampling", batches) as report:
-        done = iter(range(batches))
+        done = iter(range(1, batches + 1))
         for class_id, span in missing:
             sampled = []
             for batch in _micro_batches(span, generation.micro_batch):
                 sampled.append(
                     sample_micro_batch(sampler, class_id, batch, generation.micro_batch, config.seed)
                 )
-                report(next(done), {})
+                report.told(next(done), {})
             first = span.start - span.start % generation.micro_batch
             writer.write(class_id, span, np.concatenate(sampled)[span.start - first : span.stop - first])
     writer.commit(per_class_C)
