@@ -15,6 +15,7 @@ from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
 from synth.generators import GENERATORS
 from synth.sketch import SKETCHES
+from synth.workers import Workers
 
 
 def check_settings(config: RunConfig) -> None:
@@ -31,6 +32,10 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generator, GENERATORS, "synth.generator")
+    if config.pool is None:
+        workers = Workers(size=config.cluster.synth_workers)
+        workers.check_divides(config.synth.autoencoder.batch_size, "synth.autoencoder.batch_size")
+        workers.check_divides(config.synth.denoiser.batch_size, "synth.denoiser.batch_size")
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)

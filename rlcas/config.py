@@ -266,7 +266,7 @@ class SynthConfig(Settings):
 
 
 class ClusterConfig(Settings):
-    """Ray: where the episodes run."""
+    """Ray: where the episodes and the synthesiser run."""
 
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
@@ -277,7 +277,10 @@ class ClusterConfig(Settings):
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     episode_retries: Count = 3
-    """How often an episode is run again after its worker died."""
+    """How often an episode, or the synthesiser's training, is run again after a worker died."""
+    synth_workers: PositiveCount = 1
+    """Processes that train the synthesiser together, a GPU each where there is one, started by Ray Train; 1 is
+    this process. The batches are the same, and divided among them."""
 
 
 class RunConfig(Settings):

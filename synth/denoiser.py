@@ -113,8 +113,9 @@ class SharedDropout(nn.Module):
         if not self.training or self._kept == 1.0:
             return features
         whole = (len(features) * self._workers.size, *features.shape[1:])
-        layout = {"device": features.device, "dtype": features.dtype, "memory_format": torch.channels_last}
-        mask = torch.empty(whole, **layout)
+        mask = torch.empty(
+            whole, device=features.device, dtype=features.dtype, memory_format=torch.channels_last
+        )
         mask.bernoulli_(self._kept, generator=self._generator)
         return features * self._workers.share(mask).mul_(1.0 / self._kept)
 

@@ -6,7 +6,11 @@ a process does then is the same.
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rlcas.errors import UserError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Workers:
         """Return `module`, its gradients averaged over the workers."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return scalars averaged over the workers, so that all of them see the same."""
@@ -63,6 +69,26 @@ class Workers:
         stacked = torch.stack(list(values.values()))
         dist.all_reduce(stacked)
         return dict(zip(values, stacked / self.size, strict=True))
+
+    def first(self, action: Callable[[], Value]) -> Value:
+        """Return what `action` gives in the first worker, in every worker.
+
+        Raises:
+            UserError: `action` raised it in the first.
+        """
+        if self.size == 1:
+            return action()
+        told: list[tuple[Value | None, UserError | None]] = [(None, None)]
+        if self.leads:
+            try:
+                told = [(action(), None)]
+            except UserError as error:
+                told = [(None, error)]
+        dist.broadcast_object_list(told)
+        value, fault = told[0]
+        if fault is not None:
+            raise fault
+        return value  # type: ignore[return-value]
 
     def wait(self) -> None:
         """Wait until all workers are here."""
@@ -83,3 +109,19 @@ class Workers:
 
 
 ALONE = Workers()
+
+
+@contextlib.contextmanager
+def process_group() -> Iterator[Workers]:
+    """Join the processes that torchrun started, on a GPU each where there are any; alone where it did not."""
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Workers.joined()
+    finally:
+        dist.destroy_process_group()
