@@ -238,7 +238,7 @@ class SynthConfig(Settings):
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: Path | None = None
-    """Checkpoint of the sketch extractor, where it needs one."""
+    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
