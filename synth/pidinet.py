@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -40,7 +41,7 @@ DILATIONS = (5, 7, 9, 11)
 SMALLEST_SIDE_PX = 8
 
 CENTRE: Offset = (0, 0)
-GRID: tuple[Offset, ...] = tuple(itertools.product((-1, 0, 1), repeat=2))
+GRID: tuple[Offset, ...] = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 RING: tuple[Offset, ...] = ((-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1))
 CLOCKWISE = dict(zip(RING, RING[1:] + RING[:1], strict=True))
 
@@ -152,7 +153,7 @@ class PiDiNet(nn.Module):
         self.dilations = nn.ModuleList(CDCM(width, head) if head else nn.Identity() for width in widths)
         self.attentions = nn.ModuleList(CSAM(head) if head else nn.Identity() for _ in widths)
         self.conv_reduces = nn.ModuleList(
-            nn.ModuleDict({"conv": nn.Conv2d(head or width, 1, 1)}) for width in widths
+            nn.Sequential(OrderedDict(conv=nn.Conv2d(head or width, 1, 1))) for width in widths
         )
         self.classifier = nn.Conv2d(len(widths), 1, 1)
 
@@ -167,7 +168,7 @@ class PiDiNet(nn.Module):
         for stage, (dilate, attend, reduce) in enumerate(heads, start=1):
             for number in range(1, BLOCKS_PER_STAGE[stage - 1] + 1):
                 x = self.get_submodule(f"block{stage}_{number}")(x)
-            side = reduce["conv"](attend(dilate(x)))
+            side = reduce(attend(dilate(x)))
             sides.append(F.interpolate(side, images_N3HW.shape[2:], mode="bilinear"))
         return torch.cat([*sides, self.classifier(torch.cat(sides, dim=1))], dim=1).sigmoid()
 

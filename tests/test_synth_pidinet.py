@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def central(around: np.ndarray, w: np.ndarray) -> float:
 
 def angular(around: np.ndarray, w: np.ndarray) -> float:
     clockwise = [(0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]
-    pixel, steps = around[1:4, 1:4], zip(clockwise[:-1], clockwise[1:], strict=True)
-    return sum(w[here] * (pixel[here] - pixel[there]) for here, there in steps)
+    pixel = around[1:4, 1:4]
+    return sum(w[here] * (pixel[here] - pixel[there]) for here, there in pairwise(clockwise))
 
 
 def radial(around: np.ndarray, w: np.ndarray) -> float:
