@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_synth import squares
+from tiny_synth import squares, tiny_data
 from torch import Tensor
 
 from cluster.checks import check_settings
+from cluster.finish import write_gallery
 from rlcas import rundir, settings
 from rlcas.cli import main
 from rlcas.errors import UserError
+from rlcas.rundir import RunFolder
+from rlcas.sources import RealImages
 from synth.pidinet import (
     VARIANTS,
     PiDiNet,
@@ -249,8 +252,13 @@ def test_the_settings_build_the_extractor_and_the_checkpoint_tells_the_variant(t
     np.testing.assert_array_equal(maps, SKETCHES["pidinet"](weights=tiny, variant="tiny")(images))
 
 
-def test_one_s_own_pool_needs_no_sketch_weights() -> None:
-    check_settings(settings.resolve(given={"preset": "paper", "pool": "folder:mine"}))
+def test_preset_paper_on_a_pool_of_one_s_own_needs_no_weights_for_its_gallery(tmp_path: Path) -> None:
+    config, data = settings.resolve(given={"preset": "paper", "pool": "folder:mine"}), tiny_data()
+    check_settings(config)
+    write_gallery(RunFolder(tmp_path), config, data, RealImages(data.train))
+    gallery = np.load(tmp_path / "gallery.npz")
+    expected = SKETCHES["ratio_of_averages"](gallery["real"][0])
+    np.testing.assert_allclose(gallery["real_sketch"][0] / 255, expected, atol=0.5 / 255 + 1e-6)
 
 
 @pytest.mark.parametrize(
