@@ -13,6 +13,7 @@ from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
+from synth.generators import GENERATORS
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES
 from synth.train import sketch_extractor
@@ -31,6 +32,7 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
+    lookup(config.synth.generator, GENERATORS, "synth.generator")
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)

@@ -12,13 +12,15 @@ import torch
 from cluster.stages import stage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
+from rlcas.registry import lookup
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.tracking import Tracker
 from rlcas.types import Int64, TrainingData
 from synth.autoencoder import build_autoencoder
 from synth.generate import fill_pool
+from synth.generators import GENERATORS
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
-from synth.train import FIGURES_FILE, PIPELINE_FOLDER, train_synthesiser
+from synth.train import FIGURES_FILE
 
 FEWEST_PER_CLASS = 50
 MOST_PER_CLASS = 1000
@@ -95,14 +97,15 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torc
             tracker.synthesis(part, step, figures)
             print(json.dumps({"part": part, "step": step, **figures}), file=lines, flush=True)
 
-        train_synthesiser(data, config, folder.synth, device=device, progress=True, on_step=on_step)
+        generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+        generator.train(data, config, folder.synth, device=device, progress=True, on_step=on_step)
 
 
 def sample(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:
     """Fill the run's pool with the trained synthesiser; whole shards that are there stay."""
     sizes = per_class(config, data.train.class_counts(data.num_classes))
     with stage(folder, f"Making {sum(sizes)} synthetic images", "pool"):
-        fill_pool(folder.synth / PIPELINE_FOLDER, folder.pool, sizes, config, device=device, progress=True)
+        fill_pool(folder.synth, folder.pool, sizes, config, device=device, progress=True)
     return SyntheticPool(folder.pool)
 
 

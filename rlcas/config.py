@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
@@ -193,11 +194,17 @@ class DenoiserConfig(Settings):
     label_drop: Fraction = 0.1
     """Share of images trained without their label, for classifier-free guidance."""
     flip: bool = True
-    """Train on left-right mirrored images too."""
+    """Train on left-right mirrored images too; the denoiser is told which they are, and samples none of itself."""
+    moved_copies: Count = 0
+    """Train on so many rotated, scaled and shifted copies of each image too, told of in the same way."""
+    cbdm_weight: NonNegative = 0.0
+    """Weight of the class-balancing regulariser CBDM (its paper's is 1, as τ 0.001 x timestep); 0 is off, any other
+    doubles the cost of a step."""
     class_balance: Fraction = 0.5
     """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the moving average of the weights, which is what is sampled from."""
+    ema_decays: tuple[Decay, Decay] = (0.999, 0.9999)
+    """Decays of a short and a long moving average of the weights. Both are kept; the one with the lower
+    loss on the validation images is sampled from."""
     lr: Positive = 1e-4
     """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
@@ -233,12 +240,16 @@ class ScoringConfig(Settings):
 
 
 class SynthConfig(Settings):
-    """The sketch-supervised synthesiser."""
+    """The sketch-supervised synthesiser, or another generator in its place."""
 
+    generator: str = "ldm"
+    """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: Path | None = None
     """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
+    checkpoint_steps: PositiveCount = 500
+    """Optimiser steps from one checkpoint of the training to the next."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
