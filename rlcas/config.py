@@ -247,7 +247,7 @@ class SynthConfig(Settings):
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: Path | None = None
-    """Checkpoint of the sketch extractor, where it needs one."""
+    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
     checkpoint_steps: PositiveCount = 500
     """Optimiser steps from one checkpoint of the training to the next."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()

@@ -41,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "common_random_numbers": False,
         },
         "synth": {
+            "sketch": "pidinet",
             "autoencoder": {"factor": 8},
             "denoiser": {
                 "prediction": "epsilon",

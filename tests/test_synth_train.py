@@ -305,7 +305,7 @@ def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
 
 def test_an_unknown_sketch_is_told() -> None:
     with pytest.raises(
-        UserError, match=r"synth\.sketch 'crayon' is unknown: use one of ratio_of_averages, scharr"
+        UserError, match=r"synth\.sketch 'crayon' is unknown: use one of pidinet, ratio_of_averages, scharr"
     ):
         sketch_extractor(tiny_config().synth.model_copy(update={"sketch": "crayon"}))
 
