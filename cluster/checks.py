@@ -9,6 +9,7 @@ from rlcas.agents import AGENTS
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.errors import UserError
+from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
@@ -32,6 +33,7 @@ def check_settings(config: RunConfig) -> None:
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
+    check_extractor(config.synth.scoring)
     if config.preset == "paper" and config.pool is None and config.synth.autoencoder.pretrained is None:
         raise UserError(
             "preset paper needs a pretrained autoencoder of factor 8 and none is given: name a folder or hub name "

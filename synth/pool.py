@@ -190,8 +190,8 @@ class PoolWriter:
     def write(self, class_id: int, span: range, images_NCHW: Uint8) -> None:
         """Write one shard, whole or not at all."""
         assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
-        for file in (MANIFEST_FILE, COPIES_FILE):
-            (self._folder / file).unlink(missing_ok=True)
+        for stale in (MANIFEST_FILE, COPIES_FILE):
+            (self._folder / stale).unlink(missing_ok=True)
         with replacing(self._path(class_id, span)) as temporary, temporary.open("wb") as file:
             np.save(file, images_NCHW, allow_pickle=False)
 

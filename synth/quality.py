@@ -45,16 +45,18 @@ def kernel_distance(synthetic_ND: Features, real_MD: Features) -> float:
 
 
 def kernel_estimate(synthetic_ND: Features, real_MD: Features) -> Estimate:
-    """Return `kernel_distance` with a 95 % interval, from two images of each set up.
+    """Return `kernel_distance` with a 95 % interval.
 
     The KID is a two-sample U-statistic, so its variance is the jackknife's: each image is left out in turn
     (Arvesen 1969). That is conservative (Efron & Stein 1981), twice the variance where both sets have one
     distribution. Drawing images again with replacement, the bootstrap, would bias a U-statistic, for an image
-    drawn twice is a pair of its own. Below three images of a set the interval is NaN.
+    drawn twice is a pair of its own. A set of one image has no distance, one of two has no interval: NaN.
     """
     within_N, across_N = _within(synthetic_ND), _across(synthetic_ND, real_MD)
     within_M, across_M = _within(real_MD), _across(real_MD, synthetic_ND)
     n, m = len(within_N), len(within_M)
+    if min(n, m) < 2:
+        return Estimate(math.nan, math.nan, math.nan)
     own, other = within_N.sum() / (n * (n - 1)), within_M.sum() / (m * (m - 1))
     value = own + other - 2.0 * across_N.sum() / (n * m)
     variance = _jackknife_variance(within_N, across_N, m) + _jackknife_variance(within_M, across_M, n)
