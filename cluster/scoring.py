@@ -129,6 +129,5 @@ def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judge
     pairs_C = [
         [pair(i) for i in by_distance[made.labels_N[by_distance] == c][:most]] for c in range(data.num_classes)
     ]
-    write_contact_sheet(
-        folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), judgement.extractor
-    )
+    told = f"{len(made)} synthetic and {len(data.train)} training images, distances in {judgement.extractor}"
+    write_contact_sheet(folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), told)

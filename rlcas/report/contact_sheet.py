@@ -39,13 +39,13 @@ def pairs_a_class(num_classes: int) -> int:
     return next(pairs for most, pairs in ((4, 12), (12, 6), (24, 3), (num_classes, 2)) if num_classes <= most)
 
 
-def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]], features: str) -> None:
+def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]], told: str) -> None:
     """Write a PNG of every class's pairs, in the order given; copies have a red frame.
 
     Args:
         path: where it goes.
         pairs_by_class: class name -> its pairs, `pairs_a_class` of them at most.
-        features: what distances were taken in, for the title.
+        told: what distances were taken in and how many images there are, for the title.
     """
     from PIL import Image, ImageDraw
 
@@ -55,7 +55,7 @@ def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]]
     draw.text(
         (MARGIN_PX, MARGIN_PX), "Synthetic images, each with its nearest real one on the right", INK, _font(18)
     )
-    subtitle = f"The most copy-like of each class; distances in {features}"
+    subtitle = f"The most copy-like of each class, copies in red; {told}"
     draw.text(
         (MARGIN_PX, MARGIN_PX + 26), _shortened(subtitle, font, sheet.width_px - 2 * MARGIN_PX), MUTED, font
     )
@@ -139,9 +139,9 @@ def _draw_pair(
     image.paste(_tile(pair.real_CHW, tile_px), (left + width, top))
     if pair.copy:
         draw.rectangle((left - 3, top - 3, left + 2 * width + 2, top + height + 2), outline=COPY, width=3)
-    words = ["copy"] * pair.copy + [f"{pair.distance:.3g}"] + ["mirrored"] * pair.mirrored
+    words = ["copy"] * pair.copy + [f"{pair.distance:#.3g}"] + ["mirrored"] * pair.mirrored
     if pair.real_class != class_name:
-        words.append(f"of {pair.real_class}")
+        words.append(f"of class {pair.real_class}")
     font = _font(TEXT_PX)
     text = _shortened(" · ".join(words), font, 2 * width)
     draw.text((left, top + height + 3), text, COPY if pair.copy else MUTED, font)
