@@ -9,6 +9,7 @@ from rlcas.agents import AGENTS
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, RunConfig, SynthConfig
 from rlcas.errors import UserError
+from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
@@ -37,6 +38,7 @@ def check_settings(config: RunConfig) -> None:
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
+    check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config)
 

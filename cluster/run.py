@@ -10,21 +10,23 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import finish, phase_one, synthesis
+from cluster import finish, judging, phase_one, synthesis
 from cluster.checks import check_settings
+from cluster.scoring import score_pool
 from rlcas import data as datasets
 from rlcas import rundir, settings
 from rlcas.config import RunConfig
-from rlcas.console import say
+from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
-from rlcas.files import write_json
+from rlcas.features import check_extractor
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
+from rlcas.score_table import score_notes, score_table
 from rlcas.shots import shot_groups
-from rlcas.types import TrainingData
+from rlcas.types import ImageSet, TrainingData
 from synth.workers import Workers, process_group
 
 
@@ -90,29 +92,48 @@ def synthesise(config: RunConfig) -> Path:
 
 
 def sample(path: Path) -> Path:
-    """Make the pool of a run's folder whose synthesiser is trained; return the pool's folder."""
+    """Make the pool of a run's folder whose synthesiser is trained, and mark its copies; return its folder."""
     folder, config, data = _reopen(path)
-    phase_one.sample(folder, config, data, choose_device(config.device))
+    device = choose_device(config.device)
+    pool = phase_one.sample(folder, config, data, device)
+    judging.mark(folder, config, data, pool, device)
     say(f"pool: {folder.pool}")
     return folder.pool
 
 
-def score(path: Path) -> dict[str, object]:
-    """Judge the pool of a run's folder against the real images; print, keep and return the figures.
+def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
 
-    Features are those of the run's classifier, or of one trained on the real images where there is none yet.
+    Args:
+        path: the run's folder.
+        given: settings under `synth.scoring` to judge by, other than the run's; the pool's marks stay.
 
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
     folder, config, data = _reopen(path)
-    device = choose_device(config.device)
+    scoring = settings.override(config, given or {})
+    check_extractor(scoring.synth.scoring)
+    device = choose_device(scoring.device)
     pool = phase_one.open_pool(folder, config, data)
-    test, _ = datasets.load_test(config)
-    figures = finish.pool_figures(folder, config, data, pool, test, device)
-    write_json(folder.path / "pool_figures.json", figures)
-    finish.show_pool(figures)
+    judging.mark(folder, config, data, pool, device)
+    pool = judging.kept(folder, scoring, pool.folder)
+    figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
+    show_table(score_table(figures))
+    for note in score_notes(figures):
+        say(note)
+    say(f"{folder.image_scores}: a line an image; {folder.contact_sheet}: the nearest pairs")
     return figures
+
+
+def _test_if_any(config: RunConfig) -> ImageSet | None:
+    """Return the test images; None, and a note, where there are none: phase one does not need them."""
+    try:
+        test, _ = datasets.load_test(config)
+    except UserError as error:
+        say(f"note: no classifier is tried on real test images: {error}")
+        return None
+    return test
 
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
@@ -166,6 +187,8 @@ def _walk(folder: RunFolder, workers: Workers) -> None:
     if not workers.leads:
         return
     pool = phase_one.pool_of(folder, config, data, device)
+    judging.mark(folder, config, data, pool, device)
+    pool = judging.kept(folder, config, pool.folder)
     from cluster import phase_two  # RLlib takes seconds to import, and phase one does not need it
 
     phase_two.train(folder, config, data, pool)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 ALL = ("",)
+OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
 
@@ -94,7 +95,7 @@ def synth_score(arguments: argparse.Namespace) -> int:
     _check_is_run(arguments.folder)
     from cluster.run import score
 
-    score(arguments.folder)
+    score(arguments.folder, _given(arguments))
     return 0
 
 
@@ -141,7 +142,12 @@ COMMANDS: dict[str, Command] = {
     "synth sample": Command(
         "make the pool with a run's trained synthesiser", synth_sample, folder="the run's folder"
     ),
-    "synth score": Command("fidelity and copies of a run's pool", synth_score, folder="the run's folder"),
+    "synth score": Command(
+        "fidelity and copies of a run's pool, class by class",
+        synth_score,
+        OF_SCORING,
+        folder="the run's folder",
+    ),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
     "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
     "report": Command("write report.html from a run's folder", report, folder="the run's folder"),

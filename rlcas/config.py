@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -17,6 +17,7 @@ PositiveCount = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
@@ -235,6 +236,13 @@ class GenerationConfig(Settings):
 class ScoringConfig(Settings):
     """How the pool is judged."""
 
+    extractor: str = "classifier"
+    """Features that distances are taken in: a name in rlcas.features.EXTRACTORS, any timm model name (inception_v3),
+    or package.module:function. classifier: the penultimate ones of a Baseline trained on the real images."""
+    extractor_weights: AbsolutePath | None = None
+    """File of weights for a timm model. None: timm's pretrained ones (downloads them once)."""
+    leave_out_copies: bool = True
+    """Leave images out of the pool that are nearer to a training image than held-out real images are."""
     pool_only_epochs: Count = 10
     """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
 
@@ -246,7 +254,7 @@ class SynthConfig(Settings):
     """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
-    sketch_weights: Path | None = None
+    sketch_weights: AbsolutePath | None = None
     """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
     checkpoint_steps: PositiveCount = 500
     """Optimiser steps from one checkpoint of the training to the next."""

@@ -3,6 +3,7 @@
 pool/class-000/shard-000.npy   uint8 [n, channels, H, W]
 pool/plan.json                 what the images come from; written first
 pool/manifest.json             the same, with every shard's count and sha256; a pool without it is unfinished
+pool/copies.json               which images are copies of training images, once the pool has been judged
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +28,36 @@ from rlcas.types import Int64, Uint8
 SCHEMA_VERSION = 1
 PLAN_FILE = "plan.json"
 MANIFEST_FILE = "manifest.json"
+COPIES_FILE = "copies.json"
 IMPORTED_SHARD_IMAGES = 256
 SIXTEEN_BITS = (0.0, 65535.0)
 REMAKE = "delete the pool and make it again"
+REJUDGE = "delete it, and the pool is judged again"
 
 
 class SyntheticPool:
     """The images of a finished pool, read through memory maps (a `rlcas.types.SyntheticSource`).
 
-    Opening it checks that every shard has the size and sha256 that the manifest gives.
+    Opening it checks that every shard has the size and sha256 that the manifest gives. Images that
+    `mark_copies` marked are left out, and the others numbered without a gap.
+
+    Args:
+        folder: the pool's.
+        with_copies: read the marked images too.
+        marks_folder: where the marks lie. None: in the pool's folder.
 
     Attributes:
         manifest: the manifest's content.
         class_names: [C] names.
         image_shape_CHW: (channels, H, W).
+        copies_C: [C] arrays of the numbers of the marked images.
 
     Raises:
-        UserError: the manifest or a shard is missing, altered, or of another version.
+        UserError: the manifest or a shard is missing, altered, or of another version; or the marks are not
+            this pool's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_copies: bool = False, marks_folder: Path | None = None) -> None:
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
         self.class_names: tuple[str, ...] = tuple(self.manifest["class_names"])
@@ -55,19 +66,22 @@ class SyntheticPool:
             [self._open(shard) for shard in self.manifest["shards"] if shard["class_id"] == class_id]
             for class_id in range(len(self.class_names))
         ]
+        numbers_C = [np.arange(sum(map(len, shards))) for shards in self._shards_C]
+        self.copies_C = _read_copies(self.folder, marks_folder or self.folder, list(map(len, numbers_C)))
+        self._kept_C = numbers_C if with_copies else list(map(np.delete, numbers_C, self.copies_C))
 
     @property
     def class_sizes_C(self) -> Int64:
         """Return [C] int64: images there are of each class."""
-        return np.array([sum(map(len, shards)) for shards in self._shards_C], dtype=np.int64)
+        return np.array([len(kept) for kept in self._kept_C], dtype=np.int64)
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order."""
         images = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8)
-        shards, indices = self._shards_C[class_id], np.asarray(indices)
-        ends = np.cumsum([len(shard) for shard in shards])
-        if len(indices) and not 0 <= indices.min() <= indices.max() < ends[-1]:
-            raise IndexError(f"class {class_id} has images 0 to {ends[-1] - 1}, not {indices.tolist()}")
+        shards, kept, indices = self._shards_C[class_id], self._kept_C[class_id], np.asarray(indices)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(kept):
+            raise IndexError(f"class {class_id} has images 0 to {len(kept) - 1}, not {indices.tolist()}")
+        indices, ends = kept[indices], np.cumsum([len(shard) for shard in shards])
         for shard, end in zip(shards, ends, strict=True):
             here = (indices >= end - len(shard)) & (indices < end)
             images[here] = shard[indices[here] - (end - len(shard))]
@@ -102,6 +116,30 @@ class SyntheticPool:
                 f"{shard['count']} uint8 images of {list(self.image_shape_CHW)}: {REMAKE}"
             )
         return images
+
+
+def mark_copies(
+    pool_folder: Path,
+    copies_by_class: Sequence[Int64],
+    facts: Mapping[str, Any],
+    *,
+    marks_folder: Path | None = None,
+) -> None:
+    """Write copies.json: the images that `SyntheticPool` leaves out of this pool from now on.
+
+    Args:
+        pool_folder: a finished pool; the marks hold for this manifest alone.
+        copies_by_class: [C] arrays of image numbers.
+        facts: how the copies were found.
+        marks_folder: where to write. None: into the pool's folder.
+    """
+    marks = {
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": sha256_of(pool_folder / MANIFEST_FILE),
+        "copies": list(copies_by_class),
+        **facts,
+    }
+    write_json((marks_folder or pool_folder) / COPIES_FILE, marks)
 
 
 class PoolWriter:
@@ -152,7 +190,8 @@ class PoolWriter:
     def write(self, class_id: int, span: range, images_NCHW: Uint8) -> None:
         """Write one shard, whole or not at all."""
         assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
-        (self._folder / MANIFEST_FILE).unlink(missing_ok=True)
+        for stale in (MANIFEST_FILE, COPIES_FILE):
+            (self._folder / stale).unlink(missing_ok=True)
         with replacing(self._path(class_id, span)) as temporary, temporary.open("wb") as file:
             np.save(file, images_NCHW, allow_pickle=False)
 
@@ -214,6 +253,26 @@ def import_folder(
         writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS), layout))
     writer.commit(sizes_C)
     return SyntheticPool(pool_folder)
+
+
+def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> list[Int64]:
+    path = marks_folder / COPIES_FILE
+    if not path.exists():
+        return [np.empty(0, np.int64) for _ in sizes_C]
+    try:
+        marks = json.loads(path.read_text(encoding="utf-8"))
+        copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
+        whose = marks["manifest_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
+    fits = len(copies_C) == len(sizes_C) and all(map(_within, copies_C, sizes_C))
+    if not fits or whose != sha256_of(pool_folder / MANIFEST_FILE):
+        raise UserError(f"{path} marks the copies of another pool than {pool_folder}: {REJUDGE}")
+    return copies_C
+
+
+def _within(numbers: Int64, size: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < size)).all())
 
 
 def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
