@@ -43,6 +43,12 @@ from synth.train import train_synthesiser
 
 ARMS = {"with_sketch": {}, "without_sketch": {"synth.denoiser.sketch_weight": "0"}}
 FEW_STEPS, MANY_STEPS = 20, 250
+FEW, MANY = f"steps_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
+SEEDS_HEAD = [
+    "| data | seed | `sketch_skill` | KID with sketch | without | with, DDIM 250 | copies | copies, held-out real |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+]
+DIFFERENCES_HEAD = ["| data | paired difference | seeds | mean | 95 % interval |", "|---|---|--:|--:|---|"]
 
 
 def held_out_of(config: RunConfig, data: TrainingData, most: int) -> ImageSet:
@@ -127,18 +133,18 @@ class Yardstick:
 
 
 def arm(
-    folder: Path, arm_name: str, config: RunConfig, data: TrainingData, yardstick: Yardstick
+    folder: Path, config: RunConfig, data: TrainingData, yardstick: Yardstick, *, with_ddim: bool
 ) -> dict[str, Any]:
-    """Train one arm and return its figures; the arm with sketches is sampled by 250 steps of DDIM too."""
+    """Train one arm and return its figures, on wish with those of 250 steps of DDIM."""
     device = choose_device(config.device)
     trained = train_synthesiser(data, config, folder, device=device, progress=False)
     pipeline = load_pipeline(folder / PIPELINE_FOLDER, device)
     made = drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)
-    figures = {"training": trained, f"steps_{FEW_STEPS}": yardstick.figures(made)}
-    if arm_name == "with_sketch":
+    figures = {"training": trained, FEW: yardstick.figures(made)}
+    if with_ddim:
         pipeline.scheduler = ddim(config)
         slow = drawn(pipeline, yardstick.counts_C, MANY_STEPS, config)
-        figures[f"ddim_{MANY_STEPS}"] = yardstick.figures(slow)
+        figures[MANY] = yardstick.figures(slow)
     return figures
 
 
@@ -161,10 +167,11 @@ def run_cells(args: argparse.Namespace) -> None:
             cell = settings.override(
                 config, {"seed": str(seed), "synth.autoencoder.pretrained": str(vae), **ARMS[name]}
             )
-            figures = arm(Path(scratch) / f"{seed}-{name}", name, cell, data, yardstick)
+            with_ddim = args.ddim and name == "with_sketch"
+            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, yardstick, with_ddim=with_ddim)
             cells = [*read(args.out), {"data": data.name, "seed": seed, "arm": name, **figures}]
             write_json(args.out, sorted(cells, key=lambda c: (c["data"], c["seed"], c["arm"])))
-            print(data.name, seed, name, figures[f"steps_{FEW_STEPS}"], flush=True)
+            print(data.name, seed, name, figures[FEW], flush=True)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -172,48 +179,46 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def tables(cells: list[dict[str, Any]]) -> str:
-    """Return the cells as two Markdown tables, with paired differences over the seeds."""
-    lines = [
-        "| data | seed | `sketch_skill` | KID with / without sketch | in pixels | 20 steps / DDIM 250 | copies, real |",
-        "|---|--:|--:|---|---|---|---|",
-    ]
+    """Return the cells as two Markdown tables: each seed, and paired differences over the seeds."""
     by_key = {(cell["data"], cell["seed"], cell["arm"]): cell for cell in cells}
     pairs = [
         (data, seed, by_key[data, seed, "with_sketch"], by_key[data, seed, "without_sketch"])
         for data, seed in dict.fromkeys((cell["data"], cell["seed"]) for cell in cells)
-        if {(data, seed, name) for name in ARMS} <= set(by_key)
+        if all((data, seed, name) in by_key for name in ARMS)
     ]
-    few, many = f"steps_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
-    for data, seed, own, other in pairs:
-        lines.append(
-            f"| {data} | {seed} | {own['training']['sketch_skill']:.3f} "
-            f"| {own[few]['kid_classifier']:.4f} / {other[few]['kid_classifier']:.4f} "
-            f"| {own[few]['kid_pixels']:.4f} / {other[few]['kid_pixels']:.4f} "
-            f"| {own[few]['kid_classifier']:.4f} / {own[many]['kid_classifier']:.4f} "
-            f"| {own[few]['copy_rate']:.3f}, {own[few]['held_out_copy_rate']:.3f} |"
-        )
-    lines += ["", "| data | seeds | figure | mean difference | 95 % interval |", "|---|--:|---|--:|---|"]
+    seeds = [_row(data, seed, kid(own), kid(other), own) for data, seed, own, other in pairs]
+    differences = []
     for data in dict.fromkeys(data for data, *_ in pairs):
-        own = [(with_, without) for name, _, with_, without in pairs if name == data]
-        for told, gaps in (
-            (
-                "KID with − without sketch",
-                [a[few]["kid_classifier"] - b[few]["kid_classifier"] for a, b in own],
-            ),
-            ("the same in pixels", [a[few]["kid_pixels"] - b[few]["kid_pixels"] for a, b in own]),
-            ("KID 20 − 250 steps", [a[few]["kid_classifier"] - a[many]["kid_classifier"] for a, _ in own]),
-        ):
-            low, high = interval(gaps)
-            lines.append(
-                f"| {data} | {len(gaps)} | {told} | {statistics.mean(gaps):+.4f} | {low:+.4f} to {high:+.4f} |"
-            )
-    return "\n".join(lines)
+        of_data = [(own, other) for name, _, own, other in pairs if name == data]
+        gaps = {
+            "KID with − without sketch": [kid(own) - kid(other) for own, other in of_data],
+            "the same in pixels": [kid(own, "pixels") - kid(other, "pixels") for own, other in of_data],
+            "KID of 20 steps − of 250 of DDIM": [
+                kid(own) - own[MANY]["kid_classifier"] for own, _ in of_data if MANY in own
+            ],
+        }
+        differences += [_difference(data, told, values) for told, values in gaps.items() if len(values) > 1]
+    return "\n".join([*SEEDS_HEAD, *seeds, "", *DIFFERENCES_HEAD, *differences])
+
+
+def kid(cell: dict[str, Any], features: str = "classifier") -> float:
+    return cell[FEW][f"kid_{features}"]
+
+
+def _row(data: str, seed: int, own: float, other: float, cell: dict[str, Any]) -> str:
+    slow = f"{cell[MANY]['kid_classifier']:.4f}" if MANY in cell else ""
+    copies = f"{cell[FEW]['copy_rate']:.3f} | {cell[FEW]['held_out_copy_rate']:.3f}"
+    skill = cell["training"]["sketch_skill"]
+    return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {slow} | {copies} |"
+
+
+def _difference(data: str, told: str, gaps: list[float]) -> str:
+    low, high = interval(gaps)
+    return f"| {data} | {told} | {len(gaps)} | {statistics.mean(gaps):+.4f} | {low:+.4f} to {high:+.4f} |"
 
 
 def interval(gaps: list[float]) -> tuple[float, float]:
-    """Return Student's 95 % interval of the mean of paired differences; of a single one there is none."""
-    if len(gaps) < 2:
-        return float("nan"), float("nan")
+    """Return Student's 95 % interval of the mean of two or more paired differences."""
     spread = scipy.stats.t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
     return statistics.mean(gaps) - spread, statistics.mean(gaps) + spread
 
@@ -229,6 +234,7 @@ def main() -> None:
     arguments.add_argument("--data", help="as of rlcas; left out, the tables of --out are printed")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--most", type=int, default=80, help="held-out images a class, at most")
+    arguments.add_argument("--ddim", action="store_true", help="sample by 250 steps of DDIM too")
     arguments.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="over preset quick")
     args = arguments.parse_args()
     if args.data:
