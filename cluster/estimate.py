@@ -23,9 +23,9 @@ from rlcas.registry import lookup
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import TrainingData
-from synth.autoencoder import num_steps
 from synth.generate import fill_pool
 from synth.generators import GENERATORS
+from synth.loop import num_steps
 
 MEASURED_STEPS = 2
 MB = 1e6

@@ -10,41 +10,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster import phase_one
+from cluster.scoring import score_pool
 from cluster.stages import stage, timings
 from rlcas import data as datasets
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SynthConfig
 from rlcas.console import format_figure, say
-from rlcas.evaluate import MODEL_FILE, Classifier, evaluate, load_classifier, save_incumbent
-from rlcas.features import penultimate
+from rlcas.evaluate import evaluate
 from rlcas.files import replacing, write_json
-from rlcas.fit import fit
-from rlcas.pool_only import all_images, train_on_pool
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages
 from rlcas.tracking import Tracker
-from rlcas.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
-from synth import quality
+from synth.pool import SyntheticPool
 from synth.sketch import Extractor
 from synth.train import sketch_extractor
 
 GALLERY_IMAGES = 6
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
-POOL_FIGURES = ("fid", "kid", "sketch_skill", "copy_rate")
+POOL_FIGURES = ("fid", "kid", "sketch_skill", "copy_rate", "held_out_copy_rate")
 VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
 
 
 def finish(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource, device: torch.device
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
 ) -> None:
     """Write metrics.json and the report of a run whose classifier is trained."""
     with stage(folder, "Reading the test images", "test"):
         test, _ = datasets.load_test(config)
         figures = evaluate(folder.path, test, config.shots, device)
     with stage(folder, "Judging the pool", "pool_figures"):
-        synthesis = pool_figures(folder, config, data, pool, test, device)
+        synthesis = score_pool(folder, config, data, pool, test, device)
     write_gallery(folder, config, data, pool)
     per_patient = figures.pop("per_patient", None)
     write_json(
@@ -60,81 +55,12 @@ def finish(
     write_report(folder.path)
 
 
-def pool_figures(
-    folder: RunFolder,
-    config: RunConfig,
-    data: TrainingData,
-    pool: SyntheticSource,
-    test: ImageSet,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Return how faithful, how new and how instructive the pool is.
-
-    Distances are taken between the training images and the pool in the penultimate features of the run's
-    classifier; `pool_only` is a classifier that saw synthetic images alone, on the real test images.
-    """
-    whose = "the run's" if (folder.path / MODEL_FILE).exists() else "the Baseline's"
-    features = penultimate(_judge(folder, config, data, device))
-    synthetic = all_images(pool)
-    made, train, mirrored, held_out = map(
-        features,
-        (
-            synthetic.images_NCHW,
-            data.train.images_NCHW,
-            data.train.images_NCHW[..., ::-1],
-            data.val.images_NCHW,
-        ),
-    )
-    return {
-        "fid": quality.frechet_distance(made, train),
-        "kid": quality.kernel_distance(made, train),
-        "copy_rate": quality.copy_rate(made, np.concatenate([train, mirrored]), held_out),
-        "sketch_skill": phase_one.figures_of(folder).get("sketch_skill"),
-        "extractor": f"penultimate features of {whose} {config.classifier.backbone}",
-        "n_real": len(train),
-        "n_synthetic": len(made),
-        "pool_only": _pool_only(folder, config, data, synthetic, test, device),
-    }
-
-
-def _judge(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Classifier:
-    """Return the run's classifier, or where it is not trained yet the Baseline of the same settings."""
-    if (folder.path / MODEL_FILE).exists():
-        return load_classifier(folder.path, device)
-    if not (folder.judge / MODEL_FILE).exists():
-        trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
-        best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
-        save_incumbent(folder.judge, best, data, config.classifier)
-    return load_classifier(folder.judge, device)
-
-
-def _pool_only(
-    folder: RunFolder,
-    config: RunConfig,
-    data: TrainingData,
-    synthetic: ImageSet,
-    test: ImageSet,
-    device: torch.device,
-) -> dict[str, Any] | None:
-    """Return macro recall on real test images of a classifier that saw synthetic ones alone; chance is 1/C."""
-    if config.synth.scoring.pool_only_epochs == 0:
-        return None
-    train_on_pool(folder.pool_only, synthetic, data, config, device)
-    figures = evaluate(folder.pool_only, test, config.shots, device)
-    low, high = figures["intervals"]["recall"]
-    return {
-        "recall": figures["recall"],
-        "low": low,
-        "high": high,
-        "chance": 1 / data.num_classes,
-        "n": figures["n"],
-        "acc": figures["acc"],
-    }
-
-
 def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource) -> None:
-    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz."""
-    sketch = sketch_extractor(config.synth)
+    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz.
+
+    Where the pool is the user's own, no synthesiser was taught by sketches and the default extractor draws them.
+    """
+    sketch = sketch_extractor(config.synth if config.pool is None else SynthConfig())
     shown = {
         "real": np.stack([_repeated(_first_of_class(data.train, c)) for c in range(data.num_classes)]),
         "synthetic": np.stack(
@@ -167,7 +93,7 @@ def show_test(figures: dict[str, Any]) -> None:
 
 
 def show_pool(figures: dict[str, Any]) -> None:
-    """Print a line of the pool's figures."""
+    """Print a line of the pool's figures in all."""
     named = "  ".join(f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES)
     say(f"pool of {figures['n_synthetic']} images: {named}  ({figures['extractor']})")
     if only := figures["pool_only"]:

@@ -10,6 +10,7 @@ import ray
 from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
+from cluster.judging import kept
 from cluster.stages import stage
 from cluster.start import quiet_ray
 from rlcas import records, settings
@@ -27,9 +28,9 @@ from synth.pool import SyntheticPool
 
 def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
     """Build the classifier trainer from a run's folder, on whichever actor calls it."""
-    config = settings.load(run_folder)
-    data = open_prepared(RunFolder(run_folder).prepared)
-    return ClassifierTrainer(data, config, pool=SyntheticPool(pool_folder), device=choose_device("auto"))
+    folder, config = RunFolder(run_folder), settings.load(run_folder)
+    data, pool = open_prepared(folder.prepared), kept(folder, config, pool_folder)
+    return ClassifierTrainer(data, config, pool=pool, device=choose_device("auto"))
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:

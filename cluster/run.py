@@ -10,21 +10,24 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import finish, phase_one
+from cluster import finish, judging, phase_one, synthesis
 from cluster.checks import check_settings
+from cluster.scoring import score_pool
 from rlcas import data as datasets
 from rlcas import rundir, settings
 from rlcas.config import RunConfig
-from rlcas.console import say
+from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
-from rlcas.files import write_json
+from rlcas.features import check_extractor
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
+from rlcas.score_table import score_notes, score_table
 from rlcas.shots import shot_groups
-from rlcas.types import TrainingData
+from rlcas.types import ImageSet, TrainingData
+from synth.workers import Workers, process_group
 
 
 def run(config: RunConfig) -> Path:
@@ -33,8 +36,9 @@ def run(config: RunConfig) -> Path:
     Raises:
         UserError: a setting, a file or the folder is wrong; nothing is left behind then.
     """
-    folder = _open(config, with_test=True)
-    _walk(folder)
+    with process_group() as workers:
+        folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
+        _walk(folder, workers)
     return folder.path
 
 
@@ -47,7 +51,8 @@ def resume(path: Path) -> Path:
     settings.load(path)
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
-        _walk(folder)
+        with process_group() as workers:
+            _walk(folder, workers)
         return folder.path
     say(f"{path} is finished")
     if not folder.report.exists():
@@ -73,17 +78,21 @@ def run_or_show(config: RunConfig) -> Path:
 
 
 def synthesise(config: RunConfig) -> Path:
-    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there."""
-    folder = _open(config, with_test=False)
-    resolved = settings.load(folder.path)
-    data = datasets.open_prepared(folder.prepared)
-    phase_one.train(folder, resolved, data, choose_device(resolved.device))
-    say(f"`rlcas synth sample {shlex.quote(str(folder.path))}` makes its pool")
-    return folder.path
+    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there.
+
+    Started by torchrun, its processes train together.
+    """
+    with process_group() as workers:
+        path = workers.first(lambda: _open(config, with_test=False).path)
+        folder, resolved, data = _reopen(path)
+        synthesis.train(folder, resolved, data, choose_device(resolved.device))
+        if workers.leads:
+            say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
+    return path
 
 
 def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
-    """Make the pool of a run's folder whose synthesiser is trained; return the pool's folder.
+    """Make the pool of a run's folder whose synthesiser is trained, and mark its copies; return its folder.
 
     Args:
         path: the run's folder.
@@ -94,27 +103,46 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     """
     folder, config, data = _reopen(path)
     config = settings.override(config, given or {})
-    phase_one.sample(folder, config, data, choose_device(config.device))
+    device = choose_device(config.device)
+    pool = phase_one.sample(folder, config, data, device)
+    judging.mark(folder, config, data, pool, device)
     say(f"pool: {folder.pool}")
     return folder.pool
 
 
-def score(path: Path) -> dict[str, object]:
-    """Judge the pool of a run's folder against the real images; print, keep and return the figures.
+def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
+    """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
 
-    Features are those of the run's classifier, or of one trained on the real images where there is none yet.
+    Args:
+        path: the run's folder.
+        given: settings under `synth.scoring` to judge by, other than the run's; the pool's marks stay.
 
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
     folder, config, data = _reopen(path)
-    device = choose_device(config.device)
+    scoring = settings.override(config, given or {})
+    check_extractor(scoring.synth.scoring)
+    device = choose_device(scoring.device)
     pool = phase_one.open_pool(folder, config, data)
-    test, _ = datasets.load_test(config)
-    figures = finish.pool_figures(folder, config, data, pool, test, device)
-    write_json(folder.path / "pool_figures.json", figures)
-    finish.show_pool(figures)
+    judging.mark(folder, config, data, pool, device)
+    pool = judging.kept(folder, scoring, pool.folder)
+    figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
+    show_table(score_table(figures))
+    for note in score_notes(figures):
+        say(note)
+    say(f"{folder.image_scores}: a line an image; {folder.contact_sheet}: the nearest pairs")
     return figures
+
+
+def _test_if_any(config: RunConfig) -> ImageSet | None:
+    """Return the test images; None, and a note, where there are none: phase one does not need them."""
+    try:
+        test, _ = datasets.load_test(config)
+    except UserError as error:
+        say(f"note: no classifier is tried on real test images: {error}")
+        return None
+    return test
 
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
@@ -148,20 +176,28 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
 def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
     config = settings.load(path)
     folder = RunFolder(path.absolute())
-    return folder, config, _images(folder, config)
+    _prepare(folder, config)
+    return folder, config, datasets.open_prepared(folder.prepared)
 
 
-def _images(folder: RunFolder, config: RunConfig) -> TrainingData:
-    """Return the prepared images; prepares them where the run was interrupted before."""
+def _prepare(folder: RunFolder, config: RunConfig) -> None:
+    """Prepare the images where the run was interrupted before it did."""
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
-    return datasets.open_prepared(folder.prepared)
 
 
-def _walk(folder: RunFolder) -> None:
+def _walk(folder: RunFolder, workers: Workers) -> None:
+    """Go all the way; the processes that torchrun started beside the first one help with the synthesiser only."""
     config = settings.load(folder.path)
-    data, device = _images(folder, config), choose_device(config.device)
+    workers.first(lambda: _prepare(folder, config))
+    data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
+    if workers.size > 1 and config.pool is None:
+        synthesis.train(folder, config, data, device)
+    if not workers.leads:
+        return
     pool = phase_one.pool_of(folder, config, data, device)
+    judging.mark(folder, config, data, pool, device)
+    pool = judging.kept(folder, config, pool.folder)
     from cluster import phase_two  # RLlib takes seconds to import, and phase one does not need it
 
     phase_two.train(folder, config, data, pool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import nn
 
@@ -36,14 +36,27 @@ def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: in
 def _is_timm_resnet(name: str) -> bool:
     import timm
 
+    require_timm_model(name, "classifier.backbone", CLASSIFIERS)
+    return name.partition(".")[0] in timm.list_models(module="resnet")
+
+
+def require_timm_model(name: str, setting: str, known: Iterable[str]) -> None:
+    """Check that timm knows a model, with or without the tag of its weights (resnet18, resnet18.a1_in1k).
+
+    Raises:
+        UserError: it does not; the message names the setting, `known` and the nearest of timm's names.
+    """
+    import timm
+
     architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, [*CLASSIFIERS, *timm.list_models()], n=3)
-        hint = f" ({', '.join(close)}, …)" if close else ""
-        raise UserError(
-            f"classifier.backbone {name!r} is unknown: use a timm model name{hint} or package.module:function"
-        )
-    return architecture in timm.list_models(module="resnet")
+    if timm.is_model(architecture):
+        return
+    close = difflib.get_close_matches(architecture, [*known, *timm.list_models()], n=3)
+    hint = f" ({', '.join(close)}, …)" if close else ""
+    ours = "".join(f"{ours}, " for ours in sorted(known))
+    raise UserError(
+        f"{setting} {name!r} is unknown: use {ours}a timm model name{hint} or package.module:function"
+    )
 
 
 def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 ALL = ("",)
+OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
@@ -96,7 +97,7 @@ def synth_score(arguments: argparse.Namespace) -> int:
     _check_is_run(arguments.folder)
     from cluster.run import score
 
-    score(arguments.folder)
+    score(arguments.folder, _given(arguments))
     return 0
 
 
@@ -143,7 +144,12 @@ COMMANDS: dict[str, Command] = {
     "synth sample": Command(
         "make the pool with a run's trained synthesiser", synth_sample, OF_SAMPLING, folder="the run's folder"
     ),
-    "synth score": Command("fidelity and copies of a run's pool", synth_score, folder="the run's folder"),
+    "synth score": Command(
+        "fidelity and copies of a run's pool, class by class",
+        synth_score,
+        OF_SCORING,
+        folder="the run's folder",
+    ),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
     "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
     "report": Command("write report.html from a run's folder", report, folder="the run's folder"),

@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
@@ -193,11 +195,17 @@ class DenoiserConfig(Settings):
     label_drop: Fraction = 0.1
     """Share of images trained without their label, for classifier-free guidance."""
     flip: bool = True
-    """Train on left-right mirrored images too."""
+    """Train on left-right mirrored images too; the denoiser is told which they are, and samples none of itself."""
+    moved_copies: Count = 0
+    """Train on so many rotated, scaled and shifted copies of each image too, told of in the same way."""
+    cbdm_weight: NonNegative = 0.0
+    """Weight of the class-balancing regulariser CBDM (its paper's is 1, as τ 0.001 x timestep); 0 is off, any other
+    doubles the cost of a step."""
     class_balance: Fraction = 0.5
     """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the moving average of the weights, which is what is sampled from."""
+    ema_decays: tuple[Decay, Decay] = (0.999, 0.9999)
+    """Decays of a short and a long moving average of the weights. Both are kept; the one with the lower
+    loss on the validation images is sampled from."""
     lr: Positive = 1e-4
     """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
@@ -241,6 +249,13 @@ class GenerationConfig(Settings):
 class ScoringConfig(Settings):
     """How the pool is judged."""
 
+    extractor: str = "classifier"
+    """Features that distances are taken in: a name in rlcas.features.EXTRACTORS, any timm model name (inception_v3),
+    or package.module:function. classifier: the penultimate ones of a Baseline trained on the real images."""
+    extractor_weights: AbsolutePath | None = None
+    """File of weights for a timm model. None: timm's pretrained ones (downloads them once)."""
+    leave_out_copies: bool = True
+    """Leave images out of the pool that are nearer to a training image than held-out real images are."""
     pool_only_epochs: Count = 10
     """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
 
@@ -252,8 +267,10 @@ class SynthConfig(Settings):
     """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
-    sketch_weights: Path | None = None
-    """Checkpoint of the sketch extractor, where it needs one."""
+    sketch_weights: AbsolutePath | None = None
+    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
+    checkpoint_steps: PositiveCount = 500
+    """Optimiser steps from one checkpoint of the training to the next."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -270,7 +287,7 @@ class SynthConfig(Settings):
 
 
 class ClusterConfig(Settings):
-    """Ray: where the episodes and the sampling workers run."""
+    """Ray: where the episodes and the synthesiser run."""
 
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
@@ -281,7 +298,10 @@ class ClusterConfig(Settings):
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     episode_retries: Count = 3
-    """How often an episode is run again after its worker died."""
+    """How often an episode, or the synthesiser's training, is run again after a worker died."""
+    synth_workers: PositiveCount = 1
+    """Processes that train the synthesiser together, a GPU each where there is one, started by Ray Train; 1 is
+    this process. The batches are the same, and divided among them."""
     sampling_workers: PositiveCount = 1
     """Workers that fill the pool side by side, on Ray; 1 fills it in the process itself."""
     gpus_per_sampler: NonNegative | None = None

@@ -24,6 +24,7 @@ from rlcas.types import EpisodeReport, EpochRecord, Int64, Status
 ROWS_SHOWN = 12
 CLASSES_SPELT_OUT = 12
 PLAIN_LINES_A_BAR = 10
+WIDEST_LOG = 1000
 
 _CONSOLE = Console(highlight=False)
 
@@ -36,6 +37,15 @@ def console() -> Console:
 def say(text: str) -> None:
     """Print one line; in a log it is never wrapped."""
     console().print(Text(text), soft_wrap=True)
+
+
+def show_table(table: Table) -> None:
+    """Print a table; in a log it is as wide as it needs to be."""
+    if console().is_terminal:
+        console().print(table)
+        return
+    width = console().measure(table, options=console().options.update(width=WIDEST_LOG)).maximum
+    Console(file=console().file, width=width, highlight=False).print(table)
 
 
 def format_figure(value: float | None) -> str:

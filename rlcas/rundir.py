@@ -67,8 +67,23 @@ class RunFolder:
 
     @property
     def judge(self) -> Path:
-        """A classifier of real images that judges a pool, where the run has none yet."""
+        """The classifier of real images whose features the pool is judged in."""
         return self.path / "judge"
+
+    @property
+    def scores(self) -> Path:
+        """The pool's figures."""
+        return self.path / "scores.json"
+
+    @property
+    def image_scores(self) -> Path:
+        """A line for every synthetic image: its nearest training image, the distance, whether it is a copy."""
+        return self.path / "scores.csv"
+
+    @property
+    def contact_sheet(self) -> Path:
+        """The synthetic images that are nearest to a training image, each beside it."""
+        return self.path / "contact_sheet.png"
 
     @property
     def metrics(self) -> Path:

@@ -22,7 +22,7 @@ from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.generators import GENERATORS, ImageSampler
 from synth.pool import PoolWriter
-from synth.progress import Report, Reporter
+from synth.progress import Part, Reporter
 
 
 class MicroBatch(NamedTuple):
@@ -128,10 +128,10 @@ def _one_after_another(
         yield batch, sample_micro_batch(sampler, batch, config, device)
 
 
-def _counted(sampled: Iterable[tuple[MicroBatch, Uint8]], report: Report) -> Iterator[tuple[MicroBatch, Uint8]]:
-    for step, pair in enumerate(sampled):
+def _counted(sampled: Iterable[tuple[MicroBatch, Uint8]], report: Part) -> Iterator[tuple[MicroBatch, Uint8]]:
+    for done, pair in enumerate(sampled, start=1):
         yield pair
-        report(step, {})
+        report.told(done, {})
 
 
 def _write_shards(

@@ -19,7 +19,7 @@ from synth.pipeline import ClassConditionalLDMPipeline
 
 PIPELINE_FOLDER = "pipeline"
 SAMPLED_BY = {"steps", "guidance", "guidance_interval"}
-CARD_FIGURES = ("sketch_skill", "denoiser_steps")
+CARD_FIGURES = ("sketch_skill", "val_loss", "ema_decay", "denoiser_steps")
 
 
 class LdmSampler:

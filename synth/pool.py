@@ -3,11 +3,11 @@
 pool/class-000/shard-000.npy   uint8 [n, channels, H, W]
 pool/plan.json                 what the images come from; written first
 pool/manifest.json             the same, with every shard's count and sha256 (`synth.manifest`)
+pool/copies.json               which images are copies of training images, once the pool has been judged
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.folder import image_files
-from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError, first_line
 from rlcas.files import jsonable, sha256_of, write_array, write_json
 from rlcas.types import Int64, Uint8
@@ -35,26 +32,34 @@ from synth.manifest import (
 )
 
 PLAN_FILE = "plan.json"
-IMPORTED_SHARD_IMAGES = 256
-SIXTEEN_BITS = (0.0, 65535.0)
+COPIES_FILE = "copies.json"
+REJUDGE = "delete it, and the pool is judged again"
 
 
 class SyntheticPool:
     """The images of a finished pool, read through memory maps (a `rlcas.types.SyntheticSource`).
 
     Opening it checks that every shard is the one that the manifest lists; a shard is mapped when an image of it
-    is first asked for. All readers on a machine share the pages of the maps.
+    is first asked for. All readers on a machine share the pages of the maps. Images that `mark_copies` marked
+    are left out, and the others numbered without a gap.
+
+    Args:
+        folder: the pool's.
+        with_copies: read the marked images too.
+        marks_folder: where the marks lie. None: in the pool's folder.
 
     Attributes:
         manifest: the manifest's content.
         class_names: [C] names.
         image_shape_CHW: (channels, H, W).
+        copies_C: [C] arrays of the numbers of the marked images.
 
     Raises:
-        UserError: the manifest or a shard is missing, altered, or of another version.
+        UserError: the manifest or a shard is missing, altered, or of another version; or the marks are not
+            this pool's.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, with_copies: bool = False, marks_folder: Path | None = None) -> None:
         self.folder = Path(folder)
         self.manifest = verified_manifest(self.folder)
         self.class_names: tuple[str, ...] = tuple(self.manifest["class_names"])
@@ -62,24 +67,29 @@ class SyntheticPool:
         self._shards_C: list[list[Shard]] = [[] for _ in self.class_names]
         for shard in self.manifest["shards"]:
             self._shards_C[shard["class_id"]].append(shard)
+        self._stored_C = [sum(shard["count"] for shard in shards) for shards in self._shards_C]
+        self.copies_C = _read_copies(self.folder, marks_folder or self.folder, self._stored_C)
+        self._left_out_C = [np.empty(0, np.int64)] * len(self.copies_C) if with_copies else self.copies_C
         self._maps: dict[str, Uint8] = {}
 
     @property
     def class_sizes_C(self) -> Int64:
         """Return [C] int64: images there are of each class."""
-        return np.array([sum(shard["count"] for shard in shards) for shards in self._shards_C], dtype=np.int64)
+        left_out_C = [len(left_out) for left_out in self._left_out_C]
+        return np.array(self._stored_C, dtype=np.int64) - np.array(left_out_C, dtype=np.int64)
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order."""
         images, indices = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8), np.asarray(indices)
         shards = self._shards_C[class_id]
-        ends = np.cumsum([shard["count"] for shard in shards])
-        if len(indices) and not 0 <= indices.min() <= indices.max() < ends[-1]:
-            raise IndexError(f"class {class_id} has images 0 to {ends[-1] - 1}, not {indices.tolist()}")
-        shard_of = np.searchsorted(ends, indices, side="right")
-        for number in np.unique(shard_of):
-            here, start = shard_of == number, ends[number] - shards[number]["count"]
-            images[here] = self._mapped(shards[number])[indices[here] - start]
+        kept = np.delete(np.arange(self._stored_C[class_id]), self._left_out_C[class_id])
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(kept):
+            raise IndexError(f"class {class_id} has images 0 to {len(kept) - 1}, not {indices.tolist()}")
+        numbers, ends = kept[indices], np.cumsum([shard["count"] for shard in shards])
+        shard_of = np.searchsorted(ends, numbers, side="right")
+        for shard in np.unique(shard_of):
+            here, start = shard_of == shard, ends[shard] - shards[shard]["count"]
+            images[here] = self._mapped(shards[shard])[numbers[here] - start]
         return images
 
     def require(self, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]) -> None:
@@ -106,6 +116,30 @@ class SyntheticPool:
             mapped = np.memmap(path, dtype=np.uint8, mode="r", offset=header_bytes, shape=shape)
             self._maps[file] = mapped.view(np.ndarray)
         return self._maps[file]
+
+
+def mark_copies(
+    pool_folder: Path,
+    copies_by_class: Sequence[Int64],
+    facts: Mapping[str, Any],
+    *,
+    marks_folder: Path | None = None,
+) -> None:
+    """Write copies.json: the images that `SyntheticPool` leaves out of this pool from now on.
+
+    Args:
+        pool_folder: a finished pool; the marks hold for this manifest alone.
+        copies_by_class: [C] arrays of image numbers.
+        facts: how the copies were found.
+        marks_folder: where to write. None: into the pool's folder.
+    """
+    marks = {
+        "schema_version": SCHEMA_VERSION,
+        "manifest_sha256": sha256_of(pool_folder / MANIFEST_FILE),
+        "copies": list(copies_by_class),
+        **facts,
+    }
+    write_json((marks_folder or pool_folder) / COPIES_FILE, marks)
 
 
 class PoolWriter:
@@ -161,7 +195,8 @@ class PoolWriter:
     def write(self, class_id: int, span: range, images_NCHW: Uint8) -> None:
         """Write one shard, whole or not at all."""
         assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
-        (self._folder / MANIFEST_FILE).unlink(missing_ok=True)
+        for stale in (MANIFEST_FILE, COPIES_FILE):
+            (self._folder / stale).unlink(missing_ok=True)
         write_array(self._folder / self._file(class_id, span), images_NCHW)
 
     def commit(self, per_class_C: Sequence[int]) -> None:
@@ -213,54 +248,21 @@ def _read_plan(path: Path) -> object:
         raise UserError(f"{path} is not a pool's plan ({first_line(error)}): {REMAKE}") from error
 
 
-def import_folder(
-    path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
-) -> SyntheticPool:
-    """Write one's own synthetic images, in a folder a class, as a pool of the data set's shape.
-
-    Args:
-        path: has a folder for every class, named as the class; or by its number, where none has the name of a
-            class. Hidden files are skipped. 16-bit values are read as shares of 65535; images are resized
-            whole (area filter down, bicubic up).
-        pool_folder: where the pool goes.
-        class_names: [C] names of the data set's classes.
-        image_shape_CHW: (channels, H, W) of the data set's images.
-
-    Raises:
-        UserError: a class has no folder or no images, or an image cannot be read.
-    """
-    files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
-    channels, height_px, width_px = image_shape_CHW
-    layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
-    digest = hashlib.sha256("".join(sha256_of(file) for files in files_C for file in files).encode())
-    writer = PoolWriter(
-        pool_folder,
-        class_names=class_names,
-        image_shape_CHW=image_shape_CHW,
-        shard_images=IMPORTED_SHARD_IMAGES,
-        source={"folder": str(path), "files_sha256": digest.hexdigest()},
-    )
-    sizes_C = [len(files) for files in files_C]
-    for class_id, span in writer.missing(sizes_C):
-        files = files_C[class_id][span.start : span.stop]
-        writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS), layout))
-    writer.commit(sizes_C)
-    return SyntheticPool(pool_folder)
+def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> list[Int64]:
+    path = marks_folder / COPIES_FILE
+    if not path.exists():
+        return [np.empty(0, np.int64) for _ in sizes_C]
+    try:
+        marks = json.loads(path.read_text(encoding="utf-8"))
+        copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
+        whose = marks["manifest_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
+    fits = len(copies_C) == len(sizes_C) and all(map(_within, copies_C, sizes_C))
+    if not fits or whose != sha256_of(pool_folder / MANIFEST_FILE):
+        raise UserError(f"{path} marks the copies of another pool than {pool_folder}: {REJUDGE}")
+    return copies_C
 
 
-def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
-    """Return [C] folders, all by name or all by number: a class may have a name that is another's number."""
-    by_name = any((path / name).is_dir() for name in class_names)
-    folders = [path / (name if by_name else str(class_id)) for class_id, name in enumerate(class_names)]
-    for folder, name in zip(folders, class_names, strict=True):
-        if not folder.is_dir():
-            wanted = " or ".join(map(repr, dict.fromkeys((name, folder.name))))
-            raise UserError(f"{path} has no folder {wanted} with images of class {name!r}: add one")
-    return folders
-
-
-def _files_of_class(folder: Path) -> list[Path]:
-    files = image_files(folder)
-    if not files:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
-    return files
+def _within(numbers: Int64, size: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < size)).all())

@@ -151,19 +151,44 @@ def _confused(c: int, recall: float, num_classes: int) -> Float64:
     return p_C
 
 
+def _pool_scores(n_real: int, n_synthetic: int, fid: float) -> dict:
+    return {
+        "n_real": n_real,
+        "n_synthetic": n_synthetic,
+        "fid": fid,
+        "kid": 0.0312,
+        "intervals": {"kid": [0.0271, 0.0353]},
+        "prdc": {"precision": 0.71, "recall": 0.42, "density": 1.13, "coverage": 0.63},
+        "auth_pct": 88.24,
+        "copy_rate": 0.0042,
+        "copy_rate_before": 0.0191,
+        "num_copies": 36,
+    }
+
+
 def metrics_json(num_classes: int) -> dict:
     return {
         "test": _test_figures(num_classes),
         "val": {"acc": 0.81, "f1": 0.5899, "recall": 0.602, "precision": 0.61, "auc": 0.92, "n": 563},
         "synthesis": {
-            "fid": 41.27,
-            "kid": 0.0312,
+            **_pool_scores(3935, 2400, 41.27),
             "sketch_skill": 0.4321,
-            "copy_rate": 0.0042,
+            "held_out_copy_rate": 0.0142,
+            "n_held_out": 562,
             "extractor": "resnet18",
-            "n_real": 3935,
-            "n_synthetic": 2400,
-            "pool_only": {"recall": 0.4123, "low": 0.371, "high": 0.452, "chance": 1 / num_classes, "n": 1124},
+            "feature_dims": 512,
+            "pool_only": {
+                "recall": 0.4123,
+                "low": 0.371,
+                "high": 0.452,
+                "chance": 1 / num_classes,
+                "n": 1124,
+                "per_class_recall": np.linspace(0.8, 0.0246, num_classes),
+            },
+            "per_class": [
+                {"class": name, **_pool_scores(int(count), 300, float("nan"))}
+                for name, count in zip(class_names(num_classes), train_counts(num_classes), strict=True)
+            ],
         },
         "seconds": {"data": 1.2, "autoencoder": 61.0, "denoiser": 122.4, "sampling": 40.1, "sampler": 7300.5},
         "versions": {"rlcas": "0.1.0", "python": "3.11.2", "torch": "2.15.0", "ray": "2.60.0"},

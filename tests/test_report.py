@@ -129,8 +129,15 @@ def test_each_class_has_its_counts_and_recall_in_a_row(run, page):
 
 
 def test_the_synthesis_figures_name_their_features_and_the_pool_is_held_against_chance(page):
-    assert [page.row(name) for name in ("Fréchet distance", "Sketch skill")] == [["41.270"], ["0.432"]]
-    assert "2400 synthetic against 3935 real training images. Distances in resnet18" in page.text
+    kid = "0.031 0.027 to 0.035"
+    shared = [kid, "0.710", "0.420", "1.130", "0.630", "88.2", "0.004", "36"]
+    assert page.row("all") == ["3935", "2400", "41.270", *shared, "0.412"]
+    assert page.row(BREAST_8[1], "966") == ["300", "n/a", *shared, "0.689"]
+    assert "2400 synthetic against 3935 real training images. Distances in resnet18 (D = 512)" in page.text
+    assert "0.014 of 562 held-out real images are copies" in page.text
+    assert (
+        "0.019 of the synthetic ones were before marked copies were left out. Sketch skill 0.432." in page.text
+    )
     assert "macro recall of 0.412 on 1124 real test images" in page.text
     assert "(95 % interval 0.371 to 0.452; chance 0.125)." in page.text
 
@@ -275,7 +282,8 @@ def test_a_pool_of_ones_own_is_named_and_its_missing_figures_are_na(small_run):
     metrics["synthesis"].update(sketch_skill=None, pool_only=None)
     write_json(small_run / "metrics.json", metrics)
     page = page_of(small_run)
-    assert page.row("Sketch skill") == ["n/a"]
+    assert "Sketch skill n/a." in page.text
+    assert page.row("all")[-1] == "36"
     assert "The pool was brought along (folder:<mine>)" in page.text
     assert "trained on the pool alone" not in page.text
     assert "not finished" not in page.text

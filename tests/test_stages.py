@@ -40,10 +40,31 @@ CPU = torch.device("cpu")
             {"sampler.observation": "composition,x"},
             r"^sampler\.observation 'x' is unknown: use one of composition",
         ),
-        ({"synth.sketch": "x"}, r"^synth\.sketch 'x' is unknown: use one of ratio_of_averages, scharr"),
+        (
+            {"synth.sketch": "x"},
+            r"^synth\.sketch 'x' is unknown: use one of pidinet, ratio_of_averages, scharr",
+        ),
         (
             {"preset": "paper"},
-            r"^preset paper needs a pretrained autoencoder of factor 8 and none is given: name a",
+            r"^preset paper needs weights that are not given: a pretrained autoencoder of factor 8 "
+            r"\(--synth\.autoencoder\.pretrained, .*\), and the checkpoint of the pidinet sketches "
+            r"\(--synth\.sketch_weights, table5_pidinet\.pth from github\.com/hellozhuo/pidinet",
+        ),
+        (
+            {"preset": "paper", "synth.autoencoder.pretrained": "vae"},
+            r"^preset paper needs weights that are not given: the checkpoint of the pidinet sketches",
+        ),
+        (
+            {"preset": "paper", "synth.sketch_weights": "table5_pidinet.pth"},
+            r"^preset paper needs weights that are not given: a pretrained autoencoder of factor 8 \([^)]*\)$",
+        ),
+        (
+            {"synth.sketch": "pidinet"},
+            r"^sketch pidinet needs its checkpoint, which is not downloaded: get table5_pidinet\.pth from",
+        ),
+        (
+            {"synth.sketch_weights": "table5_pidinet.pth"},
+            r"^synth\.sketch_weights is .*table5_pidinet\.pth, but the sketch 'ratio_of_averages' takes none",
         ),
     ],
 )
@@ -61,7 +82,9 @@ def test_features_are_what_the_last_layer_is_given() -> None:
     data, config = tiny_data(), tiny_config()
     meta = ClassifierMeta.of(data, config.classifier)
     classifier = Classifier(meta.build(), meta, CPU)
-    features_ND = penultimate(classifier)(data.val.images_NCHW)
+    extractor = penultimate(lambda: classifier)
+    assert extractor.described == "penultimate features of the Baseline's resnet18 of width 8"
+    features_ND = extractor(data.val.images_NCHW)
     logits = torch.from_numpy(features_ND) @ classifier.model.fc.weight.T + classifier.model.fc.bias
     np.testing.assert_allclose(
         logits.softmax(1).detach().numpy(), predict(classifier, data.val.images_NCHW), atol=1e-5
@@ -71,8 +94,8 @@ def test_features_are_what_the_last_layer_is_given() -> None:
 def test_a_classifier_without_a_linear_layer_has_no_features() -> None:
     data, config = tiny_data(), tiny_config()
     meta = ClassifierMeta.of(data, config.classifier)
-    with pytest.raises(UserError, match=r"has no linear layer to take features from: use another backbone$"):
-        penultimate(Classifier(torch.nn.Conv2d(1, 1, 1), meta, CPU))
+    with pytest.raises(UserError, match=r"has no linear layer to take features from: use another backbone, or"):
+        penultimate(lambda: Classifier(torch.nn.Conv2d(1, 1, 1), meta, CPU))
 
 
 def test_all_images_of_a_pool_come_with_their_class() -> None:

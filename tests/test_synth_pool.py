@@ -21,7 +21,8 @@ from rlcas.seeding import seed_for
 from synth.generate import fill_pool
 from synth.ldm import load_pipeline
 from synth.manifest import CLOCK_TICKS_NS
-from synth.pool import PoolWriter, SyntheticPool, import_folder
+from synth.own_images import import_folder
+from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
 from synth.train import train_synthesiser
 
 CPU = torch.device("cpu")
@@ -408,3 +409,60 @@ def test_own_images_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):
         import_folder(own, tmp_path / "pool", ("a", "b"), (1, 4, 4))
     assert not (tmp_path / "pool" / "manifest.json").exists()
+
+
+def test_marked_copies_are_left_out_and_the_rest_is_numbered_without_a_gap(tmp_path: Path) -> None:
+    written(tmp_path)
+    mark_copies(tmp_path, [np.array([0, 3]), np.array([], np.int64)], {"why": "near"})
+    pool = SyntheticPool(tmp_path)
+    assert pool.class_sizes_C.tolist() == [3, 2]
+    assert pool.images(0, np.array([2, 0, 1]))[:, 0, 0, 0].tolist() == [4, 1, 2]
+    assert pool.images(1, np.array([1]))[:, 0, 0, 0].tolist() == [11]
+    with pytest.raises(IndexError, match="class 0 has images 0 to 2, not"):
+        pool.images(0, np.array([3]))
+    everything = SyntheticPool(tmp_path, with_copies=True)
+    assert everything.class_sizes_C.tolist() == [5, 2]
+    assert [copies.tolist() for copies in everything.copies_C] == [[0, 3], []]
+    assert json.loads((tmp_path / COPIES_FILE).read_text())["why"] == "near"
+
+
+def test_marks_may_lie_beside_a_pool_that_is_not_written_to(tmp_path: Path) -> None:
+    written(tmp_path / "pool")
+    mark_copies(tmp_path / "pool", [np.array([1]), np.array([0])], {}, marks_folder=tmp_path / "run")
+    assert SyntheticPool(tmp_path / "pool").class_sizes_C.tolist() == [5, 2]
+    assert SyntheticPool(tmp_path / "pool", marks_folder=tmp_path / "run").class_sizes_C.tolist() == [4, 1]
+
+
+def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None:
+    written(tmp_path)
+    mark_copies(tmp_path, [np.array([0]), np.array([0])], {})
+    (tmp_path / "class-000/shard-001.npy").unlink()
+    assert written(tmp_path).class_sizes_C.tolist() == [5, 2]
+
+
+@pytest.mark.parametrize(
+    ("copies", "message"),
+    [
+        (
+            [[5], []],
+            r"copies\.json marks the copies of another pool than .*: delete it, and the pool is judged",
+        ),
+        ([[-1], []], "marks the copies of another pool than"),
+        ([[0]], "marks the copies of another pool than"),
+        ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is judged again$"),
+    ],
+)
+def test_marks_that_cannot_be_this_pools_are_refused(copies: list, message: str, tmp_path: Path) -> None:
+    written(tmp_path)
+    mark_copies(tmp_path, copies, {})
+    with pytest.raises(UserError, match=message):
+        SyntheticPool(tmp_path)
+
+
+def test_marks_of_another_manifest_are_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    mark_copies(tmp_path, [np.array([0]), np.array([], np.int64)], {})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "source": {"seed": 1}}))
+    with pytest.raises(UserError, match="marks the copies of another pool than"):
+        SyntheticPool(tmp_path)

@@ -1,15 +1,45 @@
 from __future__ import annotations
 
+import contextlib
+import io
+import math
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from synth import quality
+from synth import neighbours, quality
+from synth.memorisation import memorisation, others_percentiles
+
+DIMS = 6
 
 
-def features(num: int, dims: int = 6, *, shift: float = 0.0, seed: int = 0) -> np.ndarray:
+def features(num: int, *, shift: float = 0.0, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (rng.normal(size=(num, dims)) @ rng.normal(size=(dims, dims)) + shift).astype(np.float32)
+    return (rng.normal(size=(num, DIMS)) @ rng.normal(size=(DIMS, DIMS)) + shift).astype(np.float32)
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the full table, by subtraction."""
+    return np.linalg.norm(a[:, None].astype(np.float64) - b[None].astype(np.float64), axis=2)
+
+
+class AsTheyAre(torch.nn.Module):
+    """What torchmetrics takes for an Inception network: here the "images" are the features."""
+
+    num_features = DIMS
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images[:, :, 0, 0].double()
+
+
+def by_torchmetrics(metric: torch.nn.Module, synthetic: np.ndarray, real: np.ndarray) -> torch.Tensor:
+    metric.set_dtype(torch.float64)
+    for array, is_real in ((synthetic, False), (real, True)):
+        metric.update(torch.from_numpy(array)[:, :, None, None].double(), real=is_real)
+    return metric.compute()
 
 
 def test_the_frechet_distance_of_known_moments_is_its_closed_form() -> None:
@@ -23,31 +53,44 @@ def test_the_frechet_distance_of_known_moments_is_its_closed_form() -> None:
 @pytest.mark.parametrize("num", [40, 4])
 def test_the_frechet_distance_is_that_of_torchmetrics_on_the_same_features(num: int) -> None:
     fid = pytest.importorskip("torchmetrics.image.fid")
-
-    class Identity(torch.nn.Module):
-        num_features = 6
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images[:, :, 0, 0].double()
-
-    metric = fid.FrechetInceptionDistance(feature=Identity(), input_img_size=(6, 1, 1), normalize=False)
-    metric.set_dtype(torch.float64)
+    metric = fid.FrechetInceptionDistance(feature=AsTheyAre(), input_img_size=(DIMS, 1, 1), normalize=False)
     a, b = np.round(features(num) * 9), np.round(features(num, shift=2, seed=1) * 9)
-    for array, real in ((a, False), (b, True)):
-        metric.update(torch.from_numpy(array)[:, :, None, None].double(), real=real)
-    assert quality.frechet_distance(a, b) == pytest.approx(metric.compute().item(), rel=1e-3)
+    assert quality.frechet_distance(a, b) == pytest.approx(by_torchmetrics(metric, a, b).item(), rel=1e-3)
+
+
+def test_the_kernel_distance_is_that_of_torchmetrics_on_the_same_features() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=1, subset_size=50)
+    a, b = features(50), features(50, shift=0.5, seed=1)
+    mean, _ = by_torchmetrics(metric, a, b)
+    assert quality.kernel_distance(a, b) == pytest.approx(mean.item(), rel=1e-6)
+
+
+def test_the_kernel_distance_is_the_mean_of_torchmetrics_subsets_where_the_sets_are_of_unequal_length() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=400, subset_size=30)
+    a, b = features(40), features(90, shift=0.5, seed=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        mean, std = by_torchmetrics(metric, a, b)
+    assert abs(quality.kernel_distance(a, b) - mean.item()) < 3 * std.item() / math.sqrt(400)
+
+
+def kernel(x: np.ndarray, y: np.ndarray) -> float:
+    return float((x @ y / DIMS + 1) ** 3)
+
+
+def squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the double sums of the definition."""
+    own, other = (
+        np.mean([kernel(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (a, b)
+    )
+    return float(own + other - 2 * np.mean([kernel(x, y) for x in a for y in b]))
 
 
 def test_the_kernel_distance_is_the_double_sum_of_its_definition() -> None:
-    a, b = features(7).astype(np.float64), features(7, shift=1, seed=1).astype(np.float64)
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> float:
-        return float((x @ y / 6 + 1) ** 3)
-
-    within = [kernel(s[i], s[j]) for s in (a, b) for i in range(7) for j in range(7) if i != j]
-    across = [kernel(x, y) for x in a for y in b]
-    expected = sum(within) / 42 - 2 * sum(across) / 49
-    assert quality.kernel_distance(a, b) == pytest.approx(expected)
+    a, b = features(7).astype(np.float64), features(4, shift=1, seed=1).astype(np.float64)
+    assert quality.kernel_distance(a, b) == pytest.approx(squared_mmd(a, b))
 
 
 def test_the_kernel_distance_is_unbiased() -> None:
@@ -58,39 +101,136 @@ def test_the_kernel_distance_is_unbiased() -> None:
     assert min(draws) < 0
 
 
-def test_subsets_of_the_kernel_distance_have_the_mean_of_the_whole() -> None:
-    a, b = features(60), features(60, shift=1, seed=1)
-    whole = quality.kernel_distance(a, b)
-    parts = quality.kernel_distance(a, b, subset_size=30, num_subsets=200)
-    assert parts == pytest.approx(whole, rel=0.1) and parts != whole
+def test_the_interval_of_the_kernel_distance_is_the_jackknifes() -> None:
+    a, b = features(6).astype(np.float64), features(9, shift=1, seed=1).astype(np.float64)
+    without_a = [squared_mmd(np.delete(a, i, 0), b) for i in range(6)]
+    without_b = [squared_mmd(a, np.delete(b, i, 0)) for i in range(9)]
+    half = 1.96 * math.sqrt(5 * np.var(without_a) + 8 * np.var(without_b))
+    estimate = quality.kernel_estimate(a, b)
+    assert estimate.value == pytest.approx(squared_mmd(a, b))
+    assert estimate.high - estimate.value == pytest.approx(half, rel=1e-4)
+    assert estimate.value - estimate.low == pytest.approx(half, rel=1e-4)
 
 
-def test_sets_of_unequal_length_are_compared_by_subsets_of_the_shorter() -> None:
-    a, b = features(20), features(60, shift=1, seed=1)
-    one = quality.kernel_distance(a, b, num_subsets=1)
-    assert quality.kernel_distance(a, b, num_subsets=50) != one
-    assert quality.kernel_distance(a, b, num_subsets=1) == one
-    assert quality.kernel_distance(a, b, num_subsets=1, seed=1) != one
+@pytest.mark.parametrize(("shift", "least"), [(0.0, 0.97), (0.5, 0.9)])
+def test_the_interval_covers_the_true_kernel_distance(shift: float, least: float) -> None:
+    """Rectified normal features: as skewed as a network's. Where both sets are alike it is twice too wide."""
+
+    def drawn(seed: int, num_a: int, num_b: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return np.maximum(rng.normal(size=(num_a, 16)), 0), np.maximum(rng.normal(shift, size=(num_b, 16)), 0)
+
+    true = quality.kernel_distance(*drawn(0, 4000, 4000))
+    estimates = [quality.kernel_estimate(*drawn(seed, 40, 60)) for seed in range(1, 301)]
+    assert np.mean([low <= true <= high for _, low, high in estimates]) > least
 
 
-def test_one_subset_is_enough_where_it_is_the_whole_of_both_sets() -> None:
-    a, b = features(20), features(20, shift=1, seed=1)
-    whole = quality.squared_mmd(a, b)
-    assert quality.kernel_distance(a, b, num_subsets=50) == pytest.approx(whole)
-    assert quality.kernel_distance(a, b, num_subsets=50, subset_size=19) != pytest.approx(whole, rel=1e-6)
+def test_two_images_have_a_kernel_distance_but_no_interval() -> None:
+    estimate = quality.kernel_estimate(features(2), features(9, seed=1))
+    assert math.isfinite(estimate.value) and math.isnan(estimate.low) and math.isnan(estimate.high)
+
+
+@settings(max_examples=20)
+@given(st.integers(7, 40), st.integers(7, 40), st.floats(0, 3), st.integers(0, 99), st.sampled_from([3, 5]))
+def test_prdc_is_that_of_its_authors(num: int, num_real: int, shift: float, seed: int, k: int) -> None:
+    prdc = pytest.importorskip("prdc")
+    synthetic, real = features(num, shift=shift, seed=seed), features(num_real, seed=seed + 100)
+    with contextlib.redirect_stdout(io.StringIO()):
+        expected = prdc.compute_prdc(real, synthetic, nearest_k=k)
+    assert quality.prdc(synthetic, real, k) == pytest.approx(expected)
+
+
+def test_prdc_of_a_hand_drawn_line() -> None:
+    real = np.array([[0.0], [1], [3]])  # radii to the nearest other: 1, 1, 2
+    synthetic = np.array([[0.5], [4.5], [9]])  # radii 4, 4, 4.5
+    assert quality.prdc(synthetic, real, k=1) == pytest.approx(
+        {"precision": 2 / 3, "recall": 1.0, "density": (2 + 1) / 3, "coverage": 1.0}
+    )
+
+
+def test_a_set_of_no_more_than_k_images_has_no_prdc() -> None:
+    for synthetic, real in ((features(5), features(9)), (features(9), features(5))):
+        assert all(map(math.isnan, quality.prdc(synthetic, real, k=5).values()))
 
 
 def test_nearest_distances_are_those_of_the_full_table() -> None:
     a, b = features(600), features(50, seed=1)
-    table = np.linalg.norm(a[:, None].astype(np.float64) - b[None].astype(np.float64), axis=2)
-    np.testing.assert_allclose(quality.nearest_distances(a, b), table.min(axis=1), rtol=1e-6)
+    found, apart = neighbours.nearest(a, b)
+    table = distances(a, b)
+    np.testing.assert_array_equal(found, table.argmin(axis=1))
+    np.testing.assert_allclose(apart, table.min(axis=1), rtol=1e-12)
 
 
-def test_the_copy_rate_is_the_share_of_copies() -> None:
-    rng = np.random.default_rng(0)
-    train, held_out, new = rng.normal(size=(3, 400, 8))
-    copies = train[:100] + 1e-3
-    assert quality.copy_rate(copies, train, held_out) == 1.0
-    assert quality.copy_rate(new, train, held_out) < 0.04
-    mixed = quality.copy_rate(np.concatenate([copies, new[:300]]), train, held_out)
-    assert mixed == pytest.approx(0.25, abs=0.03)
+def test_distances_far_from_the_origin_are_exact() -> None:
+    a = features(30) + 1e4
+    apart = neighbours.nearest(a + np.float32(0.01), a)[1]
+    np.testing.assert_allclose(apart, distances(a + np.float32(0.01), a).min(axis=1), rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_product_of_the_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    monkeypatch.setattr(neighbours, "CHUNK_DISTANCES", 1000)
+    table = distances(features(90), features(70, seed=1))
+    for rows, squared in neighbours.squared_distances(features(90), features(70, seed=1)):
+        held.append(squared.size)
+        np.testing.assert_allclose(np.sqrt(squared), table[rows], rtol=1e-6)
+    assert max(held) <= 1000 and sum(held) == table.size
+
+
+def test_the_copies_are_found_mirrored_ones_too() -> None:
+    train, mirrored, held_out, new = np.random.default_rng(0).normal(size=(4, 400, 8))
+    made = np.concatenate([train[:100] + 1e-3, mirrored[50:60] - 1e-3, new[:300]])
+    found = memorisation(made, train, mirrored, held_out)
+    assert found.copies_N[:110].all() and found.copies_N[110:].mean() < 0.05
+    np.testing.assert_array_equal(found.nearest_N[:110], [*range(100), *range(50, 60)])
+    assert not found.mirrored_N[:100].any() and found.mirrored_N[100:110].all()
+    table = np.minimum(distances(held_out, train), distances(held_out, mirrored))
+    assert found.threshold == pytest.approx(np.percentile(table.min(axis=1), 1))
+
+
+def test_either_rule_alone_makes_a_copy() -> None:
+    """On a line: training images at 0, 10, 20 and 21, mirrored ones far away; new images come as near as 2."""
+    train = np.array([[0.0], [10], [20], [21]])
+    made = np.array([[1.9], [4.9], [24.9], [22.9], [24.6]])
+    held_out = np.array([[12.0], [7]])
+    found = memorisation(made, train, train + 1000, held_out)
+    assert found.threshold == pytest.approx(2.01)
+    assert found.nearest_N.tolist() == [0, 0, 3, 3, 3]
+    np.testing.assert_allclose(found.distances_N, [1.9, 4.9, 3.9, 1.9, 3.6])
+    assert found.copies_N.tolist() == [True, True, False, True, False]
+    assert found.authentic_N.tolist() == [False, False, True, True, True]
+    assert found.held_out_copy_rate == 1.0
+
+
+def test_copies_are_found_though_the_held_out_images_are_near_duplicates_themselves() -> None:
+    train, mirrored, held_out = np.random.default_rng(0).normal(size=(3, 400, 8))
+    leaked = np.concatenate([train[:100] + 1e-4, held_out[:300]])
+    found = memorisation(train[100:200] + 1e-2, train, mirrored, leaked)
+    assert (found.distances_N > found.threshold).all() and found.copies_N.all()
+    assert 0.25 <= found.held_out_copy_rate < 0.3
+
+
+def test_an_image_is_authentic_that_is_farther_from_a_real_one_than_this_is_from_its_next() -> None:
+    """The few lines of the definition (Alaa et al. 2022), with mirrored images as real ones."""
+    train, mirrored, held_out = np.random.default_rng(1).normal(size=(3, 40, 3))
+    made = np.concatenate([train[:20] + 0.01, np.random.default_rng(2).normal(size=(60, 3))])
+    known, owner = np.concatenate([train, mirrored]), np.tile(np.arange(40), 2)
+    to_known, among = distances(made, known), distances(known, known)
+    among[owner[:, None] == owner] = np.inf
+    expected = [among[row.argmin()].min() < row.min() for row in to_known]
+    found = memorisation(made, train, mirrored, held_out).authentic_N
+    np.testing.assert_array_equal(found, expected)
+    assert not found[:20].any() and 0.2 < found[20:].mean() < 0.9
+
+
+@pytest.mark.parametrize("num", [2, 3, 78, 101, 350])
+def test_each_held_out_image_is_held_against_the_others_percentile(num: int) -> None:
+    apart = np.random.default_rng(num).gamma(3.0, size=num)
+    expected = [np.percentile(np.delete(apart, i), 1) for i in range(num)]
+    found = others_percentiles(apart)
+    np.testing.assert_array_equal(apart < found, apart < expected)
+    assert (apart < found).mean() < max(2 / num, 0.02)
+
+
+def test_a_single_held_out_image_is_no_copy_by_the_percentile_of_none() -> None:
+    assert others_percentiles(np.ones(1)).tolist() == [0.0]

@@ -1,0 +1,246 @@
+"""What the sketches are worth, what 20 sampling steps cost, and whether the pool copies: on real images.
+
+For each data set one autoencoder is trained; then for each seed the denoiser, with and without the sketch loss,
+everything else the same. Pools of as many images a class as there are held-out real ones (validation and test) are
+compared with these. A cell is a data set, a seed and an arm; cells that `--out` holds are not run again.
+
+`python benchmarks/synthesis_quality.py --data npz:FILE --out docs/synthesis_quality.json` adds cells;
+without `--data` it prints the tables of docs/synthesis.md from the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.stats
+import torch
+from diffusers import DDIMScheduler
+
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.config import RunConfig
+from rlcas.devices import choose_device
+from rlcas.evaluate import Classifier, ClassifierMeta
+from rlcas.features import penultimate, pixels
+from rlcas.files import write_json
+from rlcas.fit import fit
+from rlcas.seeding import seed_for
+from rlcas.snapshot import to_state_dict
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import ImageSet, TrainingData
+from synth import diffusion, quality
+from synth.ldm import PIPELINE_FOLDER, load_pipeline
+from synth.memorisation import memorisation
+from synth.pipeline import ClassConditionalLDMPipeline
+from synth.train import train_synthesiser
+
+ARMS = {"with_sketch": {}, "without_sketch": {"synth.denoiser.sketch_weight": "0"}}
+FEW_STEPS, MANY_STEPS = 20, 250
+FEW, MANY = f"steps_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
+SEEDS_HEAD = [
+    "| data | seed | `sketch_skill` | KID with sketch | without | with, DDIM 250 | copies | copies, held-out real |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+]
+DIFFERENCES_HEAD = ["| data | paired difference | seeds | mean | 95 % interval |", "|---|---|--:|--:|---|"]
+
+
+def held_out_of(config: RunConfig, data: TrainingData, most: int) -> ImageSet:
+    """Return real images that no synthesiser saw, of validation and test, at most so many a class."""
+    test, _ = datasets.load_test(config)
+    images = ImageSet(
+        images_NCHW=np.concatenate([data.val.images_NCHW, test.images_NCHW]),
+        labels_N=np.concatenate([data.val.labels_N, test.labels_N]),
+    )
+    chosen = [np.flatnonzero(images.labels_N == class_id)[:most] for class_id in range(data.num_classes)]
+    return images.take(np.concatenate(chosen))
+
+
+def classifier_of(config: RunConfig, data: TrainingData) -> Classifier:
+    """Return the Baseline of the real images, the best of its epochs on the validation images."""
+    device = choose_device(config.device)
+    trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
+    best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
+    trainer.model.load_state_dict(to_state_dict(best.arrays, trainer.model))
+    return Classifier(trainer.model, ClassifierMeta.of(data, config.classifier), device)
+
+
+def drawn(
+    pipeline: ClassConditionalLDMPipeline, counts_C: list[int], steps: int, config: RunConfig
+) -> ImageSet:
+    """Return `counts_C[c]` images of each class, from the seeds that a pool takes."""
+    generation, images = config.synth.generation, []
+    for class_id, count in enumerate(counts_C):
+        for first in range(0, count, generation.micro_batch):
+            numbers = range(first, first + generation.micro_batch)
+            seeds = [seed_for(config.seed, "synthetic-image", class_id, number) for number in numbers]
+            (batch,) = pipeline(
+                [class_id] * len(seeds),
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                num_inference_steps=steps,
+                guidance_scale=generation.guidance,
+                output_type="pt",
+                return_dict=False,
+            )
+            images.append((batch * 255).round().to(torch.uint8).cpu().numpy()[: count - first])
+    return ImageSet(images_NCHW=np.concatenate(images), labels_N=np.repeat(np.arange(len(counts_C)), counts_C))
+
+
+def ddim(config: RunConfig) -> DDIMScheduler:
+    schedule = config.synth.denoiser.schedule
+    return DDIMScheduler(
+        diffusion.NUM_TIMESTEPS,
+        beta_schedule=schedule,
+        prediction_type=config.synth.denoiser.prediction,
+        clip_sample=False,
+        timestep_spacing="trailing",
+        **diffusion.BETA_RANGES[schedule],
+    )
+
+
+class Yardstick:
+    """Held-out real images, and the features in which synthetic ones are compared with them."""
+
+    def __init__(self, config: RunConfig, data: TrainingData, most: int) -> None:
+        self._data, self.real = data, held_out_of(config, data, most)
+        judge = classifier_of(config, data)
+        self.features = {"classifier": penultimate(lambda: judge), "pixels": pixels(lambda: judge)}
+        self.counts_C = self.real.class_counts(data.num_classes).tolist()
+
+    def figures(self, made: ImageSet) -> dict[str, Any]:
+        """Return distances to the held-out images in both features, and copies among the synthetic ones."""
+        figures: dict[str, Any] = {"n": len(made)}
+        for name, features in self.features.items():
+            made_ND, real_MD = features(made.images_NCHW), features(self.real.images_NCHW)
+            figures[f"kid_{name}"] = quality.kernel_distance(made_ND, real_MD)
+            figures[f"fid_{name}"] = quality.frechet_distance(made_ND, real_MD)
+        train = self._data.train.images_NCHW
+        features = self.features["classifier"]
+        memory = memorisation(
+            features(made.images_NCHW),
+            features(train),
+            features(train[..., ::-1]),
+            features(self.real.images_NCHW),
+        )
+        copies_N = memory.copies_N
+        return {**figures, "copy_rate": copies_N.mean(), "held_out_copy_rate": memory.held_out_copy_rate}
+
+
+def arm(
+    folder: Path, config: RunConfig, data: TrainingData, yardstick: Yardstick, *, with_ddim: bool
+) -> dict[str, Any]:
+    """Train one arm and return its figures, on wish with those of 250 steps of DDIM."""
+    device = choose_device(config.device)
+    trained = train_synthesiser(data, config, folder, device=device, progress=False)
+    pipeline = load_pipeline(folder / PIPELINE_FOLDER, device)
+    made = drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)
+    figures = {"training": trained, FEW: yardstick.figures(made)}
+    if with_ddim:
+        pipeline.scheduler = ddim(config)
+        slow = drawn(pipeline, yardstick.counts_C, MANY_STEPS, config)
+        figures[MANY] = yardstick.figures(slow)
+    return figures
+
+
+def run_cells(args: argparse.Namespace) -> None:
+    """Run the cells of one data set that the file does not hold yet."""
+    cells = read(args.out)
+    config = config_of(args, seed=0)
+    data = datasets.load(config)
+    done = {(cell["data"], cell["seed"], cell["arm"]) for cell in cells}
+    missing = [(seed, name) for seed in args.seeds for name in ARMS if (data.name, seed, name) not in done]
+    if not missing:
+        return
+    yardstick = Yardstick(config, data, args.most)
+    with tempfile.TemporaryDirectory() as scratch:
+        vae = Path(scratch) / "vae"
+        first = settings.override(config, {"synth.denoiser.max_steps": "1"})
+        train_synthesiser(data, first, Path(scratch) / "first", device=choose_device("auto"), progress=False)
+        (Path(scratch) / "first" / PIPELINE_FOLDER / "vae").rename(vae)
+        for seed, name in missing:
+            cell = settings.override(
+                config, {"seed": str(seed), "synth.autoencoder.pretrained": str(vae), **ARMS[name]}
+            )
+            with_ddim = args.ddim and name == "with_sketch"
+            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, yardstick, with_ddim=with_ddim)
+            cells = [*read(args.out), {"data": data.name, "seed": seed, "arm": name, **figures}]
+            write_json(args.out, sorted(cells, key=lambda c: (c["data"], c["seed"], c["arm"])))
+            print(data.name, seed, name, figures[FEW], flush=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def tables(cells: list[dict[str, Any]]) -> str:
+    """Return the cells as two Markdown tables: each seed, and paired differences over the seeds."""
+    by_key = {(cell["data"], cell["seed"], cell["arm"]): cell for cell in cells}
+    pairs = [
+        (data, seed, by_key[data, seed, "with_sketch"], by_key[data, seed, "without_sketch"])
+        for data, seed in dict.fromkeys((cell["data"], cell["seed"]) for cell in cells)
+        if all((data, seed, name) in by_key for name in ARMS)
+    ]
+    seeds = [_row(data, seed, kid(own), kid(other), own) for data, seed, own, other in pairs]
+    differences = []
+    for data in dict.fromkeys(data for data, *_ in pairs):
+        of_data = [(own, other) for name, _, own, other in pairs if name == data]
+        gaps = {
+            "KID with − without sketch": [kid(own) - kid(other) for own, other in of_data],
+            "the same in pixels": [kid(own, "pixels") - kid(other, "pixels") for own, other in of_data],
+            "KID of 20 steps − of 250 of DDIM": [
+                kid(own) - own[MANY]["kid_classifier"] for own, _ in of_data if MANY in own
+            ],
+        }
+        differences += [_difference(data, told, values) for told, values in gaps.items() if len(values) > 1]
+    return "\n".join([*SEEDS_HEAD, *seeds, "", *DIFFERENCES_HEAD, *differences])
+
+
+def kid(cell: dict[str, Any], features: str = "classifier") -> float:
+    return cell[FEW][f"kid_{features}"]
+
+
+def _row(data: str, seed: int, own: float, other: float, cell: dict[str, Any]) -> str:
+    slow = f"{cell[MANY]['kid_classifier']:.4f}" if MANY in cell else ""
+    copies = f"{cell[FEW]['copy_rate']:.3f} | {cell[FEW]['held_out_copy_rate']:.3f}"
+    skill = cell["training"]["sketch_skill"]
+    return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {slow} | {copies} |"
+
+
+def _difference(data: str, told: str, gaps: list[float]) -> str:
+    low, high = interval(gaps)
+    return f"| {data} | {told} | {len(gaps)} | {statistics.mean(gaps):+.4f} | {low:+.4f} to {high:+.4f} |"
+
+
+def interval(gaps: list[float]) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean of two or more paired differences."""
+    spread = scipy.stats.t.ppf(0.975, len(gaps) - 1) * statistics.stdev(gaps) / len(gaps) ** 0.5
+    return statistics.mean(gaps) - spread, statistics.mean(gaps) + spread
+
+
+def config_of(args: argparse.Namespace, seed: int) -> RunConfig:
+    given = {"data": args.data, "preset": "quick", "seed": str(seed)}
+    return settings.resolve(given={**given, **dict(pair.split("=", 1) for pair in args.set)})
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--out", type=Path, default=Path("docs/synthesis_quality.json"))
+    arguments.add_argument("--data", help="as of rlcas; left out, the tables of --out are printed")
+    arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments.add_argument("--most", type=int, default=80, help="held-out images a class, at most")
+    arguments.add_argument("--ddim", action="store_true", help="sample by 250 steps of DDIM too")
+    arguments.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="over preset quick")
+    args = arguments.parse_args()
+    if args.data:
+        run_cells(args)
+    print(tables(read(args.out)))
+
+
+if __name__ == "__main__":
+    main()

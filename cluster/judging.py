@@ -1,0 +1,155 @@
+"""Judging a pool by the training images: what each synthetic image owes to them, and which are copies."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.stages import stage
+from rlcas.config import RunConfig
+from rlcas.console import say
+from rlcas.errors import UserError
+from rlcas.evaluate import MODEL_FILE, Classifier, load_classifier, save_incumbent
+from rlcas.features import Extractor, build_extractor
+from rlcas.fit import fit
+from rlcas.pool_only import all_images
+from rlcas.rundir import RunFolder
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
+from synth.memorisation import Memorisation, memorisation
+from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A pool beside the training images, in the features of one extractor."""
+
+    made: ImageSet
+    """All N images of the pool, marked ones too, class after class."""
+    numbers_N: Int64
+    """Number of each within its class."""
+    marked_N: NDArray[np.bool_]
+    """The pool's marks."""
+    made_ND: Float32
+    train_MD: Float32
+    memory: Memorisation
+    num_held_out: int
+    extractor: str
+
+
+def mark(
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
+) -> None:
+    """Look for copies in a run's pool and mark them, where that is still to be done.
+
+    The marks lie in the run's folder even if the pool does not: they hold for its training images alone.
+
+    Raises:
+        UserError: no image of a class would be left.
+    """
+    if (folder.pool / COPIES_FILE).exists():
+        return
+    extractor = pool_extractor(folder, config, data, device)
+    with stage(folder, "Looking for copies in the pool", "copies"):
+        judgement = judge_pool(folder, config, data, pool, extractor)
+    copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
+    copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
+    if config.synth.scoring.leave_out_copies:
+        _check_some_are_left(pool, judgement.made.class_counts(data.num_classes), list(map(len, copies_C)))
+    facts = {"extractor": judgement.extractor, "threshold": judgement.memory.threshold}
+    mark_copies(pool.folder, copies_C, facts, marks_folder=folder.pool)
+    say(_told(copies_C, data, config))
+
+
+def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
+    """Return a run's pool, without the marked copies where the settings leave them out."""
+    leave_out = config.synth.scoring.leave_out_copies
+    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=folder.pool)
+
+
+def pool_extractor(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Extractor:
+    """Return the extractor of the settings; the classifier that it may need is trained here, once.
+
+    Raises:
+        UserError: its weights cannot be had.
+    """
+    return build_extractor(
+        config.synth.scoring, functools.partial(real_classifier, folder, config, data, device), device
+    )
+
+
+def judge_pool(
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: Extractor
+) -> Judgement:
+    """Return what the images of a pool, marked ones too, owe to the training images.
+
+    Held-out are the validation images that are no training image's exact picture, mirrored or not.
+
+    Raises:
+        UserError: there is no such image.
+    """
+    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=folder.pool)
+    made, train = all_images(pool), data.train.images_NCHW
+    held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
+    if len(held_out) == 0:
+        raise UserError(
+            f"data {config.data}: every validation image is a training image too, so that none tells how near a new "
+            "image comes: bring other validation images, or cut some with --dataset.val_from_train"
+        )
+    made_ND, train_MD, mirrored_MD, held_out_KD = map(
+        extractor, (made.images_NCHW, train, train[..., ::-1], held_out)
+    )
+    numbers_C = [np.arange(size) for size in pool.class_sizes_C]
+    return Judgement(
+        made=made,
+        numbers_N=np.concatenate(numbers_C),
+        marked_N=np.concatenate(list(map(np.isin, numbers_C, pool.copies_C))),
+        made_ND=made_ND,
+        train_MD=train_MD,
+        memory=memorisation(made_ND, train_MD, mirrored_MD, held_out_KD),
+        num_held_out=len(held_out),
+        extractor=extractor.described,
+    )
+
+
+def real_classifier(
+    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device
+) -> Classifier:
+    """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
+    if not (folder.judge / MODEL_FILE).exists():
+        with stage(folder, "Training the judge on the real images", "judge"):
+            trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
+            best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
+            save_incumbent(folder.judge, best, data, config.classifier)
+    return load_classifier(folder.judge, device)
+
+
+def _among(images_NCHW: Uint8, known_MCHW: Uint8) -> NDArray[np.bool_]:
+    """Return [N] whether an image is one of the known ones, or one of them mirrored, to the last bit."""
+    known = {image.tobytes() for image in known_MCHW} | {image[..., ::-1].tobytes() for image in known_MCHW}
+    return np.array([image.tobytes() in known for image in images_NCHW], dtype=bool)
+
+
+def _check_some_are_left(pool: SyntheticPool, sizes_C: Int64, num_copies_C: list[int]) -> None:
+    for name, size, num_copies in zip(pool.class_names, sizes_C, num_copies_C, strict=True):
+        if num_copies == size:
+            raise UserError(
+                f"{pool.folder}: all {size} images of class {name!r} are copies of training images, so that none "
+                "would be left: make other images, or keep them with --synth.scoring.leave_out_copies false"
+            )
+
+
+def _told(copies_C: list[Int64], data: TrainingData, config: RunConfig) -> str:
+    counts = ", ".join(
+        f"{name} {len(copies)}" for name, copies in zip(data.class_names, copies_C, strict=True) if len(copies)
+    )
+    if not counts:
+        return "no synthetic image is a copy of a training image"
+    done = "left out" if config.synth.scoring.leave_out_copies else "marked, but kept"
+    return f"note: copies of training images are {done}: {counts}"

@@ -1,0 +1,73 @@
+"""The figures of a pool as a table for people."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from rlcas.console import format_figure
+
+COLUMNS = (
+    "class", "real", "synthetic", "FID", "KID [95 %]", "precision", "recall", "density", "coverage", "AuthPct",
+    "copy rate", "copies marked", "recall of pool-only",
+)  # fmt: skip
+
+
+def score_table(figures: dict[str, Any]) -> Table:
+    """Return a row of the whole pool and one a class; the title names the features and the numbers of images."""
+    title = (
+        f"{figures['n_synthetic']} synthetic against {figures['n_real']} real training images, in "
+        f"{figures['extractor']} (D = {figures['feature_dims']})"
+    )
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "class" else "right")
+    only = figures["pool_only"] or {}
+    recall_C = only.get("per_class_recall") or [None] * len(figures["per_class"])
+    table.add_row(*_cells("all", figures, only.get("recall")))
+    for of_class, recall in zip(figures["per_class"], recall_C, strict=True):
+        table.add_row(*_cells(of_class["class"], of_class, recall))
+    return table
+
+
+def score_notes(figures: dict[str, Any]) -> list[str]:
+    """Return the lines under the table: what its copy rates are held against, and why a figure is missing."""
+    notes = [
+        f"copy rate: {format_figure(figures['copy_rate'])} of the pool as it is used, "
+        f"{format_figure(figures['copy_rate_before'])} with the marked copies, "
+        f"{format_figure(figures['held_out_copy_rate'])} of {figures['n_held_out']} held-out real images by the same "
+        "rule"
+    ]
+    if any(math.isnan(of_class["fid"]) for of_class in figures["per_class"]):
+        notes.append(f"FID of a class: n/a up to {figures['feature_dims']} images, real or synthetic")
+    if only := figures["pool_only"]:
+        notes.append(
+            f"trained on the pool alone: macro recall {only['recall']:.3f} on {only['n']} real test images (95 % "
+            f"interval {only['low']:.3f} to {only['high']:.3f}, chance {only['chance']:.3f})"
+        )
+    return notes
+
+
+def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -> list[Text]:
+    low, high = figures["intervals"]["kid"]
+    values = [
+        name,
+        str(figures["n_real"]),
+        str(figures["n_synthetic"]),
+        _short(figures["fid"]),
+        f"{_short(figures['kid'])} [{_short(low)}, {_short(high)}]",
+        *(format_figure(figures["prdc"][key]) for key in ("precision", "recall", "density", "coverage")),
+        f"{figures['auth_pct']:.1f}",
+        format_figure(figures["copy_rate"]),
+        str(figures["num_copies"]),
+        format_figure(pool_only_recall),
+    ]
+    return list(map(Text, values))
+
+
+def _short(value: float) -> str:
+    """Return three significant figures, or n/a for NaN: distances have no scale of their own."""
+    return "n/a" if math.isnan(value) else f"{value:.3g}"

@@ -1,0 +1,70 @@
+"""One's own synthetic images, a folder a class, as a pool."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
+from rlcas.data.folder import image_files
+from rlcas.data.pixels import Layout, convert
+from rlcas.errors import UserError
+from rlcas.files import sha256_of
+from synth.pool import PoolWriter, SyntheticPool
+
+SHARD_IMAGES = 256
+SIXTEEN_BITS = (0.0, 65535.0)
+
+
+def import_folder(
+    path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
+) -> SyntheticPool:
+    """Write one's own synthetic images, in a folder a class, as a pool of the data set's shape.
+
+    Args:
+        path: has a folder for every class, named as the class; or by its number, where none has the name of a
+            class. Hidden files are skipped. 16-bit values are read as shares of 65535; images are resized
+            whole (area filter down, bicubic up).
+        pool_folder: where the pool goes.
+        class_names: [C] names of the data set's classes.
+        image_shape_CHW: (channels, H, W) of the data set's images.
+
+    Raises:
+        UserError: a class has no folder or no images, or an image cannot be read.
+    """
+    files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
+    channels, height_px, width_px = image_shape_CHW
+    layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
+    digest = hashlib.sha256("".join(sha256_of(file) for files in files_C for file in files).encode())
+    writer = PoolWriter(
+        pool_folder,
+        class_names=class_names,
+        image_shape_CHW=image_shape_CHW,
+        shard_images=SHARD_IMAGES,
+        source={"folder": str(path), "files_sha256": digest.hexdigest()},
+    )
+    sizes_C = [len(files) for files in files_C]
+    for class_id, span in writer.missing(sizes_C):
+        files = files_C[class_id][span.start : span.stop]
+        writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS), layout))
+    writer.commit(sizes_C)
+    return SyntheticPool(pool_folder)
+
+
+def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
+    """Return [C] folders, all by name or all by number: a class may have a name that is another's number."""
+    by_name = any((path / name).is_dir() for name in class_names)
+    folders = [path / (name if by_name else str(class_id)) for class_id, name in enumerate(class_names)]
+    for folder, name in zip(folders, class_names, strict=True):
+        if not folder.is_dir():
+            wanted = " or ".join(map(repr, dict.fromkeys((name, folder.name))))
+            raise UserError(f"{path} has no folder {wanted} with images of class {name!r}: add one")
+    return folders
+
+
+def _files_of_class(folder: Path) -> list[Path]:
+    files = image_files(folder)
+    if not files:
+        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
+    return files
