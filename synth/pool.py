@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,20 @@ class SyntheticPool:
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order."""
-        images, indices = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8), np.asarray(indices)
-        shards = self._shards_C[class_id]
-        kept = np.delete(np.arange(self._stored_C[class_id]), self._left_out_C[class_id])
-        if len(indices) and not 0 <= indices.min() <= indices.max() < len(kept):
-            raise IndexError(f"class {class_id} has images 0 to {len(kept) - 1}, not {indices.tolist()}")
-        numbers, ends = kept[indices], np.cumsum([shard["count"] for shard in shards])
+        indices = np.asarray(indices)
+        shards, left_out = self._shards_C[class_id], self._left_out_C[class_id]
+        size = self._stored_C[class_id] - len(left_out)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < size:
+            raise IndexError(f"class {class_id} has images 0 to {size - 1}, not {indices.tolist()}")
+        stored = np.arange(self._stored_C[class_id])
+        numbers = np.delete(stored, left_out)[indices] if len(left_out) else indices
+        ends = np.cumsum([shard["count"] for shard in shards])
         shard_of = np.searchsorted(ends, numbers, side="right")
-        for shard in np.unique(shard_of):
+        images_NCHW = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8)
+        for shard in set(shard_of.tolist()):
             here, start = shard_of == shard, ends[shard] - shards[shard]["count"]
-            images[here] = self._mapped(shards[shard])[numbers[here] - start]
-        return images
+            images_NCHW[here] = self._mapped(shards[shard])[numbers[here] - start]
+        return images_NCHW
 
     def require(self, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]) -> None:
         """Check that the pool was made for these classes and this shape.
@@ -111,10 +115,10 @@ class SyntheticPool:
         """Return the shard's images [count, channels, H, W], which lie at the end of its file."""
         file = shard["file"]
         if file not in self._maps:
-            path, shape = self.folder / file, (shard["count"], *self.image_shape_CHW)
-            header_bytes = path.stat().st_size - math.prod(shape)
-            mapped = np.memmap(path, dtype=np.uint8, mode="r", offset=header_bytes, shape=shape)
-            self._maps[file] = mapped.view(np.ndarray)
+            with (self.folder / file).open("rb") as opened:
+                pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            shape = (shard["count"], *self.image_shape_CHW)
+            self._maps[file] = np.frombuffer(pages, np.uint8)[-math.prod(shape) :].reshape(shape)
         return self._maps[file]
 
 
