@@ -59,7 +59,8 @@ def check(config: RunConfig, data: TrainingData) -> None:
         UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
     """
     if config.pool is None:
-        if config.synth.autoencoder.pretrained is None:
+        generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+        if "autoencoder" in generator.parts and config.synth.autoencoder.pretrained is None:
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
     elif _is_stored(config):
         SyntheticPool(pool_folder(Path(config.pool))).require(data.class_names, data.image_shape_CHW)
