@@ -238,7 +238,7 @@ class MgdmConfig(Settings):
     scale: NonNegative = 5.0
     """Strength s of the uncertainty gradient; 0 inverts and decodes without one."""
     uncertainty: str = "entropy"
-    """A name in synth.mgdm.UNCERTAINTIES, or package.module:function."""
+    """A name in synth.disturbance.UNCERTAINTIES, or package.module:function."""
     ddim_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Steps of the inversion, and as many of the decoding."""
     channels: tuple[Width, ...] = (32, 64, 64)

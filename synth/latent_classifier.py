@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from rlcas.config import MgdmConfig
 from rlcas.metrics import macro_recall
 from rlcas.seeding import seed_for
-from synth.autoencoder import num_steps
 from synth.diffusion import noised
+from synth.draws import LatentDraws
 from synth.latents import Moments, normalised
-from synth.progress import Reporter
-from synth.train import balanced_weights
+from synth.workers import Workers
 
 NORM_GROUPS = 8
 HEAD_CHANNELS = 8
@@ -68,8 +67,8 @@ class LatentClassifier(ModelMixin, ConfigMixin):
         return self.logits(F.silu(self.norm_out(hidden)).mean(dim=(2, 3)))
 
 
-class LatentClassifierTrainer:
-    """Cross-entropy on z_t at random t; each step is a function of its number.
+class LatentClassifierObjective:
+    """Cross-entropy of the classes of z_t, at random t (a `synth.loop.Objective`).
 
     Args:
         moments: the training latents.
@@ -78,6 +77,7 @@ class LatentClassifierTrainer:
         config: settings of MGDM.
         num_classes: C.
         seed: the run's.
+        workers: those that share a batch.
     """
 
     def __init__(
@@ -89,52 +89,37 @@ class LatentClassifierTrainer:
         *,
         num_classes: int,
         seed: int,
+        workers: Workers,
     ) -> None:
-        device = moments.means_MChw.device
-        self.classifier = LatentClassifier(moments.means_MChw.shape[1], num_classes, config.channels).to(device)
-        self._moments, self._vae, self._config, self._seed = moments, vae, config, seed
-        self._abar = abar_T.to(device)
-        self._item_weights = balanced_weights(moments.labels_M, config.class_balance)
-        self._optimizer = torch.optim.AdamW(
-            self.classifier.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        workers.check_divides(config.batch_size, "synth.mgdm.batch_size")
+        classifier = LatentClassifier(moments.means_MChw.shape[1], num_classes, config.channels)
+        self.module = classifier.to(moments.means_MChw.device)
+        self._draws = LatentDraws(
+            moments,
+            partial(normalised, vae=vae),
+            abar_T,
+            batch_size=config.batch_size,
+            class_balance=config.class_balance,
+            path=(seed, "latent-classifier"),
+            workers=workers,
         )
 
-    def run(self, *, num_images: int, reporter: Reporter) -> dict[str, float]:
-        """Train for the epochs of the settings; return figures."""
-        config = self._config
-        total = num_steps(num_images, config.epochs, config.batch_size, config.max_steps)
-        self.classifier.train()
-        with reporter.part("classifier", total, mend=f"lower synth.mgdm.lr {config.lr:g}") as report:
-            for step in range(total):
-                losses = self.losses(step)
-                self._optimizer.zero_grad(set_to_none=True)
-                losses["loss"].backward()
-                self._optimizer.step()
-                figures = report(step, {name: value.detach() for name, value in losses.items()})
-        self.classifier.eval()
-        return {**{f"classifier_{name}": value for name, value in figures.items()}, "classifier_steps": total}
+    def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
+        """Return the loss of this worker's share of batch `step`, also as their total."""
+        batch = self._draws.batch(step)
+        loss = F.cross_entropy(module(batch.noisy_NChw, batch.timesteps_N), batch.labels_N)
+        return {"loss": loss, "total": loss}
 
-    def losses(self, step: int) -> Mapping[str, Tensor]:
-        """Return the loss of step number `step`, with its gradient."""
-        device = self._abar.device
-        generator = torch.Generator(device).manual_seed(seed_for(self._seed, "latent-classifier", step))
-        size = self._config.batch_size
-        items = torch.multinomial(self._item_weights, size, replacement=True, generator=generator)
-        timesteps = torch.randint(len(self._abar), items.shape, generator=generator, device=device)
-        shape = (size, *self._moments.means_MChw.shape[1:])
-        posterior_noise, noise = torch.randn((2, *shape), generator=generator, device=device)
-        latents = normalised(self._moments.sample(items, posterior_noise), self._vae)
-        logits = self.classifier(noised(latents, noise, self._abar[timesteps]), timesteps)
-        return {"loss": F.cross_entropy(logits, self._moments.labels_M[items])}
 
-    @torch.no_grad()
-    def recall(self, held_out: Moments, timestep: int) -> float:
-        """Return the macro recall on other images' latents, noised to z_t; chance is 1/C."""
-        device = self._abar.device
-        generator = torch.Generator(device).manual_seed(seed_for(self._seed, "classifier-recall", timestep))
-        noise = torch.randn(held_out.means_MChw.shape, generator=generator, device=device)
-        abar_M = self._abar[timestep].expand(len(held_out))
-        noisy = noised(normalised(held_out.means_MChw, self._vae), noise, abar_M)
-        timesteps = torch.full_like(held_out.labels_M, timestep)
-        probabilities = self.classifier(noisy, timesteps).softmax(dim=1)
-        return macro_recall(probabilities.cpu().numpy(), held_out.labels_M.cpu().numpy())
+@torch.no_grad()
+def recall_at(
+    timestep: int, classifier: nn.Module, held_out: Moments, vae: AutoencoderKL, abar_T: Tensor, *, seed: int
+) -> float:
+    """Return the macro recall on the latents of other images, noised to z_t; chance is 1/C."""
+    device = held_out.means_MChw.device
+    generator = torch.Generator(device).manual_seed(seed_for(seed, "classifier-recall", timestep))
+    noise = torch.randn(held_out.means_MChw.shape, generator=generator, device=device)
+    abar_M = abar_T[timestep].to(device).expand(len(held_out))
+    noisy = noised(normalised(held_out.means_MChw, vae), noise, abar_M)
+    probabilities = classifier(noisy, torch.full_like(held_out.labels_M, timestep)).softmax(dim=1)
+    return macro_recall(probabilities.cpu().numpy(), held_out.labels_M.cpu().numpy())

@@ -14,14 +14,18 @@ from torch import Tensor
 
 from rlcas.config import MgdmConfig, RunConfig
 from rlcas.errors import UserError
+from rlcas.seeding import seed_for
 from rlcas.types import ImageSet, TrainingData
 from synth.diffusion import few_step_sampler, target_of
+from synth.disturbance import UNCERTAINTIES, Disturbance, ddim_step
 from synth.generate import fill_pool
-from synth.latent_classifier import LatentClassifier, LatentClassifierTrainer
+from synth.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
 from synth.latents import Moments, normalised, posterior
-from synth.mgdm import UNCERTAINTIES, Disturbance, check_mgdm, ddim_step, open_mgdm, train_mgdm
+from synth.loop import Schedule, Training
+from synth.mgdm import check_mgdm, open_mgdm, train_mgdm
 from synth.pool import SyntheticPool
 from synth.progress import Reporter
+from synth.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 MGDM = {"channels": (8, 16), "max_steps": 3, "batch_size": 4, "ddim_steps": 4}
@@ -170,29 +174,56 @@ class Identity:
     config = type("Config", (), {"shift_factor": 0.0, "scaling_factor": 1.0})
 
 
-def test_the_classifier_knows_clean_latents_and_loses_them_in_the_noise() -> None:
+ABAR_T = torch.linspace(0.9999, 0.0001, 1000)
+
+
+def objective_of(
+    config: MgdmConfig, num_images: int = 200, workers: Workers = ALONE
+) -> LatentClassifierObjective:
     torch.manual_seed(0)
-    abar_T = torch.linspace(0.9999, 0.0001, 1000)
-    config = MgdmConfig(channels=(8, 16), lr=3e-3, max_steps=150, batch_size=32)
-    trainer = LatentClassifierTrainer(
-        two_clouds(200, seed=0), Identity(), abar_T, config, num_classes=2, seed=0
+    moments = two_clouds(num_images, seed=0)
+    return LatentClassifierObjective(
+        moments, Identity(), ABAR_T, config, num_classes=2, seed=0, workers=workers
     )
-    trainer.run(num_images=10_000, reporter=Reporter(progress=False))
+
+
+def test_the_classifier_knows_clean_latents_and_loses_them_in_the_noise(tmp_path: Path) -> None:
+    objective = objective_of(MgdmConfig(channels=(8, 16), batch_size=32))
+    schedule = Schedule(part="classifier", steps=150, lr=3e-3, checkpoint_steps=1000, mend="")
+    Training(objective, schedule, ALONE).run(tmp_path / "checkpoint", Reporter(progress=False))
     held_out = two_clouds(400, seed=1)
-    clean, noisy = trainer.recall(held_out, timestep=0), trainer.recall(held_out, timestep=999)
+    clean, noisy = (recall_at(t, objective.module, held_out, Identity(), ABAR_T, seed=0) for t in (0, 999))
     assert clean > 0.9
     assert 0.35 < noisy < 0.65
 
 
-def test_a_step_is_a_function_of_its_number_alone() -> None:
-    torch.manual_seed(0)
-    abar_T = torch.linspace(0.9999, 0.0001, 1000)
-    trainer = LatentClassifierTrainer(
-        two_clouds(20, seed=0), Identity(), abar_T, MgdmConfig(channels=(8, 16)), num_classes=2, seed=0
+def test_a_batch_is_a_function_of_its_number_and_shared_evenly() -> None:
+    config = MgdmConfig(channels=(8, 16), batch_size=8)
+    first, *halves = (
+        objective_of(config, workers=workers) for workers in (ALONE, Workers(0, 2), Workers(1, 2))
     )
-    first, second = (trainer.losses(step)["loss"].item() for step in (0, 1))
-    assert [trainer.losses(step)["loss"].item() for step in (1, 0)] == [second, first]
-    assert first != second
+    losses = [first.losses(first.module, step)["loss"].item() for step in (0, 1)]
+    assert losses[0] != losses[1]
+    assert [first.losses(first.module, step)["loss"].item() for step in (1, 0)] == losses[::-1]
+    shared = [half.losses(half.module, 0)["loss"].item() for half in halves]
+    assert np.mean(shared) == pytest.approx(losses[0], rel=1e-5) and shared[0] != shared[1]
+    with pytest.raises(UserError, match=r"^synth\.mgdm\.batch_size 9 cannot be shared by 2 workers"):
+        objective_of(MgdmConfig(batch_size=9), workers=Workers(0, 2))
+
+
+def test_the_loss_is_cross_entropy_on_noised_posterior_samples() -> None:
+    objective = objective_of(MgdmConfig(channels=(8, 16), batch_size=6), num_images=20)
+    generator = torch.Generator().manual_seed(seed_for(0, "latent-classifier", 3))
+    items = torch.multinomial(torch.ones(20), 6, replacement=True, generator=generator)
+    timesteps = torch.randint(1000, (6,), generator=generator)
+    posterior_noise, noise = torch.randn((2, 6, 2, 8, 8), generator=generator)
+    moments = two_clouds(20, seed=0)
+    z0 = moments.means_MChw[items] + 0.01 * posterior_noise
+    abar = ABAR_T[timesteps].view(-1, 1, 1, 1)
+    with torch.no_grad():
+        p_NC = objective.module(abar.sqrt() * z0 + (1 - abar).sqrt() * noise, timesteps).softmax(1)
+    expected = -p_NC[torch.arange(6), moments.labels_M[items]].log().mean()
+    assert objective.losses(objective.module, 3)["total"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 16), (16, 24, 32)])
@@ -244,18 +275,45 @@ def test_training_leaves_both_models_and_their_figures(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {"ldm", "classifier", "synthesiser.json"}
 
 
-def test_a_latent_diffusion_model_that_is_there_is_kept(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "mgdm"
-    shutil.copytree(trained, folder)
-    shutil.rmtree(folder / "classifier")
-    (folder / "synthesiser.json").unlink()
-    weights = folder / "ldm/pipeline/unet/diffusion_pytorch_model.safetensors"
-    modified = weights.stat().st_mtime_ns
-    prediction = "epsilon" if "epsilon" in trained.name else "v_prediction"
-    train(folder, config_of(prediction=prediction))
-    assert weights.stat().st_mtime_ns == modified
-    name = "classifier/diffusion_pytorch_model.safetensors"
-    assert (folder / name).read_bytes() == (trained / name).read_bytes()
+class Killed(BaseException):
+    """The end of the process, as far as a training can tell."""
+
+
+def test_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    config = config_of(max_steps=6)
+    config = config.model_copy(update={"synth": config.synth.model_copy(update={"checkpoint_steps": 2})})
+    train(tmp_path / "whole", config)
+
+    def kill(part: str, step: int, _: int, __: dict[str, float]) -> None:
+        told.append((part, step))
+        if told[-1] == ("classifier", 5):
+            raise Killed
+
+    told: list[tuple[str, int]] = []
+    with pytest.raises(Killed):
+        train_mgdm(tiny_data(), config, tmp_path / "cut", device=CPU, progress=False, on_step=kill)
+    assert not (tmp_path / "cut/synthesiser.json").exists()
+    told.clear()
+    train_mgdm(
+        tiny_data(),
+        config,
+        tmp_path / "cut",
+        device=CPU,
+        progress=False,
+        on_step=lambda part, step, *_: told.append((part, step)),
+    )
+    assert told == [("classifier", 5), ("classifier", 6)]
+    for name in ("ldm/pipeline/unet", "classifier"):
+        whole, cut = (tmp_path / run / name / "diffusion_pytorch_model.safetensors" for run in ("whole", "cut"))
+        assert whole.read_bytes() == cut.read_bytes()
+
+
+def test_an_earlier_synthesiser_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    train(tmp_path, config_of())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    train(tmp_path, config_of().model_copy(update={"seed": 1}))
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*.safetensors")}
+    assert before.keys() == after.keys() and all(before[path] != after[path] for path in before)
 
 
 def test_the_bytes_do_not_depend_on_how_many_are_made(trained: Path, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from tiny_sd import write_tiny_sd
 from tiny_synth import tiny_config, tiny_data
 
@@ -17,18 +19,14 @@ from rlcas.config import RunConfig, SkinSdmConfig
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from synth.generate import fill_pool
-from synth.latents import encode
+from synth.latents import build_moments
+from synth.loop import Training
+from synth.lora import LoraObjective, load_lora, lora_schedule, save_lora
 from synth.pool import SyntheticPool
-from synth.skin_sdm import (
-    LoraTrainer,
-    load_base,
-    open_skin_sdm,
-    posterior,
-    prompts_of,
-    save_lora,
-    token_ids,
-    train_skin_sdm,
-)
+from synth.progress import Reporter
+from synth.skin_sdm import open_skin_sdm, train_skin_sdm
+from synth.stable_diffusion import load_base, posterior, prompts_of, token_ids
+from synth.workers import ALONE
 
 CPU = torch.device("cpu")
 SKIN_SDM = {"prompt": "a {class}", "size_px": 16, "rank": 2, "max_steps": 3, "batch_size": 4, "steps": 2}
@@ -52,12 +50,18 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def trainer_of(base: Path, **skin_sdm: object) -> tuple[LoraTrainer, object]:
+def objective_of(base: Path) -> tuple[LoraObjective, Any]:
+    """Return the objective on the tiny data, and its pipeline."""
     torch.manual_seed(0)
-    pipeline, data = load_base(str(base), CPU), tiny_data()
-    moments = encode(data.train, lambda x: posterior(x, pipeline, 16), flip=False, device=CPU)
-    own = config_of(base, **skin_sdm).synth.skin_sdm
-    return LoraTrainer(pipeline, moments, ["a round", "a spiky"], own, seed=0), pipeline
+    pipeline = load_base(str(base), CPU)
+    moments = build_moments(tiny_data().train, lambda images: posterior(images, pipeline, 16), CPU)
+    own = config_of(base).synth.skin_sdm
+    return LoraObjective(pipeline, moments, ["a round", "a spiky"], own, seed=0, workers=ALONE), pipeline
+
+
+def train(base: Path, objective: LoraObjective, folder: Path, **skin_sdm: object) -> None:
+    schedule = lora_schedule(config_of(base, **skin_sdm).synth.skin_sdm, 10_000, checkpoint_steps=1000)
+    Training(objective, schedule, ALONE).run(folder / "checkpoint", Reporter(progress=False))
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -77,7 +81,7 @@ def test_training_leaves_the_lora_a_record_and_figures_and_no_copy_of_the_base_m
 
 def test_the_loss_is_the_published_objective(base: Path) -> None:
     """‖ε - ε_θ(√ᾱ z + √(1-ᾱ) ε, t, prompt)‖² (or v), z the scaled posterior sample of Stable Diffusion's VAE."""
-    trainer, pipeline = trainer_of(base)
+    objective, pipeline = objective_of(base)
     generator = torch.Generator().manual_seed(seed_for(0, "lora", 5))
     items = torch.multinomial(torch.ones(12), 4, replacement=True, generator=generator)
     timesteps = torch.randint(1000, (4,), generator=generator)
@@ -100,12 +104,14 @@ def test_the_loss_is_the_published_objective(base: Path) -> None:
         output = pipeline.unet(noisy, timesteps, encoder_hidden_states=text).sample
         says_noise = pipeline.scheduler.config.prediction_type == "epsilon"
         target = noise if says_noise else pipeline.scheduler.get_velocity(z, noise, timesteps)
-    assert trainer.losses(5)["loss"].item() == pytest.approx((output - target).square().mean().item(), rel=1e-5)
+    assert objective.losses(objective.module, 5)["total"].item() == pytest.approx(
+        (output - target).square().mean().item(), rel=1e-5
+    )
 
 
 def test_only_the_adapter_learns(base: Path) -> None:
-    trainer, pipeline = trainer_of(base)
-    trainer.losses(0)["loss"].backward()
+    objective, pipeline = objective_of(base)
+    objective.losses(objective.module, 0)["total"].backward()
     for module in (pipeline.vae, pipeline.text_encoder):
         assert all(parameter.grad is None for parameter in module.parameters())
     taught = [name for name, parameter in pipeline.unet.named_parameters() if parameter.grad is not None]
@@ -114,35 +120,29 @@ def test_only_the_adapter_learns(base: Path) -> None:
     assert adapted == {f"attn{i}.{layer}" for i in (1, 2) for layer in ("to_q", "to_k", "to_v", "to_out.0")}
 
 
-def test_the_loss_falls(base: Path) -> None:
-    trainer, _ = trainer_of(base, lr=1e-2, max_steps=25, batch_size=8)
-    steps = range(1000, 1010)
+def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
+    objective, _ = objective_of(base)
 
     def mean_loss() -> float:
         with torch.no_grad():
-            return float(np.mean([trainer.losses(step)["loss"].item() for step in steps]))
+            losses = [objective.losses(objective.module, step)["loss"].item() for step in range(1000, 1010)]
+        return float(np.mean(losses))
 
     before = mean_loss()
-    from synth.progress import Reporter
-
-    trainer.run(num_images=1000, reporter=Reporter(progress=False))
+    train(base, objective, tmp_path, lr=1e-2, max_steps=25)
     assert mean_loss() < 0.97 * before
 
 
 def test_the_adapter_comes_back_from_its_file_bit_for_bit(base: Path, tmp_path: Path) -> None:
-    trainer, pipeline = trainer_of(base, lr=1e-2)
-    from synth.progress import Reporter
-
-    trainer.run(num_images=100, reporter=Reporter(progress=False))
+    objective, pipeline = objective_of(base)
+    train(base, objective, tmp_path / "training", lr=1e-2)
     save_lora(pipeline, tmp_path)
     again = load_base(str(base), CPU)
     arguments = (torch.ones(2, 4, 8, 8), torch.tensor(500))
     text = {"encoder_hidden_states": torch.ones(2, 24, 32)}
     with torch.no_grad():
         bare = again.unet(*arguments, **text).sample
-        again.unet.load_lora_adapter(
-            tmp_path, prefix="unet", weight_name="pytorch_lora_weights.safetensors", use_safetensors=True
-        )
+        load_lora(again, tmp_path)
         trained, loaded = (unet(*arguments, **text).sample for unet in (pipeline.unet, again.unet))
     assert torch.equal(trained, loaded)
     assert not torch.allclose(bare, loaded, atol=1e-4)
@@ -181,6 +181,28 @@ def test_the_bytes_do_not_depend_on_how_many_are_made(base: Path, trained: Path,
     assert source["generator"] == "skin_sdm" and source["base"] == str(base)
     assert len(source["base_sha256"]) == len(source["lora_sha256"]) == 64
     assert (source["steps"], source["guidance"], source["size_px"]) == (2, 7.5, 16)
+
+
+def test_training_that_is_killed_goes_on_to_the_same_bits_and_keeps_nothing_of_the_base_model(
+    base: Path, trained: Path, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(part: str, step: int, _: int, __: dict[str, float]) -> None:
+        if step == 3:
+            raise Killed
+
+    config = config_of(base)
+    config = config.model_copy(update={"synth": config.synth.model_copy(update={"checkpoint_steps": 2})})
+    with pytest.raises(Killed):
+        train_skin_sdm(tiny_data(), config, tmp_path, device=CPU, progress=False, on_step=kill)
+    with safe_open(tmp_path / "training/lora.safetensors", framework="pt") as checkpoint:
+        assert all(".adapter." in name for name in checkpoint.keys())  # noqa: SIM118
+    train_skin_sdm(tiny_data(), config, tmp_path, device=CPU, progress=False)
+    name = "lora/pytorch_lora_weights.safetensors"
+    assert (tmp_path / name).read_bytes() == (trained / name).read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"lora", "synthesiser.json"}
 
 
 def test_every_class_has_its_name_in_its_prompt() -> None:
