@@ -51,8 +51,8 @@ class MgdmSampler:
 
     def __init__(self, folder: Path, config: RunConfig, device: torch.device) -> None:
         self.ldm = LdmSampler(folder / LDM_FOLDER / PIPELINE_FOLDER, config.synth.generation, device)
-        classifier = load_classifier(folder / CLASSIFIER_FOLDER).to(device)
-        self.disturbance = Disturbance(self.ldm.pipeline, classifier, config.synth.mgdm)
+        self.classifier = load_classifier(folder / CLASSIFIER_FOLDER).to(device)
+        self.disturbance = Disturbance(self.ldm.pipeline, self.classifier, config.synth.mgdm)
         self.class_names = self.ldm.class_names
         self.image_shape_CHW = self.ldm.image_shape_CHW
         self.origin = {
