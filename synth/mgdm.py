@@ -1,4 +1,4 @@
-"""MGDM, measurement-guided diffusion (Luo et al. 2024), in our latents: hard images near the decision boundary.
+"""MGDM, Measurement Guidance in Diffusion Models (Luo et al. 2024), in our latents: images near the decision boundary.
 
 Stage one makes images with the latent diffusion model. Stage two inverts each by DDIM and decodes it again with
 its own label, under the gradient of the uncertainty of a noise-aware classifier.

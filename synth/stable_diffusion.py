@@ -52,6 +52,7 @@ def load_base(name: str, device: torch.device) -> StableDiffusionPipeline:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             name,
+            dtype=torch.float32,
             use_safetensors=True,
             low_cpu_mem_usage=False,
             safety_checker=None,

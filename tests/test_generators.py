@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_run
 import torch
+from PIL import Image
 from tiny_sd import write_tiny_sd
 
 from rlcas.cli import main
@@ -104,3 +107,18 @@ def test_a_dry_run_estimates_the_parts_of_the_generator(
     times = last.removeprefix("time, from a few steps on this machine: ").partition(";")[0]
     assert [part.rpartition(" ")[0].split(" ")[0] for part in times.split(", ")] == [*parts, "episodes"]
     assert ("not estimated" in last) == (not parts)
+
+
+def test_what_mgdms_second_stage_does_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["synth", "train", *words(tmp_path, "mgdm"), "--out", "run"]) == 0
+    script = Path(__file__).parent.parent / "benchmarks" / "mgdm.py"
+    command = [sys.executable, str(script), "run", "--json", "--images", "2", "--sheet", "sheet.png"]
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    for name in small_run.CLASS_NAMES:
+        assert figures[f"{name}_stage_1"]["moved"] == 0
+        assert figures[f"{name}_scale_0"]["moved"] > 0 and 0 < figures[f"{name}_scale_0"]["own_label"] < 1
+        assert (
+            figures[f"{name}_stage_1"]["entropy"] < figures[f"{name}_scale_80"]["entropy"] <= np.log(3) + 1e-6
+        )
+    assert Image.open("sheet.png").size == (2 * 24, 18 * 24)

@@ -262,6 +262,28 @@ def test_a_name_under_which_nothing_loads_is_told(
         load_base(name, CPU)
 
 
+def test_weights_in_half_precision_are_used_in_single(base: Path, tmp_path: Path) -> None:
+    half = load_base(str(base), CPU)
+    half.to(torch.float16).save_pretrained(tmp_path)
+    pipeline = load_base(str(tmp_path), CPU)
+    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+def test_weights_in_pickles_are_not_read(base: Path, tmp_path: Path) -> None:
+    load_base(str(base), CPU).save_pretrained(tmp_path, safe_serialization=False)
+    with pytest.raises(UserError, match=r"cannot be loaded \(.*safetensors.*\): name a folder or hub name"):
+        load_base(str(tmp_path), CPU)
+
+
+def test_a_loss_that_is_not_finite_is_told(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"^lora, step \d: .+ not finite|^lora, step \d: loss is nan: lower synth\.sk"
+    ):
+        train_skin_sdm(tiny_data(), config_of(base, lr=1e30), tmp_path, device=CPU, progress=False)
+    assert not (tmp_path / "synthesiser.json").exists()
+
+
 def test_missing_weights_and_a_missing_extra_are_told_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
