@@ -13,10 +13,12 @@ from cluster import synthesis
 from cluster.stages import stage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
+from rlcas.registry import lookup
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.types import Int64, TrainingData
 from synth.autoencoder import build_autoencoder
 from synth.generate import fill_pool
+from synth.generators import GENERATORS
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
 from synth.train import FIGURES_FILE
 

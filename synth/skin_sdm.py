@@ -161,10 +161,9 @@ def open_skin_sdm(folder: Path, config: RunConfig, device: torch.device) -> Skin
 
 def _record(pipeline: StableDiffusionPipeline, data: TrainingData, settings: SkinSdmConfig) -> dict[str, Any]:
     """Return what the sampler must know of the training."""
-    base = Path(str(settings.pretrained))
     prompts = prompts_of(settings.prompt, data.class_names)
     return {
-        "base": str(base.absolute() if base.is_dir() else base),
+        "base": settings.pretrained,
         "base_sha256": base_sha256(pipeline, token_ids(pipeline, prompts)),
         "prompts": prompts,
         "size_px": settings.size_px,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from tiny_sd import write_tiny_sd
 from rlcas.cli import main
 from rlcas.config import RunConfig
 from rlcas.files import write_json
+from rlcas.records import read_lines
+from rlcas.rundir import RunFolder
 from rlcas.types import TrainingData, Uint8
 from synth.generators import GENERATORS, Generator
 from synth.pool import SyntheticPool
@@ -76,10 +79,12 @@ def test_a_generator_trains_fills_a_pool_and_is_scored(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["synth", "train", *words(tmp_path, generator), "--out", "run"]) == 0
-    assert main(["synth", "sample", "run"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["synth", "sample", "../run"]) == 0
     pool = SyntheticPool(tmp_path / "run/pool")
     assert pool.class_sizes_C.tolist() == [6, 6, 6] and pool.manifest["source"]["generator"] == generator
-    assert main(["synth", "score", "run"]) == 0
+    assert main(["synth", "score", "../run"]) == 0
     figures = json.loads((tmp_path / "run/pool_figures.json").read_text())
     assert (figures["sketch_skill"] is not None) == (generator in ("ldm", "mgdm"))
     assert np.isfinite(figures["fid"]) and "pool of 18 images" in capsys.readouterr().out
@@ -122,3 +127,18 @@ def test_what_mgdms_second_stage_does_is_measured(tmp_path: Path, monkeypatch: p
             figures[f"{name}_stage_1"]["entropy"] < figures[f"{name}_scale_80"]["entropy"] <= np.log(3) + 1e-6
         )
     assert Image.open("sheet.png").size == (2 * 24, 18 * 24)
+
+
+@pytest.mark.slow
+def test_two_workers_train_a_lora_to_the_losses_of_one(tmp_path: Path) -> None:
+    flags = words(tmp_path, "skin_sdm")
+    curves = []
+    for name, launcher in (("one", []), ("two", ["-m", "torch.distributed.run", "--nproc-per-node", "2"])):
+        command = [sys.executable, *launcher, "-m", "rlcas", "synth", "train", *flags, "--out", name]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        curves.append(read_lines(RunFolder(tmp_path / name).synthesis_log))
+    for own, shared in zip(*curves, strict=True):
+        assert own.pop("part") == shared.pop("part") == "lora"
+        assert own == pytest.approx(shared, rel=1e-4)
