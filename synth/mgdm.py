@@ -118,7 +118,6 @@ def train_mgdm(
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
         workers.wait()
-    started = time.perf_counter()
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
     reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
     with same_bits(device):
@@ -127,7 +126,6 @@ def train_mgdm(
             pipeline, data, config, checkpoint, workers=workers, reporter=reporter
         )
     figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
-    figures["classifier_seconds"] = time.perf_counter() - started
     if workers.leads:
         with replacing_folder(folder / LDM_FOLDER) as temporary:
             shutil.copytree(ldm, temporary, dirs_exist_ok=True)
@@ -168,6 +166,8 @@ def train_classifier(
         checkpoint_steps=config.synth.checkpoint_steps,
         mend=f"lower synth.mgdm.lr {settings.lr:g}",
     )
+    started = time.perf_counter()
     figures = Training(objective, schedule, workers).run(checkpoint, reporter)
+    figures |= {"steps": schedule.steps, "seconds": time.perf_counter() - started}
     recall = recall_at(0, objective.module, moments_of(data.val), vae, abar_T, seed=config.seed)
-    return objective.module, {**figures, "recall": recall, "steps": schedule.steps}
+    return objective.module, {**figures, "recall": recall}

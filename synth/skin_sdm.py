@@ -72,32 +72,14 @@ def train_skin_sdm(
         UserError: the base model does not load, a prompt does not tell the classes apart, or the loss is not finite.
     """
     check_skin_sdm(config)
-    settings, workers, started = config.synth.skin_sdm, Workers.joined(), time.perf_counter()
+    settings, workers = config.synth.skin_sdm, Workers.joined()
     pipeline = load_base(str(settings.pretrained), device)
     record = _record(pipeline, data, settings)
     reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
     with same_bits(device):
-        moments = build_moments(
-            data.train,
-            partial(posterior, pipeline=pipeline, size_px=settings.size_px),
-            device,
-            flip=settings.flip,
-            workers=workers,
-            chunk_images=CHUNK_IMAGES,
-        )
-        caching = time.perf_counter()
-        torch.manual_seed(seed_for(config.seed, "lora", "initial weights"))
-        objective = LoraObjective(
-            pipeline, moments, record["prompts"], settings, seed=config.seed, workers=workers
-        )
-        schedule = lora_schedule(settings, len(data.train), config.synth.checkpoint_steps)
         checkpoint = folder / CHECKPOINTS_FOLDER / "lora.safetensors"
-        trained = Training(objective, schedule, workers).run(checkpoint, reporter)
-    figures = {f"lora_{name}": value for name, value in trained.items()} | {
-        "lora_steps": schedule.steps,
-        "cache_seconds": caching - started,
-        "lora_seconds": time.perf_counter() - caching,
-    }
+        trained = train_lora(pipeline, data, config, checkpoint, workers=workers, reporter=reporter)
+    figures = {f"lora_{name}": value for name, value in trained.items()}
     if workers.leads:
         with replacing_folder(folder / LORA_FOLDER) as temporary:
             save_lora(pipeline, temporary)
@@ -105,6 +87,34 @@ def train_skin_sdm(
         write_json(folder / FIGURES_FILE, figures)
         shutil.rmtree(folder / CHECKPOINTS_FOLDER)
     return figures
+
+
+def train_lora(
+    pipeline: StableDiffusionPipeline,
+    data: TrainingData,
+    config: RunConfig,
+    checkpoint: Path,
+    *,
+    workers: Workers,
+    reporter: Reporter,
+) -> dict[str, float]:
+    """Give the pipeline's UNet a LoRA and train it; return its figures."""
+    settings = config.synth.skin_sdm
+    moments = build_moments(
+        data.train,
+        partial(posterior, pipeline=pipeline, size_px=settings.size_px),
+        pipeline.device,
+        flip=settings.flip,
+        workers=workers,
+        chunk_images=CHUNK_IMAGES,
+    )
+    prompts = prompts_of(settings.prompt, data.class_names)
+    torch.manual_seed(seed_for(config.seed, "lora", "initial weights"))
+    objective = LoraObjective(pipeline, moments, prompts, settings, seed=config.seed, workers=workers)
+    schedule = lora_schedule(settings, len(data.train), config.synth.checkpoint_steps)
+    started = time.perf_counter()
+    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
+    return {**figures, "steps": schedule.steps, "seconds": time.perf_counter() - started}
 
 
 class SkinSdmSampler:

@@ -145,6 +145,10 @@ def test_the_adapter_comes_back_from_its_file_bit_for_bit(base: Path, tmp_path: 
         load_lora(again, tmp_path)
         trained, loaded = (unet(*arguments, **text).sample for unet in (pipeline.unet, again.unet))
     assert torch.equal(trained, loaded)
+    theirs = load_base(str(base), CPU)
+    theirs.load_lora_weights(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(theirs.unet(*arguments, **text).sample, loaded)
     assert not torch.allclose(bare, loaded, atol=1e-4)
 
 
