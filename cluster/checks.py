@@ -14,7 +14,7 @@ from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
-from synth.generators import GENERATORS
+from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES
 from synth.train import sketch_extractor
@@ -34,22 +34,23 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
-    lookup(config.synth.generator, GENERATORS, "synth.generator")
+    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
     check_extractor(config.synth.scoring)
     if config.pool is None:
-        _check_synthesis(config)
+        _check_synthesis(config, generator)
 
 
-def _check_synthesis(config: RunConfig) -> None:
-    if config.preset == "paper":
+def _check_synthesis(config: RunConfig, generator: Generator) -> None:
+    if config.preset == "paper" and "autoencoder" in generator.parts:
         _check_paper_weights(config.synth)
+    generator.check(config)
     sketch_extractor(config.synth)
     workers = Workers(size=config.cluster.synth_workers)
-    workers.check_divides(config.synth.autoencoder.batch_size, "synth.autoencoder.batch_size")
-    workers.check_divides(config.synth.denoiser.batch_size, "synth.denoiser.batch_size")
+    for group in generator.parts.values():
+        workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
 
 
 def _check_paper_weights(config: SynthConfig) -> None:

@@ -86,20 +86,23 @@ def _trainer(config: RunConfig, data: TrainingData) -> ClassifierTrainer:
 def _times(config: RunConfig, data: TrainingData) -> list[str]:
     """Return the estimate of each part; every figure is that of a few steps here, times their number."""
     parts = {} if config.pool else _synthesis_seconds(config, data)
+    untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
     parts["episodes"] = _episodes_seconds(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
-    return [f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}"]
+    return [
+        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{untold}"
+    ]
 
 
 def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
+    """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
     synth, device = config.synth, choose_device(config.device)
     generator = lookup(synth.generator, GENERATORS, "synth.generator")
+    if not generator.parts:
+        return {}
+    groups = {part: getattr(synth, group) for part, group in generator.parts.items()}
     short = settings.override(
-        config,
-        {
-            "synth.autoencoder.max_steps": str(MEASURED_STEPS),
-            "synth.denoiser.max_steps": str(MEASURED_STEPS),
-        },
+        config, {f"synth.{group}.max_steps": str(MEASURED_STEPS) for group in generator.parts.values()}
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -111,10 +114,8 @@ def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float
         sampling_seconds = time.perf_counter() - started
     samplers = min(config.cluster.sampling_workers, _side_by_side(device))
     steps = {
-        part: num_steps(
-            len(data.train), part_settings.epochs, part_settings.batch_size, part_settings.max_steps
-        )
-        for part, part_settings in (("autoencoder", synth.autoencoder), ("denoiser", synth.denoiser))
+        part: num_steps(len(data.train), group.epochs, group.batch_size, group.max_steps)
+        for part, group in groups.items()
     }
     return {
         **{part: figures[f"{part}_seconds"] / MEASURED_STEPS * number for part, number in steps.items()},

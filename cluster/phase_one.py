@@ -13,10 +13,12 @@ from cluster import synthesis
 from cluster.stages import stage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
+from rlcas.registry import lookup
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.types import Int64, TrainingData
 from synth.autoencoder import build_autoencoder
 from synth.generate import SampleAll, fill_pool
+from synth.generators import GENERATORS
 from synth.manifest import MANIFEST_FILE
 from synth.own_images import import_folder
 from synth.pool import SyntheticPool
@@ -61,7 +63,8 @@ def check(config: RunConfig, data: TrainingData) -> None:
         UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
     """
     if config.pool is None:
-        if config.synth.autoencoder.pretrained is None:
+        generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+        if "autoencoder" in generator.parts and config.synth.autoencoder.pretrained is None:
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
     elif _is_stored(config):
         SyntheticPool(pool_folder(Path(config.pool))).require(data.class_names, data.image_shape_CHW)

@@ -226,7 +226,7 @@ class GenerationConfig(Settings):
     guidance: Annotated[float, Field(ge=1.0)] = 1.5
     """Classifier-free guidance scale; 1 is none and costs half."""
     guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
-    """Noise levels t/T between which guidance acts; a step outside costs half (Kynkäänniemi et al. 2024)."""
+    """Noise levels t/T between which ldm and mgdm guide; a step outside costs half (Kynkäänniemi et al. 2024)."""
     per_class: PositiveCount | None = None
     """Images a class. None: as many as the class has real ones, but 50 at least and 1000 at most."""
     micro_batch: PositiveCount = 32
@@ -242,6 +242,71 @@ class GenerationConfig(Settings):
         if low >= high:
             raise ValueError(
                 f"synth.generation.guidance_interval is {low:g},{high:g}: the first share must be below the second"
+            )
+        return self
+
+
+class MgdmConfig(Settings):
+    """MGDM (Luo et al. 2024), for `synth.generator` mgdm: the ldm, and an uncertainty gradient over its images."""
+
+    scale: NonNegative = 5.0
+    """Strength s of the uncertainty gradient; 0 inverts and decodes without one."""
+    uncertainty: str = "entropy"
+    """A name in synth.disturbance.UNCERTAINTIES, or package.module:function."""
+    ddim_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Steps of the inversion, and as many of the decoding."""
+    channels: tuple[Width, ...] = (32, 64, 64)
+    """Width of each level of the noise-aware classifier; each a multiple of 8."""
+    class_balance: Fraction = 0.0
+    """The classifier draws class c with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    lr: Positive = 3e-4
+    """Learning rate of the classifier's AdamW."""
+    weight_decay: NonNegative = 1e-5
+    """Decoupled weight decay of the classifier."""
+    batch_size: PositiveCount = 64
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class SkinSdmConfig(Settings):
+    """Skin-SDM (Patcharapimpisut and Khanarsa 2024), for `synth.generator` skin_sdm: Stable Diffusion with LoRA."""
+
+    pretrained: str | None = None
+    """Folder or hub name of a Stable Diffusion pipeline, which must be given; its safety checker is not used."""
+    prompt: str = "an ultrasound image of a breast lesion, {class}"
+    """What images of a class are called; {class} stands for its name."""
+    size_px: Annotated[int, Field(ge=8, multiple_of=8)] = 512
+    """Side to which images are resized, in pixels; samples are brought back to the data's own."""
+    rank: PositiveCount = 8
+    """Rank of the LoRA in the UNet's attention."""
+    flip: bool = True
+    """Train on left-right mirrored images too."""
+    class_balance: Fraction = 0.0
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    lr: Positive = 1e-4
+    """Learning rate of AdamW."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    batch_size: PositiveCount = 8
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = 10_000
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+    steps: PositiveCount = 50
+    """DDIM steps an image, in place of `synth.generation.steps`."""
+    guidance: Annotated[float, Field(ge=1.0)] = 7.5
+    """Classifier-free guidance scale, in place of `synth.generation.guidance`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SkinSdmConfig:
+        if "{class}" not in self.prompt:
+            raise ValueError(
+                f"synth.skin_sdm.prompt {self.prompt!r} is the same for every class: write {{class}} where the "
+                "class's name shall stand"
             )
         return self
 
@@ -274,6 +339,8 @@ class SynthConfig(Settings):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
+    mgdm: MgdmConfig = MgdmConfig()
+    skin_sdm: SkinSdmConfig = SkinSdmConfig()
     scoring: ScoringConfig = ScoringConfig()
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlcas import settings
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SynthConfig
 from rlcas.errors import UserError
 
 PATH_PREFIXES = ("npz", "folder", "csv")
@@ -119,7 +119,14 @@ def create(config: RunConfig) -> RunFolder:
 def resolved(config: RunConfig) -> RunConfig:
     """Return the settings with every path absolute, as the run's folder keeps them."""
     out = (config.out or default_out(config)).expanduser().absolute()
-    return config.model_copy(update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)})
+    return config.model_copy(
+        update={
+            "out": out,
+            "data": absolute(config.data),
+            "pool": _absolute_pool(config),
+            "synth": _absolute_weights(config.synth),
+        }
+    )
 
 
 def check_is_free(config: RunConfig) -> Path:
@@ -143,6 +150,20 @@ def absolute(data: str) -> str:
     if not colon or prefix not in PATH_PREFIXES:
         return data
     return f"{prefix}:{Path(path).expanduser().absolute()}"
+
+
+def _absolute_weights(synth: SynthConfig) -> SynthConfig:
+    """Return the settings with the paths of pretrained models made absolute; hub names stay as they are."""
+    groups = {
+        name: group.model_copy(update={"pretrained": _absolute_model(group.pretrained)})
+        for name, group in (("autoencoder", synth.autoencoder), ("skin_sdm", synth.skin_sdm))
+    }
+    return synth.model_copy(update=groups)
+
+
+def _absolute_model(name: str | None) -> str | None:
+    folder = Path(name or "").expanduser()
+    return str(folder.absolute()) if name and folder.is_dir() else name
 
 
 def _absolute_pool(config: RunConfig) -> str | None:

@@ -52,6 +52,13 @@ def target_of(prediction: str, z0_NChw: Tensor, noise_NChw: Tensor, abar_N: Tens
     return abar.sqrt() * noise_NChw - (1.0 - abar).sqrt() * z0_NChw
 
 
+def noise_of(prediction: str, predicted_NChw: Tensor, z_NChw: Tensor, abar: Tensor) -> Tensor:
+    """Return the ε that the denoiser's output on z_t says, at one ᾱ_t: itself, or √ᾱ v + √(1-ᾱ) z_t."""
+    if prediction == "epsilon":
+        return predicted_NChw
+    return abar.sqrt() * predicted_NChw + (1.0 - abar).sqrt() * z_NChw
+
+
 def min_snr_weight(prediction: str, abar_N: Tensor, gamma: float | None) -> Tensor:
     """Return [N] weights of Min-SNR-γ (Hang et al. 2023); 1 where `gamma` is None.
 

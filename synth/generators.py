@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,9 @@ import torch
 from rlcas.config import RunConfig
 from rlcas.types import TrainingData, Uint8
 from synth.ldm import open_ldm
+from synth.mgdm import check_mgdm, open_mgdm, train_mgdm
 from synth.progress import OnStep
+from synth.skin_sdm import check_skin_sdm, open_skin_sdm, train_skin_sdm
 from synth.train import train_synthesiser
 
 
@@ -64,15 +66,28 @@ class Open(Protocol):
         ...
 
 
+def no_check(config: RunConfig) -> None:
+    """Find nothing wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Generator:
     """An entry of GENERATORS."""
 
     train: Train
     open: Open
+    check: Callable[[RunConfig], None] = no_check
+    """Raises a UserError for faults of its settings, before anything is read or made."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Part of its training -> group of settings under `synth` with the part's epochs, batch_size and max_steps.
+    Its figures have <part>_seconds, from which `--dry-run` estimates; without parts it does not."""
 
+
+LDM_PARTS = {"autoencoder": "autoencoder", "denoiser": "denoiser"}
 
 GENERATORS: dict[str, Generator] = {
-    "ldm": Generator(train_synthesiser, open_ldm),
+    "ldm": Generator(train_synthesiser, open_ldm, parts=LDM_PARTS),
+    "mgdm": Generator(train_mgdm, open_mgdm, check_mgdm, parts={**LDM_PARTS, "classifier": "mgdm"}),
+    "skin_sdm": Generator(train_skin_sdm, open_skin_sdm, check_skin_sdm, parts={"lora": "skin_sdm"}),
 }
-"""Generators by name; from outside comes package.module:object with the attributes `train` and `open`."""
+"""Generators by name; from outside comes package.module:object, a Generator."""

@@ -5,6 +5,7 @@ Moments and not samples are kept: a sample's noise, baked in, would be learnt as
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,32 +23,40 @@ from synth.workers import ALONE, Workers
 
 CHUNK_IMAGES = 64
 
+Encode = Callable[[Tensor], tuple[Tensor, ...]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentCache:
-    """Latents and sketches of M training items: the N images, then their augmented copies if there are any."""
+class Moments:
+    """Latents of M training items: the N images, then their augmented copies if there are any."""
 
     means_MChw: Tensor
     stds_MChw: Tensor
-    sketches_M1HW: Tensor
-    """[M, 1, H, W] uint8; 255 is 1."""
     labels_M: Tensor
     """[M] int64."""
-    augmentations_MA: Tensor
-    """[M, 5] float32: mirrored (0 or 1), angle, scale, shift right, shift down; all 0 for an image as it is."""
 
     def __len__(self) -> int:
         """Return M."""
         return len(self.labels_M)
 
+    def sample(self, indices_N: Tensor, noise_NChw: Tensor) -> Tensor:
+        """Return latents drawn from the posteriors of the items, not yet normalised."""
+        return self.means_MChw[indices_N] + self.stds_MChw[indices_N] * noise_NChw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentCache(Moments):
+    """Latents, sketches, and what was done to the images."""
+
+    sketches_M1HW: Tensor
+    """[M, 1, H, W] uint8; 255 is 1."""
+    augmentations_MA: Tensor
+    """[M, 5] float32: mirrored (0 or 1), angle, scale, shift right, shift down; all 0 for an image as it is."""
+
     @property
     def is_augmented(self) -> bool:
         """Return whether there are augmented copies."""
         return bool(self.augmentations_MA.any())
-
-    def sample(self, indices_N: Tensor, noise_NChw: Tensor) -> Tensor:
-        """Return latents drawn from the posteriors of the items, not yet normalised."""
-        return self.means_MChw[indices_N] + self.stds_MChw[indices_N] * noise_NChw
 
     def sketches(self, indices_N: Tensor) -> Tensor:
         """Return [N, 1, H, W] float32 in [0, 1]."""
@@ -73,16 +82,12 @@ def build_cache(
     Raises:
         UserError: the autoencoder gives values that are not finite.
     """
-    pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
-    labels = as_tensor(images.labels_N, device)
-    augmentations_MA = augmentations(len(pixels), flip=flip, moved_copies=moved_copies, seed=seed)
-    block = torch.arange(len(augmentations_MA)).tensor_split(workers.size)[workers.rank]
-    encoded = [
-        _encoded(pixels, items, augmentations_MA, vae, sketch, device) for items in block.split(CHUNK_IMAGES)
-    ]
-    means, stds, sketches = (
-        workers.gather(torch.cat(parts), len(augmentations_MA)) for parts in zip(*encoded, strict=True)
-    )
+    augmentations_MA = augmentations(len(images), flip=flip, moved_copies=moved_copies, seed=seed)
+
+    def encode(pixels_NCHW: Tensor) -> tuple[Tensor, ...]:
+        return *posterior(pixels_NCHW, vae), (sketch(pixels_NCHW) * 255.0).round().to(torch.uint8)
+
+    means, stds, sketches = _encoded(images, augmentations_MA, encode, device, workers)
     if not (means.isfinite().all() and stds.isfinite().all()):
         raise UserError(
             "synth.autoencoder gives latents that are not finite: lower synth.autoencoder.lr, or check the "
@@ -92,8 +97,36 @@ def build_cache(
         means_MChw=means,
         stds_MChw=stds,
         sketches_M1HW=sketches,
-        labels_M=labels.repeat(len(augmentations_MA) // len(labels)),
+        labels_M=_labels(images, augmentations_MA, device),
         augmentations_MA=augmentations_MA.to(device),
+    )
+
+
+def build_moments(
+    images: ImageSet,
+    encode: Encode,
+    device: torch.device,
+    *,
+    flip: bool = False,
+    workers: Workers = ALONE,
+    chunk_images: int = CHUNK_IMAGES,
+) -> Moments:
+    """Return the latents of every image, and of its mirror image with `flip`.
+
+    Args:
+        images: N images.
+        encode: uint8 images to mean and standard deviation of their latents.
+        device: where to encode and keep them.
+        flip: add the mirror images.
+        workers: each encodes its block.
+        chunk_images: images encoded together.
+    """
+    augmentations_MA = augmentations(len(images), flip=flip, moved_copies=0, seed=0)
+    means, stds = _encoded(images, augmentations_MA, encode, device, workers, chunk_images)
+    return Moments(
+        means_MChw=means,
+        stds_MChw=stds,
+        labels_M=_labels(images, augmentations_MA, device),
     )
 
 
@@ -122,16 +155,27 @@ def augmented(images_NCHW: Tensor, augmentations_NA: Tensor) -> Tensor:
 
 
 def _encoded(
-    pixels_NCHW: Tensor,
-    items: Tensor,
+    images: ImageSet,
     augmentations_MA: Tensor,
-    vae: AutoencoderKL,
-    sketch: Extractor,
+    encode: Encode,
     device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean, standard deviation and uint8 sketches of some items."""
-    images = augmented(pixels_NCHW[items % len(pixels_NCHW)], augmentations_MA[items]).to(device)
-    return *posterior(images, vae), (sketch(images) * 255.0).round().to(torch.uint8)
+    workers: Workers,
+    chunk_images: int = CHUNK_IMAGES,
+) -> Iterator[Tensor]:
+    """Yield what `encode` makes of all items; each worker encodes its block of them, and all of them get all."""
+    pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
+    block = torch.arange(len(augmentations_MA)).tensor_split(workers.size)[workers.rank]
+    chunks = [
+        encode(augmented(pixels[items % len(pixels)], augmentations_MA[items]).to(device))
+        for items in block.split(chunk_images)
+    ]
+    for parts in zip(*chunks, strict=True):
+        yield workers.gather(torch.cat(parts), len(augmentations_MA))
+
+
+def _labels(images: ImageSet, augmentations_MA: Tensor, device: torch.device) -> Tensor:
+    """Return the labels [M] of the items."""
+    return as_tensor(images.labels_N, device).repeat(len(augmentations_MA) // len(images))
 
 
 @torch.no_grad()

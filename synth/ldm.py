@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
+from torch import Tensor
 
 from rlcas.config import GenerationConfig, RunConfig
 from rlcas.errors import UserError, first_line
@@ -39,15 +40,25 @@ class LdmSampler:
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
         """Return [len(generators), channels, H, W] images of the class."""
-        (images,) = self.pipeline(
+        return self.decode(self.latents(class_id, generators))
+
+    def latents(self, class_id: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """Return the normalised latents [len(generators), c, h, w] that the images are decoded from."""
+        (latents,) = self.pipeline(
             [class_id] * len(generators),
             generator=list(generators),
             num_inference_steps=self._generation.steps,
             guidance_scale=self._generation.guidance,
             guidance_interval=self._generation.guidance_interval,
-            output_type="pt",
+            output_type="latent",
             return_dict=False,
         )
+        return latents
+
+    @torch.no_grad()
+    def decode(self, latents_NChw: Tensor) -> Uint8:
+        """Return the images [N, channels, H, W] of normalised latents."""
+        images = self.pipeline.decode(latents_NChw)
         return (images * 255.0).round().to(torch.uint8).cpu().numpy()
 
 

@@ -77,7 +77,8 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             generator: one for all, or one for each image, which then depends on no other image.
             num_inference_steps: denoising steps.
             guidance_scale: 1 is no guidance, and costs half.
-            output_type: "pil", "np" [N, H, W, channels] or "pt" [N, channels, H, W], floats in [0, 1].
+            output_type: "pil", "np" [N, H, W, channels] or "pt" [N, channels, H, W], floats in [0, 1]; or
+                "latent", which `decode` takes.
             return_dict: return an ImagePipelineOutput instead of a tuple.
             guidance_interval: noise levels t/T, both included, between which guidance acts; a step outside
                 takes the conditional prediction as it is and costs half (Kynkäänniemi et al. 2024).
@@ -97,7 +98,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             model_input = self.scheduler.scale_model_input(latents, timestep)
             predicted = self._guided(model_input, timestep, labels, scale)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
-        images = self._converted(self.decode(latents), output_type)
+        images = latents if output_type == "latent" else self._converted(self.decode(latents), output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
