@@ -140,6 +140,7 @@ def test_a_dry_run_tells_settings_demand_and_time_and_leaves_nothing(
         "memory: ",
         "disk: ",
         "time, from a few steps on this",
+        ", judge ",
     ):
         assert words in text
     assert [path.name for path in tmp_path.iterdir()] == ["shapes.npz"]
