@@ -12,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from cluster.stages import stage
+from rlcas.baseline import train_baseline
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.evaluate import MODEL_FILE, Classifier, load_classifier, save_incumbent
+from rlcas.evaluate import MODEL_FILE, Classifier, load_classifier
 from rlcas.features import Extractor, build_extractor
-from rlcas.fit import fit
-from rlcas.pool_only import all_images
 from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.sources import all_images
 from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
 from synth.memorisation import Memorisation, memorisation
 from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
@@ -129,9 +127,7 @@ def real_classifier(
     """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
     if not (folder.judge / MODEL_FILE).exists():
         with stage(folder, "Training the judge on the real images", "judge"):
-            trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
-            best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
-            save_incumbent(folder.judge, best, data, config.classifier)
+            train_baseline(folder.judge, data.train, data, config, config.sampler.epochs, device)
     return load_classifier(folder.judge, device)
 
 

@@ -27,6 +27,14 @@ def test_every_case_of_the_classifier_epoch_has_both_figures() -> None:
         assert all(figure > 0 for figure in figures.values())
 
 
+def test_planted_copies_are_found_and_real_test_images_are_left() -> None:
+    results = figures_of("copies.py", "--epochs", "1")
+    assert set(results) == {"phantom_classifier", "phantom_pixels"}
+    for figures in results.values():
+        assert figures["exact"] == figures["mirrored"] == 1.0
+        assert figures["real_test"] < 0.03
+
+
 def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
     kept = json.loads((BENCHMARKS.parent / "docs" / "phantom_difficulty.json").read_text(encoding="utf-8"))
     results = figures_of("phantom_difficulty.py", "--seeds", "0", "--epochs", "1", "--images", "700")
