@@ -1,8 +1,8 @@
 """What the rules for copies find: planted copies of training images, and real test images, which are none.
 
 For each extractor the share of images that are taken for copies. Planted are training images as they are, mirrored,
-with noise (standard deviation 3 and 8 of 255), brighter by 10, and shifted by a pixel. Where a data set's own split left
-near-duplicates of training images among its test images, `real_test` counts them.
+with noise (standard deviation 3 and 8 of 255), brighter by 10, and shifted by a pixel. `real_test`
+counts the near-duplicates of training images that the data set's own split left among its test images.
 
     python benchmarks/copies.py --data npz:breastmnist.npz npz:bloodlt8.npz
 """
