@@ -18,8 +18,9 @@ from common import emit, interleaved_medians, parser
 from rlcas.config import RunConfig
 from rlcas.presets import PRESETS
 from rlcas.types import ImageSet, TrainingData
-from synth.generate import fill_pool, load_pipeline
-from synth.train import PIPELINE_FOLDER, train_synthesiser
+from synth.generate import fill_pool
+from synth.ldm import PIPELINE_FOLDER, load_pipeline
+from synth.train import train_synthesiser
 
 NUM_CLASSES = 2
 CASES = {  # side in pixels, settings, micro-batches a class
@@ -69,15 +70,15 @@ def measured(
     folder: Path, side_px: int, synth: dict, num_batches: int, repeats: int, device: torch.device
 ) -> dict[str, float]:
     """Return the figures of one case, with its files in `folder`."""
-    config, pipeline_folder = untrained(folder, side_px, synth, device), folder / PIPELINE_FOLDER
+    config = untrained(folder, side_px, synth, device)
     sizes = [num_batches * config.synth.generation.micro_batch] * NUM_CLASSES
     numbers = itertools.count()
 
     def ours() -> None:
         pool_folder = folder / f"pool-{next(numbers)}"
-        fill_pool(pipeline_folder, pool_folder, sizes, config, device=device, progress=False)
+        fill_pool(folder, pool_folder, sizes, config, device=device, progress=False)
 
-    bare = bare_networks(pipeline_folder, config, NUM_CLASSES * num_batches, device)
+    bare = bare_networks(folder / PIPELINE_FOLDER, config, NUM_CLASSES * num_batches, device)
     seconds = interleaved_medians({"bare": bare, "ours": ours}, repeats)
     return {
         "share_of_floor": seconds["bare"] / seconds["ours"],

@@ -7,21 +7,25 @@ import torch
 from envs.observations import OBSERVATIONS
 from rlcas.agents import AGENTS
 from rlcas.classifiers import build_classifier
-from rlcas.config import ClassifierConfig, RunConfig
+from rlcas.config import ClassifierConfig, RunConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
+from synth.generators import GENERATORS
+from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES
+from synth.train import sketch_extractor
+from synth.workers import Workers
 
 
 def check_settings(config: RunConfig) -> None:
-    """Look every name up that the run will need.
+    """Look every name up that the run will need, and open the sketch extractor's weights.
 
     Raises:
-        UserError: a name is unknown, or preset `paper` lacks a file of weights.
+        UserError: a name is unknown, or a file of weights is missing or wrong.
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     if config.sampler.metric not in SELECTING:
@@ -30,15 +34,36 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
+    lookup(config.synth.generator, GENERATORS, "synth.generator")
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
     check_extractor(config.synth.scoring)
-    if config.preset == "paper" and config.pool is None and config.synth.autoencoder.pretrained is None:
-        raise UserError(
-            "preset paper needs a pretrained autoencoder of factor 8 and none is given: name a folder or hub name "
-            "of a diffusers AutoencoderKL with --synth.autoencoder.pretrained"
+    if config.pool is None:
+        _check_synthesis(config)
+
+
+def _check_synthesis(config: RunConfig) -> None:
+    if config.preset == "paper":
+        _check_paper_weights(config.synth)
+    sketch_extractor(config.synth)
+    workers = Workers(size=config.cluster.synth_workers)
+    workers.check_divides(config.synth.autoencoder.batch_size, "synth.autoencoder.batch_size")
+    workers.check_divides(config.synth.denoiser.batch_size, "synth.denoiser.batch_size")
+
+
+def _check_paper_weights(config: SynthConfig) -> None:
+    """Name every missing file of weights at once."""
+    missing = []
+    if config.autoencoder.pretrained is None:
+        missing.append(
+            "a pretrained autoencoder of factor 8 (--synth.autoencoder.pretrained, a folder or hub name of a "
+            "diffusers AutoencoderKL)"
         )
+    if config.sketch == "pidinet" and config.sketch_weights is None:
+        missing.append(f"the checkpoint of the pidinet sketches (--synth.sketch_weights, {WHERE_TO_GET})")
+    if missing:
+        raise UserError(f"preset paper needs weights that are not given: {', and '.join(missing)}")
 
 
 def _check_backbone(config: ClassifierConfig) -> None:

@@ -19,12 +19,13 @@ from rlcas.composition import batch_starts
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device
+from rlcas.registry import lookup
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import TrainingData
-from synth.autoencoder import num_steps
 from synth.generate import fill_pool
-from synth.train import PIPELINE_FOLDER, train_synthesiser
+from synth.generators import GENERATORS
+from synth.loop import num_steps
 
 MEASURED_STEPS = 2
 MB = 1e6
@@ -95,6 +96,7 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
 
 def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
     synth, device = config.synth, choose_device(config.device)
+    generator = lookup(synth.generator, GENERATORS, "synth.generator")
     short = settings.override(
         config,
         {
@@ -104,11 +106,11 @@ def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        figures = train_synthesiser(data, short, folder, device=device, progress=False)
+        figures = generator.train(data, short, folder, device=device, progress=False)
         batch = synth.generation.micro_batch
         started = time.perf_counter()
         one_batch = [batch] + [0] * (data.num_classes - 1)
-        fill_pool(folder / PIPELINE_FOLDER, folder / "pool", one_batch, short, device=device, progress=False)
+        fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False)
         sampling_seconds = time.perf_counter() - started
     steps = {
         part: num_steps(

@@ -13,7 +13,7 @@ import torch
 from cluster.scoring import score_pool
 from cluster.stages import stage, timings
 from rlcas import data as datasets
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SynthConfig
 from rlcas.console import format_figure, say
 from rlcas.evaluate import evaluate
 from rlcas.files import replacing, write_json
@@ -56,8 +56,11 @@ def finish(
 
 
 def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource) -> None:
-    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz."""
-    sketch = sketch_extractor(config.synth)
+    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz.
+
+    Where the pool is the user's own, no synthesiser was taught by sketches and the default extractor draws them.
+    """
+    sketch = sketch_extractor(config.synth if config.pool is None else SynthConfig())
     shown = {
         "real": np.stack([_repeated(_first_of_class(data.train, c)) for c in range(data.num_classes)]),
         "synthetic": np.stack(

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
+from cluster import synthesis
 from cluster.stages import stage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
-from rlcas.tracking import Tracker
 from rlcas.types import Int64, TrainingData
 from synth.autoencoder import build_autoencoder
 from synth.generate import fill_pool
 from synth.pool import MANIFEST_FILE, SyntheticPool, import_folder
-from synth.train import FIGURES_FILE, PIPELINE_FOLDER, train_synthesiser
+from synth.train import FIGURES_FILE
 
 FEWEST_PER_CLASS = 50
 MOST_PER_CLASS = 1000
@@ -32,7 +32,7 @@ def pool_of(folder: RunFolder, config: RunConfig, data: TrainingData, device: to
         own = Path(config.pool.removeprefix(FOLDER_PREFIX))
         with stage(folder, f"Reading synthetic images from {own}", "pool"):
             return import_folder(own, folder.pool, data.class_names, data.image_shape_CHW)
-    train(folder, config, data, device)
+    synthesis.train(folder, config, data, device)
     return sample(folder, config, data, device)
 
 
@@ -80,29 +80,11 @@ def pool_folder(path: Path) -> Path:
     return inside if (inside / MANIFEST_FILE).exists() else path
 
 
-def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> None:
-    """Train the synthesiser into the run's folder, where it is not there yet."""
-    if (folder.synth / FIGURES_FILE).exists():
-        return
-    folder.synthesis_log.unlink(missing_ok=True)
-    with (
-        stage(folder, "Training the synthesiser", "synthesiser"),
-        Tracker(folder.path, data.class_names) as tracker,
-        folder.synthesis_log.open("a", encoding="utf-8") as lines,
-    ):
-
-        def on_step(part: str, step: int, _: int, figures: dict[str, float]) -> None:
-            tracker.synthesis(part, step, figures)
-            print(json.dumps({"part": part, "step": step, **figures}), file=lines, flush=True)
-
-        train_synthesiser(data, config, folder.synth, device=device, progress=True, on_step=on_step)
-
-
 def sample(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:
     """Fill the run's pool with the trained synthesiser; whole shards that are there stay."""
     sizes = per_class(config, data.train.class_counts(data.num_classes))
     with stage(folder, f"Making {sum(sizes)} synthetic images", "pool"):
-        fill_pool(folder.synth / PIPELINE_FOLDER, folder.pool, sizes, config, device=device, progress=True)
+        fill_pool(folder.synth, folder.pool, sizes, config, device=device, progress=True)
     return SyntheticPool(folder.pool)
 
 

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import finish, judging, phase_one
+from cluster import finish, judging, phase_one, synthesis
 from cluster.checks import check_settings
 from cluster.scoring import score_pool
 from rlcas import data as datasets
@@ -27,6 +27,7 @@ from rlcas.rundir import RunFolder
 from rlcas.score_table import score_notes, score_table
 from rlcas.shots import shot_groups
 from rlcas.types import ImageSet, TrainingData
+from synth.workers import Workers, process_group
 
 
 def run(config: RunConfig) -> Path:
@@ -35,8 +36,9 @@ def run(config: RunConfig) -> Path:
     Raises:
         UserError: a setting, a file or the folder is wrong; nothing is left behind then.
     """
-    folder = _open(config, with_test=True)
-    _walk(folder)
+    with process_group() as workers:
+        folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
+        _walk(folder, workers)
     return folder.path
 
 
@@ -49,7 +51,8 @@ def resume(path: Path) -> Path:
     settings.load(path)
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
-        _walk(folder)
+        with process_group() as workers:
+            _walk(folder, workers)
         return folder.path
     say(f"{path} is finished")
     if not folder.report.exists():
@@ -75,13 +78,17 @@ def run_or_show(config: RunConfig) -> Path:
 
 
 def synthesise(config: RunConfig) -> Path:
-    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there."""
-    folder = _open(config, with_test=False)
-    resolved = settings.load(folder.path)
-    data = datasets.open_prepared(folder.prepared)
-    phase_one.train(folder, resolved, data, choose_device(resolved.device))
-    say(f"`rlcas synth sample {shlex.quote(str(folder.path))}` makes its pool")
-    return folder.path
+    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there.
+
+    Started by torchrun, its processes train together.
+    """
+    with process_group() as workers:
+        path = workers.first(lambda: _open(config, with_test=False).path)
+        folder, resolved, data = _reopen(path)
+        synthesis.train(folder, resolved, data, choose_device(resolved.device))
+        if workers.leads:
+            say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
+    return path
 
 
 def sample(path: Path) -> Path:
@@ -161,19 +168,25 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
 def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
     config = settings.load(path)
     folder = RunFolder(path.absolute())
-    return folder, config, _images(folder, config)
+    _prepare(folder, config)
+    return folder, config, datasets.open_prepared(folder.prepared)
 
 
-def _images(folder: RunFolder, config: RunConfig) -> TrainingData:
-    """Return the prepared images; prepares them where the run was interrupted before."""
+def _prepare(folder: RunFolder, config: RunConfig) -> None:
+    """Prepare the images where the run was interrupted before it did."""
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
-    return datasets.open_prepared(folder.prepared)
 
 
-def _walk(folder: RunFolder) -> None:
+def _walk(folder: RunFolder, workers: Workers) -> None:
+    """Go all the way; the processes that torchrun started beside the first one help with the synthesiser only."""
     config = settings.load(folder.path)
-    data, device = _images(folder, config), choose_device(config.device)
+    workers.first(lambda: _prepare(folder, config))
+    data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
+    if workers.size > 1 and config.pool is None:
+        synthesis.train(folder, config, data, device)
+    if not workers.leads:
+        return
     pool = phase_one.pool_of(folder, config, data, device)
     judging.mark(folder, config, data, pool, device)
     pool = judging.kept(folder, config, pool.folder)

@@ -39,15 +39,18 @@ class Augment:
         if self.kind == "none":
             return images_NCHW
         draws_N7 = draws_N7.to(images_NCHW)
-        moved_NCHW = _move(images_NCHW, draws_N7[:, :5])
+        moved_NCHW = move(images_NCHW, draws_N7[:, :5])
         brightness_N1, contrast_N1 = draws_N7[:, 5:].split(1, dim=1)
         shift_N = (MAX_BRIGHTNESS_CHANGE * brightness_N1)[..., None, None]
         factor_N = (1 + MAX_CONTRAST_CHANGE * contrast_N1)[..., None, None]
         return torch.addcmul(shift_N, moved_NCHW, factor_N).clamp_(0, 1)
 
 
-def _move(images_NCHW: Tensor, draws_N5: Tensor) -> Tensor:
-    """Mirror half of the images; rotate, scale and shift all of them; edges are prolonged."""
+def move(images_NCHW: Tensor, draws_N5: Tensor) -> Tensor:
+    """Mirror, rotate, scale and shift float images by draws in [-1, 1); edges are prolonged.
+
+    A negative first draw mirrors left and right; then come angle, scale, shift to the right and down.
+    """
     from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 
     height, width = images_NCHW.shape[-2:]

@@ -17,6 +17,7 @@ PositiveCount = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 
 
@@ -194,11 +195,17 @@ class DenoiserConfig(Settings):
     label_drop: Fraction = 0.1
     """Share of images trained without their label, for classifier-free guidance."""
     flip: bool = True
-    """Train on left-right mirrored images too."""
+    """Train on left-right mirrored images too; the denoiser is told which they are, and samples none of itself."""
+    moved_copies: Count = 0
+    """Train on so many rotated, scaled and shifted copies of each image too, told of in the same way."""
+    cbdm_weight: NonNegative = 0.0
+    """Weight of the class-balancing regulariser CBDM (its paper's is 1, as τ 0.001 x timestep); 0 is off, any other
+    doubles the cost of a step."""
     class_balance: Fraction = 0.5
     """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
-    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
-    """Decay of the moving average of the weights, which is what is sampled from."""
+    ema_decays: tuple[Decay, Decay] = (0.999, 0.9999)
+    """Decays of a short and a long moving average of the weights. Both are kept; the one with the lower
+    loss on the validation images is sampled from."""
     lr: Positive = 1e-4
     """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
@@ -241,12 +248,16 @@ class ScoringConfig(Settings):
 
 
 class SynthConfig(Settings):
-    """The sketch-supervised synthesiser."""
+    """The sketch-supervised synthesiser, or another generator in its place."""
 
+    generator: str = "ldm"
+    """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: Path | None = None
-    """Checkpoint of the sketch extractor, where it needs one."""
+    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
+    checkpoint_steps: PositiveCount = 500
+    """Optimiser steps from one checkpoint of the training to the next."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
@@ -263,7 +274,7 @@ class SynthConfig(Settings):
 
 
 class ClusterConfig(Settings):
-    """Ray: where the episodes run."""
+    """Ray: where the episodes and the synthesiser run."""
 
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
@@ -274,7 +285,10 @@ class ClusterConfig(Settings):
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     episode_retries: Count = 3
-    """How often an episode is run again after its worker died."""
+    """How often an episode, or the synthesiser's training, is run again after a worker died."""
+    synth_workers: PositiveCount = 1
+    """Processes that train the synthesiser together, a GPU each where there is one, started by Ray Train; 1 is
+    this process. The batches are the same, and divided among them."""
 
 
 class RunConfig(Settings):

@@ -17,7 +17,12 @@ PRESETS: dict[str, dict[str, Any]] = {
                 "lr": 3e-3,
                 "max_steps": 500,
             },
-            "denoiser": {"channels": (32, 48, 64, 64), "lr": 1e-3, "max_steps": 2000, "ema_decay": 0.995},
+            "denoiser": {
+                "channels": (32, 48, 64, 64),
+                "lr": 1e-3,
+                "max_steps": 2000,
+                "ema_decays": (0.99, 0.998),
+            },
             "generation": {"steps": 12, "guidance": 2.0, "per_class": 256},
         },
     },
@@ -36,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "common_random_numbers": False,
         },
         "synth": {
+            "sketch": "pidinet",
             "autoencoder": {"factor": 8},
             "denoiser": {
                 "prediction": "epsilon",

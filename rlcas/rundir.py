@@ -119,7 +119,11 @@ def create(config: RunConfig) -> RunFolder:
 def resolved(config: RunConfig) -> RunConfig:
     """Return the settings with every path absolute, as the run's folder keeps them."""
     out = (config.out or default_out(config)).expanduser().absolute()
-    return config.model_copy(update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config)})
+    weights = config.synth.sketch_weights
+    synth = config.synth.model_copy(update={"sketch_weights": weights and weights.expanduser().absolute()})
+    return config.model_copy(
+        update={"out": out, "data": absolute(config.data), "pool": _absolute_pool(config), "synth": synth}
+    )
 
 
 def check_is_free(config: RunConfig) -> Path:

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlcas.config import AutoencoderConfig
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError, first_line
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
-from synth.progress import Reporter
+from synth.workers import Workers
 
 NORM_GROUPS = 8
 CHANNELS_BY_LEVEL = (16, 32, 64, 64)
@@ -77,40 +77,64 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
-def train_autoencoder(
-    vae: AutoencoderKL,
-    images_NCHW: Uint8,
-    config: AutoencoderConfig,
-    *,
-    seed: int,
-    device: torch.device,
-    reporter: Reporter,
-) -> dict[str, float]:
-    """Train by L1 + kl_weight * KL(posterior ‖ N(0, I)) per pixel; return the last losses.
+class Reconstruction(nn.Module):
+    """The autoencoder there and back, as one forward pass."""
 
-    Half of the images of a mini-batch are mirrored. The learning rate falls to 0 along a cosine.
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images_NCHW: Tensor, noise_NChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images decoded from latents drawn with `noise`, and KL(posterior ‖ N(0, I)) [N]."""
+        posterior = self.vae.encode(images_NCHW).latent_dist
+        return self.vae.decode(posterior.mean + posterior.std * noise_NChw).sample, posterior.kl()
+
+
+class AutoencoderObjective:
+    """L1 + kl_weight · KL(posterior ‖ N(0, I)) per pixel (a `synth.loop.Objective`).
+
+    Half of the images of a mini-batch are mirrored.
     """
-    vae.train().requires_grad_(True).to(device)
-    images = as_tensor(images_NCHW, device)
-    total = num_steps(len(images), config.epochs, config.batch_size, config.max_steps)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step / total))
-    generator = torch.Generator(device)
-    with reporter.part("autoencoder", total, mend=f"lower synth.autoencoder.lr {config.lr:g}") as report:
-        for step in range(total):
-            generator.manual_seed(seed_for(seed, "autoencoder", step))
-            batch = vae_input(_mirrored_batch(images, config.batch_size, generator), vae)
-            posterior = vae.encode(batch).latent_dist
-            decoded = vae.decode(posterior.sample(generator)).sample
-            l1 = (decoded - batch).abs().mean()
-            kl = posterior.kl().sum() / batch.numel()
-            optimizer.zero_grad(set_to_none=True)
-            (l1 + config.kl_weight * kl).backward()
-            optimizer.step()
-            decay.step()
-            figures = report(step, {"l1": l1.detach(), "kl": kl.detach()})
-    vae.eval().requires_grad_(False)
-    return figures
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        images_NCHW: Uint8,
+        config: AutoencoderConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        workers: Workers,
+    ) -> None:
+        workers.check_divides(config.batch_size, "synth.autoencoder.batch_size")
+        self.module = Reconstruction(vae.requires_grad_(True).to(device))
+        self._images = as_tensor(images_NCHW, device)
+        self._config, self._seed, self._workers = config, seed, workers
+        self._generator = torch.Generator(device)
+
+    def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
+        """Return l1 and kl of this worker's share of batch `step`, and their total."""
+        self._generator.manual_seed(seed_for(self._seed, "autoencoder", step))
+        whole = self._batch()
+        batch, noise = self._workers.share(whole), self._workers.share(self._noise(whole))
+        decoded, kl_N = module(batch, noise)
+        l1 = (decoded - batch).abs().mean()
+        kl = kl_N.sum() / batch.numel()
+        return {"total": l1 + self._config.kl_weight * kl, "l1": l1, "kl": kl}
+
+    def _batch(self) -> Tensor:
+        """Return the whole mini-batch, as the VAE takes it."""
+        size, device = self._config.batch_size, self._images.device
+        chosen = torch.randint(len(self._images), (size,), generator=self._generator, device=device)
+        batch = self._images[chosen]
+        batch = torch.cat([batch[: size // 2], batch[size // 2 :].flip(3)])
+        return vae_input(batch, self.module.vae)
+
+    def _noise(self, images_NCHW: Tensor) -> Tensor:
+        """Return the draws for the posteriors of the images."""
+        vae, (num_images, _, height, width) = self.module.vae, images_NCHW.shape
+        shape = (num_images, vae.config.latent_channels, height // factor_of(vae), width // factor_of(vae))
+        return torch.randn(shape, generator=self._generator, device=images_NCHW.device)
 
 
 def vae_input(images_NCHW: Tensor, vae: AutoencoderKL) -> Tensor:
@@ -131,22 +155,3 @@ def pad_to_multiple(images_NCHW: Tensor, multiple: int) -> Tensor:
             reflected = np.pad(np.arange(side), (missing // 2, missing - missing // 2), mode="reflect")
             images_NCHW = images_NCHW.index_select(axis, torch.from_numpy(reflected).to(images_NCHW.device))
     return images_NCHW
-
-
-def num_steps(num_images: int, epochs: int, batch_size: int, max_steps: int | None) -> int:
-    """Return the optimiser steps of that many passes, cut at `max_steps`."""
-    steps = math.ceil(num_images * epochs / batch_size)
-    return min(steps, max_steps or steps)
-
-
-def cosine(progress: float) -> float:
-    """Return the share of the learning rate that is left, from 1 at the start to 0 at the end."""
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def _mirrored_batch(images_NCHW: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
-    device = images_NCHW.device
-    chosen = torch.randint(len(images_NCHW), (batch_size,), generator=generator, device=device)
-    batch = images_NCHW[chosen]
-    half = batch_size // 2
-    return torch.cat([batch[:half], batch[half:].flip(3)])

@@ -6,14 +6,16 @@ The UNet stays diffusers' own: hooks read f_1..f_4 from it, so that what is save
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DModel
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from rlcas.config import DenoiserConfig
+from synth.workers import Workers
 
 NUM_LEVELS = 4
 NORM_GROUPS = 8
@@ -61,19 +63,13 @@ class Tap:
     def __init__(self, unet: UNet2DModel) -> None:
         self._features: list[Tensor] = []
         self._last_resnet = {block: len(block.resnets) - 1 for block in unet.down_blocks}
-        self._handles: list[RemovableHandle] = [
-            block.register_forward_hook(self._keep) for block in unet.down_blocks
-        ]
+        for block in unet.down_blocks:
+            block.register_forward_hook(self._keep)
 
     def take(self) -> list[Tensor]:
         """Return f_1..f_4 of the last forward pass, and forget them."""
         features, self._features = self._features, []
         return features
-
-    def remove(self) -> None:
-        """Take the hooks off the UNet."""
-        for handle in self._handles:
-            handle.remove()
 
     def _keep(self, block: nn.Module, _: tuple, output: tuple[Tensor, tuple[Tensor, ...]]) -> None:
         self._features.append(output[1][self._last_resnet[block]])
@@ -104,31 +100,88 @@ class SketchDecoder(nn.Module):
         return self.to_pixels(torch.cat([finest, *enlarged], dim=1))
 
 
-class SketchSupervisedDenoiser(nn.Module):
-    """UNet and sketch decoder as one module, so that one optimiser, average or DDP wraps both."""
+class SharedDropout(nn.Module):
+    """Dropout of a batch that several workers share: each draws the mask of all of it and uses its own rows."""
 
-    def __init__(self, unet: UNet2DModel, factor: int, *, with_sketch: bool) -> None:
+    def __init__(self, share: float, generator: torch.Generator, workers: Workers) -> None:
+        super().__init__()
+        self._kept = 1.0 - share
+        self._generator, self._workers = generator, workers
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the features, in training some of them 0 and the others enlarged by as much."""
+        if not self.training or self._kept == 1.0:
+            return features
+        whole = (len(features) * self._workers.size, *features.shape[1:])
+        mask = torch.empty(
+            whole, device=features.device, dtype=features.dtype, memory_format=torch.channels_last
+        )
+        mask.bernoulli_(self._kept, generator=self._generator)
+        return features * self._workers.share(mask).mul_(1.0 / self._kept)
+
+
+class SketchSupervisedDenoiser(nn.Module):
+    """UNet and all that only its training needs, as one module, so that one optimiser, average or DDP wraps it.
+
+    That is the sketch decoder, dropout whose draws are ours, and the embedding of augmentations: a vector that
+    is added to the class's and is zero for an image as it is. So the denoiser can tell what augmentation did to
+    an image, and does not do it of itself (Karras et al. 2022, appendix F.2).
+
+    Args:
+        unet: the denoiser; it gets hooks, and `stock_unet` gives it without them.
+        factor: pixels of a latent element's side.
+        with_sketch: have a sketch decoder.
+        num_augmentations: A, length of the vectors that tell augmentations; 0 is none.
+        dropout: draws the masks of the UNet's dropout in place of PyTorch's global generator.
+    """
+
+    def __init__(
+        self, unet: UNet2DModel, factor: int, *, with_sketch: bool, num_augmentations: int, dropout: nn.Module
+    ) -> None:
         super().__init__()
         self.unet = unet
-        self.sketch_decoder = (
-            SketchDecoder(tuple(unet.config.block_out_channels), factor) if with_sketch else None
-        )
+        widths = tuple(unet.config.block_out_channels)
+        self.sketch_decoder = SketchDecoder(widths, factor) if with_sketch else None
         self._tap = Tap(unet) if with_sketch else None
+        embedding = unet.class_embedding
+        self.augmentation = (
+            nn.Linear(num_augmentations, embedding.embedding_dim, bias=False) if num_augmentations else None
+        )
+        if self.augmentation is not None:
+            nn.init.zeros_(self.augmentation.weight)
+            embedding.register_forward_hook(self._add_augmentation)
+        self._augmentations_NA: Tensor | None = None
+        for block in unet.modules():
+            if isinstance(block, ResnetBlock2D):
+                block.dropout = dropout
 
     def forward(
-        self, noisy_NChw: Tensor, timesteps_N: Tensor, labels_N: Tensor
+        self,
+        noisy_NChw: Tensor,
+        timesteps_N: Tensor,
+        labels_N: Tensor,
+        augmentations_NA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the denoiser's prediction [N, C, h, w], and S_pred [N, 1, H, W] or None without the branch."""
+        self._augmentations_NA = augmentations_NA
         predicted = self.unet(noisy_NChw, timesteps_N, class_labels=labels_N).sample
         if self.sketch_decoder is None or self._tap is None:
             return predicted, None
         return predicted, self.sketch_decoder(self._tap.take())
 
-    def release_unet(self) -> UNet2DModel:
-        """Return the UNet without hooks."""
-        if self._tap is not None:
-            self._tap.remove()
-        return self.unet
+    def stock_unet(self, weights: Mapping[str, Tensor]) -> UNet2DModel:
+        """Return diffusers' own UNet without hooks, with this module's `weights` by name; in evaluation mode."""
+        unet = UNet2DModel.from_config(self.unet.config)
+        own = {
+            name.removeprefix("unet."): tensor for name, tensor in weights.items() if name.startswith("unet.")
+        }
+        unet.load_state_dict(own)
+        return unet.to(self.unet.device).eval()
+
+    def _add_augmentation(self, _: nn.Module, __: tuple[Tensor], embedded_NE: Tensor) -> Tensor:
+        if self._augmentations_NA is None or self.augmentation is None:
+            return embedded_NE
+        return embedded_NE + self.augmentation(self._augmentations_NA).to(embedded_NE.dtype)
 
 
 def _doubling(channels_in: int, channels_out: int) -> nn.Sequential:

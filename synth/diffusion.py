@@ -12,6 +12,7 @@ from torch import Tensor
 from rlcas.config import DenoiserConfig
 
 NUM_TIMESTEPS = 1000
+CBDM_COMMITMENT = 0.25  # γ of the paper
 BETA_RANGES = {  # first and last β of DDPM and of Stable Diffusion; the cosine schedule has none
     "linear": {"beta_start": 1e-4, "beta_end": 2e-2},
     "scaled_linear": {"beta_start": 8.5e-4, "beta_end": 1.2e-2},
@@ -70,6 +71,22 @@ def denoising_loss(predicted_NChw: Tensor, target_NChw: Tensor, weight_N: Tensor
 def sketch_loss(predicted_N1HW: Tensor, sketches_N1HW: Tensor, abar_N: Tensor) -> Tensor:
     """Return [N]: √ᾱ_t times the mean absolute error of each sample (L_s)."""
     return abar_N.sqrt() * (predicted_N1HW - sketches_N1HW).abs().mean(dim=(1, 2, 3))
+
+
+def balancing_loss(predicted_NChw: Tensor, of_other_label_NChw: Tensor, share_of_way_N: Tensor) -> Tensor:
+    """Return [N]: the class-balancing regulariser of CBDM (Qin et al. 2023, eqs. 9 and 10).
+
+    It draws the prediction under a label towards that under a label drawn evenly from all classes, and a
+    quarter as strongly the other way, in proportion to the timestep: what the tail lacks it takes from the head.
+
+    Args:
+        predicted_NChw: predictions under the images' own labels.
+        of_other_label_NChw: predictions of the same noisy latents under the other labels.
+        share_of_way_N: t/T.
+    """
+    towards_other = (predicted_NChw - of_other_label_NChw.detach()).square().mean(dim=(1, 2, 3))
+    towards_own = (predicted_NChw.detach() - of_other_label_NChw).square().mean(dim=(1, 2, 3))
+    return share_of_way_N * (towards_other + CBDM_COMMITMENT * towards_own)
 
 
 def per_sample(values_N: Tensor) -> Tensor:

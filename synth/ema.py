@@ -1,39 +1,40 @@
-"""An exponential moving average of a module's weights: what is sampled from."""
+"""Exponential moving averages of a module's weights, of several lengths: what is sampled from."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-STEPS_A_MOVE = 4  # moving it less often, by as much more, costs a quarter
+STEPS_A_MOVE = 8  # moving them less often, by as much more, costs an eighth
 
 
 class Ema:
-    """Average of the parameters by name, over the weights after every fourth step.
+    """An average of the parameters by name for each decay, over the weights after every eighth step.
 
-    Its decay is min(decay^4, (1 + m)/(10 + m)) for move m, so that it follows early and remembers late.
+    The decay of move m is min(decay^8, (1 + m)/(10 + m)), so that it follows early and remembers late.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self._decay = decay
-        self._steps = 0
-        self.weights: dict[str, Tensor] = {
-            name: parameter.detach().clone() for name, parameter in module.named_parameters()
+    def __init__(self, module: nn.Module, decays: Sequence[float]) -> None:
+        self.averages: dict[float, dict[str, Tensor]] = {
+            decay: {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+            for decay in decays
         }
 
     @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Tell it of a step; at every fourth, ema ← d ema + (1-d) weights."""
-        self._steps += 1
-        moves, left = divmod(self._steps, STEPS_A_MOVE)
+    def update(self, module: nn.Module, steps_done: int) -> None:
+        """Tell of the weights after `steps_done` steps; at every eighth, average ← d average + (1-d) weights."""
+        moves, left = divmod(steps_done, STEPS_A_MOVE)
         if left:
             return
-        decay = min(self._decay**STEPS_A_MOVE, (1 + moves) / (10 + moves))
         weights = [parameter.detach() for parameter in module.parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), weights, 1.0 - decay)
+        for decay, average in self.averages.items():
+            now = min(decay**STEPS_A_MOVE, (1 + moves) / (10 + moves))
+            torch._foreach_lerp_(list(average.values()), weights, 1.0 - now)
 
     @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Write the average into the module's parameters."""
+    def copy_to(self, module: nn.Module, decay: float) -> None:
+        """Write the average of that decay into the module's parameters."""
         for name, parameter in module.named_parameters():
-            parameter.copy_(self.weights[name])
+            parameter.copy_(self.averages[decay][name])

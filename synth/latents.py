@@ -11,18 +11,21 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from rlcas.augment import move
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError
+from rlcas.seeding import seed_for
 from rlcas.types import ImageSet
 from synth.autoencoder import vae_input
 from synth.sketch import Extractor
+from synth.workers import ALONE, Workers
 
 CHUNK_IMAGES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentCache:
-    """Latents and sketches of M training items: the N images, then their mirrored copies if there are any."""
+    """Latents and sketches of M training items: the N images, then their augmented copies if there are any."""
 
     means_MChw: Tensor
     stds_MChw: Tensor
@@ -30,10 +33,17 @@ class LatentCache:
     """[M, 1, H, W] uint8; 255 is 1."""
     labels_M: Tensor
     """[M] int64."""
+    augmentations_MA: Tensor
+    """[M, 5] float32: mirrored (0 or 1), angle, scale, shift right, shift down; all 0 for an image as it is."""
 
     def __len__(self) -> int:
         """Return M."""
         return len(self.labels_M)
+
+    @property
+    def is_augmented(self) -> bool:
+        """Return whether there are augmented copies."""
+        return bool(self.augmentations_MA.any())
 
     def sample(self, indices_N: Tensor, noise_NChw: Tensor) -> Tensor:
         """Return latents drawn from the posteriors of the items, not yet normalised."""
@@ -45,35 +55,83 @@ class LatentCache:
 
 
 def build_cache(
-    images: ImageSet, vae: AutoencoderKL, sketch: Extractor, *, flip: bool, device: torch.device
+    images: ImageSet,
+    vae: AutoencoderKL,
+    sketch: Extractor,
+    device: torch.device,
+    *,
+    flip: bool = False,
+    moved_copies: int = 0,
+    seed: int = 0,
+    workers: Workers = ALONE,
 ) -> LatentCache:
-    """Encode every image, and with `flip` its mirror image, and draw its sketch.
+    """Encode every image, its mirror image with `flip`, and `moved_copies` of it; draw the sketches of all.
+
+    Moved copies are rotated, scaled and shifted, half of them mirrored too, by draws from `seed`. Each worker
+    encodes its block of the items; all of them get all.
 
     Raises:
         UserError: the autoencoder gives values that are not finite.
     """
     pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
-    labels = as_tensor(images.labels_N, torch.device("cpu"))
-    if flip:
-        pixels, labels = torch.cat([pixels, pixels.flip(3)]), labels.repeat(2)
-    means, stds, sketches = [], [], []
-    for chunk in pixels.split(CHUNK_IMAGES):
-        mean, std = posterior(chunk.to(device), vae)
-        means.append(mean)
-        stds.append(std)
-        sketches.append((sketch(chunk.to(device)) * 255.0).round().to(torch.uint8))
-    cache = LatentCache(
-        means_MChw=torch.cat(means),
-        stds_MChw=torch.cat(stds),
-        sketches_M1HW=torch.cat(sketches),
-        labels_M=labels.to(device),
+    labels = as_tensor(images.labels_N, device)
+    augmentations_MA = augmentations(len(pixels), flip=flip, moved_copies=moved_copies, seed=seed)
+    block = torch.arange(len(augmentations_MA)).tensor_split(workers.size)[workers.rank]
+    encoded = [
+        _encoded(pixels, items, augmentations_MA, vae, sketch, device) for items in block.split(CHUNK_IMAGES)
+    ]
+    means, stds, sketches = (
+        workers.gather(torch.cat(parts), len(augmentations_MA)) for parts in zip(*encoded, strict=True)
     )
-    if not (cache.means_MChw.isfinite().all() and cache.stds_MChw.isfinite().all()):
+    if not (means.isfinite().all() and stds.isfinite().all()):
         raise UserError(
             "synth.autoencoder gives latents that are not finite: lower synth.autoencoder.lr, or check the "
             "weights under synth.autoencoder.pretrained"
         )
-    return cache
+    return LatentCache(
+        means_MChw=means,
+        stds_MChw=stds,
+        sketches_M1HW=sketches,
+        labels_M=labels.repeat(len(augmentations_MA) // len(labels)),
+        augmentations_MA=augmentations_MA.to(device),
+    )
+
+
+def augmentations(num_images: int, *, flip: bool, moved_copies: int, seed: int) -> Tensor:
+    """Return what is done to each of the M items [M, 5]: the images as they are, mirrored, moved."""
+    rows = [torch.zeros(num_images, 5)]
+    if flip:
+        rows.append(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).expand(num_images, 5))
+    for copy in range(moved_copies):
+        generator = torch.Generator().manual_seed(seed_for(seed, "moved-copy", copy))
+        draws = torch.rand((num_images, 5), generator=generator) * 2.0 - 1.0
+        rows.append(torch.cat([(draws[:, :1] < 0).float(), draws[:, 1:]], dim=1))
+    return torch.cat(rows)
+
+
+def augmented(images_NCHW: Tensor, augmentations_NA: Tensor) -> Tensor:
+    """Return uint8 images, each mirrored or moved as its row tells; a mirror image alone is exact."""
+    mirrored_N = augmentations_NA[:, 0] > 0
+    images_NCHW = torch.where(mirrored_N[:, None, None, None], images_NCHW.flip(3), images_NCHW)
+    moved_N = augmentations_NA[:, 1:].any(dim=1)
+    if not moved_N.any():
+        return images_NCHW
+    draws_N5 = torch.cat([torch.ones(len(images_NCHW), 1), augmentations_NA[:, 1:]], dim=1)
+    moved = move(images_NCHW.float(), draws_N5).round().clamp(0, 255).to(torch.uint8)
+    return torch.where(moved_N[:, None, None, None], moved, images_NCHW)
+
+
+def _encoded(
+    pixels_NCHW: Tensor,
+    items: Tensor,
+    augmentations_MA: Tensor,
+    vae: AutoencoderKL,
+    sketch: Extractor,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean, standard deviation and uint8 sketches of some items."""
+    images = augmented(pixels_NCHW[items % len(pixels_NCHW)], augmentations_MA[items]).to(device)
+    return *posterior(images, vae), (sketch(images) * 255.0).round().to(torch.uint8)
 
 
 @torch.no_grad()

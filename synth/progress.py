@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor
 
 from rlcas import console
-from rlcas.errors import UserError
 
 OnStep = Callable[[str, int, int, dict[str, float]], None]
-Report = Callable[[int, Mapping[str, "Tensor | float"]], dict[str, float]]
 NUM_REPORTS = 100
+
+
+class NotFiniteError(ArithmeticError):
+    """A figure is NaN or infinite; the text names the part, the step and the figure."""
 
 
 class Reporter:
@@ -24,37 +26,56 @@ class Reporter:
         self._on_step = on_step
 
     @contextlib.contextmanager
-    def part(self, name: str, total: int, *, mend: str = "") -> Iterator[Report]:
-        """Yield the function to call with (step from 0, figures) after each of the `total` steps.
-
-        It reads the figures at every hundredth of the way and at the end, and returns those last read.
-
-        Raises:
-            UserError: a figure is not finite; the message names it and ends with `mend`.
-        """
-        latest: dict[str, float] = {}
-        every = max(1, total // NUM_REPORTS)
+    def part(self, name: str, total: int, *, done: int = 0) -> Iterator[Part]:
+        """Yield what is to be told of each of the `total` steps, of which `done` were done before."""
         shown = console.progress(name, total) if self._progress else contextlib.nullcontext()
         with shown as bar:
-
-            def report(step: int, figures: Mapping[str, Tensor | float]) -> dict[str, float]:
-                done = step + 1
-                if done % every == 0 or done == total:
-                    latest.update({key: float(value) for key, value in figures.items()})
-                    _check_finite(f"{name}, step {done}", latest, mend)
-                    if bar is not None:
-                        bar.advance(done - bar.done, _text(latest))
-                    if self._on_step is not None:
-                        self._on_step(name, done, total, dict(latest))
-                return latest
-
-            yield report
+            if bar is not None and done:
+                bar.advance(done)
+            yield Part(name, total, bar, self._on_step)
 
 
-def _check_finite(where: str, figures: Mapping[str, float], mend: str) -> None:
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise UserError(f"{where}: {name} is {value}: {mend}")
+class Part:
+    """One part under way; it reads figures from the device at every hundredth of the way only.
+
+    Attributes:
+        latest: the figures last read.
+    """
+
+    def __init__(self, name: str, total: int, bar: console.Progress | None, on_step: OnStep | None) -> None:
+        self._name, self._total = name, total
+        self._bar, self._on_step = bar, on_step
+        self._every = max(1, total // NUM_REPORTS)
+        self._unread: list[tuple[int, Mapping[str, Tensor | float]]] = []
+        self.latest: dict[str, float] = {}
+
+    def told(self, done: int, figures: Mapping[str, Tensor | float]) -> None:
+        """Take the figures of step number `done` (from 1).
+
+        Raises:
+            NotFiniteError: a figure of a step up to this one is not finite; names the first such step.
+        """
+        self._unread.append((done, figures))
+        if done % self._every == 0 or done == self._total:
+            self.read()
+            if self._bar is not None:
+                self._bar.advance(done - self._bar.done, _text(self.latest))
+            if self._on_step is not None:
+                self._on_step(self._name, done, self._total, dict(self.latest))
+
+    def read(self) -> dict[str, float]:
+        """Read what was told since the last time, and return the latest figures.
+
+        Raises:
+            NotFiniteError: as `told`.
+        """
+        unread, self._unread = self._unread, []
+        for step, figures in unread:
+            self.latest = {key: float(value) for key, value in figures.items()}
+            for key, value in self.latest.items():
+                if not math.isfinite(value):
+                    raise NotFiniteError(f"{self._name}, step {step}: {key} is {value}")
+        return self.latest
 
 
 def _text(figures: Mapping[str, float]) -> str:

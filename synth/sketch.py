@@ -1,10 +1,11 @@
-"""Sketches: maps of structure, S_gt of the sketch loss (paper, section 2.1), with no weights to load."""
+"""Sketches: maps of structure, S_gt of the sketch loss (paper, section 2.1)."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, overload
 
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.types import Float32, Uint8
+from synth.pidinet import SMALLEST_SIDE_PX, convert, load_pidinet, show_licence_notice
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
-CHUNK_IMAGES = 64
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CHUNK_PIXELS = 64 * 64 * 64
 PX_PER_RADIUS = 18.0  # the radius that found phantom lesions best was 7 px at 128 px
 SMALLEST_RADIUS_PX = 1.5
 
@@ -34,7 +37,7 @@ class Extractor(Protocol):
 
 
 class EdgeExtractor:
-    """An extractor from a function of gray images [N, 1, H, W] float32 in [0, 1] to edges of that shape."""
+    """An extractor from a function of images [N, 1 or 3, H, W] float32 in [0, 1] to edges [N, 1, H, W]."""
 
     def __init__(self, edges_of: Callable[[Tensor], Tensor]) -> None:
         self._edges_of = edges_of
@@ -53,8 +56,12 @@ class EdgeExtractor:
         if not isinstance(images_NCHW, Tensor):
             return self(as_tensor(images_NCHW, torch.device("cpu"))).numpy()
         _check(images_NCHW)
-        chunks = [self._edges_of(_gray(chunk)) for chunk in images_NCHW.split(CHUNK_IMAGES)]
-        return torch.cat(chunks).clamp_(0.0, 1.0)
+        height, width = images_NCHW.shape[2:]
+        chunks = images_NCHW.split(max(1, CHUNK_PIXELS // (height * width)))
+        # TF32, a GPU's default in convolutions, moves PiDiNet's maps by 0.02.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            maps = [self._edges_of(chunk.float() / 255.0) for chunk in chunks]
+        return torch.cat(maps).clamp_(0.0, 1.0)
 
 
 def ratio_of_averages(
@@ -71,7 +78,8 @@ def ratio_of_averages(
         floor: gray level added to both means, so that black regions of nearly no signal have no edges.
     """
 
-    def edges(gray_N1HW: Tensor) -> Tensor:
+    def edges(images_NCHW: Tensor) -> Tensor:
+        gray_N1HW = _gray(images_NCHW)
         radius = radius_px or max(SMALLEST_RADIUS_PX, min(gray_N1HW.shape[2:]) / PX_PER_RADIUS)
         kernels = half_windows(radius, num_orientations).to(gray_N1HW.device)
         reach = kernels.shape[-1] // 2
@@ -88,9 +96,35 @@ def scharr() -> EdgeExtractor:
     smooth, derive = torch.tensor([3.0, 10.0, 3.0]) / 16.0, torch.tensor([-1.0, 0.0, 1.0])
     kernels_2133 = torch.stack([torch.outer(smooth, derive), torch.outer(derive, smooth)])[:, None]
 
-    def edges(gray_N1HW: Tensor) -> Tensor:
-        padded = F.pad(gray_N1HW, (1,) * 4, mode="reflect")
-        return F.conv2d(padded, kernels_2133.to(gray_N1HW.device)).norm(dim=1, keepdim=True)
+    def edges(images_NCHW: Tensor) -> Tensor:
+        padded = F.pad(_gray(images_NCHW), (1,) * 4, mode="reflect")
+        return F.conv2d(padded, kernels_2133.to(padded.device)).norm(dim=1, keepdim=True)
+
+    return EdgeExtractor(edges)
+
+
+def pidinet(*, weights: Path | str | None = None, variant: str | None = None) -> EdgeExtractor:
+    """Return the edge detector that the paper takes: a Pixel Difference Network with its authors' weights.
+
+    Args:
+        weights: the checkpoint; see `load_pidinet`.
+        variant: `full`, `small`, `tiny`, or one of these with `-l`. None: the one that the checkpoint holds.
+
+    Raises:
+        UserError: as `load_pidinet`; the extractor raises it for images with a side below 8 px.
+    """
+    network = convert(load_pidinet(weights, variant)).to(memory_format=torch.channels_last)
+    show_licence_notice()
+
+    def edges(images_NCHW: Tensor) -> Tensor:
+        if min(images_NCHW.shape[2:]) < SMALLEST_SIDE_PX:
+            raise UserError(
+                f"sketch pidinet halves images three times, so sides of {list(images_NCHW.shape[2:])} px are too "
+                f"small: resize to {SMALLEST_SIDE_PX} px at least with dataset.size_px, or take another sketch"
+            )
+        device = images_NCHW.device
+        centred = images_NCHW - _per_channel(IMAGENET_MEAN, device)
+        return network.to(device)(centred / _per_channel(IMAGENET_STD, device))[:, -1:]
 
     return EdgeExtractor(edges)
 
@@ -122,6 +156,7 @@ class Sketch:
 
 
 SKETCHES: dict[str, Sketch] = {
+    "pidinet": Sketch(pidinet),
     "ratio_of_averages": Sketch(ratio_of_averages),
     "scharr": Sketch(scharr),
 }
@@ -141,11 +176,13 @@ def half_windows(radius_px: float, num_orientations: int) -> Tensor:
 
 
 def _gray(images_NCHW: Tensor) -> Tensor:
-    images = images_NCHW.float() / 255.0
-    if images.shape[1] == 1:
-        return images
-    weights = torch.tensor(GRAY_WEIGHTS, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    if images_NCHW.shape[1] == 1:
+        return images_NCHW
+    return (images_NCHW * _per_channel(GRAY_WEIGHTS, images_NCHW.device)).sum(dim=1, keepdim=True)
+
+
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _check(images_NCHW: Tensor) -> None:

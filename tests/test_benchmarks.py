@@ -35,6 +35,15 @@ def test_planted_copies_are_found_and_real_test_images_are_left() -> None:
         assert figures["real_test"] < 0.03
 
 
+def test_sketches_are_compared_in_cost_and_in_finding_an_outline() -> None:
+    results = figures_of("sketches.py", "--sides", "32", "--images", "4", "--repeats", "1")
+    assert set(results) == {"ratio_of_averages_32px", "scharr_32px"}
+    assert results["ratio_of_averages_32px"]["cost_ratio"] == 1
+    for looks in (2, 4, 12):
+        found = {name: figures[f"outline_ap_{looks}"] for name, figures in results.items()}
+        assert 0 < found["scharr_32px"] < found["ratio_of_averages_32px"] <= 1
+
+
 def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
     kept = json.loads((BENCHMARKS.parent / "docs" / "phantom_difficulty.json").read_text(encoding="utf-8"))
     results = figures_of("phantom_difficulty.py", "--seeds", "0", "--epochs", "1", "--images", "700")

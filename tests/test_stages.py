@@ -40,10 +40,31 @@ CPU = torch.device("cpu")
             {"sampler.observation": "composition,x"},
             r"^sampler\.observation 'x' is unknown: use one of composition",
         ),
-        ({"synth.sketch": "x"}, r"^synth\.sketch 'x' is unknown: use one of ratio_of_averages, scharr"),
+        (
+            {"synth.sketch": "x"},
+            r"^synth\.sketch 'x' is unknown: use one of pidinet, ratio_of_averages, scharr",
+        ),
         (
             {"preset": "paper"},
-            r"^preset paper needs a pretrained autoencoder of factor 8 and none is given: name a",
+            r"^preset paper needs weights that are not given: a pretrained autoencoder of factor 8 "
+            r"\(--synth\.autoencoder\.pretrained, .*\), and the checkpoint of the pidinet sketches "
+            r"\(--synth\.sketch_weights, table5_pidinet\.pth from github\.com/hellozhuo/pidinet",
+        ),
+        (
+            {"preset": "paper", "synth.autoencoder.pretrained": "vae"},
+            r"^preset paper needs weights that are not given: the checkpoint of the pidinet sketches",
+        ),
+        (
+            {"preset": "paper", "synth.sketch_weights": "table5_pidinet.pth"},
+            r"^preset paper needs weights that are not given: a pretrained autoencoder of factor 8 \([^)]*\)$",
+        ),
+        (
+            {"synth.sketch": "pidinet"},
+            r"^sketch pidinet needs its checkpoint, which is not downloaded: get table5_pidinet\.pth from",
+        ),
+        (
+            {"synth.sketch_weights": "table5_pidinet.pth"},
+            r"^synth\.sketch_weights is table5_pidinet\.pth, but the sketch 'ratio_of_averages' takes none",
         ),
     ],
 )

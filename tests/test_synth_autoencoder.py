@@ -12,28 +12,27 @@ from tiny_synth import squares, tiny_data
 
 from rlcas.config import AutoencoderConfig
 from rlcas.errors import UserError
+from rlcas.seeding import seed_for
 from rlcas.types import ImageSet
 from synth.autoencoder import (
+    AutoencoderObjective,
     build_autoencoder,
     factor_of,
     load_autoencoder,
-    num_steps,
     pad_to_multiple,
-    train_autoencoder,
     vae_input,
 )
-from synth.latents import build_cache, normalised, posterior, set_latent_scale
-from synth.progress import Reporter
-from synth.rng import isolated_rng
+from synth.latents import augmentations, augmented, build_cache, normalised, posterior, set_latent_scale
 from synth.sketch import SKETCHES
+from synth.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 
 
 def tiny_vae(channels: int = 1, **settings: object) -> AutoencoderKL:
     config = AutoencoderConfig(**{"factor": 2, "channels": (8, 8), **settings})
-    with isolated_rng(0, CPU):
-        return build_autoencoder(config, (channels, 20, 20)).eval()
+    torch.manual_seed(0)
+    return build_autoencoder(config, (channels, 20, 20)).eval()
 
 
 @pytest.mark.parametrize(
@@ -64,20 +63,39 @@ def test_the_vae_is_given_pixels_from_minus_one_to_one_in_its_own_channels() -> 
     np.testing.assert_allclose(batch[:, 2, 3, 5], [-1, 1, -0.6], atol=1e-6)
 
 
-def test_training_lowers_the_reconstruction_error_and_gives_the_same_weights_again() -> None:
-    losses = []
-    config = AutoencoderConfig(factor=2, channels=(8, 8), lr=3e-3, max_steps=30, batch_size=4)
-    weights = []
-    for _ in range(2):
-        vae, seen = tiny_vae(), []
-        reporter = Reporter(progress=False, on_step=lambda *step, seen=seen: seen.append(step))
-        with isolated_rng(0, CPU):
-            train_autoencoder(vae, squares(16), config, seed=0, device=CPU, reporter=reporter)
-        losses.append([figures["l1"] for _, _, _, figures in seen])
-        weights.append(torch.cat([p.flatten() for p in vae.parameters()]))
-    assert losses[0][-1] < 0.9 * losses[0][0]
-    assert seen[-1][:3] == ("autoencoder", 30, 30)
-    assert losses[0] == losses[1] and torch.equal(*weights)
+def test_a_step_is_the_published_objective_on_images_of_which_half_are_mirrored() -> None:
+    vae, images = tiny_vae(), squares(16)
+    config = AutoencoderConfig(factor=2, channels=(8, 8), batch_size=4, kl_weight=0.5)
+    objective = AutoencoderObjective(vae, images, config, seed=3, device=CPU, workers=ALONE)
+    losses = objective.losses(objective.module, 7)
+    generator = torch.Generator().manual_seed(seed_for(3, "autoencoder", 7))
+    batch = torch.from_numpy(images)[torch.randint(16, (4,), generator=generator)]
+    batch[2:] = batch[2:].flip(3)
+    pixels = vae_input(batch, vae)
+    mean, log_variance = vae._encode(pixels).chunk(2, dim=1)
+    noise = torch.randn(mean.shape, generator=generator)
+    decoded = vae.decode(mean + (log_variance / 2).exp() * noise).sample
+    kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum() / pixels.numel()
+    assert losses["l1"].item() == pytest.approx((decoded - pixels).abs().mean().item(), rel=1e-5)
+    assert losses["kl"].item() == pytest.approx(kl.item(), rel=1e-5)
+    assert losses["total"].item() == pytest.approx(losses["l1"].item() + 0.5 * kl.item(), rel=1e-5)
+
+
+def test_two_workers_see_the_two_halves_of_the_batch_of_one() -> None:
+    config = AutoencoderConfig(factor=2, channels=(8, 8), batch_size=4)
+
+    def losses(rank: int, size: int) -> dict[str, torch.Tensor]:
+        workers = Workers(rank=rank, size=size)
+        objective = AutoencoderObjective(tiny_vae(), squares(16), config, seed=0, device=CPU, workers=workers)
+        return objective.losses(objective.module, 0)
+
+    alone, first, second = losses(0, 1), losses(0, 2), losses(1, 2)
+    for name in ("l1", "kl"):
+        mean = (first[name] + second[name]).item() / 2
+        assert alone[name].item() == pytest.approx(mean, rel=1e-5)
+        assert first[name].item() != pytest.approx(second[name].item(), rel=1e-3)
+    with pytest.raises(UserError, match=r"synth\.autoencoder\.batch_size 4 cannot be shared by 3 workers"):
+        losses(0, 3)
 
 
 def test_a_pretrained_autoencoder_is_loaded_from_its_folder(tmp_path: Path) -> None:
@@ -107,21 +125,9 @@ def test_widths_that_do_not_fit_are_told(channels: tuple[int, ...]) -> None:
         build_autoencoder(AutoencoderConfig(factor=2, channels=channels), (1, 20, 20))
 
 
-def test_a_loss_that_is_not_finite_is_told_by_its_name() -> None:
-    config = AutoencoderConfig(factor=2, channels=(8, 8), max_steps=2, lr=1e30)
-    with pytest.raises(UserError, match=r"autoencoder, step 2: l1 is nan: lower synth\.autoencoder\.lr 1e\+30"):
-        train_autoencoder(tiny_vae(), squares(4), config, seed=0, device=CPU, reporter=Reporter(progress=False))
-
-
-def test_steps_are_passes_over_the_images_unless_they_are_cut() -> None:
-    assert num_steps(546, 200, 32, None) == 3413
-    assert num_steps(546, 200, 32, 100) == 100
-    assert num_steps(10, 1, 32, 100) == 1
-
-
 def test_cached_moments_are_those_of_a_fresh_encoding_and_mirrored_copies_come_last() -> None:
     vae, images = tiny_vae(), tiny_data().train
-    cache = build_cache(images, vae, SKETCHES["scharr"](), flip=True, device=CPU)
+    cache = build_cache(images, vae, SKETCHES["scharr"](), CPU, flip=True)
     assert len(cache) == 24 and cache.labels_M.tolist() == images.labels_N.tolist() * 2
     pixels = torch.from_numpy(images.images_NCHW)
     for first, fresh in ((0, pixels), (12, pixels.flip(3))):
@@ -134,9 +140,29 @@ def test_cached_moments_are_those_of_a_fresh_encoding_and_mirrored_copies_come_l
         )
 
 
+def test_moved_copies_are_drawn_from_the_seed_and_told_of() -> None:
+    rows = augmentations(4, flip=True, moved_copies=2, seed=5)
+    assert rows.shape == (16, 5) and not rows[:4].any()
+    assert rows[4:8].tolist() == [[1, 0, 0, 0, 0]] * 4
+    assert rows[8:, 1:].abs().max() < 1 and set(rows[8:, 0].tolist()) == {0.0, 1.0}
+    assert not torch.equal(rows[8:12], rows[12:])
+    assert torch.equal(rows, augmentations(4, flip=True, moved_copies=2, seed=5))
+    assert not torch.equal(rows, augmentations(4, flip=True, moved_copies=2, seed=6))
+
+
+def test_an_image_is_mirrored_and_moved_as_its_row_tells() -> None:
+    image = torch.zeros(1, 1, 20, 20, dtype=torch.uint8)
+    image[..., 4:8, 4:8] = 200
+    images = image.expand(3, 1, 20, 20)
+    right = torch.tensor([[0.0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0]])
+    kept, mirrored, moved = augmented(images, right)
+    assert torch.equal(kept, image[0]) and torch.equal(mirrored, image[0].flip(2))
+    assert torch.equal(moved, image[0].roll(1, dims=2))  # 0.05 of 20 pixels
+
+
 def test_normalised_latents_have_mean_zero_and_deviation_one() -> None:
     vae = tiny_vae()
-    cache = build_cache(tiny_data().train, vae, SKETCHES["scharr"](), flip=False, device=CPU)
+    cache = build_cache(tiny_data().train, vae, SKETCHES["scharr"](), CPU)
     set_latent_scale(vae, cache)
     indices = torch.arange(12).repeat(50)
     noise = torch.randn((600, *cache.means_MChw.shape[1:]), generator=torch.Generator().manual_seed(0))
@@ -150,4 +176,4 @@ def test_latents_that_are_not_finite_are_told() -> None:
     torch.nn.init.constant_(vae.quant_conv.bias, float("nan"))
     images = ImageSet(images_NCHW=squares(2), labels_N=np.array([0, 1]))
     with pytest.raises(UserError, match=r"latents that are not finite: lower synth\.autoencoder\.lr"):
-        build_cache(images, vae, SKETCHES["scharr"](), flip=False, device=CPU)
+        build_cache(images, vae, SKETCHES["scharr"](), CPU)

@@ -2,17 +2,35 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import UNet2DModel
+from torch import nn
 
 from rlcas.config import DenoiserConfig
-from synth.denoiser import SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
+from synth.denoiser import SharedDropout, SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
+from synth.workers import ALONE, Workers
 
 CONFIG = DenoiserConfig(channels=(8, 16, 16, 24), dropout=0.0)
 
 
-def build(with_sketch: bool = True, factor: int = 4) -> SketchSupervisedDenoiser:
+def plain_unet() -> UNet2DModel:
     torch.manual_seed(0)
-    unet = build_unet(CONFIG, latent_channels=4, latent_size=(16, 24), num_classes=3)
-    return SketchSupervisedDenoiser(unet, factor, with_sketch=with_sketch)
+    return build_unet(CONFIG, latent_channels=4, latent_size=(16, 24), num_classes=3)
+
+
+def build(
+    with_sketch: bool = True, factor: int = 4, num_augmentations: int = 0, dropout: nn.Module | None = None
+) -> SketchSupervisedDenoiser:
+    return SketchSupervisedDenoiser(
+        plain_unet(),
+        factor,
+        with_sketch=with_sketch,
+        num_augmentations=num_augmentations,
+        dropout=dropout or nn.Identity(),
+    )
+
+
+def weights_of(denoiser: SketchSupervisedDenoiser) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in denoiser.named_parameters()}
 
 
 def inputs(num: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,14 +39,11 @@ def inputs(num: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_the_tap_reads_all_four_resolutions_and_empties_itself() -> None:
-    unet = build().release_unet()
+    unet = plain_unet()
     tap = Tap(unet)
     unet(*inputs()[:2], class_labels=inputs()[2])
     shapes = [tuple(feature.shape) for feature in tap.take()]
     assert shapes == [(2, 8, 16, 24), (2, 16, 8, 12), (2, 16, 4, 6), (2, 24, 2, 3)]
-    assert tap.take() == []
-    tap.remove()
-    unet(*inputs()[:2], class_labels=inputs()[2])
     assert tap.take() == []
 
 
@@ -56,7 +71,6 @@ def test_the_branch_leaves_the_prediction_as_it_is() -> None:
     predicted, sketches = with_branch(*inputs())
     plain, none = without(*inputs())
     assert torch.equal(predicted, plain) and sketches is not None and none is None
-    assert list(without.unet.state_dict()) == list(with_branch.release_unet().state_dict())
 
 
 @pytest.mark.parametrize(("factor", "size"), [(2, (32, 48)), (4, (64, 96)), (8, (128, 192))])
@@ -67,7 +81,7 @@ def test_the_predicted_sketch_has_the_pixels_of_the_image(factor: int, size: tup
 
 
 def test_the_null_class_has_a_row_of_its_own_and_labels_beyond_it_are_refused() -> None:
-    unet = build().release_unet()
+    unet = plain_unet()
     assert unet.class_embedding.weight.shape[0] == 4
     noisy, timesteps, _ = inputs()
     by_label = [unet(noisy, timesteps, class_labels=torch.full((2,), label)).sample for label in range(4)]
@@ -79,3 +93,38 @@ def test_the_null_class_has_a_row_of_its_own_and_labels_beyond_it_are_refused() 
 def test_the_sketch_decoder_is_lean() -> None:
     decoder = SketchDecoder((64, 96, 128, 128), factor=8)
     assert sum(parameter.numel() for parameter in decoder.parameters()) < 100_000
+
+
+def test_the_unet_that_is_saved_is_diffusers_own_with_the_weights_given() -> None:
+    denoiser = build(num_augmentations=5, dropout=SharedDropout(0.5, torch.Generator(), ALONE))
+    doubled = {name: 2 * weight for name, weight in weights_of(denoiser).items()}
+    unet = denoiser.stock_unet(doubled)
+    assert list(unet.state_dict()) == list(plain_unet().state_dict())
+    assert all(torch.equal(tensor, doubled[f"unet.{name}"]) for name, tensor in unet.state_dict().items())
+    assert not unet.training and {type(block.resnets[0].dropout) for block in unet.down_blocks} == {nn.Dropout}
+    assert not any(module._forward_hooks for module in unet.modules())
+
+
+def test_an_image_as_it_is_has_no_augmentation_embedding_and_a_moved_one_has() -> None:
+    denoiser = build(num_augmentations=5)
+    nn.init.ones_(denoiser.augmentation.weight)
+    rows = torch.tensor([[0.0, 0, 0, 0, 0], [1.0, 0.5, 0, 0, 0]])
+    told, _ = denoiser(*inputs(), rows)
+    untold, _ = denoiser(*inputs())
+    torch.testing.assert_close(told[0], untold[0], rtol=1e-4, atol=1e-5)
+    assert (told[1] - untold[1]).abs().max() > 1e-3
+
+
+def test_workers_that_share_a_batch_drop_what_one_alone_would() -> None:
+    features = torch.ones(6, 3, 4, 4)
+
+    def dropped(rank: int, size: int) -> torch.Tensor:
+        workers = Workers(rank=rank, size=size)
+        return SharedDropout(0.25, torch.Generator().manual_seed(7), workers)(workers.share(features))
+
+    alone = dropped(0, 1)
+    assert torch.equal(alone, torch.cat([dropped(rank, 3) for rank in range(3)]))
+    assert alone.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert (alone == 0).float().mean().item() == pytest.approx(0.25, abs=0.07)
+    evaluated = SharedDropout(0.25, torch.Generator(), ALONE).eval()
+    assert torch.equal(evaluated(features), features)

@@ -73,25 +73,29 @@ def test_the_sampler_ends_at_the_latent_of_a_perfect_denoiser() -> None:
     torch.testing.assert_close(latent, z0, atol=0.02, rtol=0)
 
 
-def test_the_average_of_weights_follows_its_closed_form() -> None:
-    """Every fourth step is a move; decays by hand: min(0.5^4, 2/11), min(0.5^4, 3/12) are 0.0625."""
+def test_the_averages_of_weights_follow_their_closed_form() -> None:
+    """Every eighth step is a move; decays by hand: min(0.5^8, 2/11) is 0.00390625, min(0.9^8, 2/11) is 2/11."""
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 1.0)
-    ema = Ema(module, decay=0.5)
-    for value in (9.0, 9.0, 9.0, 5.0, 9.0, 9.0, 9.0, -2.0, 9.0):
+    ema = Ema(module, (0.5, 0.9))
+    for step, value in enumerate([9.0] * 7 + [5.0] + [9.0] * 7 + [-2.0, 9.0]):
         nn.init.constant_(module.weight, value)
-        ema.update(module)
-    ema.copy_to(module)
-    assert module.weight.item() == pytest.approx(0.0625 * (0.0625 * 1.0 + 0.9375 * 5.0) + 0.9375 * -2.0)
+        ema.update(module, step + 1)
+    ema.copy_to(module, 0.5)
+    assert module.weight.item() == pytest.approx(0.00390625**2 * 1 + 0.99609375 * (0.00390625 * 5 - 2))
+    ema.copy_to(module, 0.9)
+    second = 3 / 12  # (1 + 2)/(10 + 2) is less than 0.9^8
+    first = 2 / 11 * 1 + 9 / 11 * 5
+    assert module.weight.item() == pytest.approx(second * first + (1 - second) * -2)
 
 
-def test_the_average_follows_early_and_remembers_late() -> None:
-    """The first move's decay is (1 + 1)/(10 + 1), however long the memory is."""
-    module = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(module.weight, 0.0)
-    ema = Ema(module, decay=0.999)
-    nn.init.constant_(module.weight, 11.0)
-    for _ in range(4):
-        ema.update(module)
-    ema.copy_to(module)
-    assert module.weight.item() == pytest.approx(9.0)
+def test_the_class_balancing_loss_is_the_published_one_and_each_side_teaches_its_own_label() -> None:
+    own, other = (torch.randn(3, 2, 4, 4, requires_grad=True) for _ in range(2))
+    share = torch.tensor([0.0, 0.5, 1.0])
+    loss = diffusion.balancing_loss(own, other, share)
+    squares = ((own - other) ** 2).flatten(1).mean(1)
+    torch.testing.assert_close(loss, share * 1.25 * squares)
+    loss.sum().backward()
+    gap = 2 * (own - other).detach() * share[:, None, None, None] / 32
+    torch.testing.assert_close(own.grad, gap)
+    torch.testing.assert_close(other.grad, -0.25 * gap)

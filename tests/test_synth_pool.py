@@ -13,7 +13,8 @@ from tiny_synth import tiny_config, tiny_data
 from rlcas.errors import UserError
 from rlcas.files import sha256_of
 from rlcas.seeding import seed_for
-from synth.generate import fill_pool, load_pipeline
+from synth.generate import fill_pool
+from synth.ldm import load_pipeline
 from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, import_folder, mark_copies
 from synth.train import train_synthesiser
 
@@ -21,14 +22,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthesiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth")
     train_synthesiser(tiny_data(), tiny_config(), folder, device=CPU, progress=False)
-    return folder / "pipeline"
+    return folder
 
 
-def fill(pipeline: Path, folder: Path, sizes: list[int], **generation: float) -> SyntheticPool:
-    fill_pool(pipeline, folder, sizes, tiny_config(generation=generation), device=CPU, progress=False)
+def fill(synthesiser: Path, folder: Path, sizes: list[int], **generation: float) -> SyntheticPool:
+    fill_pool(synthesiser, folder, sizes, tiny_config(generation=generation), device=CPU, progress=False)
     return SyntheticPool(folder)
 
 
@@ -49,10 +50,10 @@ def written(folder: Path) -> SyntheticPool:
 
 
 def test_an_image_does_not_depend_on_how_many_are_made_or_in_which_shards(
-    pipeline: Path, tmp_path: Path
+    synthesiser: Path, tmp_path: Path
 ) -> None:
-    small = fill(pipeline, tmp_path / "small", [10, 3])
-    large = fill(pipeline, tmp_path / "large", [20, 10], shard_images=5)
+    small = fill(synthesiser, tmp_path / "small", [10, 3])
+    large = fill(synthesiser, tmp_path / "large", [20, 10], shard_images=5)
     for class_id, size in enumerate((10, 3)):
         images = small.images(class_id, np.arange(size))
         np.testing.assert_array_equal(images, large.images(class_id, np.arange(size)))
@@ -60,8 +61,8 @@ def test_an_image_does_not_depend_on_how_many_are_made_or_in_which_shards(
     assert not np.array_equal(small.images(0, np.arange(3)), small.images(1, np.arange(3)))
 
 
-def test_an_image_is_drawn_from_the_seed_of_its_class_and_number(pipeline: Path, tmp_path: Path) -> None:
-    own = load_pipeline(pipeline, CPU)
+def test_an_image_is_drawn_from_the_seed_of_its_class_and_number(synthesiser: Path, tmp_path: Path) -> None:
+    own = load_pipeline(synthesiser / "pipeline", CPU)
     seeds = [seed_for(0, "synthetic-image", 1, number) for number in range(4)]
     (images,) = own(
         [1] * 4,
@@ -71,36 +72,37 @@ def test_an_image_is_drawn_from_the_seed_of_its_class_and_number(pipeline: Path,
         output_type="pt",
         return_dict=False,
     )
-    made = fill(pipeline, tmp_path, [1, 4]).images(1, np.arange(4))
+    made = fill(synthesiser, tmp_path, [1, 4]).images(1, np.arange(4))
     np.testing.assert_array_equal(made, (images * 255).round().to(torch.uint8).numpy())
 
 
 def test_a_lost_shard_is_made_again_with_the_same_bytes_and_the_others_stay(
-    pipeline: Path, tmp_path: Path
+    synthesiser: Path, tmp_path: Path
 ) -> None:
-    fill(pipeline, tmp_path, [8, 4])
+    fill(synthesiser, tmp_path, [8, 4])
     before = stored(tmp_path)
     kept, lost = tmp_path / "class-000/shard-000.npy", tmp_path / "class-000/shard-001.npy"
     modified = kept.stat().st_mtime_ns
     lost.unlink()
     (tmp_path / "manifest.json").unlink()
-    fill(pipeline, tmp_path, [8, 4])
+    fill(synthesiser, tmp_path, [8, 4])
     assert stored(tmp_path) == before
     assert kept.stat().st_mtime_ns == modified
 
 
-def test_a_pool_may_grow(pipeline: Path, tmp_path: Path) -> None:
-    first = fill(pipeline, tmp_path, [4, 4]).images(1, np.arange(4))
-    grown = fill(pipeline, tmp_path, [4, 9])
+def test_a_pool_may_grow(synthesiser: Path, tmp_path: Path) -> None:
+    first = fill(synthesiser, tmp_path, [4, 4]).images(1, np.arange(4))
+    grown = fill(synthesiser, tmp_path, [4, 9])
     assert grown.class_sizes_C.tolist() == [4, 9]
     np.testing.assert_array_equal(grown.images(1, np.arange(4)), first)
 
 
-def test_the_manifest_tells_where_the_images_come_from(pipeline: Path, tmp_path: Path) -> None:
-    manifest = fill(pipeline, tmp_path, [2, 7]).manifest
+def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_path: Path) -> None:
+    manifest = fill(synthesiser, tmp_path, [2, 7]).manifest
     assert manifest["class_names"] == ["round", "spiky"] and manifest["image_shape_CHW"] == [1, 20, 20]
     assert manifest["source"] | {"pipeline_sha256": ""} == {
         "pipeline_sha256": "",
+        "generator": "ldm",
         "scheduler": "UniPCMultistepScheduler",
         "seed": 0,
         "steps": 2,
@@ -110,23 +112,29 @@ def test_the_manifest_tells_where_the_images_come_from(pipeline: Path, tmp_path:
     assert [shard["count"] for shard in manifest["shards"]] == [2, 6, 1]
 
 
-def test_a_pool_of_other_settings_is_not_written_over(pipeline: Path, tmp_path: Path) -> None:
-    fill(pipeline, tmp_path, [2, 2])
+def test_a_pool_of_other_settings_is_not_written_over(synthesiser: Path, tmp_path: Path) -> None:
+    fill(synthesiser, tmp_path, [2, 2])
     with pytest.raises(UserError, match="another origin or of other settings: name another folder, or delete"):
-        fill(pipeline, tmp_path, [2, 2], guidance=2.0)
+        fill(synthesiser, tmp_path, [2, 2], guidance=2.0)
 
 
-def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(pipeline: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none holds no synthesiser: train one with `rlcas synth train`"):
+def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(
+    synthesiser: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match="none/pipeline holds no synthesiser: train one with `rlcas synth train`"
+    ):
         fill(tmp_path / "none", tmp_path / "pool", [1, 1])
     spoilt = tmp_path / "spoilt"
-    shutil.copytree(pipeline, spoilt)
-    weights = spoilt / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copytree(synthesiser, spoilt)
+    weights = spoilt / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"spoilt cannot be loaded as a synthesiser \(.+\): train one again"):
+    with pytest.raises(
+        UserError, match=r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
+    ):
         fill(spoilt, tmp_path / "pool", [1, 1])
     with pytest.raises(UserError, match="makes 2 classes, but 3 are asked for"):
-        fill(pipeline, tmp_path / "pool", [1, 1, 1])
+        fill(synthesiser, tmp_path / "pool", [1, 1, 1])
 
 
 def test_images_are_found_across_shards_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline, UNet2DModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DModel
 from safetensors.torch import load_file
 from tiny_synth import tiny_config, tiny_data
+from torch import nn
 
 from rlcas.config import RunConfig
 from rlcas.data import load
@@ -17,10 +19,15 @@ from rlcas.errors import UserError
 from rlcas.types import TrainingData
 from synth import diffusion
 from synth.autoencoder import build_autoencoder
-from synth.latents import build_cache, set_latent_scale
+from synth.ema import Ema
+from synth.held_out import HeldOut
+from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
+from synth.loop import Training
+from synth.objective import Batch, DenoiserObjective, balanced_weights, cropped_like
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.sketch import SKETCHES, Extractor
-from synth.train import DenoiserTrainer, balanced_weights, cropped_like, sketch_extractor, train_synthesiser
+from synth.train import choose_average, denoiser_schedule, sketch_extractor, train_synthesiser
+from synth.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 
@@ -29,12 +36,20 @@ def train(folder: Path, config: RunConfig, data: TrainingData | None = None) -> 
     return train_synthesiser(data or tiny_data(), config, folder, device=CPU, progress=False)
 
 
-def trainer_of(config: RunConfig, data: TrainingData) -> DenoiserTrainer:
+@dataclass(frozen=True)
+class Made:
+    vae: AutoencoderKL
+    cache: LatentCache
+    objective: DenoiserObjective
+
+
+def objective_of(config: RunConfig, data: TrainingData, workers: Workers = ALONE, **cached: int) -> Made:
     torch.manual_seed(0)
     vae = build_autoencoder(config.synth.autoencoder, data.image_shape_CHW).eval().requires_grad_(False)
-    cache = build_cache(data.train, vae, SKETCHES["scharr"](), flip=False, device=CPU)
+    cache = build_cache(data.train, vae, SKETCHES["scharr"](), CPU, **cached)
     set_latent_scale(vae, cache)
-    return DenoiserTrainer(cache, vae, config.synth.denoiser, num_classes=2, seed=0)
+    objective = DenoiserObjective(cache, vae, config.synth.denoiser, num_classes=2, seed=0, workers=workers)
+    return Made(vae, cache, objective)
 
 
 @pytest.fixture(scope="module")
@@ -131,54 +146,122 @@ def test_without_a_sketch_weight_there_is_no_branch_and_no_skill(tmp_path: Path)
 
 
 def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse_has_less() -> None:
-    trainer, data = trainer_of(tiny_config(), tiny_data()), tiny_data()
-    held_out = build_cache(data.val, trainer._vae, SKETCHES["scharr"](), flip=False, device=CPU)
-    last = trainer.denoiser.sketch_decoder.to_pixels[-2]
+    config, data = tiny_config(), tiny_data()
+    made = objective_of(config, data)
+    cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
+    held_out = HeldOut(cache, made.vae, config.synth.denoiser, seed=0)
+    denoiser = made.objective.module.eval()
+    last = denoiser.sketch_decoder.to_pixels[-2]
     torch.nn.init.zeros_(last.weight)
     skills = []
     for shift in (0.0, 1.0, -1.0):
-        median = held_out.sketches(torch.arange(6)).median()
+        median = cache.sketches(torch.arange(6)).median()
         torch.nn.init.constant_(last.bias, torch.logit(median).item() + shift)
-        skills.append(trainer.sketch_skill(held_out))
+        skills.append(held_out.figures(denoiser)["sketch_skill"])
     assert skills[0] == pytest.approx(0, abs=1e-5)
     assert max(skills[1:]) < -0.01
 
 
+def test_the_average_with_the_lower_held_out_loss_is_sampled_from_and_the_other_kept(trained: Path) -> None:
+    figures = json.loads((trained / "synthesiser.json").read_text())
+    (other,) = {0.999, 0.9999} - {figures["ema_decay"]}
+    kept = UNet2DModel.from_pretrained(trained / f"unet-ema-{other:g}")
+    chosen = UNet2DModel.from_pretrained(trained / "pipeline" / "unet")
+    assert kept.config.num_class_embeds == chosen.config.num_class_embeds == 3
+
+    config, data = tiny_config(), tiny_data()
+    made = objective_of(config, data)
+    cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
+    ema = Ema(made.objective.module, (0.5, 0.9))
+    ema.averages[0.5]["unet.conv_out.bias"] += 100.0
+    best = choose_average(made.objective.module, ema, HeldOut(cache, made.vae, config.synth.denoiser, seed=0))
+    assert best["ema_decay"] == 0.9 and best["val_loss"] < 100
+
+
 def test_a_training_step_is_the_published_objective() -> None:
     config = tiny_config(denoiser={"dropout": 0.0, "batch_size": 3})
-    trainer = trainer_of(config, tiny_data())
-    generator = torch.Generator().manual_seed(5)
-    items, timesteps = torch.tensor([0, 4, 8]), torch.tensor([0, 500, 990])
-    losses = trainer._losses(items, timesteps, torch.tensor([0, 0, 1]), generator)
+    made = objective_of(config, tiny_data())
+    cache, vae, denoiser = made.cache, made.vae, made.objective.module
+    items, timesteps, labels = torch.tensor([0, 4, 8]), torch.tensor([0, 500, 990]), torch.tensor([0, 0, 1])
+    draws = torch.randn((2, 3, *cache.means_MChw.shape[1:]), generator=torch.Generator().manual_seed(5))
+    batch = Batch(
+        items_N=items,
+        timesteps_N=timesteps,
+        labels_N=labels,
+        other_labels_N=labels,
+        posterior_noise_NChw=draws[0],
+        noise_NChw=draws[1],
+    )
+    losses = made.objective.losses_of(denoiser, batch)
     abar = diffusion.noise_schedule(config.synth.denoiser)[timesteps]
-    cache, vae = trainer._cache, trainer._vae
-    draws = torch.randn((2, 3, *cache.means_MChw.shape[1:]), generator=generator.manual_seed(5))
     z0 = (cache.means_MChw[items] + cache.stds_MChw[items] * draws[0] - vae.config.shift_factor) * (
         vae.config.scaling_factor
     )
     a, b = abar.sqrt()[:, None, None, None], (1 - abar).sqrt()[:, None, None, None]
-    predicted, sketches = trainer.denoiser(a * z0 + b * draws[1], timesteps, torch.tensor([0, 0, 1]))
+    predicted, sketches = denoiser(a * z0 + b * draws[1], timesteps, labels)
     snr = abar / (1 - abar)
     mse = ((predicted - (a * draws[1] - b * z0)) ** 2).flatten(1).mean(1)
     assert losses["loss"].item() == pytest.approx((mse * snr.clamp(max=5) / (snr + 1)).mean().item(), rel=1e-4)
     truth = cache.sketches_M1HW[items] / 255
     error = (sketches[:, :, 6:26, 6:26] - truth).abs().flatten(1).mean(1)
     assert losses["sketch_loss"].item() == pytest.approx((abar.sqrt() * error).mean().item(), rel=1e-4)
+    total = losses["loss"].item() + 0.1 * losses["sketch_loss"].item()
+    assert losses["total"].item() == pytest.approx(total, rel=1e-6)
+
+
+def test_the_balancing_loss_compares_each_image_under_its_label_and_under_another() -> None:
+    made = objective_of(tiny_config(denoiser={"dropout": 0.0, "cbdm_weight": 2.0}), tiny_data())
+    nn.init.normal_(made.objective.module.unet.class_embedding.weight)
+    batch = made.objective._draw()
+    losses = made.objective.losses_of(made.objective.module, batch)
+    abar = diffusion.noise_schedule(tiny_config().synth.denoiser)[batch.timesteps_N]
+    latents = normalised(made.cache.sample(batch.items_N, batch.posterior_noise_NChw), made.vae)
+    noisy = diffusion.noised(latents, batch.noise_NChw, abar)
+    own, other = (
+        made.objective.module(noisy, batch.timesteps_N, labels)[0]
+        for labels in (batch.labels_N, batch.other_labels_N)
+    )
+    expected = diffusion.balancing_loss(own, other, batch.timesteps_N / 1000).mean()
+    assert expected.item() > 0
+    assert losses["cbdm_loss"].item() == pytest.approx(expected.item(), rel=1e-3)
+    parts = losses["loss"] + 0.1 * losses["sketch_loss"] + 2.0 * losses["cbdm_loss"]
+    assert losses["total"].item() == pytest.approx(parts.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"cbdm_weight": 1.0}])
+def test_two_workers_get_the_losses_of_one(settings: dict[str, float]) -> None:
+    config = tiny_config(denoiser={"dropout": 0.3, "batch_size": 6, **settings})
+
+    def losses(rank: int, size: int) -> dict[str, torch.Tensor]:
+        made = objective_of(config, tiny_data(), Workers(rank, size), flip=True, moved_copies=1)
+        return made.objective.losses(made.objective.module, 3)
+
+    alone, shares = losses(0, 1), [losses(rank, 2) for rank in range(2)]
+    for name in alone:
+        assert alone[name].item() == pytest.approx(sum(share[name].item() for share in shares) / 2, rel=1e-4)
+
+
+def test_a_batch_that_the_workers_cannot_share_evenly_is_told() -> None:
+    with pytest.raises(
+        UserError, match=r"synth\.denoiser\.batch_size 4 cannot be shared by 3 workers: make it"
+    ):
+        objective_of(tiny_config(), tiny_data(), Workers(0, 3))
 
 
 def test_a_label_beyond_the_classes_is_refused() -> None:
-    data = tiny_data()
-    config = tiny_config()
-    trainer = trainer_of(config, data)
+    made = objective_of(tiny_config(), tiny_data())
     with pytest.raises(AssertionError, match="out of range"):
-        DenoiserTrainer(trainer._cache, trainer._vae, config.synth.denoiser, num_classes=1, seed=0)
+        DenoiserObjective(
+            made.cache, made.vae, tiny_config().synth.denoiser, num_classes=1, seed=0, workers=ALONE
+        )
 
 
 def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
-    trainer = trainer_of(tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0}), tiny_data())
-    rows = trainer.denoiser.unet.class_embedding.weight
+    config = tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0}).synth.denoiser
+    objective = objective_of(tiny_config(denoiser=config.model_dump()), tiny_data()).objective
+    rows = objective.module.unet.class_embedding.weight
     before = rows.detach().clone()
-    trainer.step(0)
+    Training(objective, denoiser_schedule(config, 12, 500), ALONE).step(0)
     assert [not torch.equal(row, old) for row, old in zip(rows, before, strict=True)] == [False, False, True]
 
 
@@ -195,7 +278,7 @@ def test_maps_are_cropped_to_their_middle() -> None:
 
 
 def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"denoiser, step \d: loss is nan: lower synth\.denoiser\.lr 1e\+30"):
+    with pytest.raises(UserError, match=r"denoiser, step 2: loss is nan: lower synth\.denoiser\.lr 1e\+30$"):
         train(tmp_path, tiny_config(denoiser={"lr": 1e30}))
     assert not (tmp_path / "pipeline").exists()
 
@@ -222,7 +305,7 @@ def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
 
 def test_an_unknown_sketch_is_told() -> None:
     with pytest.raises(
-        UserError, match=r"synth\.sketch 'crayon' is unknown: use one of ratio_of_averages, scharr"
+        UserError, match=r"synth\.sketch 'crayon' is unknown: use one of pidinet, ratio_of_averages, scharr"
     ):
         sketch_extractor(tiny_config().synth.model_copy(update={"sketch": "crayon"}))
 

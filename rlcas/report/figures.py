@@ -174,7 +174,9 @@ def _or_nan(value: float | None) -> float:
 def _logged(lines: list[dict[str, Any]]) -> list[str]:
     """Return the names of the figures in a log, in the order of their appearance."""
     return [
-        name for name in dict.fromkeys(key for line in lines for key in line) if name not in ("part", "step")
+        name
+        for name in dict.fromkeys(key for line in lines for key in line)
+        if name not in ("part", "step", "steps")
     ]
 
 
