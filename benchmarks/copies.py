@@ -19,6 +19,7 @@ from common import emit, parser
 
 from rlcas import settings
 from rlcas.baseline import train_baseline
+from rlcas.config import PhantomConfig
 from rlcas.data import load, load_test
 from rlcas.evaluate import load_classifier
 from rlcas.features import EXTRACTORS, build_extractor
@@ -62,10 +63,12 @@ def main() -> None:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--data", nargs="+", default=["phantom"], help="as --data of rlcas run")
     arguments.add_argument("--epochs", type=int, default=10, help="epochs of the judge")
+    arguments.add_argument("--images", type=int, default=PhantomConfig().num_images, help="of phantom")
     given = arguments.parse_args()
     results = {}
     for source in given.data:
-        config = settings.resolve(given={"preset": "quick", "data": source})
+        named = {"preset": "quick", "data": source, "dataset.phantom.num_images": str(given.images)}
+        config = settings.resolve(given=named)
         data, (test, _) = load(config), load_test(config)
         with tempfile.TemporaryDirectory() as folder:
             train_baseline(Path(folder), data.train, data, config, given.epochs, CPU)

@@ -131,7 +131,7 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
     try:
         test, _ = datasets.load_test(config)
     except UserError as error:
-        say(f"note: no classifier is tried on real test images: {error}")
+        say(f"note: no classifier is trained on the pool alone, for there are no real test images: {error}")
         return None
     return test
 

@@ -28,7 +28,7 @@ def test_every_case_of_the_classifier_epoch_has_both_figures() -> None:
 
 
 def test_planted_copies_are_found_and_real_test_images_are_left() -> None:
-    results = figures_of("copies.py", "--epochs", "1")
+    results = figures_of("copies.py", "--epochs", "1", "--images", "1000")
     assert set(results) == {"phantom_classifier", "phantom_pixels"}
     for figures in results.values():
         assert figures["exact"] == figures["mirrored"] == 1.0
