@@ -26,7 +26,7 @@ def score_table(figures: dict[str, Any]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "class" else "right")
     only = figures["pool_only"] or {}
-    recall_C = only.get("per_class_recall") or [None] * len(figures["per_class"])
+    recall_C = only.get("per_class_recall", [None] * len(figures["per_class"]))
     table.add_row(*_cells("all", figures, only.get("recall")))
     for of_class, recall in zip(figures["per_class"], recall_C, strict=True):
         table.add_row(*_cells(of_class["class"], of_class, recall))

@@ -207,6 +207,20 @@ def test_another_extractor_judges_again_but_the_marks_stay(planted: SyntheticPoo
     assert (tmp_path / "pool" / COPIES_FILE).read_bytes() == before
 
 
+def test_without_test_images_the_pool_is_scored_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from small_run import write_npz
+
+    from cluster.run import _test_if_any
+
+    with np.load(write_npz(tmp_path / "shapes.npz")) as arrays:
+        np.savez(tmp_path / "untested.npz", **{key: arrays[key] for key in arrays if "test" not in key})
+    assert len(_test_if_any(RunConfig(data=f"npz:{tmp_path / 'shapes.npz'}"))) == 18
+    assert _test_if_any(RunConfig(data=f"npz:{tmp_path / 'untested.npz'}")) is None
+    assert "for there are no real test images: " in capsys.readouterr().out
+
+
 def pair(side_px: int, channels: int, *, copy: bool = False) -> Pair:
     black = np.zeros((channels, side_px, side_px), np.uint8)
     white = np.full_like(black, 255)
