@@ -24,16 +24,13 @@ from diffusers import DDIMScheduler
 
 from rlcas import data as datasets
 from rlcas import settings
+from rlcas.baseline import train_baseline
 from rlcas.config import RunConfig
 from rlcas.devices import choose_device
-from rlcas.evaluate import Classifier, ClassifierMeta
+from rlcas.evaluate import load_classifier
 from rlcas.features import penultimate, pixels
 from rlcas.files import write_json
-from rlcas.fit import fit
 from rlcas.seeding import seed_for
-from rlcas.snapshot import to_state_dict
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 from synth import diffusion, quality
 from synth.ldm import PIPELINE_FOLDER, load_pipeline
@@ -60,15 +57,6 @@ def held_out_of(config: RunConfig, data: TrainingData, most: int) -> ImageSet:
     )
     chosen = [np.flatnonzero(images.labels_N == class_id)[:most] for class_id in range(data.num_classes)]
     return images.take(np.concatenate(chosen))
-
-
-def classifier_of(config: RunConfig, data: TrainingData) -> Classifier:
-    """Return the Baseline of the real images, the best of its epochs on the validation images."""
-    device = choose_device(config.device)
-    trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
-    best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
-    trainer.model.load_state_dict(to_state_dict(best.arrays, trainer.model))
-    return Classifier(trainer.model, ClassifierMeta.of(data, config.classifier), device)
 
 
 def drawn(
@@ -109,7 +97,10 @@ class Yardstick:
 
     def __init__(self, config: RunConfig, data: TrainingData, most: int) -> None:
         self._data, self.real = data, held_out_of(config, data, most)
-        judge = classifier_of(config, data)
+        device = choose_device(config.device)
+        with tempfile.TemporaryDirectory() as folder:
+            train_baseline(Path(folder), data.train, data, config, config.sampler.epochs, device)
+            judge = load_classifier(Path(folder), device)
         self.features = {"classifier": penultimate(lambda: judge), "pixels": pixels(lambda: judge)}
         self.counts_C = self.real.class_counts(data.num_classes).tolist()
 

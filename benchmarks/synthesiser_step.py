@@ -15,7 +15,7 @@ from common import emit, interleaved_medians, parser
 from diffusers import AutoencoderKL
 from torch import nn
 
-from rlcas.config import AutoencoderConfig, DenoiserConfig
+from rlcas.config import AutoencoderConfig, DenoiserConfig, SynthConfig
 from rlcas.presets import PRESETS
 from rlcas.types import ImageSet
 from synth import diffusion
@@ -87,7 +87,7 @@ def bare_step(vae: AutoencoderKL, cache: LatentCache, config: DenoiserConfig) ->
 def our_step(vae: AutoencoderKL, cache: LatentCache, config: DenoiserConfig) -> Callable[[], None]:
     """Return the step of the training loop, with the next number each time."""
     objective = DenoiserObjective(cache, vae, config, num_classes=NUM_CLASSES, seed=0, workers=ALONE)
-    training = Training(objective, denoiser_schedule(config, len(cache), 500), ALONE)
+    training = Training(objective, denoiser_schedule(SynthConfig(denoiser=config), len(cache)), ALONE)
     objective.module.train()
     numbers = iter(range(1_000_000))
 

@@ -87,7 +87,10 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
     """Return the estimate of each part; every figure is that of a few steps here, times their number."""
     parts = {} if config.pool else _synthesis_seconds(config, data)
     untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
-    parts["episodes"] = _episodes_seconds(config, data)
+    per_image = _seconds_per_image(config, data)
+    if config.synth.scoring.extractor == "classifier":
+        parts["judge"] = per_image * len(data.train) * config.sampler.epochs
+    parts["episodes"] = per_image * _images_in_turn(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return [
         f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{untold}"
@@ -123,9 +126,9 @@ def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float
     }
 
 
-def _episodes_seconds(config: RunConfig, data: TrainingData) -> float:
-    """Return seconds of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
-    batch, device = config.classifier.batch_size, choose_device(config.device)
+def _seconds_per_image(config: RunConfig, data: TrainingData) -> float:
+    """Return the seconds that one episode takes to train on an image, of an epoch run here."""
+    batch = config.classifier.batch_size
     some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))
     trainer = _trainer(config, TrainingData(name=data.name, class_names=data.class_names, train=some, val=some))
     start = _start(config, data)
@@ -133,11 +136,15 @@ def _episodes_seconds(config: RunConfig, data: TrainingData) -> float:
         trainer.train_epoch(trainer.initial(start), start, child=0)
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, child=0)
-        per_image = (time.perf_counter() - started) / result.num_images
-    num_batches = len(batch_starts(len(data.train), batch))
-    images_an_epoch = len(data.train) + num_batches * int(start.sum())
-    rounds = max(1.0, config.sampler.k / _side_by_side(device))
-    return per_image * images_an_epoch * config.sampler.epochs * rounds
+        return (time.perf_counter() - started) / result.num_images
+
+
+def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
+    """Return the images of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
+    num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
+    images_an_epoch = len(data.train) + num_batches * int(_start(config, data).sum())
+    rounds = max(1.0, config.sampler.k / _side_by_side(choose_device(config.device)))
+    return images_an_epoch * config.sampler.epochs * rounds
 
 
 def _side_by_side(device: torch.device) -> int:

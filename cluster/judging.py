@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from cluster.stages import stage
+from rlcas.baseline import train_baseline
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.evaluate import MODEL_FILE, Classifier, load_classifier, save_incumbent
+from rlcas.evaluate import MODEL_FILE, Classifier, load_classifier
 from rlcas.features import Extractor, build_extractor
-from rlcas.fit import fit
-from rlcas.pool_only import all_images
 from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.sources import all_images
 from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
 from synth.memorisation import Memorisation, memorisation
 from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
@@ -48,10 +47,11 @@ def mark(
 ) -> None:
     """Look for copies in a run's pool and mark them, where that is still to be done.
 
-    The marks lie in the run's folder even if the pool does not: they hold for its training images alone.
+    The marks lie in the run's folder even if the pool does not: they hold for its training images alone. A class
+    that holds nothing but copies is told of and keeps them: no class may be empty.
 
     Raises:
-        UserError: no image of a class would be left.
+        UserError: no validation image is new, or the extractor cannot be had.
     """
     if (folder.pool / COPIES_FILE).exists():
         return
@@ -60,11 +60,14 @@ def mark(
         judgement = judge_pool(folder, config, data, pool, extractor)
     copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
     copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
-    if config.synth.scoring.leave_out_copies:
-        _check_some_are_left(pool, judgement.made.class_counts(data.num_classes), list(map(len, copies_C)))
+    sizes_C = judgement.made.class_counts(data.num_classes)
+    marks_C = [
+        copies if len(copies) < size else copies[:0] for copies, size in zip(copies_C, sizes_C, strict=True)
+    ]
     facts = {"extractor": judgement.extractor, "threshold": judgement.memory.threshold}
-    mark_copies(pool.folder, copies_C, facts, marks_folder=folder.pool)
-    say(_told(copies_C, data, config))
+    mark_copies(pool.folder, marks_C, facts, marks_folder=folder.pool)
+    for line in _told(data.class_names, copies_C, marks_C, config.synth.scoring.leave_out_copies):
+        say(line)
 
 
 def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
@@ -124,9 +127,7 @@ def real_classifier(
     """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
     if not (folder.judge / MODEL_FILE).exists():
         with stage(folder, "Training the judge on the real images", "judge"):
-            trainer = ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
-            best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
-            save_incumbent(folder.judge, best, data, config.classifier)
+            train_baseline(folder.judge, data.train, data, config, config.sampler.epochs, device)
     return load_classifier(folder.judge, device)
 
 
@@ -136,20 +137,20 @@ def _among(images_NCHW: Uint8, known_MCHW: Uint8) -> NDArray[np.bool_]:
     return np.array([image.tobytes() in known for image in images_NCHW], dtype=bool)
 
 
-def _check_some_are_left(pool: SyntheticPool, sizes_C: Int64, num_copies_C: list[int]) -> None:
-    for name, size, num_copies in zip(pool.class_names, sizes_C, num_copies_C, strict=True):
-        if num_copies == size:
-            raise UserError(
-                f"{pool.folder}: all {size} images of class {name!r} are copies of training images, so that none "
-                "would be left: make other images, or keep them with --synth.scoring.leave_out_copies false"
+def _told(
+    class_names: Sequence[str], copies_C: list[Int64], marks_C: list[Int64], leave_out: bool
+) -> Iterator[str]:
+    """Yield the notes on what was found, and what was done with it."""
+    if not any(map(len, copies_C)):
+        yield "no synthetic image is a copy of a training image"
+    if any(map(len, marks_C)):
+        done = "left out" if leave_out else "marked, but kept"
+        named = zip(class_names, marks_C, strict=True)
+        counts = ", ".join(f"{name} {len(marks)}" for name, marks in named if len(marks))
+        yield f"note: copies of training images are {done}: {counts}"
+    for name, copies, marks in zip(class_names, copies_C, marks_C, strict=True):
+        if len(copies) > len(marks):
+            yield (
+                f"note: all {len(copies)} synthetic images of class {name!r} are copies of training images; they are "
+                "kept unmarked, because the class would have none: better make other images"
             )
-
-
-def _told(copies_C: list[Int64], data: TrainingData, config: RunConfig) -> str:
-    counts = ", ".join(
-        f"{name} {len(copies)}" for name, copies in zip(data.class_names, copies_C, strict=True) if len(copies)
-    )
-    if not counts:
-        return "no synthetic image is a copy of a training image"
-    done = "left out" if config.synth.scoring.leave_out_copies else "marked, but kept"
-    return f"note: copies of training images are {done}: {counts}"

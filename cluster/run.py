@@ -21,7 +21,7 @@ from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
-from rlcas.features import check_extractor
+from rlcas.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
 from rlcas.score_table import score_notes, score_table
@@ -140,7 +140,7 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
     try:
         test, _ = datasets.load_test(config)
     except UserError as error:
-        say(f"note: no classifier is tried on real test images: {error}")
+        say(f"note: no classifier is trained on the pool alone, for there are no real test images: {error}")
         return None
     return test
 
@@ -161,6 +161,7 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     check_settings(config)
     choose_device(config.device)
     rundir.check_is_free(config)
+    require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     if with_test:
         datasets.require_test(config)

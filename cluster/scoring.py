@@ -10,12 +10,13 @@ import torch
 
 from cluster import phase_one
 from cluster.judging import Judgement, judge_pool, pool_extractor
+from rlcas.baseline import train_baseline
 from rlcas.config import RunConfig
 from rlcas.evaluate import evaluate
 from rlcas.files import replacing, write_json
-from rlcas.pool_only import all_images, train_on_pool
 from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
 from rlcas.rundir import RunFolder
+from rlcas.sources import all_images
 from rlcas.types import ImageSet, TrainingData
 from synth.pool import SyntheticPool
 from synth.scores import pool_scores
@@ -77,9 +78,10 @@ def _pool_only(
     device: torch.device,
 ) -> dict[str, Any] | None:
     """Return recall on real test images of a classifier that saw synthetic ones alone; chance is 1/C."""
-    if config.synth.scoring.pool_only_epochs == 0 or test is None:
+    epochs = config.synth.scoring.pool_only_epochs
+    if epochs == 0 or test is None:
         return None
-    train_on_pool(folder.pool_only, all_images(pool), data, config, device)
+    train_baseline(folder.pool_only, all_images(pool), data, config, epochs, device)
     figures = evaluate(folder.pool_only, test, config.shots, device)
     low, high = figures["intervals"]["recall"]
     return {

@@ -71,18 +71,27 @@ def check_extractor(scoring: ScoringConfig) -> None:
         UserError: the extractor's name is unknown, or the file of weights is not there or not for it.
     """
     name, weights = scoring.extractor, scoring.extractor_weights
-    is_timm = name not in EXTRACTORS and ":" not in name
     if ":" in name:
         lookup(name, {}, "synth.scoring.extractor")
-    elif is_timm:
+    elif name not in EXTRACTORS:
         require_timm_model(name, "synth.scoring.extractor", EXTRACTORS)
-    if weights is not None and not is_timm:
+    if weights is not None and not _is_timms(name):
         raise UserError(
             f"synth.scoring.extractor_weights {weights} are for a timm model, but synth.scoring.extractor is "
             f"{name!r}: name the model there, or leave the weights out"
         )
     if weights is not None and not weights.is_file():
         raise UserError(f"synth.scoring.extractor_weights {weights} is no file: name one, or leave it out")
+
+
+def require_weights(scoring: ScoringConfig) -> None:
+    """Load the weights of a timm extractor once, so that it is told early where they cannot be had.
+
+    Raises:
+        UserError: they cannot, or do not fit.
+    """
+    if _is_timms(scoring.extractor):
+        timm_features(scoring.extractor, scoring.extractor_weights, torch.device("cpu"))
 
 
 def penultimate(judge: Callable[[], Classifier]) -> Extractor:
@@ -133,3 +142,7 @@ EXTRACTORS: dict[str, Callable[[Callable[[], Classifier]], Extractor]] = {
     "pixels": pixels,
 }
 """Our own yardsticks, beside timm's models: name -> builder(judge)."""
+
+
+def _is_timms(name: str) -> bool:
+    return name not in EXTRACTORS and ":" not in name

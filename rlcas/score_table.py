@@ -26,7 +26,7 @@ def score_table(figures: dict[str, Any]) -> Table:
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "class" else "right")
     only = figures["pool_only"] or {}
-    recall_C = only.get("per_class_recall") or [None] * len(figures["per_class"])
+    recall_C = only.get("per_class_recall", [None] * len(figures["per_class"]))
     table.add_row(*_cells("all", figures, only.get("recall")))
     for of_class, recall in zip(figures["per_class"], recall_C, strict=True):
         table.add_row(*_cells(of_class["class"], of_class, recall))
@@ -39,7 +39,7 @@ def score_notes(figures: dict[str, Any]) -> list[str]:
         f"copy rate: {format_figure(figures['copy_rate'])} of the pool as it is used, "
         f"{format_figure(figures['copy_rate_before'])} with the marked copies, "
         f"{format_figure(figures['held_out_copy_rate'])} of {figures['n_held_out']} held-out real images by the same "
-        "rule"
+        "rules"
     ]
     if any(math.isnan(of_class["fid"]) for of_class in figures["per_class"]):
         notes.append(f"FID of a class: n/a up to {figures['feature_dims']} images, real or synthetic")

@@ -1,10 +1,10 @@
-"""Sources of extra images other than a stored pool."""
+"""Sources of extra images other than a stored pool, and all that a source has."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from rlcas.types import ImageSet, Int64, Uint8
+from rlcas.types import ImageSet, Int64, SyntheticSource, Uint8
 
 
 class RealImages:
@@ -22,3 +22,10 @@ class RealImages:
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8."""
         return self._images_NCHW[self._indices_by_class[class_id][indices]]
+
+
+def all_images(pool: SyntheticSource) -> ImageSet:
+    """Return every image of a source with its class, class after class."""
+    sizes_C = pool.class_sizes_C
+    images_NCHW = np.concatenate([pool.images(c, np.arange(size)) for c, size in enumerate(sizes_C)])
+    return ImageSet(images_NCHW=images_NCHW, labels_N=np.repeat(np.arange(len(sizes_C)), sizes_C))

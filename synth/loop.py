@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from rlcas.config import SynthConfig
 from rlcas.errors import UserError
 from synth.checkpoint import load_checkpoint, save_checkpoint
 from synth.ema import Ema
@@ -39,6 +40,15 @@ class Objective(Protocol):
         ...
 
 
+class Pace(Protocol):
+    """A group of settings that tells how long and how fast a network is trained."""
+
+    epochs: int
+    batch_size: int
+    max_steps: int | None
+    lr: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     """How long and how fast."""
@@ -58,6 +68,19 @@ class Schedule:
     """Steps from one checkpoint to the next."""
     mend: str
     """What a user may do about losses that are not finite."""
+
+    @classmethod
+    def of(cls, part: str, synth: SynthConfig, group: str, num_images: int, **more: Any) -> Schedule:
+        """Return the schedule of a part by the settings `synth.<group>`; `more` are fields that these do not give."""
+        pace: Pace = getattr(synth, group)
+        return cls(
+            part=part,
+            steps=num_steps(num_images, pace.epochs, pace.batch_size, pace.max_steps),
+            lr=pace.lr,
+            checkpoint_steps=synth.checkpoint_steps,
+            mend=f"lower synth.{group}.lr {pace.lr:g}",
+            **more,
+        )
 
 
 class Training:

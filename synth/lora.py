@@ -16,7 +16,6 @@ from rlcas.errors import UserError, first_line
 from synth.diffusion import target_of
 from synth.draws import LatentDraws
 from synth.latents import Moments
-from synth.loop import Schedule, num_steps
 from synth.workers import Workers
 
 if TYPE_CHECKING:
@@ -97,18 +96,6 @@ def add_lora(pipeline: StableDiffusionPipeline, rank: int) -> None:
 
     pipeline.unet.add_adapter(
         LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ADAPTED_LAYERS)
-    )
-
-
-def lora_schedule(config: SkinSdmConfig, num_images: int, checkpoint_steps: int) -> Schedule:
-    """Return how long and how fast the LoRA is trained."""
-    return Schedule(
-        part="lora",
-        steps=num_steps(num_images, config.epochs, config.batch_size, config.max_steps),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        checkpoint_steps=checkpoint_steps,
-        mend=f"lower synth.skin_sdm.lr {config.lr:g}",
     )
 
 

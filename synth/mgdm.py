@@ -27,7 +27,7 @@ from synth.disturbance import UNCERTAINTIES, Disturbance
 from synth.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
 from synth.latents import build_moments, posterior
 from synth.ldm import PIPELINE_FOLDER, LdmSampler, folder_sha256, load_pipeline
-from synth.loop import Schedule, Training, num_steps
+from synth.loop import Schedule, Training
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
 from synth.train import CHECKPOINTS_FOLDER, FIGURES_FILE, train_synthesiser
@@ -158,13 +158,8 @@ def train_classifier(
         seed=config.seed,
         workers=workers,
     )
-    schedule = Schedule(
-        part="classifier",
-        steps=num_steps(len(data.train), settings.epochs, settings.batch_size, settings.max_steps),
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        checkpoint_steps=config.synth.checkpoint_steps,
-        mend=f"lower synth.mgdm.lr {settings.lr:g}",
+    schedule = Schedule.of(
+        "classifier", config.synth, "mgdm", len(data.train), weight_decay=settings.weight_decay
     )
     started = time.perf_counter()
     figures = Training(objective, schedule, workers).run(checkpoint, reporter)

@@ -23,8 +23,8 @@ from rlcas.files import replacing_folder, sha256_of, write_json
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData, Uint8
 from synth.latents import build_moments
-from synth.loop import Training
-from synth.lora import LORA_FILE, LoraObjective, load_lora, lora_schedule, save_lora
+from synth.loop import Schedule, Training
+from synth.lora import LORA_FILE, LoraObjective, load_lora, save_lora
 from synth.progress import OnStep, Reporter
 from synth.stable_diffusion import base_sha256, load_base, posterior, prompts_of, require_extra, token_ids
 from synth.train import CHECKPOINTS_FOLDER, FIGURES_FILE
@@ -111,7 +111,9 @@ def train_lora(
     prompts = prompts_of(settings.prompt, data.class_names)
     torch.manual_seed(seed_for(config.seed, "lora", "initial weights"))
     objective = LoraObjective(pipeline, moments, prompts, settings, seed=config.seed, workers=workers)
-    schedule = lora_schedule(settings, len(data.train), config.synth.checkpoint_steps)
+    schedule = Schedule.of(
+        "lora", config.synth, "skin_sdm", len(data.train), weight_decay=settings.weight_decay
+    )
     started = time.perf_counter()
     figures = Training(objective, schedule, workers).run(checkpoint, reporter)
     return {**figures, "steps": schedule.steps, "seconds": time.perf_counter() - started}

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from rlcas.config import DenoiserConfig, RunConfig, SynthConfig
+from rlcas.config import RunConfig, SynthConfig
 from rlcas.devices import same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing_folder, write_json
@@ -24,7 +24,7 @@ from synth.ema import Ema
 from synth.held_out import HeldOut
 from synth.latents import LatentCache, build_cache, set_latent_scale
 from synth.ldm import PIPELINE_FOLDER, training_facts
-from synth.loop import Schedule, Training, cosine, num_steps
+from synth.loop import Schedule, Training, cosine
 from synth.objective import DenoiserObjective
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
@@ -122,14 +122,7 @@ class _Work:
         objective = AutoencoderObjective(
             vae, images, config, seed=self._config.seed, device=self._device, workers=self._workers
         )
-        schedule = Schedule(
-            part="autoencoder",
-            steps=num_steps(len(images), config.epochs, config.batch_size, config.max_steps),
-            lr=config.lr,
-            lr_left=cosine,
-            checkpoint_steps=self._settings.checkpoint_steps,
-            mend=f"lower synth.autoencoder.lr {config.lr:g}",
-        )
+        schedule = Schedule.of("autoencoder", self._settings, "autoencoder", len(images), lr_left=cosine)
         figures = self._train(objective, schedule)[1]
         return vae.requires_grad_(False), {f"autoencoder_{name}": value for name, value in figures.items()}
 
@@ -163,7 +156,7 @@ class _Work:
             seed=self._config.seed,
             workers=self._workers,
         )
-        schedule = denoiser_schedule(config, len(self._data.train), self._settings.checkpoint_steps)
+        schedule = denoiser_schedule(self._settings, len(self._data.train))
         training, figures = self._train(objective, schedule)
         return objective.module, training.ema, {**figures, "denoiser_steps": schedule.steps}
 
@@ -201,16 +194,16 @@ class _Work:
         torch.manual_seed(seed_for(self._config.seed, part, "initial weights"))
 
 
-def denoiser_schedule(config: DenoiserConfig, num_images: int, checkpoint_steps: int) -> Schedule:
+def denoiser_schedule(synth: SynthConfig, num_images: int) -> Schedule:
     """Return how long and how fast the denoiser is trained."""
-    return Schedule(
-        part="denoiser",
-        steps=num_steps(num_images, config.epochs, config.batch_size, config.max_steps),
-        lr=config.lr,
+    config = synth.denoiser
+    return Schedule.of(
+        "denoiser",
+        synth,
+        "denoiser",
+        num_images,
         weight_decay=config.weight_decay,
         ema_decays=config.ema_decays,
-        checkpoint_steps=checkpoint_steps,
-        mend=f"lower synth.denoiser.lr {config.lr:g}",
     )
 
 

@@ -27,6 +27,14 @@ def test_every_case_of_the_classifier_epoch_has_both_figures() -> None:
         assert all(figure > 0 for figure in figures.values())
 
 
+def test_planted_copies_are_found_and_real_test_images_are_left() -> None:
+    results = figures_of("copies.py", "--epochs", "1", "--images", "1000")
+    assert set(results) == {"phantom_classifier", "phantom_pixels"}
+    for figures in results.values():
+        assert figures["exact"] == figures["mirrored"] == 1.0
+        assert figures["real_test"] < 0.03
+
+
 def test_sketches_are_compared_in_cost_and_in_finding_an_outline() -> None:
     results = figures_of("sketches.py", "--sides", "32", "--images", "4", "--repeats", "1")
     assert set(results) == {"ratio_of_averages_32px", "scharr_32px"}

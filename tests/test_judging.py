@@ -125,13 +125,23 @@ def test_a_pool_without_copies_is_said_to_have_none(tmp_path: Path, capsys: pyte
     assert "no synthetic image is a copy of a training image" in capsys.readouterr().out
 
 
-def test_a_class_that_holds_copies_alone_is_told_and_nothing_is_marked(tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool", [new_images(0, 3), of_class(1)[:5], new_images(2, 3)])
-    with pytest.raises(
-        UserError, match=r"pool: all 5 images of class 'b' are copies of training images, so that no"
-    ):
-        judging.mark(RunFolder(tmp_path), config(extractor="pixels"), DATA, pool, CPU)
-    assert not (tmp_path / "pool" / COPIES_FILE).exists()
+def test_a_class_that_holds_copies_alone_keeps_them_and_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = np.concatenate([new_images(0, 3), of_class(0)[:1]])
+    pool = write_pool(tmp_path / "pool", [mixed, of_class(1)[:5], new_images(2, 3)])
+    folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
+    judging.mark(folder, settings, DATA, pool, CPU)
+    said = capsys.readouterr().out
+    assert "note: copies of training images are left out: a 1\n" in said
+    assert (
+        "note: all 5 synthetic images of class 'b' are copies of training images; they are kept unmarked"
+        in said
+    )
+    kept = judging.kept(folder, settings, pool.folder)
+    assert kept.class_sizes_C.tolist() == [3, 5, 3]
+    figures = score_pool(folder, settings, DATA, kept, None, CPU)
+    assert [scores["copy_rate"] for scores in figures["per_class"]] == [0.0, 1.0, 0.0]
 
 
 def test_validation_images_that_are_training_images_are_no_yardstick(
@@ -195,6 +205,20 @@ def test_another_extractor_judges_again_but_the_marks_stay(planted: SyntheticPoo
     figures = score_pool(folder, other, DATA, judging.kept(folder, other, planted.folder), None, CPU)
     assert figures["extractor"].startswith("penultimate")
     assert (tmp_path / "pool" / COPIES_FILE).read_bytes() == before
+
+
+def test_without_test_images_the_pool_is_scored_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from small_run import write_npz
+
+    from cluster.run import _test_if_any
+
+    with np.load(write_npz(tmp_path / "shapes.npz")) as arrays:
+        np.savez(tmp_path / "untested.npz", **{key: arrays[key] for key in arrays if "test" not in key})
+    assert len(_test_if_any(RunConfig(data=f"npz:{tmp_path / 'shapes.npz'}"))) == 18
+    assert _test_if_any(RunConfig(data=f"npz:{tmp_path / 'untested.npz'}")) is None
+    assert "for there are no real test images: " in capsys.readouterr().out
 
 
 def pair(side_px: int, channels: int, *, copy: bool = False) -> Pair:

@@ -42,7 +42,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
     assert set(metrics["test"]) >= TEST_FIGURES
-    assert set(metrics["synthesis"]) >= {"fid", "kid", "sketch_skill", "copy_rate"}
+    synthesis = metrics["synthesis"]
+    assert set(synthesis) >= {
+        "fid",
+        "kid",
+        "sketch_skill",
+        "copy_rate",
+        "prdc",
+        "auth_pct",
+        "held_out_copy_rate",
+    }
+    assert synthesis["copy_rate"] == 0.0 and len(synthesis["per_class"]) == 3
+    assert (finished / "pool/copies.json").exists()
     assert metrics["test"]["n"] == 18
     for name in ("config.yaml", "epochs.jsonl", "model.safetensors", "report.html", "gallery.npz"):
         assert (finished / name).stat().st_size > 0, name
@@ -152,6 +163,10 @@ def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Pat
     data = f"npz:{finished.parents[1] / 'shapes.npz'}"
     done = rlcas("run", "--data", data, "--pool", "folder:own", *small_run.flags(), "--out", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (
+        "note: all 5 synthetic images of class 'disc' are copies of training images; they are kept"
+        in done.stdout
+    )
     assert not (tmp_path / "r/synth").exists()
     assert len(records.read_epochs(tmp_path / "r")) == 2
 
@@ -169,8 +184,20 @@ def test_the_synthesiser_alone_then_its_pool_then_its_score(finished: Path, tmp_
         assert (tmp_path / "s/pool" / shard.relative_to(finished / "pool")).read_bytes() == shard.read_bytes()
     scored = rlcas("synth", "score", "s", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    assert "penultimate features of the Baseline's resnet18" in scored.stdout
-    assert json.loads((tmp_path / "s/pool_figures.json").read_text())["n_synthetic"] == 18
+    assert "penultimate features of the Baseline's resnet18 of width 8 (D = 64)" in scored.stdout
+    assert "<b>cross</b>" in scored.stdout and "held-out real images by the same rules" in scored.stdout
+    figures = json.loads((tmp_path / "s/scores.json").read_text())
+    assert figures["n_synthetic"] + figures["num_copies"] == 18
+    assert figures["per_class"] == json.loads((finished / "metrics.json").read_text())["synthesis"]["per_class"]
+    for name in ("scores.csv", "contact_sheet.png"):
+        assert (tmp_path / "s" / name).stat().st_size > 0
+    again = rlcas("synth", "score", "s", "--synth.scoring.extractor", "pixels", cwd=tmp_path)
+    assert again.returncode == 0 and "in pixels of images shrunk to 32 px at most (D = 576)" in again.stdout
+    wrong = rlcas("synth", "score", "s", "--synth.scoring.extractor", "pixel", cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(
+        "rlcas: synth.scoring.extractor 'pixel' is unknown: use classifier, pixels, "
+    )
 
 
 def test_the_demo_is_shown_the_second_time_and_refuses_other_settings(tmp_path: Path) -> None:
@@ -202,6 +229,10 @@ def test_a_lost_report_is_written_again_on_resume(finished: Path) -> None:
             "rlcas: shots.many holds class 7, but the data set has classes",
         ),
         (["--data", "npz:untested.npz"], "--dataset.test_from_train"),
+        (
+            ["--synth.scoring.extractor", "resnet18", "--synth.scoring.extractor_weights", "shapes.npz"],
+            "shapes.npz are no weights of timm's resnet18 (",
+        ),
         (["--out", "shapes.npz/x"], "cannot be made: Not a directory: name another folder with --out"),
     ],
 )

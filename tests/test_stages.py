@@ -13,12 +13,12 @@ from cluster.checks import check_settings
 from cluster.phase_one import per_class, pool_folder
 from cluster.stages import stage, timings
 from rlcas import settings
+from rlcas.baseline import train_baseline
 from rlcas.errors import UserError
 from rlcas.evaluate import Classifier, ClassifierMeta, predict
 from rlcas.features import penultimate
-from rlcas.pool_only import all_images, train_on_pool
 from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages
+from rlcas.sources import RealImages, all_images
 
 CPU = torch.device("cpu")
 
@@ -114,7 +114,7 @@ def test_a_classifier_learns_from_a_good_pool_alone(tmp_path: Path) -> None:
     from rlcas.evaluate import evaluate
 
     data, config = tiny_data(), tiny_config()
-    train_on_pool(tmp_path, all_images(RealImages(data.train)), data, config, CPU)
+    train_baseline(tmp_path, all_images(RealImages(data.train)), data, config, 10, CPU)
     figures = evaluate(tmp_path, data.val, config.shots, CPU)
     assert figures["intervals"]["recall"][0] > 1 / data.num_classes
 
@@ -161,6 +161,7 @@ def test_a_dry_run_tells_settings_demand_and_time_and_leaves_nothing(
         "memory: ",
         "disk: ",
         "time, from a few steps on this",
+        ", judge ",
     ):
         assert words in text
     assert [path.name for path in tmp_path.iterdir()] == ["shapes.npz"]

@@ -14,6 +14,7 @@ from synth import neighbours, quality
 from synth.memorisation import memorisation, others_percentiles
 
 DIMS = 6
+OF_TORCHMETRICS = pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all")
 
 
 def features(num: int, *, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -58,6 +59,7 @@ def test_the_frechet_distance_is_that_of_torchmetrics_on_the_same_features(num: 
     assert quality.frechet_distance(a, b) == pytest.approx(by_torchmetrics(metric, a, b).item(), rel=1e-3)
 
 
+@OF_TORCHMETRICS
 def test_the_kernel_distance_is_that_of_torchmetrics_on_the_same_features() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
     metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=1, subset_size=50)
@@ -66,6 +68,7 @@ def test_the_kernel_distance_is_that_of_torchmetrics_on_the_same_features() -> N
     assert quality.kernel_distance(a, b) == pytest.approx(mean.item(), rel=1e-6)
 
 
+@OF_TORCHMETRICS
 def test_the_kernel_distance_is_the_mean_of_torchmetrics_subsets_where_the_sets_are_of_unequal_length() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
     metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=400, subset_size=30)

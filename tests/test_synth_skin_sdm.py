@@ -20,8 +20,8 @@ from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from synth.generate import fill_pool
 from synth.latents import build_moments
-from synth.loop import Training
-from synth.lora import LoraObjective, load_lora, lora_schedule, save_lora
+from synth.loop import Schedule, Training
+from synth.lora import LoraObjective, load_lora, save_lora
 from synth.pool import SyntheticPool
 from synth.progress import Reporter
 from synth.skin_sdm import open_skin_sdm, train_skin_sdm
@@ -60,7 +60,8 @@ def objective_of(base: Path) -> tuple[LoraObjective, Any]:
 
 
 def train(base: Path, objective: LoraObjective, folder: Path, **skin_sdm: object) -> None:
-    schedule = lora_schedule(config_of(base, **skin_sdm).synth.skin_sdm, 10_000, checkpoint_steps=1000)
+    synth = config_of(base, **skin_sdm).synth
+    schedule = Schedule.of("lora", synth, "skin_sdm", 10_000, weight_decay=synth.skin_sdm.weight_decay)
     Training(objective, schedule, ALONE).run(folder / "checkpoint", Reporter(progress=False))
 
 

@@ -257,11 +257,11 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
 
 
 def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
-    config = tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0}).synth.denoiser
-    objective = objective_of(tiny_config(denoiser=config.model_dump()), tiny_data()).objective
+    config = tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0})
+    objective = objective_of(config, tiny_data()).objective
     rows = objective.module.unet.class_embedding.weight
     before = rows.detach().clone()
-    Training(objective, denoiser_schedule(config, 12, 500), ALONE).step(0)
+    Training(objective, denoiser_schedule(config.synth, 12), ALONE).step(0)
     assert [not torch.equal(row, old) for row, old in zip(rows, before, strict=True)] == [False, False, True]
 
 
