@@ -168,23 +168,32 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _parse(key: str, text: str) -> Any:
-    """Return a flag's text as the value that pydantic shall check: text stays text, lists take commas."""
+    """Return a flag's text as the value that pydantic shall check: lists take commas, one of a few numbers is it."""
     annotation = next((flag.annotation for flag in flags() if flag.key == key), None)
     kinds = _kinds(annotation)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
     if tuple in kinds:
         return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
-    return text
+    return next((kind.value for kind in kinds if isinstance(kind, _Choice) and str(kind.value) == text), text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One of the values of a Literal."""
+
+    value: Any
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """Return the plain types in an annotation: int | None -> {int, NoneType}."""
-    origin = typing.get_origin(annotation)
+    """Return the plain types in an annotation and the choices: Literal[1, 3] | None -> {1, 3, NoneType}."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
-        return set().union(*(_kinds(part) for part in typing.get_args(annotation)))
+        return set().union(*(_kinds(part) for part in parts))
     if origin is typing.Annotated:
-        return _kinds(typing.get_args(annotation)[0])
+        return _kinds(parts[0])
+    if origin is typing.Literal:
+        return {_Choice(value) for value in parts}
     return {origin or annotation}
 
 

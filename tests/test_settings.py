@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,19 @@ def test_the_package_offers_what_the_commands_do() -> None:
     assert "run" in dir(rlcas)
     with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runs': it has run, resume"):
         _ = rlcas.runs
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("synth.autoencoder.factor", "8", 8),
+        ("dataset.channels", "3", 3),
+        ("dataset.channels", "none", None),
+        ("synth.denoiser.prediction", "epsilon", "epsilon"),
+    ],
+)
+def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value: object) -> None:
+    config = settings.resolve(given={key: text})
+    assert operator.attrgetter(key)(config) == value
+    with pytest.raises(UserError, match=rf"{key} is 'seven'"):
+        settings.resolve(given={key: "seven"})
