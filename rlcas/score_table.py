@@ -11,8 +11,8 @@ from rich.text import Text
 from rlcas.console import format_figure
 
 COLUMNS = (
-    "class", "real", "synthetic", "FID", "KID [95 %]", "precision", "recall", "density", "coverage", "AuthPct",
-    "copy rate", "copies marked", "recall of pool-only",
+    "class", "real", "synthetic", "FID", "KID [95 %]", "precision", "recall", "density", "coverage",
+    "distance ratio", "AuthPct", "copy rate", "copies marked", "recall of pool-only",
 )  # fmt: skip
 
 
@@ -39,7 +39,9 @@ def score_notes(figures: dict[str, Any]) -> list[str]:
         f"copy rate: {format_figure(figures['copy_rate'])} of the pool as it is used, "
         f"{format_figure(figures['copy_rate_before'])} with the marked copies, "
         f"{format_figure(figures['held_out_copy_rate'])} of {figures['n_held_out']} held-out real images by the same "
-        "rules"
+        "rules",
+        "distance ratio: how far the median image is from its nearest training image, over how far the median held-out "
+        "real image is",
     ]
     if any(math.isnan(of_class["fid"]) for of_class in figures["per_class"]):
         notes.append(f"FID of a class: n/a up to {figures['feature_dims']} images, real or synthetic")
@@ -60,6 +62,7 @@ def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -
         _short(figures["fid"]),
         f"{_short(figures['kid'])} [{_short(low)}, {_short(high)}]",
         *(format_figure(figures["prdc"][key]) for key in ("precision", "recall", "density", "coverage")),
+        f"{figures['distance_ratio']:.2f}",
         f"{figures['auth_pct']:.1f}",
         format_figure(figures["copy_rate"]),
         str(figures["num_copies"]),

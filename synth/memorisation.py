@@ -39,6 +39,8 @@ class Memorisation:
     """Farther from that training image than it is from its own nearest other one (Alaa et al. 2022)."""
     threshold: float
     """The percentile of the first rule."""
+    held_out_distance: float
+    """Median of the distances of held-out real images to their nearest training image."""
     held_out_copy_rate: float
     """Share of held-out real images that the same rules take for copies, each by the percentile of the others."""
 
@@ -68,6 +70,7 @@ def memorisation(
         copies_N=(distances_N < threshold) | (distances_N < COPY_SHARE * apart_N),
         authentic_N=distances_N > apart_N,
         threshold=threshold,
+        held_out_distance=float(np.median(held_out_K)),
         held_out_copy_rate=float(held_out_copies_K.mean()),
     )
 

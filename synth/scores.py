@@ -50,6 +50,7 @@ def pool_scores(
             "kid": kid.value,
             "intervals": {"kid": (kid.low, kid.high)},
             "prdc": prdc(kept, real),
+            "distance_ratio": float(np.median(memory.distances_N[made_N & kept_N])) / memory.held_out_distance,
             "auth_pct": 100 * float(memory.authentic_N[made_N & kept_N].mean()),
             "copy_rate": float(memory.copies_N[made_N & kept_N].mean()),
             "copy_rate_before": float(memory.copies_N[made_N].mean()),

@@ -159,6 +159,7 @@ def _pool_scores(n_real: int, n_synthetic: int, fid: float) -> dict:
         "kid": 0.0312,
         "intervals": {"kid": [0.0271, 0.0353]},
         "prdc": {"precision": 0.71, "recall": 0.42, "density": 1.13, "coverage": 0.63},
+        "distance_ratio": 0.934,
         "auth_pct": 88.24,
         "copy_rate": 0.0042,
         "copy_rate_before": 0.0191,

@@ -50,6 +50,7 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
         "copy_rate",
         "prdc",
         "auth_pct",
+        "distance_ratio",
         "held_out_copy_rate",
     }
     assert synthesis["copy_rate"] == 0.0 and len(synthesis["per_class"]) == 3

@@ -203,6 +203,7 @@ def test_either_rule_alone_makes_a_copy() -> None:
     assert found.copies_N.tolist() == [True, True, False, True, False]
     assert found.authentic_N.tolist() == [False, False, True, True, True]
     assert found.held_out_copy_rate == 1.0
+    assert found.held_out_distance == 2.5  # of 2 and 3
 
 
 def test_copies_are_found_though_the_held_out_images_are_near_duplicates_themselves() -> None:
