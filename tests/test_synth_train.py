@@ -23,7 +23,7 @@ from synth.ema import Ema
 from synth.held_out import HeldOut
 from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
 from synth.loop import Training
-from synth.objective import Batch, DenoiserObjective, balanced_weights, cropped_like
+from synth.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.sketch import SKETCHES, Extractor
 from synth.train import choose_average, denoiser_schedule, sketch_extractor, train_synthesiser
@@ -267,9 +267,11 @@ def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
 def test_classes_are_drawn_by_the_power_of_their_size(balance: float, share: float) -> None:
-    weights = balanced_weights(torch.tensor([0] * 90 + [1] * 10), balance)
-    drawn = torch.multinomial(weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))
+    shares = cumulative_shares(torch.tensor([0] * 90 + [1] * 10), balance)
+    assert shares[89].item() == pytest.approx(share) and shares[-1] == 1
+    drawn = drawn_items(shares, 4000, torch.Generator().manual_seed(0))
     assert Counter((drawn < 90).tolist())[True] / 4000 == pytest.approx(share, abs=0.03)
+    assert set(drawn.tolist()) == set(range(100))
 
 
 def test_maps_are_cropped_to_their_middle() -> None:
