@@ -71,7 +71,7 @@ class Workers:
         return dict(zip(values, stacked / self.size, strict=True))
 
     def first(self, action: Callable[[], Value]) -> Value:
-        """Return what `action` gives in the first worker, in every worker.
+        """Return what `action` gives in the first worker, in every worker; all wait for it.
 
         Raises:
             UserError: `action` raised it in the first.
