@@ -16,7 +16,7 @@ from torch import nn
 from rlcas.config import RunConfig
 from rlcas.data import load
 from rlcas.errors import UserError
-from rlcas.types import TrainingData
+from rlcas.types import ImageSet, TrainingData
 from synth import diffusion
 from synth.autoencoder import build_autoencoder
 from synth.ema import Ema
@@ -160,6 +160,14 @@ def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse
         skills.append(held_out.figures(denoiser)["sketch_skill"])
     assert skills[0] == pytest.approx(0, abs=1e-5)
     assert max(skills[1:]) < -0.01
+
+
+def test_blank_held_out_images_have_no_skill_to_tell() -> None:
+    made = objective_of(tiny_config(), tiny_data())
+    blank = ImageSet(images_NCHW=np.full((1, 1, 20, 20), 90, np.uint8), labels_N=np.zeros(1, np.int64))
+    cache = build_cache(blank, made.vae, SKETCHES["scharr"](), CPU)
+    held_out = HeldOut(cache, made.vae, tiny_config().synth.denoiser, seed=0)
+    assert set(held_out.figures(made.objective.module.eval())) == {"val_loss"}
 
 
 def test_the_average_with_the_lower_held_out_loss_is_sampled_from_and_the_other_kept(trained: Path) -> None:
