@@ -36,7 +36,7 @@ def run(config: RunConfig) -> Path:
     Raises:
         UserError: a setting, a file or the folder is wrong; nothing is left behind then.
     """
-    with process_group() as workers:
+    with process_group(choose_device(config.device)) as workers:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
         _walk(folder, workers)
     return folder.path
@@ -48,10 +48,10 @@ def resume(path: Path) -> Path:
     Raises:
         UserError: the folder is not a run's.
     """
-    settings.load(path)
+    config = settings.load(path)
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
-        with process_group() as workers:
+        with process_group(choose_device(config.device)) as workers:
             _walk(folder, workers)
         return folder.path
     say(f"{path} is finished")
@@ -82,7 +82,7 @@ def synthesise(config: RunConfig) -> Path:
 
     Started by torchrun, its processes train together.
     """
-    with process_group() as workers:
+    with process_group(choose_device(config.device)) as workers:
         path = workers.first(lambda: _open(config, with_test=False).path)
         folder, resolved, data = _reopen(path)
         synthesis.train(folder, resolved, data, choose_device(resolved.device))

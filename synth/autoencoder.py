@@ -64,7 +64,7 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
     """
     try:
         vae = AutoencoderKL.from_pretrained(name, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise UserError(
             f"synth.autoencoder.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub "
             "name of a diffusers AutoencoderKL in safetensors"

@@ -11,7 +11,7 @@ from torch import Tensor
 from rlcas.seeding import seed_for
 from synth.diffusion import noised
 from synth.latents import Moments
-from synth.objective import balanced_weights
+from synth.objective import cumulative_shares, drawn_items
 from synth.workers import Workers
 
 
@@ -57,13 +57,13 @@ class LatentDraws:
         self._moments, self._normalise, self._workers = moments, normalise, workers
         self._abar = abar_T.to(moments.means_MChw.device)
         self._size, self._path = batch_size, path
-        self._item_weights = balanced_weights(moments.labels_M, class_balance)
+        self._shares_M = cumulative_shares(moments.labels_M, class_balance)
 
     def batch(self, step: int) -> NoisedLatents:
         """Return this worker's rows of batch `step`."""
         device, share = self._abar.device, self._workers.share
         generator = torch.Generator(device).manual_seed(seed_for(*self._path, step))
-        items = torch.multinomial(self._item_weights, self._size, replacement=True, generator=generator)
+        items = drawn_items(self._shares_M, self._size, generator)
         timesteps = torch.randint(len(self._abar), (self._size,), generator=generator, device=device)
         shape = (2, self._size, *self._moments.means_MChw.shape[1:])
         posterior_noise, noise = torch.randn(shape, generator=generator, device=device)

@@ -34,7 +34,7 @@ class HeldOut:
 
         The skill is 1 - L_s / L_s(best constant). The best constant map is fitted to the held-out sketches
         themselves (their median): an L1 loss on a sparse map falls to that with nothing learnt, so only a
-        positive skill shows that something was.
+        positive skill shows that something was. Held-out sketches that are all one constant have none to tell.
         """
         sums: defaultdict[str, float] = defaultdict(float)
         for timestep in torch.linspace(0, len(self._abar) - 1, NUM_TIMESTEPS).long().tolist():
@@ -45,7 +45,7 @@ class HeldOut:
                 for name, loss_N in self._losses(denoiser, items, noise[items], timestep).items():
                     sums[name] += loss_N.sum().item()
         figures = {"val_loss": sums["loss"] / (len(self._latents) * NUM_TIMESTEPS)}
-        if denoiser.sketch_decoder is not None:
+        if sums["constant_loss"] > 0:
             figures["sketch_skill"] = 1.0 - sums["sketch_loss"] / sums["constant_loss"]
         return figures
 

@@ -84,7 +84,7 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
         pipeline = ClassConditionalLDMPipeline.from_pretrained(
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"{folder} cannot be loaded as a synthesiser ({first_line(error)}): train one again with "
             "`rlcas synth train`"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,6 +110,7 @@ class Training:
         done, figures = 0, dict[str, float]()
         if checkpoint.exists():
             done, figures = load_checkpoint(checkpoint, module, self.ema, self._optimizer)
+        self._workers.wait()  # all have read it before the first goes on, and replaces or deletes it
         module.train()
         with reporter.part(schedule.part, schedule.steps, done=done) as part:
             part.latest = figures
@@ -140,10 +142,8 @@ class Training:
         figures, module = part.read(), self._objective.module
         if not all(parameter.isfinite().all() for parameter in module.parameters()):
             raise NotFiniteError(f"{self._schedule.part}, step {steps_done}: weights are not finite")
-        if self._workers.leads:
-            save_checkpoint(
-                checkpoint, module, self.ema, self._optimizer, steps_done=steps_done, figures=figures
-            )
+        save = partial(save_checkpoint, checkpoint, module, self.ema, self._optimizer)
+        self._workers.first(partial(save, steps_done=steps_done, figures=figures))
 
 
 def num_steps(num_images: int, epochs: int, batch_size: int, max_steps: int | None) -> int:

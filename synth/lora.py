@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rlcas.config import SkinSdmConfig
+from rlcas.devices import autocast
 from rlcas.errors import UserError, first_line
 from synth.diffusion import target_of
 from synth.draws import LatentDraws
@@ -82,8 +83,7 @@ class LoraObjective:
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
         """Return the mean squared error of this worker's share of batch `step`, also as their total."""
         batch = self._draws.batch(step)
-        kind = batch.noisy_NChw.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+        with autocast("auto", batch.noisy_NChw.device):
             predicted = module(batch.noisy_NChw, batch.timesteps_N, self._text_CLD[batch.labels_N])
         target = target_of(self._prediction, batch.latents_NChw, batch.noise_NChw, batch.abar_N)
         loss = F.mse_loss(predicted.float(), target)

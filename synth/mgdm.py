@@ -117,7 +117,6 @@ def train_mgdm(
         figures = json.loads((ldm / FIGURES_FILE).read_text())
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
-        workers.wait()
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
     reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
     with same_bits(device):

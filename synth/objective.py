@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from rlcas.config import DenoiserConfig
+from rlcas.devices import autocast
 from rlcas.seeding import seed_for
 from synth import diffusion
 from synth.autoencoder import factor_of
@@ -68,7 +69,7 @@ class DenoiserObjective:
         self._cache, self._vae, self._config, self._seed, self._workers = cache, vae, config, seed, workers
         self._num_classes = num_classes
         self._abar = diffusion.noise_schedule(config).to(device)
-        self._item_weights = balanced_weights(cache.labels_M, config.class_balance)
+        self._shares_M = cumulative_shares(cache.labels_M, config.class_balance)
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
         """Return loss (L_LDM), sketch_loss (L_s) and cbdm_loss, as far as they are on, and their total.
@@ -99,7 +100,7 @@ class DenoiserObjective:
     def _draw(self) -> Batch:
         config, generator, device = self._config, self._generator, self._abar.device
         size = (config.batch_size,)
-        items = torch.multinomial(self._item_weights, config.batch_size, replacement=True, generator=generator)
+        items = drawn_items(self._shares_M, config.batch_size, generator)
         timesteps = torch.randint(len(self._abar), size, generator=generator, device=device)
         dropped = torch.rand(size, generator=generator, device=device) < config.label_drop
         noises = torch.randn((2, *size, *self._cache.means_MChw.shape[1:]), generator=generator, device=device)
@@ -123,7 +124,7 @@ class DenoiserObjective:
         if balanced:  # each sample twice, the second time with its other label
             inputs = [values.repeat_interleave(2, dim=0) for values in inputs]
             inputs[2] = torch.stack([batch.labels_N, batch.other_labels_N], dim=1).flatten()
-        with self._autocast():
+        with autocast("auto", self._abar.device):
             predicted, sketches = module(*inputs)
         predicted, sketches = predicted.float(), None if sketches is None else sketches.float()
         if not balanced:
@@ -132,15 +133,26 @@ class DenoiserObjective:
         loss_N = diffusion.balancing_loss(own, of_other, batch.timesteps_N / len(self._abar))
         return own, None if sketches is None else sketches[::2], {"cbdm_loss": loss_N.mean()}
 
-    def _autocast(self) -> torch.autocast:
-        kind = self._abar.device.type
-        return torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda")
+
+def cumulative_shares(labels_M: Tensor, class_balance: float) -> Tensor:
+    """Return [M] float64, rising to 1: each item's share of the draws and of all before it.
+
+    Class c is drawn with probability ~ n_c^(1 - class_balance).
+    """
+    labels_M, device = labels_M.cpu(), labels_M.device
+    weights_M = torch.bincount(labels_M)[labels_M].double().pow(-class_balance)
+    shares_M = weights_M.cumsum(0)
+    return (shares_M / shares_M[-1]).to(device)
 
 
-def balanced_weights(labels_M: Tensor, class_balance: float) -> Tensor:
-    """Return [M] float: weights that draw class c with probability ~ n_c^(1 - class_balance)."""
-    counts_C = torch.bincount(labels_M).double()
-    return counts_C[labels_M].pow(-class_balance).float()
+def drawn_items(shares_M: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Return [number] items drawn with replacement by their `cumulative_shares`.
+
+    `torch.multinomial` sums the weights anew each time, on a GPU by a kernel that deterministic mode refuses
+    (pytorch #152854).
+    """
+    draws = torch.rand(number, dtype=torch.float64, generator=generator, device=shares_M.device)
+    return torch.searchsorted(shares_M, draws, right=True)
 
 
 def cropped_like(maps_N1HW: Tensor, reference_N1HW: Tensor) -> Tensor:

@@ -80,9 +80,7 @@ def train_synthesiser(
         figures |= choose_average(
             denoiser, ema, HeldOut(held_out, vae, config.synth.denoiser, seed=config.seed)
         )
-        workers.wait()
-        if workers.leads:
-            work.save(vae, denoiser, ema, figures)
+        workers.first(lambda: work.save(vae, denoiser, ema, figures))
     return figures
 
 

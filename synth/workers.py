@@ -71,7 +71,7 @@ class Workers:
         return dict(zip(values, stacked / self.size, strict=True))
 
     def first(self, action: Callable[[], Value]) -> Value:
-        """Return what `action` gives in the first worker, in every worker.
+        """Return what `action` gives in the first worker, in every worker; all wait for it.
 
         Raises:
             UserError: `action` raised it in the first.
@@ -112,12 +112,12 @@ ALONE = Workers()
 
 
 @contextlib.contextmanager
-def process_group() -> Iterator[Workers]:
-    """Join the processes that torchrun started, on a GPU each where there are any; alone where it did not."""
+def process_group(device: torch.device) -> Iterator[Workers]:
+    """Join the processes that torchrun started, each on a GPU of its own if on any; alone where it did not."""
     if not dist.is_torchelastic_launched():
         yield ALONE
         return
-    on_gpu = torch.cuda.is_available()
+    on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_gpu else "gloo")

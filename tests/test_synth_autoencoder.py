@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,8 +112,12 @@ def test_a_pretrained_autoencoder_that_does_not_fit_is_told(tmp_path: Path) -> N
     tiny_vae(channels=1).save_pretrained(tmp_path / "vae")
     with pytest.raises(UserError, match=r"takes 1 channels, but the images have 3: set dataset\.channels to 1"):
         load_autoencoder(str(tmp_path / "vae"), image_channels=3)
-    (tmp_path / "vae" / "config.json").write_text("{", encoding="utf-8")
-    for folder in ("vae", "none"):
+    shutil.copytree(tmp_path / "vae", tmp_path / "other widths")
+    config = tmp_path / "vae" / "config.json"
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    (tmp_path / "other widths" / "config.json").write_text(json.dumps(settings | {"latent_channels": 8}))
+    config.write_text("{", encoding="utf-8")
+    for folder in ("vae", "none", "other widths"):
         with pytest.raises(
             UserError,
             match=r"^synth\.autoencoder\.pretrained .* cannot be loaded \(.+\): name a folder or hub name of a diff",

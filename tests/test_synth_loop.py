@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import synth.loop
 from rlcas.errors import UserError
+from synth.checkpoint import load_checkpoint
 from synth.loop import Schedule, Training, cosine, num_steps
 from synth.progress import NotFiniteError, Reporter
 from synth.workers import ALONE, Workers
@@ -173,3 +178,47 @@ def test_figures_are_read_at_every_hundredth_and_the_latest_kept() -> None:
             part.told(201, {"x": math.inf})
             part.read()
     assert [step for _, step, _, _ in told] == list(range(2, 201, 2))
+
+
+def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
+    """Train as one of two; the first cannot write its checkpoint."""
+    join(rank, folder)
+    if rank == 0:
+        synth.loop.save_checkpoint = full_disk
+    with pytest.raises(UserError, match="the disk is full"):
+        Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
+
+
+def _reads_late(rank: int, folder: Path) -> None:
+    """Go on as one of two; the first deletes the checkpoint as soon as it has done its own part."""
+    join(rank, folder)
+    if rank == 1:
+        synth.loop.load_checkpoint = load_late
+    Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
+    if rank == 0:
+        (folder / "c").unlink()
+
+
+def join(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=timedelta(seconds=20)
+    )
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise UserError("the disk is full")
+
+
+def load_late(checkpoint: Path, *state: object) -> tuple[int, dict[str, float]]:
+    time.sleep(1.0)
+    return load_checkpoint(checkpoint, *state)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("work", [_saves_on_a_full_disk, _reads_late])
+def test_workers_wait_for_each_other_at_checkpoints_and_end_together(
+    work: Callable[[int, Path], None], tmp_path: Path
+) -> None:
+    if work is _reads_late:
+        trained(tmp_path / "c")
+    torch.multiprocessing.spawn(work, args=(tmp_path,), nprocs=2)

@@ -136,11 +136,16 @@ def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(
         fill(tmp_path / "none", tmp_path / "pool", [1, 1])
     spoilt = tmp_path / "spoilt"
     shutil.copytree(synthesiser, spoilt)
-    weights = spoilt / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors"
+    unet = spoilt / "pipeline" / "unet"
+    weights, config = unet / "diffusion_pytorch_model.safetensors", unet / "config.json"
+    told = r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"num_class_embeds": 5}))
+    with pytest.raises(UserError, match=told):
+        fill(spoilt, tmp_path / "pool", [1, 1])
+    config.write_text(json.dumps(settings))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(
-        UserError, match=r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
-    ):
+    with pytest.raises(UserError, match=told):
         fill(spoilt, tmp_path / "pool", [1, 1])
     with pytest.raises(UserError, match="makes 2 classes, but 3 are asked for"):
         fill(synthesiser, tmp_path / "pool", [1, 1, 1])

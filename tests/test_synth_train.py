@@ -16,14 +16,14 @@ from torch import nn
 from rlcas.config import RunConfig
 from rlcas.data import load
 from rlcas.errors import UserError
-from rlcas.types import TrainingData
+from rlcas.types import ImageSet, TrainingData
 from synth import diffusion
 from synth.autoencoder import build_autoencoder
 from synth.ema import Ema
 from synth.held_out import HeldOut
 from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
 from synth.loop import Training
-from synth.objective import Batch, DenoiserObjective, balanced_weights, cropped_like
+from synth.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.sketch import SKETCHES, Extractor
 from synth.train import choose_average, denoiser_schedule, sketch_extractor, train_synthesiser
@@ -162,6 +162,14 @@ def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse
     assert max(skills[1:]) < -0.01
 
 
+def test_blank_held_out_images_have_no_skill_to_tell() -> None:
+    made = objective_of(tiny_config(), tiny_data())
+    blank = ImageSet(images_NCHW=np.full((1, 1, 20, 20), 90, np.uint8), labels_N=np.zeros(1, np.int64))
+    cache = build_cache(blank, made.vae, SKETCHES["scharr"](), CPU)
+    held_out = HeldOut(cache, made.vae, tiny_config().synth.denoiser, seed=0)
+    assert set(held_out.figures(made.objective.module.eval())) == {"val_loss"}
+
+
 def test_the_average_with_the_lower_held_out_loss_is_sampled_from_and_the_other_kept(trained: Path) -> None:
     figures = json.loads((trained / "synthesiser.json").read_text())
     (other,) = {0.999, 0.9999} - {figures["ema_decay"]}
@@ -267,9 +275,11 @@ def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
 def test_classes_are_drawn_by_the_power_of_their_size(balance: float, share: float) -> None:
-    weights = balanced_weights(torch.tensor([0] * 90 + [1] * 10), balance)
-    drawn = torch.multinomial(weights, 4000, replacement=True, generator=torch.Generator().manual_seed(0))
+    shares = cumulative_shares(torch.tensor([0] * 90 + [1] * 10), balance)
+    assert shares[89].item() == pytest.approx(share) and shares[-1] == 1
+    drawn = drawn_items(shares, 4000, torch.Generator().manual_seed(0))
     assert Counter((drawn < 90).tolist())[True] / 4000 == pytest.approx(share, abs=0.03)
+    assert set(drawn.tolist()) == set(range(100))
 
 
 def test_maps_are_cropped_to_their_middle() -> None:
