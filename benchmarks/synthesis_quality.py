@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import torch
-from diffusers import DDIMScheduler
 
 from rlcas import data as datasets
 from rlcas import settings
@@ -40,10 +39,10 @@ from synth.train import train_synthesiser
 
 ARMS = {"with_sketch": {}, "without_sketch": {"synth.denoiser.sketch_weight": "0"}}
 FEW_STEPS, MANY_STEPS = 20, 250
-FEW, MANY = f"steps_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
+OURS, UNIPC, MANY = f"ddim_{FEW_STEPS}", f"unipc_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
 SEEDS_HEAD = [
-    "| data | seed | `sketch_skill` | KID with sketch | without | with, DDIM 250 | copies | copies, held-out real |",
-    "|---|--:|--:|--:|--:|--:|--:|--:|",
+    "| data | seed | `sketch_skill` | KID with sketch | without | UniPC 20 | DDIM 250 | copies | copies, real |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
 ]
 DIFFERENCES_HEAD = ["| data | paired difference | seeds | mean | 95 % interval |", "|---|---|--:|--:|---|"]
 
@@ -80,18 +79,6 @@ def drawn(
     return ImageSet(images_NCHW=np.concatenate(images), labels_N=np.repeat(np.arange(len(counts_C)), counts_C))
 
 
-def ddim(config: RunConfig) -> DDIMScheduler:
-    schedule = config.synth.denoiser.schedule
-    return DDIMScheduler(
-        diffusion.NUM_TIMESTEPS,
-        beta_schedule=schedule,
-        prediction_type=config.synth.denoiser.prediction,
-        clip_sample=False,
-        timestep_spacing="trailing",
-        **diffusion.BETA_RANGES[schedule],
-    )
-
-
 class Yardstick:
     """Held-out real images, and the features in which synthetic ones are compared with them."""
 
@@ -124,18 +111,20 @@ class Yardstick:
 
 
 def arm(
-    folder: Path, config: RunConfig, data: TrainingData, yardstick: Yardstick, *, with_ddim: bool
+    folder: Path, config: RunConfig, data: TrainingData, yardstick: Yardstick, *, with_solvers: bool
 ) -> dict[str, Any]:
-    """Train one arm and return its figures, on wish with those of 250 steps of DDIM."""
+    """Train one arm and return its figures, on wish with those of other solvers too."""
     device = choose_device(config.device)
     trained = train_synthesiser(data, config, folder, device=device, progress=False)
     pipeline = load_pipeline(folder / PIPELINE_FOLDER, device)
-    made = drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)
-    figures = {"training": trained, FEW: yardstick.figures(made)}
-    if with_ddim:
-        pipeline.scheduler = ddim(config)
-        slow = drawn(pipeline, yardstick.counts_C, MANY_STEPS, config)
-        figures[MANY] = yardstick.figures(slow)
+    figures = {
+        "training": trained,
+        OURS: yardstick.figures(drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)),
+    }
+    if with_solvers:
+        for name, solver, steps in ((UNIPC, "unipc", FEW_STEPS), (MANY, "ddim", MANY_STEPS)):
+            pipeline.scheduler = diffusion.SOLVERS[solver](config.synth.denoiser)
+            figures[name] = yardstick.figures(drawn(pipeline, yardstick.counts_C, steps, config))
     return figures
 
 
@@ -158,11 +147,11 @@ def run_cells(args: argparse.Namespace) -> None:
             cell = settings.override(
                 config, {"seed": str(seed), "synth.autoencoder.pretrained": str(vae), **ARMS[name]}
             )
-            with_ddim = args.ddim and name == "with_sketch"
-            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, yardstick, with_ddim=with_ddim)
+            with_solvers = args.solvers and name == "with_sketch"
+            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, yardstick, with_solvers=with_solvers)
             cells = [*read(args.out), {"data": data.name, "seed": seed, "arm": name, **figures}]
             write_json(args.out, sorted(cells, key=lambda c: (c["data"], c["seed"], c["arm"])))
-            print(data.name, seed, name, figures[FEW], flush=True)
+            print(data.name, seed, name, figures[OURS], flush=True)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -184,23 +173,24 @@ def tables(cells: list[dict[str, Any]]) -> str:
         gaps = {
             "KID with − without sketch": [kid(own) - kid(other) for own, other in of_data],
             "the same in pixels": [kid(own, "pixels") - kid(other, "pixels") for own, other in of_data],
-            "KID of 20 steps − of 250 of DDIM": [
-                kid(own) - own[MANY]["kid_classifier"] for own, _ in of_data if MANY in own
+            "KID of 20 steps − of 250": [kid(own) - kid(own, at=MANY) for own, _ in of_data if MANY in own],
+            "KID of DDIM − of UniPC, 20 steps": [
+                kid(own) - kid(own, at=UNIPC) for own, _ in of_data if UNIPC in own
             ],
         }
         differences += [_difference(data, told, values) for told, values in gaps.items() if len(values) > 1]
     return "\n".join([*SEEDS_HEAD, *seeds, "", *DIFFERENCES_HEAD, *differences])
 
 
-def kid(cell: dict[str, Any], features: str = "classifier") -> float:
-    return cell[FEW][f"kid_{features}"]
+def kid(cell: dict[str, Any], features: str = "classifier", at: str = OURS) -> float:
+    return cell[at][f"kid_{features}"]
 
 
 def _row(data: str, seed: int, own: float, other: float, cell: dict[str, Any]) -> str:
-    slow = f"{cell[MANY]['kid_classifier']:.4f}" if MANY in cell else ""
-    copies = f"{cell[FEW]['copy_rate']:.3f} | {cell[FEW]['held_out_copy_rate']:.3f}"
+    solvers = " | ".join(f"{kid(cell, at=name):.4f}" if name in cell else "" for name in (UNIPC, MANY))
+    copies = f"{cell[OURS]['copy_rate']:.3f} | {cell[OURS]['held_out_copy_rate']:.3f}"
     skill = cell["training"]["sketch_skill"]
-    return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {slow} | {copies} |"
+    return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {solvers} | {copies} |"
 
 
 def _difference(data: str, told: str, gaps: list[float]) -> str:
@@ -225,7 +215,7 @@ def main() -> None:
     arguments.add_argument("--data", help="as of rlcas; left out, the tables of --out are printed")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--most", type=int, default=80, help="held-out images a class, at most")
-    arguments.add_argument("--ddim", action="store_true", help="sample by 250 steps of DDIM too")
+    arguments.add_argument("--solvers", action="store_true", help="sample by UniPC, and by 250 steps, too")
     arguments.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="over preset quick")
     args = arguments.parse_args()
     if args.data:

@@ -14,6 +14,7 @@ from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
+from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES
@@ -34,6 +35,7 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
     lookup(config.sampler.agents, AGENTS, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
+    lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")

@@ -221,6 +221,8 @@ class DenoiserConfig(Settings):
 class GenerationConfig(Settings):
     """Sampling the pool."""
 
+    solver: str = "ddim"
+    """A name in synth.diffusion.SOLVERS, or package.module:function."""
     steps: PositiveCount = 20
     """Denoising steps an image."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.5

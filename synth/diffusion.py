@@ -5,8 +5,11 @@ z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, with t in 0..999 and z_0 the normalised la
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from diffusers import DDPMScheduler, UniPCMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import Tensor
 
 from rlcas.config import DenoiserConfig
@@ -27,15 +30,32 @@ def noise_schedule(config: DenoiserConfig) -> Tensor:
     ).alphas_cumprod
 
 
-def few_step_sampler(config: DenoiserConfig) -> UniPCMultistepScheduler:
-    """Return UniPC with trailing timesteps; Karras spacing fails with the cosine one (diffusers #12771)."""
-    return UniPCMultistepScheduler(
-        NUM_TIMESTEPS,
-        beta_schedule=config.schedule,
-        prediction_type=config.prediction,
-        timestep_spacing="trailing",
+def ddim(config: DenoiserConfig) -> DDIMScheduler:
+    """Return deterministic DDIM (Song et al. 2021); latents are not clipped, as pixels would be."""
+    return DDIMScheduler(clip_sample=False, **_process(config))
+
+
+def unipc(config: DenoiserConfig) -> UniPCMultistepScheduler:
+    """Return UniPC (Zhao et al. 2023), nearer to the exact solution; Karras spacing fails (diffusers #12771)."""
+    return UniPCMultistepScheduler(**_process(config))
+
+
+SOLVERS: dict[str, Callable[[DenoiserConfig], SchedulerMixin]] = {
+    "ddim": ddim,
+    "unipc": unipc,
+}
+"""How the few steps from noise to latent are taken, by name; from outside comes package.module:function."""
+
+
+def _process(config: DenoiserConfig) -> dict[str, Any]:
+    """Return the noise process as diffusers' schedulers take it; timesteps end at the noisiest one (trailing)."""
+    return {
+        "num_train_timesteps": NUM_TIMESTEPS,
+        "beta_schedule": config.schedule,
+        "prediction_type": config.prediction,
+        "timestep_spacing": "trailing",
         **BETA_RANGES[config.schedule],
-    )
+    }
 
 
 def noised(z0_NChw: Tensor, noise_NChw: Tensor, abar_N: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from rlcas.files import replacing_folder, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData
-from synth import diffusion
 from synth.autoencoder import AutoencoderObjective, build_autoencoder, load_autoencoder
 from synth.denoiser import SketchSupervisedDenoiser
+from synth.diffusion import SOLVERS
 from synth.ema import Ema
 from synth.held_out import HeldOut
 from synth.latents import LatentCache, build_cache, set_latent_scale
@@ -167,10 +167,11 @@ class _Work:
                 with replacing_folder(self._folder / f"unet-ema-{decay:g}") as temporary:
                     denoiser.stock_unet(average).save_pretrained(temporary)
         data = self._data
+        solver = lookup(self._settings.generation.solver, SOLVERS, "synth.generation.solver")
         pipeline = ClassConditionalLDMPipeline(
             unet=denoiser.stock_unet(ema.averages[figures["ema_decay"]]),
             vae=vae,
-            scheduler=diffusion.few_step_sampler(self._settings.denoiser),
+            scheduler=solver(self._settings.denoiser),
             id2label={str(number): name for number, name in enumerate(data.class_names)},
             image_shape=dict(zip(("channels", "height", "width"), data.image_shape_CHW, strict=True)),
             training=training_facts(data, self._config, figures),

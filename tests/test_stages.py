@@ -35,6 +35,10 @@ CPU = torch.device("cpu")
         ({"classifier.pretrained": "true"}, r"^classifier\.width 16 has no pretrained weights: set"),
         ({"sampler.metric": "x"}, r"^sampler\.metric 'x' is unknown: use one of acc, auc, f1"),
         ({"sampler.reward": "x"}, r"^sampler\.reward 'x' is unknown: use one of cubic, linear"),
+        (
+            {"synth.generation.solver": "x"},
+            r"^synth\.generation\.solver 'x' is unknown: use one of ddim, unipc",
+        ),
         ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of paper"),
         (
             {"sampler.observation": "composition,x"},

@@ -57,9 +57,11 @@ def test_both_losses_are_per_sample_means_times_their_weights() -> None:
     np.testing.assert_allclose(diffusion.sketch_loss(a, b, abar), expected, rtol=1e-5)
 
 
-def test_the_sampler_ends_at_the_latent_of_a_perfect_denoiser() -> None:
-    config = DenoiserConfig()
-    sampler = diffusion.few_step_sampler(config)
+@pytest.mark.parametrize("name", diffusion.SOLVERS)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_every_solver_ends_at_the_latent_of_a_perfect_denoiser(name: str, prediction: str) -> None:
+    config = DenoiserConfig(prediction=prediction, schedule="linear")
+    sampler = diffusion.SOLVERS[name](config)
     sampler.set_timesteps(10)
     abar = diffusion.noise_schedule(config)
     z0, latent = (
@@ -69,7 +71,8 @@ def test_the_sampler_ends_at_the_latent_of_a_perfect_denoiser() -> None:
     for timestep in sampler.timesteps:
         a = abar[timestep]
         noise = (latent - a.sqrt() * z0) / (1 - a).sqrt()
-        latent = sampler.step(a.sqrt() * noise - (1 - a).sqrt() * z0, timestep, latent).prev_sample
+        said = noise if prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * z0
+        latent = sampler.step(said, timestep, latent).prev_sample
     torch.testing.assert_close(latent, z0, atol=0.02, rtol=0)
 
 

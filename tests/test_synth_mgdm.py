@@ -16,7 +16,7 @@ from rlcas.config import MgdmConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import ImageSet, TrainingData
-from synth.diffusion import few_step_sampler, target_of
+from synth.diffusion import target_of, unipc
 from synth.disturbance import UNCERTAINTIES, Disturbance, ddim_step
 from synth.generate import fill_pool
 from synth.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
@@ -134,7 +134,7 @@ class GaussianDenoiser:
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
 def test_gaussian_latents_go_to_noise_as_in_closed_form_and_come_back(prediction: str) -> None:
     """Along the flow of N(0, s²), z_t = z_0 √(ᾱ s² + 1 - ᾱ) / s; the error falls with the number of steps."""
-    scheduler = few_step_sampler(config_of(prediction=prediction).synth.denoiser)
+    scheduler = unipc(config_of(prediction=prediction).synth.denoiser)
     denoiser = GaussianDenoiser(prediction, scheduler.alphas_cumprod)
     pipeline = SimpleNamespace(unet=denoiser, scheduler=scheduler, device=CPU)
     z0, labels = some_latents()
