@@ -37,6 +37,10 @@ def check_settings(config: RunConfig) -> None:
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+    if not isinstance(generator, Generator):
+        raise UserError(
+            f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
+        )
     for name in config.sampler.observation:
         lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
@@ -49,7 +53,8 @@ def _check_synthesis(config: RunConfig, generator: Generator) -> None:
     if config.preset == "paper" and "autoencoder" in generator.parts:
         _check_paper_weights(config.synth)
     generator.check(config)
-    sketch_extractor(config.synth)
+    if not callable(sketch_extractor(config.synth)):
+        raise UserError(f"synth.sketch {config.synth.sketch!r} gives no extractor: name a factory of one")
     workers = Workers(size=config.cluster.synth_workers)
     for group in generator.parts.values():
         workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cluster import synthesis
 from cluster.stages import stage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
+from rlcas.files import read_facts
 from rlcas.registry import lookup
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.types import Int64, TrainingData
@@ -119,5 +119,4 @@ def per_class(config: RunConfig, train_counts_C: Int64) -> list[int]:
 
 def figures_of(folder: RunFolder) -> dict[str, Any]:
     """Return the figures of the run's synthesiser; empty where the pool is the user's own."""
-    path = folder.synth / FIGURES_FILE
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_facts(folder.synth / FIGURES_FILE)

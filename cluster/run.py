@@ -6,6 +6,7 @@ the same walk again.
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
 from rlcas.features import check_extractor, require_weights
+from rlcas.files import alone_in
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
 from rlcas.score_table import score_notes, score_table
@@ -38,7 +40,8 @@ def run(config: RunConfig) -> Path:
     """
     with process_group(choose_device(config.device)) as workers:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
-        _walk(folder, workers)
+        with _alone(folder, workers):
+            _walk(folder, workers)
     return folder.path
 
 
@@ -51,7 +54,7 @@ def resume(path: Path) -> Path:
     config = settings.load(path)
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
-        with process_group(choose_device(config.device)) as workers:
+        with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
             _walk(folder, workers)
         return folder.path
     say(f"{path} is finished")
@@ -85,7 +88,8 @@ def synthesise(config: RunConfig) -> Path:
     with process_group(choose_device(config.device)) as workers:
         path = workers.first(lambda: _open(config, with_test=False).path)
         folder, resolved, data = _reopen(path)
-        synthesis.train(folder, resolved, data, choose_device(resolved.device))
+        with _alone(folder, workers):
+            synthesis.train(folder, resolved, data, choose_device(resolved.device))
         if workers.leads:
             say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
     return path
@@ -104,8 +108,9 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     folder, config, data = _reopen(path)
     config = settings.override(config, given or {})
     device = choose_device(config.device)
-    pool = phase_one.sample(folder, config, data, device)
-    judging.mark(folder, config, data, pool, device)
+    with alone_in(folder.path):
+        pool = phase_one.sample(folder, config, data, device)
+        judging.mark(folder, config, data, pool, device)
     say(f"pool: {folder.pool}")
     return folder.pool
 
@@ -124,10 +129,11 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     scoring = settings.override(config, given or {})
     check_extractor(scoring.synth.scoring)
     device = choose_device(scoring.device)
-    pool = phase_one.open_pool(folder, config, data)
-    judging.mark(folder, config, data, pool, device)
-    pool = judging.kept(folder, scoring, pool.folder)
-    figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
+    with alone_in(folder.path):
+        pool = phase_one.open_pool(folder, config, data)
+        judging.mark(folder, config, data, pool, device)
+        pool = judging.kept(folder, scoring, pool.folder)
+        figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
     show_table(score_table(figures))
     for note in score_notes(figures):
         say(note)
@@ -154,6 +160,11 @@ def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
     figures = evaluate(path, in_class_order(test, found, known, config.data), config.shots, device)
     finish.show_test(figures)
     return figures
+
+
+def _alone(folder: RunFolder, workers: Workers) -> contextlib.AbstractContextManager[None]:
+    """Keep other commands out of the run's folder; the processes of torchrun share it."""
+    return alone_in(folder.path) if workers.leads else contextlib.nullcontext()
 
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:

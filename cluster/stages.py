@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 
 from rlcas.console import phase
-from rlcas.files import write_json
+from rlcas.files import read_facts, write_json
 from rlcas.rundir import RunFolder
 
 
@@ -22,4 +21,4 @@ def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
 
 def timings(folder: RunFolder) -> dict[str, float]:
     """Return the seconds of each stage that ended, over all sittings of the run."""
-    return json.loads(folder.timings.read_text()) if folder.timings.exists() else {}
+    return read_facts(folder.timings)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rlcas.errors import UserError
-from rlcas.files import FREE_SPACE, no_room
+from rlcas.files import mend_of
 
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
@@ -169,16 +169,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlcas: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if not no_room(error):
+        mend = mend_of(error)
+        if mend is None:
             raise
-        print(f"rlcas: {error}: {FREE_SPACE}", file=sys.stderr)
+        print(f"rlcas: {error}: {mend}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("rlcas: interrupted; `rlcas resume` goes on with a run", file=sys.stderr)
         return 130
 
 
-def _overview(words: Sequence[str]) -> int:
+def _overview(words: list[str]) -> int:
     """Answer `--help`, `--version` and unknown commands."""
     from rlcas import __version__
 
@@ -187,9 +188,11 @@ def _overview(words: Sequence[str]) -> int:
     if words in (["--version"], ["-V"]):
         print(f"rlcas {__version__}")
         return 0
-    if words and words[0] not in ("-h", "--help"):
+    if words and words[0] != "synth":
+        del words[1:]
+    if words and words[-1] not in ("-h", "--help"):
         known = ", ".join(COMMANDS)
-        print(f"rlcas: unknown command {words[0]!r}: use one of {known}", file=sys.stderr)
+        print(f"rlcas: unknown command {' '.join(words[:2])!r}: use one of {known}", file=sys.stderr)
         return 2
     print(f"usage: rlcas COMMAND ...\n\n{DESCRIPTION}\n\ncommands:\n{listing}\n")
     print("`rlcas COMMAND --help` lists its settings. Not a medical device.")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from rich import progress as rich_progress
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -40,12 +41,44 @@ def say(text: str) -> None:
 
 
 def show_table(table: Table) -> None:
-    """Print a table; in a log it is as wide as it needs to be."""
+    """Print a table, on a narrow terminal in parts that fit; in a log it is as wide as it needs to be."""
     if console().is_terminal:
-        console().print(table)
+        for part in parts_of(table, console().width):
+            console().print(part)
         return
     width = console().measure(table, options=console().options.update(width=WIDEST_LOG)).maximum
     Console(file=console().file, width=width, highlight=False).print(table)
+
+
+def parts_of(table: Table, width: int) -> list[Table]:
+    """Return the table in parts that are at most `width` characters wide, each with the first column again."""
+    widths = [
+        max(cell_len(str(cell)) for cell in (column.header, *column.cells)) + 2 for column in table.columns
+    ]
+    groups: list[list[int]] = [[]]
+    for index, needed in enumerate(widths[1:], start=1):
+        if groups[-1] and widths[0] + sum(widths[i] for i in groups[-1]) + needed > width:
+            groups.append([])
+        groups[-1].append(index)
+    if len(groups) == 1:
+        return [table]
+    return [_part(table, [0, *group], titled=group is groups[0]) for group in groups]
+
+
+def _part(table: Table, columns: Sequence[int], *, titled: bool) -> Table:
+    part = Table(
+        title=table.title if titled else None,
+        title_justify=table.title_justify,
+        box=table.box,
+        pad_edge=table.pad_edge,
+        header_style=table.header_style,
+    )
+    kept = [table.columns[index] for index in columns]
+    for column in kept:
+        part.add_column(column.header, justify=column.justify)
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        part.add_row(*cells)
+    return part
 
 
 def format_figure(value: float | None) -> str:

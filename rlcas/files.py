@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "free disk space, then go on with `rlcas resume` or the same command; what is whole is kept"
+WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
+MAKE_WRITABLE = "make the folder writable, or work in a copy of it"
 
 
 @contextlib.contextmanager
@@ -32,9 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
             save_file(tensors, temporary)
 
     Raises:
-        UserError: there is no room on the disk.
+        UserError: there is no room on the disk, or it must not be written.
     """
-    with _telling_no_room(path):
+    with _telling_mend(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
@@ -56,11 +59,11 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Its name is always the same, so that what a killed process left is cleared away by the next.
 
     Raises:
-        UserError: there is no room on the disk.
+        UserError: there is no room on the disk, or it must not be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with _telling_no_room(path):
+    with _telling_mend(path):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -71,6 +74,29 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _fsync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of `folder`; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network disks lock no folders
+            _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder} is in use by another rlcas process: wait until it has ended") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,6 +121,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
         file.write(array.data)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`; an empty one where there is no such file.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(
+            f"{path} is truncated or altered ({first_line(error)}): restore or delete it"
+        ) from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} is altered (it holds no JSON object): restore or delete it")
+    return facts
 
 
 def jsonable(value: Any) -> Any:
@@ -128,14 +171,24 @@ def no_room(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in NO_ROOM)  # safetensors gives the text alone
 
 
+def mend_of(error: Exception) -> str | None:
+    """Return how the user mends a failed write; None where it failed for no reason of theirs."""
+    if no_room(error):
+        return FREE_SPACE
+    protected = isinstance(error, OSError) and error.errno in WRITE_PROTECTED
+    return MAKE_WRITABLE if protected else None
+
+
 @contextlib.contextmanager
-def _telling_no_room(path: Path) -> Iterator[None]:
+def _telling_mend(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, UserError) or not no_room(error):
+        mend = mend_of(error)
+        if isinstance(error, UserError) or mend is None:
             raise
-        raise UserError(f"{path} cannot be written ({first_line(error)}): {FREE_SPACE}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise UserError(f"{path} cannot be written ({reason}): {mend}") from error
 
 
 def _fsync(path: Path) -> None:

@@ -204,6 +204,8 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{unknown_setting(key)}{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":  # of a tuple: every setting has a default
+        return f"{key} is {first['input']!r}: it takes more values; see --help for --{key}{more}"
     if first["type"] == "value_error":
         return f"{message}{more}"
     return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}; see --help for --{key}{more}"

@@ -260,7 +260,7 @@ def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> l
         marks = json.loads(path.read_text(encoding="utf-8"))
         copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
         whose = marks["manifest_sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
     fits = len(copies_C) == len(sizes_C) and all(map(_within, copies_C, sizes_C))
     if not fits or whose != sha256_of(pool_folder / MANIFEST_FILE):
@@ -269,4 +269,6 @@ def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> l
 
 
 def _within(numbers: Int64, size: int) -> bool:
-    return bool(((numbers >= 0) & (numbers < size)).all())
+    """Return whether these are different images of a class of `size`, and leave some of it."""
+    inside = ((numbers >= 0) & (numbers < size)).all()
+    return numbers.ndim == 1 and bool(inside) and len(np.unique(numbers)) == len(numbers) < size

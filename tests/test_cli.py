@@ -56,6 +56,7 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
     ("words", "message"),
     [
         (["rnu"], "rlcas: unknown command 'rnu': use one of demo, doctor, run"),
+        (["synth", "sampel"], "rlcas: unknown command 'synth sampel': use one of demo, doctor, run"),
         (["run", "--sampler.kk", "3"], "rlcas: unknown setting sampler.kk: did you mean sampler.k?"),
         (
             ["run", "--sampler.k=0", "--dry-run"],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from fake_run import class_names, fake_records
 from rich.console import Console
+from rich.table import Table
 
 from rlcas import console
 
@@ -151,3 +152,20 @@ def test_progress_on_a_terminal_is_a_bar_with_its_note(terminal):
 )
 def test_durations_read_as_a_person_says_them(seconds, text):
     assert console.format_seconds(seconds) == text
+
+
+def test_a_table_too_wide_for_the_terminal_is_printed_in_parts_that_lose_no_figure() -> None:
+    table = Table(title="figures", box=None, pad_edge=False)
+    for name in ("class", "precision", "recall", "density"):
+        table.add_column(name)
+    table.add_row("all", "0.12345678", "0.23456789", "0.34567890")
+    assert console.parts_of(table, 60) == [table]
+    parts = console.parts_of(table, 30)
+    written = io.StringIO()
+    for part in parts:
+        Console(width=30, file=written).print(part)
+    text = written.getvalue()
+    headers = [[column.header for column in part.columns] for part in parts]
+    assert headers == [["class", "precision"], ["class", "recall"], ["class", "density"]]
+    assert all(figure in text for figure in ("0.12345678", "0.23456789", "0.34567890"))
+    assert text.count("figures") == 1 and "…" not in text

@@ -75,6 +75,10 @@ def test_none_is_written_as_none() -> None:
     ("given_flags", "message"),
     [
         (
+            {"synth.generation.guidance_interval": "0.5"},
+            r"^synth\.generation\.guidance_interval is \['0\.5'\]: it takes more values; see --help for --synth",
+        ),
+        (
             {"sampler.k": "0"},
             r"^sampler\.k is '0': input should be greater than or equal to 1; see --help for --samp",
         ),

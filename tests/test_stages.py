@@ -26,6 +26,14 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (
+            {"synth.generator": "os:path"},
+            r"^synth\.generator 'os:path' is no synth\.generators\.Generator: name one$",
+        ),
+        (
+            {"synth.sketch": "os:getcwd"},
+            r"^synth\.sketch 'os:getcwd' gives no extractor: name a factory of one$",
+        ),
         ({"classifier.loss": "x"}, r"^classifier\.loss 'x' is unknown: use one of balanced_softmax, "),
         (
             {"classifier.backbone": "resnet81"},

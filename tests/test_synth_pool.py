@@ -454,6 +454,10 @@ def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None
         ),
         ([[-1], []], "marks the copies of another pool than"),
         ([[0]], "marks the copies of another pool than"),
+        ([[1, 1], []], "marks the copies of another pool than"),
+        ([[[1]], []], "marks the copies of another pool than"),
+        ([[], [0, 1]], "marks the copies of another pool than"),
+        ([[10**30], []], r"copies\.json does not hold a pool's marks"),
         ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is judged again$"),
     ],
 )

@@ -1,0 +1,71 @@
+"""Files that cannot be written, are damaged, or belong to another process: one line each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlcas import cli
+from rlcas.errors import UserError
+from rlcas.files import alone_in, read_facts, replacing, replacing_folder
+
+PROTECTED = OSError(errno.EROFS, os.strerror(errno.EROFS))
+TOLD = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
+HOLD = "import sys; from pathlib import Path; from rlcas.files import alone_in\nwith alone_in(Path(sys.argv[1])): {}"
+
+
+def test_a_file_on_a_read_only_disk_is_told_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=TOLD.format(r"x\.json")), replacing(tmp_path / "x.json"):
+        raise PROTECTED
+    with pytest.raises(UserError, match=TOLD.format("folder")), replacing_folder(tmp_path / "folder"):
+        raise PROTECTED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_on_a_read_only_disk_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "figures")
+
+    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("fails", fail))
+    assert cli.main(["doctor"]) == 2
+    line = "rlcas: [Errno 30] Read-only file system: 'figures': make the folder writable, or work in a copy of it\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": ', r"facts\.json is truncated or altered \(.+\): restore or delete it$"),
+        ("[]", r"facts\.json is altered \(it holds no JSON object\): restore or delete it$"),
+    ],
+)
+def test_damaged_facts_are_told_with_the_mend(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    assert read_facts(path) == {}
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_facts(path)
+
+
+def test_a_folder_in_use_is_refused_and_is_free_again_after_a_kill(tmp_path: Path) -> None:
+    code = HOLD.format("print('in', flush=True); sys.stdin.read()")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"in\n"
+        with (
+            pytest.raises(UserError, match="is in use by another rlcas process: wait until"),
+            alone_in(tmp_path),
+        ):
+            pass
+        other.kill()
+    with alone_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
