@@ -35,6 +35,7 @@ from synth.workers import Workers
 
 LDM_FOLDER = "ldm"
 CLASSIFIER_FOLDER = "classifier"
+LEFT_BY_A_KILL = shutil.ignore_patterns(CHECKPOINTS_FOLDER, ".*")
 
 
 def check_mgdm(config: RunConfig) -> None:
@@ -127,7 +128,7 @@ def train_mgdm(
     figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
     if workers.leads:
         with replacing_folder(folder / LDM_FOLDER) as temporary:
-            shutil.copytree(ldm, temporary, dirs_exist_ok=True)
+            shutil.copytree(ldm, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
         with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
             classifier.save_pretrained(temporary)
         write_json(folder / FIGURES_FILE, figures)

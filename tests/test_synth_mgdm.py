@@ -293,6 +293,10 @@ def test_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     with pytest.raises(Killed):
         train_mgdm(tiny_data(), config, tmp_path / "cut", device=CPU, progress=False, on_step=kill)
     assert not (tmp_path / "cut/synthesiser.json").exists()
+    for left in ("training/denoiser.safetensors", ".synthesiser.json.x.tmp"):  # by a kill at the ldm's end
+        path = tmp_path / "cut/training/ldm" / left
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     told.clear()
     train_mgdm(
         tiny_data(),
@@ -306,6 +310,10 @@ def test_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> Non
     for name in ("ldm/pipeline/unet", "classifier"):
         whole, cut = (tmp_path / run / name / "diffusion_pytorch_model.safetensors" for run in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes()
+    names = [
+        {path.relative_to(tmp_path / run) for path in (tmp_path / run).rglob("*")} for run in ("whole", "cut")
+    ]
+    assert names[0] == names[1]
 
 
 def test_an_earlier_synthesiser_is_replaced_as_a_whole(tmp_path: Path) -> None:
