@@ -14,7 +14,7 @@ from cluster.scoring import score_pool
 from cluster.stages import stage, timings
 from rlcas import data as datasets
 from rlcas.config import RunConfig, SynthConfig
-from rlcas.console import format_figure, say
+from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluate import evaluate
 from rlcas.files import replacing, write_json
 from rlcas.report import write_report
@@ -27,7 +27,8 @@ from synth.train import sketch_extractor
 
 GALLERY_IMAGES = 6
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
-POOL_FIGURES = ("fid", "kid", "sketch_skill", "copy_rate", "held_out_copy_rate")
+POOL_DISTANCES = ("fid", "kid")
+POOL_FIGURES = ("sketch_skill", "copy_rate", "held_out_copy_rate")
 VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
 
 
@@ -94,8 +95,9 @@ def show_test(figures: dict[str, Any]) -> None:
 
 def show_pool(figures: dict[str, Any]) -> None:
     """Print a line of the pool's figures in all."""
-    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES)
-    say(f"pool of {figures['n_synthetic']} images: {named}  ({figures['extractor']})")
+    told = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
+    told += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
+    say(f"pool of {figures['n_synthetic']} images: {'  '.join(told)}  ({figures['extractor']})")
     if only := figures["pool_only"]:
         say(
             f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "

@@ -25,6 +25,7 @@ from rlcas.console import progress
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
+from rlcas.files import mend_of
 from rlcas.records import read_lines
 from rlcas.rundir import RunFolder
 
@@ -79,6 +80,10 @@ def _train(loop: dict[str, Any]) -> str | None:
         train_here(folder, config, open_prepared(folder.prepared), device, progress=False)
     except UserError as error:
         return str(error)
+    except OSError as error:
+        if (mend := mend_of(error)) is None:
+            raise
+        return f"{error}: {mend}"
     return None
 
 

@@ -86,6 +86,11 @@ def format_figure(value: float | None) -> str:
     return "n/a" if value is None or math.isnan(value) else f"{value:z.3f}"
 
 
+def format_distance(value: float | None) -> str:
+    """Return three significant figures, or n/a for NaN and None: distances have no scale of their own."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
 def format_seconds(seconds: float) -> str:
     """Return a duration as a person says it: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min."""
     if math.isnan(seconds):

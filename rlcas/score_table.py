@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rlcas.console import format_figure
+from rlcas.console import format_distance, format_figure
 
 COLUMNS = (
     "class", "real", "synthetic", "FID", "KID [95 %]", "precision", "recall", "density", "coverage",
@@ -59,8 +59,8 @@ def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -
         name,
         str(figures["n_real"]),
         str(figures["n_synthetic"]),
-        _short(figures["fid"]),
-        f"{_short(figures['kid'])} [{_short(low)}, {_short(high)}]",
+        format_distance(figures["fid"]),
+        f"{format_distance(figures['kid'])} [{format_distance(low)}, {format_distance(high)}]",
         *(format_figure(figures["prdc"][key]) for key in ("precision", "recall", "density", "coverage")),
         f"{figures['distance_ratio']:.2f}",
         f"{figures['auth_pct']:.1f}",
@@ -69,8 +69,3 @@ def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -
         format_figure(pool_only_recall),
     ]
     return list(map(Text, values))
-
-
-def _short(value: float) -> str:
-    """Return three significant figures, or n/a for NaN: distances have no scale of their own."""
-    return "n/a" if math.isnan(value) else f"{value:.3g}"

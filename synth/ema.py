@@ -11,9 +11,9 @@ STEPS_A_MOVE = 8  # moving them less often, by as much more, costs an eighth
 
 
 class Ema:
-    """An average of the parameters by name for each decay, over the weights after every eighth step.
+    """An average of the parameters by name for each decay, over the weights after steps 1, 9, 17, ...
 
-    The decay of move m is min(decay^8, (1 + m)/(10 + m)), so that it follows early and remembers late.
+    The decay of move m, from 1, is min(decay^8, (1 + m)/(10 + m)), so that it follows early and remembers late.
     """
 
     def __init__(self, module: nn.Module, decays: Sequence[float]) -> None:
@@ -25,9 +25,10 @@ class Ema:
     @torch.no_grad()
     def update(self, module: nn.Module, steps_done: int) -> None:
         """Tell of the weights after `steps_done` steps; at every eighth, average ← d average + (1-d) weights."""
-        moves, left = divmod(steps_done, STEPS_A_MOVE)
+        before, left = divmod(steps_done - 1, STEPS_A_MOVE)
         if left:
             return
+        moves = before + 1
         weights = [parameter.detach() for parameter in module.parameters()]
         for decay, average in self.averages.items():
             now = min(decay**STEPS_A_MOVE, (1 + moves) / (10 + moves))

@@ -69,7 +69,7 @@ def verified_manifest(folder: Path) -> Manifest:
     manifest = _parsed(text, folder / MANIFEST_FILE)
     try:
         stamps = stamps_of(folder, (shard["file"] for shard in manifest["shards"]))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{error.filename} is missing, though the pool's manifest lists it: {REMAKE}") from None
     if not _is_remembered(folder, text, stamps):
         for shard in manifest["shards"]:
@@ -119,6 +119,8 @@ def _parsed(text: bytes, path: Path) -> Manifest:
         raise UserError(f"{path} is not a pool's manifest ({where}: {first['msg']}): {REMAKE}") from None
     if any(shard["class_id"] >= len(manifest["class_names"]) for shard in manifest["shards"]):
         raise UserError(f"{path} is not a pool's manifest (a shard is of no class that it names): {REMAKE}")
+    if len({shard["file"] for shard in manifest["shards"]}) < len(manifest["shards"]):
+        raise UserError(f"{path} is not a pool's manifest (it lists a shard twice): {REMAKE}")
     return manifest
 
 
@@ -139,7 +141,7 @@ def _digest(manifest: bytes, stamps: Sequence[Stamp]) -> str:
 
 
 def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> None:
-    if sha256_of(path) != shard["sha256"]:
+    if not path.is_file() or sha256_of(path) != shard["sha256"]:
         raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
     images = np.load(path, mmap_mode="r", allow_pickle=False)
     if images.shape != (shard["count"], *image_shape_CHW) or images.dtype != np.uint8:

@@ -3,7 +3,9 @@
 A mirrored training image is a training image too. An image is a copy that is nearer to its nearest training image
 
 1. than the 1st percentile of the distances of held-out real images to theirs, or
-2. than half the distance of that training image to its own nearest other one.
+2. than half the distance of that training image to its own nearest other one,
+
+or that is in the very place of a training image.
 
 The first rule is blind where held-out images are near-duplicates of training images themselves (in BreastMNIST a
 third of them are): they pull the percentile down. The second asks no held-out image.
@@ -67,7 +69,7 @@ def memorisation(
         nearest_N=owners[rows_N],
         mirrored_N=rows_N >= len(train_MD),
         distances_N=distances_N,
-        copies_N=(distances_N < threshold) | (distances_N < COPY_SHARE * apart_N),
+        copies_N=(distances_N < threshold) | (distances_N < COPY_SHARE * apart_N) | (distances_N == 0),
         authentic_N=distances_N > apart_N,
         threshold=threshold,
         held_out_distance=float(np.median(held_out_K)),

@@ -131,6 +131,7 @@ class DenoiserObjective:
             return predicted, sketches, {}
         own, of_other = predicted[::2], predicted[1::2]
         loss_N = diffusion.balancing_loss(own, of_other, batch.timesteps_N / len(self._abar))
+        loss_N = loss_N * (batch.labels_N < self._num_classes)  # the null class is not drawn to any other
         return own, None if sketches is None else sketches[::2], {"cbdm_loss": loss_N.mean()}
 
 

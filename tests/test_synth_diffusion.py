@@ -77,11 +77,11 @@ def test_every_solver_ends_at_the_latent_of_a_perfect_denoiser(name: str, predic
 
 
 def test_the_averages_of_weights_follow_their_closed_form() -> None:
-    """Every eighth step is a move; decays by hand: min(0.5^8, 2/11) is 0.00390625, min(0.9^8, 2/11) is 2/11."""
+    """Moves are after steps 1 and 9; decays by hand: min(0.5^8, 2/11) is 0.00390625, min(0.9^8, 2/11) is 2/11."""
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 1.0)
     ema = Ema(module, (0.5, 0.9))
-    for step, value in enumerate([9.0] * 7 + [5.0] + [9.0] * 7 + [-2.0, 9.0]):
+    for step, value in enumerate([5.0] + [9.0] * 7 + [-2.0] + [9.0] * 7):
         nn.init.constant_(module.weight, value)
         ema.update(module, step + 1)
     ema.copy_to(module, 0.5)

@@ -206,6 +206,12 @@ def test_either_rule_alone_makes_a_copy() -> None:
     assert found.held_out_distance == 2.5  # of 2 and 3
 
 
+def test_the_exact_copy_of_an_image_that_has_a_twin_is_a_copy() -> None:
+    train = np.array([[0.0], [0], [5], [9]])
+    found = memorisation(np.array([[0.0], [0.1]]), train, train + 1000, np.array([[0.0], [7]]))
+    assert found.threshold < 0.1 and found.copies_N.tolist() == [True, False]
+
+
 def test_copies_are_found_though_the_held_out_images_are_near_duplicates_themselves() -> None:
     train, mirrored, held_out = np.random.default_rng(0).normal(size=(3, 400, 8))
     leaked = np.concatenate([train[:100] + 1e-4, held_out[:300]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlcas.console import format_figure, format_seconds
+from rlcas.console import format_distance, format_figure, format_seconds
 from rlcas.files import write_text
 from rlcas.report.canvas import COLOURS, drawing, save
 from rlcas.report.facts import RunFacts, read_run
@@ -58,7 +58,7 @@ def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=format_figure, duration=format_seconds)
+    environment.filters.update(figure=format_figure, distance=format_distance, duration=format_seconds)
     return environment.get_template("page.html.jinja").render(
         facts=facts,
         charts=charts,
