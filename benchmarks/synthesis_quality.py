@@ -39,9 +39,9 @@ from synth.train import train_synthesiser
 
 ARMS = {"with_sketch": {}, "without_sketch": {"synth.denoiser.sketch_weight": "0"}}
 FEW_STEPS, MANY_STEPS = 20, 250
-OURS, UNIPC, MANY = f"ddim_{FEW_STEPS}", f"unipc_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
+OURS, DDIM, MANY = f"unipc_{FEW_STEPS}", f"ddim_{FEW_STEPS}", f"ddim_{MANY_STEPS}"
 SEEDS_HEAD = [
-    "| data | seed | `sketch_skill` | KID with sketch | without | UniPC 20 | DDIM 250 | copies | copies, real |",
+    "| data | seed | `sketch_skill` | KID with sketch | without | DDIM 20 | DDIM 250 | copies | copies, real |",
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
 ]
 DIFFERENCES_HEAD = ["| data | paired difference | seeds | mean | 95 % interval |", "|---|---|--:|--:|---|"]
@@ -122,7 +122,7 @@ def arm(
         OURS: yardstick.figures(drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)),
     }
     if with_solvers:
-        for name, solver, steps in ((UNIPC, "unipc", FEW_STEPS), (MANY, "ddim", MANY_STEPS)):
+        for name, solver, steps in ((DDIM, "ddim", FEW_STEPS), (MANY, "ddim", MANY_STEPS)):
             pipeline.scheduler = diffusion.SOLVERS[solver](config.synth.denoiser)
             figures[name] = yardstick.figures(drawn(pipeline, yardstick.counts_C, steps, config))
     return figures
@@ -174,8 +174,8 @@ def tables(cells: list[dict[str, Any]]) -> str:
             "KID with − without sketch": [kid(own) - kid(other) for own, other in of_data],
             "the same in pixels": [kid(own, "pixels") - kid(other, "pixels") for own, other in of_data],
             "KID of 20 steps − of 250": [kid(own) - kid(own, at=MANY) for own, _ in of_data if MANY in own],
-            "KID of DDIM − of UniPC, 20 steps": [
-                kid(own) - kid(own, at=UNIPC) for own, _ in of_data if UNIPC in own
+            "KID of UniPC − of DDIM, 20 steps": [
+                kid(own) - kid(own, at=DDIM) for own, _ in of_data if DDIM in own
             ],
         }
         differences += [_difference(data, told, values) for told, values in gaps.items() if len(values) > 1]
@@ -187,7 +187,7 @@ def kid(cell: dict[str, Any], features: str = "classifier", at: str = OURS) -> f
 
 
 def _row(data: str, seed: int, own: float, other: float, cell: dict[str, Any]) -> str:
-    solvers = " | ".join(f"{kid(cell, at=name):.4f}" if name in cell else "" for name in (UNIPC, MANY))
+    solvers = " | ".join(f"{kid(cell, at=name):.4f}" if name in cell else "" for name in (DDIM, MANY))
     copies = f"{cell[OURS]['copy_rate']:.3f} | {cell[OURS]['held_out_copy_rate']:.3f}"
     skill = cell["training"]["sketch_skill"]
     return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {solvers} | {copies} |"
@@ -215,7 +215,7 @@ def main() -> None:
     arguments.add_argument("--data", help="as of rlcas; left out, the tables of --out are printed")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments.add_argument("--most", type=int, default=80, help="held-out images a class, at most")
-    arguments.add_argument("--solvers", action="store_true", help="sample by UniPC, and by 250 steps, too")
+    arguments.add_argument("--solvers", action="store_true", help="sample by 20 and 250 steps of DDIM too")
     arguments.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="over preset quick")
     args = arguments.parse_args()
     if args.data:

@@ -221,7 +221,7 @@ class DenoiserConfig(Settings):
 class GenerationConfig(Settings):
     """Sampling the pool."""
 
-    solver: str = "ddim"
+    solver: str = "unipc"
     """A name in synth.diffusion.SOLVERS, or package.module:function."""
     steps: PositiveCount = 20
     """Denoising steps an image."""

@@ -41,8 +41,8 @@ def unipc(config: DenoiserConfig) -> UniPCMultistepScheduler:
 
 
 SOLVERS: dict[str, Callable[[DenoiserConfig], SchedulerMixin]] = {
-    "ddim": ddim,
     "unipc": unipc,
+    "ddim": ddim,
 }
 """How the few steps from noise to latent are taken, by name; from outside comes package.module:function."""
 

@@ -85,9 +85,9 @@ def test_a_generator_trains_fills_a_pool_and_is_scored(
     pool = SyntheticPool(tmp_path / "run/pool")
     assert pool.class_sizes_C.tolist() == [6, 6, 6] and pool.manifest["source"]["generator"] == generator
     assert main(["synth", "score", "../run"]) == 0
-    figures = json.loads((tmp_path / "run/pool_figures.json").read_text())
+    figures = json.loads((tmp_path / "run/scores.json").read_text())
     assert (figures["sketch_skill"] is not None) == (generator in ("ldm", "mgdm"))
-    assert np.isfinite(figures["fid"]) and "pool of 18 images" in capsys.readouterr().out
+    assert np.isfinite(figures["fid"]) and "18 synthetic against 64 real" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,11 @@ def test_a_dry_run_estimates_the_parts_of_the_generator(
     assert main(["synth", "train", *words(tmp_path, generator), "--dry-run"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     times = last.removeprefix("time, from a few steps on this machine: ").partition(";")[0]
-    assert [part.rpartition(" ")[0].split(" ")[0] for part in times.split(", ")] == [*parts, "episodes"]
+    assert [part.rpartition(" ")[0].split(" ")[0] for part in times.split(", ")] == [
+        *parts,
+        "judge",
+        "episodes",
+    ]
     assert ("not estimated" in last) == (not parts)
 
 

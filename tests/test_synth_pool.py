@@ -110,7 +110,7 @@ def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_pa
     assert manifest["source"] | {"pipeline_sha256": ""} == {
         "pipeline_sha256": "",
         "generator": "ldm",
-        "scheduler": "DDIMScheduler",
+        "scheduler": "UniPCMultistepScheduler",
         "seed": 0,
         "steps": 2,
         "guidance": 1.5,
