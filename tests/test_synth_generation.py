@@ -237,9 +237,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_sitting_goes_on(trained: P
     full = rlcas("synth", "sample", trained, cwd=trained.parent, limit_kilobytes="4")
     assert full.returncode == 2
     assert full.stderr.count("\n") == 1
-    assert (
-        "class-000/shard-000.npy cannot be written ([Errno 27] File too large): free disk space" in full.stderr
-    )
+    assert "class-000/shard-000.npy cannot be written (File too large): free disk space" in full.stderr
     assert not list((trained / "pool").rglob("*.npy")) and not list((trained / "pool").rglob("*.tmp"))
     again = rlcas("synth", "sample", trained, "--cluster.sampling_workers", "2", cwd=trained.parent)
     assert again.returncode == 0, again.stderr
