@@ -1,1 +1,1 @@
-"""Sketch-supervised latent diffusion: sketches, autoencoder, denoiser, sampler, pool, quality."""
+"""Sketch-supervised latent diffusion, from sketches to a judged pool; MGDM and Skin-SDM beside it."""

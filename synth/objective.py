@@ -58,11 +58,12 @@ class DenoiserObjective:
         workers.check_divides(config.batch_size, "synth.denoiser.batch_size")
         device, (channels, height, width) = cache.means_MChw.device, cache.means_MChw.shape[1:]
         self._generator = torch.Generator(device)
+        self._is_augmented = cache.is_augmented  # asked once: on a GPU the answer is waited for
         denoiser = SketchSupervisedDenoiser(
             build_unet(config, latent_channels=channels, latent_size=(height, width), num_classes=num_classes),
             factor_of(vae),
             with_sketch=config.sketch_weight > 0,
-            num_augmentations=cache.augmentations_MA.shape[1] if cache.is_augmented else 0,
+            num_augmentations=cache.augmentations_MA.shape[1] if self._is_augmented else 0,
             dropout=SharedDropout(config.dropout, self._generator, workers),
         )
         self.module = denoiser.to(device).to(memory_format=torch.channels_last)
@@ -118,7 +119,7 @@ class DenoiserObjective:
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return prediction, sketches and, where the class-balancing regulariser is on, its loss."""
         inputs = [noisy_NChw, batch.timesteps_N, batch.labels_N]
-        if self._cache.is_augmented:
+        if self._is_augmented:
             inputs.append(self._cache.augmentations_MA[batch.items_N])
         balanced = self._config.cbdm_weight > 0
         if balanced:  # each sample twice, the second time with its other label
