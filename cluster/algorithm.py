@@ -27,7 +27,7 @@ from cluster.children import Children, EpisodeError
 from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
-from envs.observations import observe
+from envs.observations import names_of, observe
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
@@ -70,7 +70,9 @@ class RLCAS(Algorithm):
     def setup(self, config: RLCASConfig) -> None:
         """Start the K actors and make the initial incumbent."""
         super().setup(config)
-        self._sampler = self.config.sampler_config()
+        sampler = self.config.sampler_config()
+        # The actors need not import the agents' code to know what those ask to see.
+        self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         ensure_ray(self._sampler.k)
         self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
         counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
