@@ -160,8 +160,10 @@ def test_a_step_moves_the_composition_and_clamps_it():
     env = make_env(initial_count=2, max_count=4)
     env.reset()
     for expected in ([0, 2, 4, 4], [0, 2, 4, 4]):
-        env.step(np.array([0, 1, 2, 2]))
+        *_, info = env.step(np.array([0, 1, 2, 2]))
         assert env.incumbent.counts_C.tolist() == expected
+    assert info["report"].num_clamped == 3
+    assert info["report"].num_synthetic == 10
 
 
 def test_the_reward_is_the_cube_of_the_metric_plus_004():
