@@ -39,6 +39,8 @@ from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
 
 INCUMBENT = "incumbent"
 BEST = "best"
+PARTS = ("policy", "episodes", "learning")
+"""What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
 
 
 class RLCAS(Algorithm):
@@ -113,20 +115,23 @@ class RLCAS(Algorithm):
         Raises:
             EpisodeError: none of the K episodes is valid, or one gave no answer.
         """
-        started = time.perf_counter()
+        times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
         probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
+        times.append(time.perf_counter())
         reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+        times.append(time.perf_counter())
         winner = choose(reports, self._sampler.metric)
         reports = rewarded(reports, self._sampler)
         self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         self._learn(observation_D, [report for report in reports if report.valid])
+        times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
@@ -136,9 +141,10 @@ class RLCAS(Algorithm):
             best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
             curves_CG=self.on_learner(lambda learner: learner.curves()),
-            seconds=time.perf_counter() - started,
+            seconds=times[-1] - times[0],
+            seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
         )
-        log_record(self.metrics, self.record, self._sampler.metric)
+        log_record(self.metrics, self.record)
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""
