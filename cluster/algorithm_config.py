@@ -42,7 +42,8 @@ class RLCASConfig(AlgorithmConfig):
         self.seed = 0
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
-        del self.lr  # RLlib's default: what is not stated follows from the agents
+        for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
+            vars(self).pop(name, None)
         for name, value in ClusterConfig():
             setattr(self, name, value)
 

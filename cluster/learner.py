@@ -106,7 +106,7 @@ class ReinforceLearner(TorchLearner):
         """Take over what `arrays` returned."""
         self.baseline = float(arrays[BASELINE][0])
         for name, tensor in self.agents.state_dict().items():
-            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]))
+            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]).reshape(tensor.shape))
         for name, state in self._adam_states().items():
             prefix = f"adam/{name}/"
             state.clear()
