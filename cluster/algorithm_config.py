@@ -43,7 +43,7 @@ class RLCASConfig(AlgorithmConfig):
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
         for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         for name, value in ClusterConfig():
             setattr(self, name, value)
 

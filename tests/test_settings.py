@@ -239,7 +239,7 @@ def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
         ),
         (
             {"k": "1", "advantages": "normalised"},
-            r"^sampler.k 1 leaves .* reward is cubic and sampler.advantages norm",
+            r"^sampler.k 1 leaves .* sampler.reward is cubic and .* normalised",
         ),
     ],
 )

@@ -61,14 +61,13 @@ class ResponseAgents(Agents):
         """Add the valid episodes of an epoch to the moments."""
         seen_KC = ~signals_KC.isnan()
         u_KC = self._centred(counts_KC.double())
-        self.progress = torch.full_like(self.progress, progress)
+        self.progress.fill_(progress)
         tau_KC = (2 * self.progress - 1).expand_as(u_KC)
         z_KCZ = torch.stack(
             [torch.ones_like(u_KC), u_KC, u_KC**2, tau_KC, signals_KC.double().nan_to_num()], dim=-1
         )
         z_KCZ = z_KCZ * seen_KC[..., None]
-        # A new tensor: a state taken before must stay what it was.
-        self.moments_CZZ = self.decay * self.moments_CZZ + torch.einsum("kcy,kcz->cyz", z_KCZ, z_KCZ)
+        self.moments_CZZ.mul_(self.decay).add_(torch.einsum("kcy,kcz->cyz", z_KCZ, z_KCZ))
 
     def curves(self) -> Tensor:
         """Return [C, G] float64: the signal expected at the counts 0, step, … in this epoch.
