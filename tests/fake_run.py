@@ -59,7 +59,7 @@ def _result(rng: np.random.Generator, counts_C: Int64, epoch: int) -> EpochResul
         metrics=metrics,
         val_loss=loss,
         train_loss=0.8 * loss,
-        per_class_recall_C=recall_C,
+        per_class={"recall": recall_C},
         num_images=4000,
         finite=True,
     )
