@@ -191,7 +191,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
     """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
     from cluster import RLCASConfig
 
-    sampler = {"k": 1, "lr": 0.0, "agents": "trivial:KeepingAgents", "initial_count": count, "epochs": 3}
+    sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
     algorithm = (
         RLCASConfig()
