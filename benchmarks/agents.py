@@ -2,9 +2,9 @@
 
 Each of 8 classes has a count at which its quality q peaks, q = 1 - ((s - s*) / 16)²; ε = 0.5 + 0.4 mean q and the
 class's signal q are seen with noise. 30 epochs from counts of 2, K=3; the figure is the true 100 ε of the
-composition that survived, at most 90.0, at first 82.4. The page's figures are of a simulation in 2000 runs
-without RLlib. In the cases with drift the signals rise with the epoch too, most for the later classes: what
-a response fitted without its line in t takes for the good of more images.
+composition that survived, at most 90.0, at first 82.4. Beside them stand the figures of a simulation in 2000 runs,
+without RLlib. In the case with drift the signals rise with the epoch too, most for the later classes: what a
+response fitted without its line in t takes for the good of more images.
 
 `state` and `response` were tuned at these noises (learning rate, scale of the context, exploration, ridge,
 memory), at K=3 and without drift. Goal: both at least 2 points above chance at the middle noise.
@@ -12,15 +12,14 @@ memory), at K=3 and without drift. Goal: both at least 2 points above chance at 
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from common import emit, parser
 
-from cluster import RLCAS, RLCASConfig
+from cluster import RLCASConfig
 from cluster.start import ensure_ray
 from rlcas.agents import ResponseAgents
 from rlcas.seeding import rng_for
@@ -28,9 +27,22 @@ from rlcas.types import EpochResult, Float64, Incumbent, Int64
 
 BEST_C = np.array([0, 0, 2, 4, 6, 10, 12, 16])
 NUM_CLASSES, NUM_EPOCHS = len(BEST_C), 30
-DRIFT = 0.5
-NOISES = {"low_noise": (0.02, 0.005), "middle_noise": (0.08, 0.02), "high_noise": (0.20, 0.03)}
-"""Standard deviations of a class's signal and of ε."""
+
+
+class Case(NamedTuple):
+    """Standard deviations of a class's signal and of ε, and by how much signals rise over a run."""
+
+    class_noise: float
+    team_noise: float
+    drift: float = 0.0
+
+
+CASES = {
+    "low_noise": Case(0.02, 0.005),
+    "middle_noise": Case(0.08, 0.02),
+    "high_noise": Case(0.20, 0.03),
+    "middle_noise_drift": Case(0.08, 0.02, drift=0.5),
+}
 PER_CLASS = {"reward": "per_class", "team_share": 0.0, "advantages": "normalised"}
 AGENTS: dict[str, dict[str, Any]] = {
     "frozen": {"agents": "uniform"},
@@ -45,8 +57,9 @@ AGENTS: dict[str, dict[str, Any]] = {
 }
 BESIDE = ("paper_lr_0.05", "paper_lr_0.3", "paper_per_class", "state_k8", "response_trendless")
 """Rows that only stand beside: half as many runs."""
-WITH_DRIFT = {name: AGENTS[name] for name in ("frozen", "state", "response", "response_trendless")}
-PAGE = {
+UNDER_DRIFT = ("frozen", "state", "response", "response_trendless")
+"""Rows that are run with drift too."""
+SIMULATED = {
     "frozen": (88.5, 86.0, 85.0),
     "paper": (88.5, 86.0, 85.0),
     "paper_lr_0.05": (88.7, 86.3, 85.2),
@@ -56,7 +69,7 @@ PAGE = {
     "state_k8": (89.7, 89.4, 88.7),
     "response": (89.9, 89.8, 89.5),
 }
-"""The page's figures by noise."""
+"""The simulation's figures at low, middle and high noise."""
 
 
 class TrendlessAgents(ResponseAgents):
@@ -72,10 +85,7 @@ class PlantedTrainer:
 
     num_classes = NUM_CLASSES
     seed = 0
-
-    def __init__(self, class_noise: float, team_noise: float, drift: float = 0.0) -> None:
-        self._class_noise, self._team_noise = class_noise, team_noise
-        self._drift_C = drift * np.linspace(0.5, 1.5, NUM_CLASSES)
+    case = CASES["low_noise"]
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return a classifier of one weight."""
@@ -87,8 +97,9 @@ class PlantedTrainer:
         epoch = incumbent.epoch + 1
         rng = rng_for(self.seed, "planted", epoch, child)
         quality_C = quality(counts_C)
-        f1 = 0.5 + 0.4 * quality_C.mean() + self._team_noise * rng.standard_normal()
-        signal_C = quality_C - 1 + self._class_noise * rng.standard_normal(NUM_CLASSES)
+        f1 = 0.5 + 0.4 * quality_C.mean() + self.case.team_noise * rng.standard_normal()
+        rise_C = self.case.drift * np.linspace(0.5, 1.5, NUM_CLASSES) * epoch / NUM_EPOCHS
+        signal_C = quality_C - 1 + rise_C + self.case.class_noise * rng.standard_normal(NUM_CLASSES)
         self._left = Incumbent(
             epoch=epoch, arrays=incumbent.arrays, counts_C=counts_C, positions_C=incumbent.positions_C
         )
@@ -96,10 +107,7 @@ class PlantedTrainer:
             metrics={"f1": f1, "many": f1, "medium": f1, "few": f1},
             val_loss=1 - f1,
             train_loss=1 - f1,
-            per_class={
-                "recall": quality_C,
-                "log_likelihood": signal_C + self._drift_C * epoch / NUM_EPOCHS,
-            },
+            per_class={"recall": quality_C, "log_likelihood": signal_C},
             num_images=1,
             finite=True,
         )
@@ -114,31 +122,50 @@ def quality(counts_C: Int64) -> Float64:
     return 1 - ((counts_C - BEST_C) / 16) ** 2
 
 
-def final_scores(sampler: dict[str, Any], trainer: PlantedTrainer, num_runs: int) -> Float64:
-    """Return [num_runs]: 100 ε of the composition that survives, of runs in one engine that starts again."""
-    algorithm = (
-        RLCASConfig()
-        .training(epochs=NUM_EPOCHS, **sampler)
-        .episodes(trainer_factory=lambda: trainer, num_classes=NUM_CLASSES, episode_runner="in_process")
-        .debugging(log_level="ERROR")
-        .build_algo()
-    )
-    start, learner_arrays = algorithm.incumbent, algorithm.on_learner(lambda learner: learner.arrays())
-    scores = []
-    for seed in range(num_runs):
-        trainer.seed = seed
-        algorithm.config = algorithm.config.copy(copy_frozen=False).debugging(seed=seed)
-        algorithm.resume(start, start, learner_arrays)
-        scores.append(final_score(algorithm))
-    algorithm.stop()
-    return np.array(scores)
+class Runs:
+    """Runs of some agents, in one engine that starts again for each."""
+
+    def __init__(self, sampler: dict[str, Any]) -> None:
+        self._trainer = PlantedTrainer()
+        self._algorithm = (
+            RLCASConfig()
+            .training(epochs=NUM_EPOCHS, **sampler)
+            .episodes(
+                trainer_factory=lambda: self._trainer, num_classes=NUM_CLASSES, episode_runner="in_process"
+            )
+            .debugging(log_level="ERROR")
+            .build_algo()
+        )
+        self._start = self._algorithm.incumbent
+        self._learner_arrays = self._algorithm.on_learner(lambda learner: learner.arrays())
+
+    def scores(self, case: Case, num_runs: int) -> Float64:
+        """Return [num_runs]: the `final_score` of each seed."""
+        self._trainer.case = case
+        return np.array([self._final_score(seed) for seed in range(num_runs)])
+
+    def stop(self) -> None:
+        """Stop the engine."""
+        self._algorithm.stop()
+
+    def _final_score(self, seed: int) -> float:
+        """Train all epochs and return 100 ε of the composition that survived, without noise."""
+        self._trainer.seed = seed
+        self._algorithm.config = self._algorithm.config.copy(copy_frozen=False).debugging(seed=seed)
+        self._algorithm.resume(self._start, self._start, self._learner_arrays)
+        for _ in range(NUM_EPOCHS):
+            self._algorithm.training_step()
+        return float(100 * (0.5 + 0.4 * quality(self._algorithm.incumbent.counts_C).mean()))
 
 
-def final_score(algorithm: RLCAS) -> float:
-    """Train all epochs and return 100 ε of the composition that survived, without noise."""
-    for _ in range(NUM_EPOCHS):
-        algorithm.training_step()
-    return float(100 * (0.5 + 0.4 * quality(algorithm.incumbent.counts_C).mean()))
+def scores_of(row: str, num_runs: int) -> dict[str, Float64]:
+    """Return the scores of a row's runs in each case."""
+    runs = Runs(AGENTS[row])
+    cases = {name: case for name, case in CASES.items() if not case.drift or row in UNDER_DRIFT}
+    number = -(-num_runs // 2) if row in BESIDE else num_runs
+    scores = {name: runs.scores(case, number) for name, case in cases.items()}
+    runs.stop()
+    return scores
 
 
 def minus_frozen(name: str, scores: Float64, frozen: Float64) -> dict[str, float]:
@@ -149,16 +176,11 @@ def minus_frozen(name: str, scores: Float64, frozen: Float64) -> dict[str, float
     return {f"{name}_minus_frozen{bound}": float(value) for bound, value in figures.items()}
 
 
-def case(agents: dict[str, dict[str, Any]], trainer: PlantedTrainer, num_runs: int) -> dict[str, float]:
+def figures(scores: dict[str, Float64]) -> dict[str, float]:
     """Return each row's mean score, and how far those that learn stand above the frozen control."""
-    scores = {
-        name: final_scores(sampler, trainer, -(-num_runs // 2) if name in BESIDE else num_runs)
-        for name, sampler in agents.items()
-    }
-    figures = {name: float(values.mean()) for name, values in scores.items()}
-    for name in ("state", "response"):
-        figures |= minus_frozen(name, scores[name], scores["frozen"])
-    return figures
+    means = {row: float(values.mean()) for row, values in scores.items()}
+    above = [minus_frozen(row, scores[row], scores["frozen"]) for row in ("state", "response")]
+    return means | above[0] | above[1]
 
 
 def main() -> None:
@@ -169,18 +191,19 @@ def main() -> None:
     options = arguments.parse_args()
     torch.set_num_threads(1)
     ensure_ray(1)
-    results = {name: case(AGENTS, PlantedTrainer(*noise), options.runs) for name, noise in NOISES.items()}
-    planted = functools.partial(PlantedTrainer, *NOISES["middle_noise"])
-    results["middle_noise_drift"] = case(WITH_DRIFT, planted(DRIFT), options.runs)
+    scores = {row: scores_of(row, options.runs) for row in AGENTS}
+    results = {
+        name: figures({row: cases[name] for row, cases in scores.items() if name in cases}) for name in CASES
+    }
     if options.json:
         emit("", results, True)
         return
-    page = {row: dict(zip(NOISES, figures, strict=True)) for row, figures in PAGE.items()}
-    emit("100 ε at the end, the page's 2000 runs", page, False)
-    ours = {row: {name: figures[row] for name, figures in results.items() if row in figures} for row in AGENTS}
+    simulated = {row: dict(zip(CASES, row_figures, strict=False)) for row, row_figures in SIMULATED.items()}
+    emit("100 ε at the end, 2000 simulated runs", simulated, False)
+    ours = {row: {name: told[row] for name, told in results.items() if row in told} for row in AGENTS}
     emit(f"100 ε at the end, our {options.runs} runs", ours, False)
     differences = [name for name in results["middle_noise"] if "_minus_" in name]
-    against = {row: {name: figures[row] for name, figures in results.items()} for row in differences}
+    against = {row: {name: told[row] for name, told in results.items()} for row in differences}
     emit("Points above the frozen control, with the bounds of the 95 % interval", against, False)
 
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcas.agents import AGENTS, ResponseAgents, build_agents
-from rlcas.config import SamplerConfig
+from rlcas.config import AGENT_DEFAULTS, COMPARING_REWARDS, REWARD_DEFAULTS, WITHOUT_GRADIENT, SamplerConfig
+from rlcas.rewards import REWARDS
 
 NUM_CLASSES = 4
 
@@ -179,6 +180,12 @@ def test_whatever_was_seen_the_probabilities_are_numbers_and_exploration_stays(s
     assert np.isfinite(p_C3).all()
     assert (p_C3 > 0.0999).all()
     np.testing.assert_allclose(p_C3.sum(axis=1), 1)
+
+
+def test_what_the_settings_say_of_agents_and_rewards_is_true_of_them():
+    assert {name for name in AGENTS if not list(make(name).parameters())} == set(WITHOUT_GRADIENT)
+    assert set(AGENT_DEFAULTS) <= set(AGENTS)
+    assert set(REWARD_DEFAULTS) | set(COMPARING_REWARDS) <= set(REWARDS)
 
 
 def test_the_curves_are_told_at_every_count_that_steps_from_zero_reach():

@@ -18,10 +18,10 @@ NUM_CLASSES, K, SEED = 4, 3, 5
 FAULTS = {(2, 0): "exception", (3, 1): "non_finite"}
 
 
-def build(faults=None, **sampler):
+def build(trainer=TrivialTrainer, faults=None, **sampler):
     from cluster import RLCASConfig
 
-    factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
+    factory = functools.partial(trainer, num_classes=NUM_CLASSES, faults=faults or {})
     return (
         RLCASConfig()
         .training(**{"k": K, "epochs": 6} | sampler)
@@ -134,6 +134,34 @@ def test_response_agents_are_told_what_the_valid_episodes_gave(ray_session):
         signals_KC = np.stack([report.result.per_class["log_likelihood"] for report in valid])
         alone.learn(counts_KC, torch.tensor(signals_KC), epoch / 6)
         np.testing.assert_allclose(algorithm.record.curves_CG, alone.curves(), rtol=1e-5, atol=1e-6)
+    algorithm.stop()
+
+
+class WithoutImages(TrivialTrainer):
+    """Class 0 has no validation images."""
+
+    def train_epoch(self, incumbent, counts_C, *, child):
+        result = super().train_epoch(incumbent, counts_C, child=child)
+        for values_C in result.per_class.values():
+            values_C[0] = np.nan
+        return result
+
+
+@pytest.mark.parametrize("name", ["state", "response"])
+def test_a_class_without_validation_images_is_no_obstacle(ray_session, name):
+    algorithm = build(WithoutImages, agents=name)
+    for _ in range(4):
+        algorithm.train()
+        assert np.isfinite(algorithm.record.probabilities_C3).all()
+    p_3, *others = algorithm.record.probabilities_C3
+    if name == "response":
+        np.testing.assert_allclose(p_3, 1 / 3, rtol=1e-6)
+        assert np.isnan(algorithm.record.curves_CG).any(axis=1).tolist() == [True, False, False, False]
+    else:
+        np.testing.assert_allclose(
+            algorithm.record.reports[0].rewards_C[0], algorithm.record.reports[0].reward_parts["team"]
+        )
+    assert np.abs(np.array(others) - 1 / 3).max() > 0.05
     algorithm.stop()
 
 
