@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -19,6 +19,11 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
+Counts = Annotated[
+    Annotated[Count, Tag("one")] | Annotated[tuple[Count, ...], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
+]
+"""One count for all classes, or one for each."""
 
 
 class Settings(BaseModel):
@@ -107,7 +112,7 @@ class ClassifierConfig(Settings):
     weight_decay: NonNegative = 5e-4
     """Decoupled weight decay (AdamW) or L2 (SGD)."""
     batch_size: PositiveCount = 128
-    """Real images in a mini-batch; synthetic ones are appended."""
+    """Real images in a mini-batch; synthetic ones are appended, or take their place (`sampler.batch_mode`)."""
     augment: Literal["none", "light"] = "light"
     """light: horizontal flip, small rotation, shift and scale, small brightness and contrast change."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -131,12 +136,18 @@ class SamplerConfig(Settings):
     """A name in rlcas.rewards.REWARDS, or package.module:function."""
     metric: str = "f1"
     """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
-    initial_count: Count = 2
-    """Synthetic images per class and mini-batch before the first action."""
+    initial_count: Counts = 2
+    """Synthetic images per class and mini-batch before the first action; or C counts with commas, one a class."""
     action_step: PositiveCount = 2
     """An agent's actions are -step, 0 and +step."""
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
+    batch_mode: Literal["append", "fixed_total"] = "append"
+    """append: synthetic images come on top of the real ones; fixed_total: they replace as many of the batch."""
+    draw_mode: Literal["cycle", "with_replacement"] = "cycle"
+    """cycle: each class's pool in shuffled rounds, every image once a round; with_replacement: any image any time."""
+    prior: Literal["real", "effective"] = "real"
+    """Class counts in the training loss: the real ones, or those of the images that the epoch shows."""
     observation: tuple[str, ...] = ("composition",)
     """What agents see: names in envs.observations.OBSERVATIONS."""
     common_random_numbers: bool = True
@@ -144,9 +155,10 @@ class SamplerConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> SamplerConfig:
-        if self.initial_count > self.max_count:
+        most = self.initial_count if isinstance(self.initial_count, int) else max(self.initial_count, default=0)
+        if most > self.max_count:
             raise ValueError(
-                f"sampler.initial_count {self.initial_count} is above sampler.max_count {self.max_count}: "
+                f"sampler.initial_count {most} is above sampler.max_count {self.max_count}: "
                 "lower the first or raise the second"
             )
         return self
