@@ -28,6 +28,7 @@ from cluster.learner import ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
+from rlcas.composition import initial_counts
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
 from rlcas.reinforce import draw_actions
@@ -70,8 +71,7 @@ class RLCAS(Algorithm):
         self._sampler = self.config.sampler_config()
         ensure_ray(self._sampler.k)
         self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
-        counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
-        self._hold(self._children.initial(counts_C))
+        self._hold(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
         self.best = self.incumbent
 
     @property

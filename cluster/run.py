@@ -16,6 +16,7 @@ from cluster.checks import check_settings
 from cluster.scoring import score_pool
 from rlcas import data as datasets
 from rlcas import rundir, settings
+from rlcas.composition import check_composition
 from rlcas.config import RunConfig
 from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
@@ -176,6 +177,7 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     data = datasets.load(config, progress=True)
     if with_test:
         datasets.require_test(config)
+    check_composition(config, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     phase_one.check(config, data)
     for note in data.notes:
