@@ -28,12 +28,13 @@ from cluster.learner import ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
-from rlcas.composition import initial_counts
+from rlcas import replay
+from rlcas.composition import ACTIONS, initial_counts
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
 from rlcas.reinforce import draw_actions
 from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent
 
 INCUMBENT = "incumbent"
 BEST = "best"
@@ -69,6 +70,7 @@ class RLCAS(Algorithm):
         """Start the K actors and make the initial incumbent."""
         super().setup(config)
         self._sampler = self.config.sampler_config()
+        self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
         ensure_ray(self._sampler.k)
         self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
         self._hold(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
@@ -111,7 +113,7 @@ class RLCAS(Algorithm):
         started = time.perf_counter()
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
-        probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
+        probabilities_C3 = self._policy(observation_D)
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
@@ -120,7 +122,8 @@ class RLCAS(Algorithm):
         self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
-        self._learn(observation_D, [report for report in reports if report.valid])
+        if self._schedule_TC is None:
+            self._learn(observation_D, [report for report in reports if report.valid])
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
@@ -132,6 +135,12 @@ class RLCAS(Algorithm):
             seconds=time.perf_counter() - started,
         )
         log_record(self.metrics, self.record, self._sampler.metric)
+
+    def _policy(self, observation_D: Float32) -> Float64:
+        """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
+        if self._schedule_TC is None:
+            return self.on_learner(lambda learner: learner.probabilities(observation_D))
+        return np.eye(len(ACTIONS))[self._schedule_TC[self.epoch]]
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import torch
 
 from envs.observations import OBSERVATIONS
+from rlcas import replay
 from rlcas.agents import AGENTS
 from rlcas.classifiers import build_classifier
-from rlcas.config import ClassifierConfig, RunConfig, SynthConfig
+from rlcas.composition import check_composition
+from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.metrics import SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import REWARDS
+from rlcas.shots import shot_groups
+from rlcas.types import TrainingData
 from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
@@ -33,7 +37,7 @@ def check_settings(config: RunConfig) -> None:
         known = ", ".join(sorted(SELECTING))
         raise UserError(f"sampler.metric {config.sampler.metric!r} is unknown: use one of {known}")
     lookup(config.sampler.reward, REWARDS, "sampler.reward")
-    lookup(config.sampler.agents, AGENTS, "sampler.agents")
+    lookup(config.sampler.agents, {**AGENTS, POPULATION: None}, "sampler.agents")
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
@@ -47,6 +51,17 @@ def check_settings(config: RunConfig) -> None:
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
+
+
+def check_fits(config: RunConfig, data: TrainingData) -> None:
+    """Find settings of phase two that do not fit the data.
+
+    Raises:
+        UserError: counts, a replayed run or a list of classes are of other data.
+    """
+    check_composition(config, data.num_classes)
+    replay.schedule(config.sampler, data.num_classes)
+    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
 
 
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:

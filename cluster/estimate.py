@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from cluster import phase_one
-from cluster.checks import check_settings
+from cluster.checks import check_fits, check_settings
 from cluster.start import gpus_per_episode
 from rlcas import data as datasets
 from rlcas import settings
@@ -41,6 +41,7 @@ def describe(config: RunConfig) -> str:
     """
     check_settings(config)
     data = datasets.load(config, progress=True)
+    check_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),

@@ -34,10 +34,11 @@ def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
-    """Return the RLlib config of a run's sampler."""
+    """Return the RLlib config of a run's sampler; what it replays is what its own folder keeps of that run."""
+    replayed = {"replay": folder.replay} if config.sampler.replay else {}
     return (
         RLCASConfig()
-        .training(**dict(config.sampler))
+        .training(**dict(config.sampler) | replayed)
         .episodes(
             trainer_factory=functools.partial(build_trainer, folder.path, pool_folder),
             num_classes=num_classes,

@@ -25,6 +25,9 @@ Counts = Annotated[
 ]
 """One count for all classes, or one for each."""
 
+POPULATION = "pbt"
+"""The `sampler.agents` that stands for population-based training."""
+
 
 class Settings(BaseModel):
     """A frozen group of settings; an unknown key is an error."""
@@ -127,7 +130,8 @@ class SamplerConfig(Settings):
     k: PositiveCount = 3
     """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
     agents: str = "paper"
-    """A name in rlcas.agents.AGENTS, or package.module:class."""
+    """A name in rlcas.agents.AGENTS, or package.module:class; pbt has none, but K members whose counts Ray Tune's
+    population-based training moves (a control)."""
     lr: NonNegative = 1e-3
     """Learning rate of the agents' Adam; 0 freezes the policy (a control)."""
     baseline_gamma: Fraction = 0.99
@@ -150,6 +154,9 @@ class SamplerConfig(Settings):
     """Class counts in the training loss: the real ones, or those of the images that the epoch shows."""
     observation: tuple[str, ...] = ("composition",)
     """What agents see: names in envs.observations.OBSERVATIONS."""
+    replay: AbsolutePath | None = None
+    """Folder of a run whose surviving compositions are the actions here, epoch by epoch; no agents learn. Of `rlcas
+    train`, its settings are then the base."""
     common_random_numbers: bool = True
     """Order and augmentation of the real images are the same in all K episodes of an epoch."""
 
@@ -160,6 +167,12 @@ class SamplerConfig(Settings):
             raise ValueError(
                 f"sampler.initial_count {most} is above sampler.max_count {self.max_count}: "
                 "lower the first or raise the second"
+            )
+        if self.agents == POPULATION and self.replay is not None:
+            raise ValueError(f"sampler.agents {POPULATION} beside sampler.replay {self.replay}: leave one out")
+        if self.agents == POPULATION and self.k == 1:
+            raise ValueError(
+                f"sampler.agents {POPULATION} is a population of sampler.k {self.k} members: raise sampler.k"
             )
         return self
 

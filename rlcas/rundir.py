@@ -46,6 +46,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def replay(self) -> Path:
+        """Settings and epochs of the run that this one replays."""
+        return self.path / "replay"
+
+    @property
     def synthesis_log(self) -> Path:
         """Losses of the synthesiser, a line each time that they were told."""
         return self.path / "synthesis_log.jsonl"

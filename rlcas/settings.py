@@ -58,8 +58,13 @@ def resolve(
     Raises:
         UserError: an unknown setting, a value that does not fit, or an unreadable file.
     """
+    return of(_merged(base or {}, stated(given=given, file=file)))
+
+
+def stated(*, given: Mapping[str, str], file: Path | None = None) -> dict[str, Any]:
+    """Return what flags and file say, nested and not yet validated; arguments and errors as in `resolve`."""
     typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
-    return of(_merged(base or {}, _merged(read_yaml(file, "--config ") if file else {}, typed)))
+    return _merged(read_yaml(file, "--config ") if file else {}, typed)
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
