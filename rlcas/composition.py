@@ -13,6 +13,8 @@ from rlcas.types import Int64
 
 ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
 """What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
+KEEP = 1
+"""The index of an action that changes nothing."""
 
 
 def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
