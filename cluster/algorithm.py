@@ -24,20 +24,25 @@ from ray.tune import PlacementGroupFactory
 
 from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
-from cluster.learner import ReinforceLearner
+from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
 from rlcas import replay
 from rlcas.composition import ACTIONS, initial_counts
+from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
+from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
+from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent
 
 INCUMBENT = "incumbent"
 BEST = "best"
+PARTS = ("policy", "episodes", "learning")
+"""What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
 
 
 class RLCAS(Algorithm):
@@ -110,20 +115,24 @@ class RLCAS(Algorithm):
         Raises:
             EpisodeError: none of the K episodes is valid, or one gave no answer.
         """
-        started = time.perf_counter()
+        times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
         probabilities_C3 = self._policy(observation_D)
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
+        times.append(time.perf_counter())
         reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+        times.append(time.perf_counter())
         winner = choose(reports, self._sampler.metric)
+        reports = rewarded(reports, self._sampler)
         self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         if self._schedule_TC is None:
             self._learn(observation_D, [report for report in reports if report.valid])
+        times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
@@ -132,9 +141,11 @@ class RLCAS(Algorithm):
             probabilities_C3=probabilities_C3,
             best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
-            seconds=time.perf_counter() - started,
+            seconds=times[-1] - times[0],
+            seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
+            curves_CG=self.on_learner(lambda learner: learner.curves()),
         )
-        log_record(self.metrics, self.record, self._sampler.metric)
+        log_record(self.metrics, self.record)
 
     def _policy(self, observation_D: Float32) -> Float64:
         """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
@@ -194,13 +205,7 @@ class RLCAS(Algorithm):
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
         num_valid = len(reports)
-        batch = SampleBatch(
-            {
-                Columns.OBS: np.tile(observation_D, (num_valid, 1)),
-                Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
-                Columns.REWARDS: np.array([report.reward for report in reports], dtype=np.float32),
-            }
-        )
+        batch = lesson(observation_D, reports, self._sampler)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
@@ -209,6 +214,22 @@ class RLCAS(Algorithm):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
         self.metrics.log_value(lifetime, num_valid, reduce="lifetime_sum")
+
+
+def lesson(observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig) -> SampleBatch:
+    """Return what the learner is given of an epoch's valid episodes, a row each."""
+    own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
+    results = [report.result for report in reports if report.result is not None]
+    return SampleBatch(
+        {
+            Columns.OBS: np.tile(observation_D, (len(reports), 1)),
+            Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+            Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+            COUNTS: np.stack([report.counts_C for report in reports]),
+            SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
+            PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
+        }
+    )
 
 
 def choose(reports: list[EpisodeReport], metric: str) -> int:

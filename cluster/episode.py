@@ -10,12 +10,11 @@ import os
 import traceback
 from collections.abc import Callable
 
-import numpy as np
 import ray
 import torch
 
 from envs import BatchCompositionEnv
-from rlcas.composition import apply_actions
+from rlcas.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
 
@@ -65,18 +64,15 @@ class EpisodeActor:
             report = self._env.step(actions_C)[-1]["report"]
             return report, self._env.incumbent
         except Exception as error:
-            counts_C = apply_actions(
-                incumbent.counts_C,
-                np.asarray(actions_C),
-                step=self._sampler.action_step,
-                max_count=self._sampler.max_count,
-            )
+            step, max_count = self._sampler.action_step, self._sampler.max_count
+            counts_C = apply_actions(incumbent.counts_C, actions_C, step=step, max_count=max_count)
             return EpisodeReport(
                 epoch=epoch,
                 child=child,
                 status=status_of(error),
-                actions_C=np.asarray(actions_C),
+                actions_C=actions_C,
                 counts_C=counts_C,
+                num_clamped=num_clamped(incumbent.counts_C, counts_C, actions_C, step),
                 traceback=traceback.format_exc(),
             ), None
 

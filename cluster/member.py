@@ -15,7 +15,6 @@ from ray import tune
 from cluster.checkpoint import read_incumbent, write_incumbent
 from cluster.episode import EpisodeActor
 from rlcas.composition import KEEP, initial_counts
-from rlcas.fit import selection_key
 
 PLACE = "place"
 REPORT = "report"
@@ -45,10 +44,20 @@ class Member(tune.Trainable):
         self._folder: Path = config["folder"]
         self._sampler = config["sampler"]
         self._episodes = EpisodeActor(config["trainer_factory"], self._sampler, config["threads"])
-        self._incumbent = self._episodes.initial(initial_counts(self._sampler, self._episodes.ping()))
+        self._initial = self._episodes.initial(initial_counts(self._sampler, self._episodes.ping()))
+        self._incumbent = self._initial
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another member's place in this process; it is restored next, unless it is yet to begin."""
+        self._place, self._incumbent = new_config[PLACE], self._initial
+        return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the result holds the report and the score, -inf where the member failed."""
+        """Train one epoch; the result holds the report and its metric as the score.
+
+        Raises:
+            RuntimeError: the episode failed; the text holds its traceback.
+        """
         place, parent = self._place, self._incumbent
         acts = parent.epoch == place.epoch
         actions_C = np.array(place.actions) if acts else np.full(len(parent.counts_C), KEEP)
@@ -60,8 +69,7 @@ class Member(tune.Trainable):
             )
         write_incumbent(left, left_by(self._folder, left.epoch, place.member))
         self._incumbent = left
-        score, _ = selection_key(report.result, self._sampler.metric)
-        return {SCORE: score, REPORT: report}
+        return {SCORE: report.result.metrics[self._sampler.metric], REPORT: report}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, int]:
         """Return the epoch, at which a member is restored: from its own state or its parent's."""

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import PopulationBasedTraining
 
@@ -32,12 +33,18 @@ from rlcas.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.reinforce import draw_actions
+from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for, seed_for
 from rlcas.types import EpisodeReport, EpochRecord, Float64, Incumbent
 
 TIME = "training_iteration"
-TUNE_ENVIRONMENT = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
-"""No log files of Tune's own, and an interrupt ends the run as it does elsewhere."""
+TUNE_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+"""Tune tells nothing and writes no logs, and an interrupt ends the run as it does elsewhere."""
 
 
 def train_population(
@@ -79,7 +86,9 @@ def train_population(
             "folder": folder,
         },
         tune_config=tune.TuneConfig(
-            scheduler=CountsScheduler(num_classes, seed), trial_dirname_creator=lambda trial: trial.trial_id
+            scheduler=CountsScheduler(num_classes, seed),
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
             name="tune",
@@ -91,10 +100,15 @@ def train_population(
         ),
     )
     try:
-        with _environment(TUNE_ENVIRONMENT):
+        with _environment(TUNE_ENVIRONMENT), _global_draws_given_back():
             errors = tuner.fit().errors
+    except TuneError:
+        if recorder.fault is None:
+            raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if recorder.fault is not None:
+        raise recorder.fault
     if errors:
         cause = getattr(errors[0], "cause", None)
         raise cause if isinstance(cause, UserError) else EpisodeError(str(errors[0]))
@@ -141,8 +155,8 @@ class CountsScheduler(PopulationBasedTraining):
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Take the result; with the last of an epoch, the worst members get new places."""
-        with _seeded(seed_for(self._seed, "population", result[TIME])):
-            return super().on_trial_result(tune_controller, trial, result)
+        random.seed(seed_for(self._seed, "population", result[TIME]))  # Tune draws from the global generator
+        return super().on_trial_result(tune_controller, trial, result)
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the config of a member that takes over another's state: whose, and when, Tune does not tell."""
@@ -171,6 +185,8 @@ class Recorder(tune.Callback):
 
     best: Incumbent
     """The best classifier on validation of all members and epochs so far."""
+    fault: Exception | None = None
+    """What went wrong in telling an epoch, of which Tune keeps the text alone."""
 
     def __init__(
         self,
@@ -191,13 +207,17 @@ class Recorder(tune.Callback):
         report: EpisodeReport = result.pop(REPORT)
         self._reports[report.child] = report
         if len(self._reports) == self._sampler.k:
-            self._epoch([self._reports[child] for child in sorted(self._reports)])
+            try:
+                self._epoch([self._reports[child] for child in sorted(self._reports)])
+            except Exception as error:
+                self.fault = error
+                raise
             self._reports = {}
 
     def _epoch(self, reports: list[EpisodeReport]) -> None:
         """Tell an epoch; what its members started from is no longer needed."""
         epoch, metric = reports[0].epoch, self._sampler.metric
-        winner = choose(reports, metric)
+        winner, reports = choose(reports, metric), rewarded(reports, self._sampler)
         incumbent = read_incumbent(left_by(self._folder, epoch, winner))
         self.best = incumbent if epoch == 1 else better(self.best, incumbent, metric)
         assert self.best.result is not None
@@ -218,14 +238,14 @@ class Recorder(tune.Callback):
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Let Python's global generator, which Tune's scheduler draws from, start from `seed`; give its state back."""
-    state = random.getstate()
-    random.seed(seed)
+def _global_draws_given_back() -> Iterator[None]:
+    """Give Python's and NumPy's global generators, which Tune draws from, their states back."""
+    state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         random.setstate(state)
+        np.random.set_state(numpy_state)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,11 @@ from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
-from rlcas import registry, settings
-from rlcas.composition import ACTIONS, apply_actions, initial_counts
+from rlcas import settings
+from rlcas.composition import ACTIONS, apply_actions, initial_counts, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS
+from rlcas.rewards import reward_named
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
 
 SHOTS = ("many", "medium", "few")
@@ -62,7 +62,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self.observation_space = observation_space(self.num_classes, self.sampler)
         self.action_space = MultiDiscrete([len(ACTIONS)] * self.num_classes)
         self._initial_counts_C = initial_counts(self.sampler, self.num_classes)
-        self._reward = registry.lookup(self.sampler.reward, REWARDS, "sampler.reward")
+        self._reward = reward_named(self.sampler.reward)
         self._incumbent: Incumbent | None = None
         self._child = 0
 
@@ -111,6 +111,8 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             status="ok",
             actions_C=actions_C,
             counts_C=counts_C,
+            num_clamped=num_clamped(parent.counts_C, counts_C, actions_C, self.sampler.action_step),
+            num_synthetic=int((self.incumbent.positions_C - parent.positions_C).sum()),
             reward=reward,
             reward_parts=parts,
             result=result,

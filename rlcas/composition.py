@@ -56,6 +56,11 @@ def check_composition(config: RunConfig, num_classes: int) -> None:
         )
 
 
+def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -> int:
+    """Return how many agents' actions were cut at a limit on the way from `parent_C` to `counts_C`."""
+    return int((counts_C != parent_C + step * ACTIONS[actions_C]).sum())
+
+
 @dataclass(frozen=True, slots=True)
 class PoolCycles:
     """An endless order of each class's pool, in cycles as long as the class.

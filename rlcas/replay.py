@@ -11,7 +11,7 @@ import numpy as np
 
 from rlcas import settings
 from rlcas.composition import apply_actions, initial_counts
-from rlcas.config import RunConfig, SamplerConfig
+from rlcas.config import POPULATION, RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.files import replacing_folder
 from rlcas.records import EPOCHS_FILE, read_epochs
@@ -24,11 +24,10 @@ AS_RECORDED = ("action_step", "max_count")
 def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what a replay's stated settings override: those of the run that it replays; None without a replay.
 
-    Its agents are left out, the epochs are those that it recorded, its pool is used again, and the folder is
-    beside it.
+    The epochs are those that it recorded, its pool is used again, and the folder is beside it.
 
     Raises:
-        UserError: it is no run's folder, it has no epochs, or agents or a preset are stated beside it.
+        UserError: it is no run's folder or a population's, it has no epochs, or agents or a preset are stated too.
     """
     name = stated.get("sampler", {}).get("replay")
     if name is None:
@@ -40,7 +39,12 @@ def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
                 f"{key} {value} beside sampler.replay {run}: a replay keeps that run's: leave one out"
             )
     config, num_epochs = _config(run), len(_lines(run))
-    sampler = config.sampler.model_dump(exclude={"agents", "replay"}) | {"epochs": num_epochs}
+    if config.sampler.agents == POPULATION:
+        raise UserError(
+            f"sampler.replay {run} is a population's, whose winners do not follow from each other by actions: "
+            "replay a run of agents"
+        )
+    sampler = config.sampler.model_dump(exclude={"replay"}) | {"epochs": num_epochs}
     own_pool = config.pool is None or config.pool.startswith(FOLDER_PREFIX)
     return config.model_dump() | {
         "sampler": sampler,
@@ -128,12 +132,12 @@ def _damaged(run: Path, error: Exception) -> UserError:
 
 
 def _check_follows(actions_TC: Int64, compositions_TC: Int64, sampler: SamplerConfig) -> None:
-    """Find a record whose winners do not go on from each other, as those of a population do not."""
+    """Find a record whose winners do not go on from each other."""
     counts_C = initial_counts(sampler, actions_TC.shape[1])
     for epoch, (actions_C, recorded_C) in enumerate(zip(actions_TC, compositions_TC, strict=True), start=1):
         counts_C = apply_actions(counts_C, actions_C, step=sampler.action_step, max_count=sampler.max_count)
         if not np.array_equal(counts_C, recorded_C):
             raise UserError(
                 f"sampler.replay {sampler.replay}: the composition of epoch {epoch} does not follow from the one "
-                "before by its actions: replay a run of agents, not of a population"
+                "before by its actions: replay another run"
             )

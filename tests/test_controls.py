@@ -89,7 +89,7 @@ def test_an_initial_count_is_as_recorded_however_it_is_written(run: Path) -> Non
         ("{}\n", r"run: its epochs.jsonl is damaged \(KeyError"),
         (
             '{"winner": 0, "actions": [[1, 1]], "compositions": [[2, 4]]}\n',
-            r"run: the composition of epoch 1 does not follow .*: replay a run of agents, not of a population",
+            r"run: the composition of epoch 1 does not follow .* by its actions: replay another run",
         ),
     ],
 )
@@ -99,16 +99,26 @@ def test_a_record_that_cannot_be_replayed_is_told(run: Path, line: str, message:
         replay.schedule(SamplerConfig(replay=run, epochs=1), 2)
 
 
+def test_a_population_is_not_replayed(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run", ACTIONS, agents="pbt")
+    with pytest.raises(
+        UserError, match=r"run is a population's, whose winners do not .*: replay a run of agents"
+    ):
+        replay.base_settings({"sampler": {"replay": run}})
+
+
 def test_what_is_no_run_is_told_by_the_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^sampler.replay: .* is not a run's folder: it has no config.yaml"):
         replay.base_settings({"sampler": {"replay": tmp_path}})
 
 
 def test_the_replayed_runs_settings_lie_below_those_that_are_stated(tmp_path: Path) -> None:
-    run = recorded_run(tmp_path / "run", ACTIONS, k=5, agents="trivial:KeepingAgents", reward="cubic")
+    run = recorded_run(tmp_path / "run", ACTIONS, k=5, agents="state")
     base = replay.base_settings({"sampler": {"replay": str(run)}})
-    config = settings.resolve(given={"sampler.replay": str(run), "sampler.k": "2"}, base=base)
-    assert config.sampler == SamplerConfig(replay=run, k=2, epochs=3)
+    config = settings.resolve(given={"sampler.replay": str(run), "sampler.k": "1"}, base=base)
+    assert config.sampler.k == 1, "nothing is compared where nobody learns"
+    assert config.sampler.model_copy(update={"k": 5, "replay": None}) == settings.load(run).sampler
+    assert config.sampler.replay == run
     assert (config.classifier.width, config.classifier.batch_size) == (8, 16)
     assert (config.pool, config.out) == (str(run), tmp_path / "run-replay")
 

@@ -14,7 +14,7 @@ from trivial import TrivialTrainer, no_such_data
 from cluster.checkpoint import load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
-from rlcas.agents import AGENTS, build_agents
+from rlcas.agents import build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import fit
@@ -63,7 +63,7 @@ def in_process(epochs, faults=None):
     env = BatchCompositionEnv(
         {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(NUM_CLASSES, faults=faults or {})
     )
-    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     adam = torch.optim.Adam(agents.parameters(), lr=0.05)
     env.reset()
     incumbent, baseline = env.incumbent, 0.0
@@ -175,7 +175,7 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         before = record.probabilities_C3
         result = algorithm.train()
         assert [report.status for report in algorithm.record.reports] == ["ok", "ok", "non_finite"]
-        assert result["rlcas"]["failures"] == 1
+        assert result["rlcas"]["faults"]["failed"] == 1
         after = algorithm.record.probabilities_C3
         moved = np.take_along_axis(after - before, record.reports[2].actions_C[:, None], axis=1)
         assert (moved > 0).all(), "one valid episode with a reward above B^1 makes its own actions likelier"
@@ -191,7 +191,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
     """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
     from cluster import RLCASConfig
 
-    sampler = {"k": 1, "lr": 0.0, "agents": "trivial:KeepingAgents", "initial_count": count, "epochs": 3}
+    sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
     algorithm = (
         RLCASConfig()
@@ -213,7 +213,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
 def test_a_learning_rate_of_zero_keeps_the_policy(ray_session):
     algorithm, records = trained(2, k=1, lr=0.0)
     algorithm.stop()
-    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
     assert [record[3] for record in records] == [p_C3.tobytes()] * 2
 
@@ -243,7 +243,7 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     assert [result.metrics["training_iteration"] for result in results] == [1, 1], "it ends at sampler.epochs"
     told = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
     for gamma, figures in told.items():
-        assert figures["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
+        assert figures["reward"]["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
     assert set(told) == {0.5, 0.9}
 
 

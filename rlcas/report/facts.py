@@ -17,6 +17,8 @@ from rlcas.rundir import RunFolder
 from rlcas.types import Float64, Uint8
 
 UNIFORM = 1 / 3
+HARDLY_MOVED = 0.05
+"""Policies that stay within this of uniform are all but random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,11 @@ class RunFacts:
     def probabilities_TC3(self) -> Float64:
         """Return [T, C, 3]: the policies of each epoch."""
         return np.array([line["probabilities"] for line in self.epochs])
+
+    @property
+    def fits_curves(self) -> bool:
+        """Return whether the agents fitted response curves to what they saw."""
+        return bool(self.epochs) and self.epochs[-1].get("curves") is not None
 
     def moved(self) -> float:
         """Return how far the policies ever were from uniform: max |p − 1/3|."""
