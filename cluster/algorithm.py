@@ -29,6 +29,8 @@ from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import names_of, observe
+from rlcas import replay
+from rlcas.composition import ACTIONS, initial_counts
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
@@ -36,7 +38,7 @@ from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
 from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent
 
 INCUMBENT = "incumbent"
 BEST = "best"
@@ -82,10 +84,10 @@ class RLCAS(Algorithm):
         sampler = self.config.sampler_config()
         # The actors need not import the agents' code to know what those ask to see.
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
+        self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
         cluster = self.config.cluster_config()
         self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
-        counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
-        self._hold(self._children.initial(counts_C))
+        self._hold(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
         self.best = self.incumbent
 
     @property
@@ -125,7 +127,7 @@ class RLCAS(Algorithm):
         times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
-        probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
+        probabilities_C3 = self._policy(observation_D)
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
@@ -137,7 +139,8 @@ class RLCAS(Algorithm):
         self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
-        self._learn(observation_D, [report for report in reports if report.valid])
+        if self._schedule_TC is None:
+            self._learn(observation_D, [report for report in reports if report.valid])
         baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
         times.append(time.perf_counter())
         self.record = EpochRecord(
@@ -153,6 +156,12 @@ class RLCAS(Algorithm):
             seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
         )
         log_record(self.metrics, self.record)
+
+    def _policy(self, observation_D: Float32) -> Float64:
+        """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
+        if self._schedule_TC is None:
+            return self.on_learner(lambda learner: learner.probabilities(observation_D))
+        return np.eye(len(ACTIONS))[self._schedule_TC[self.epoch]]
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""

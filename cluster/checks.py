@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from envs.observations import named
+from rlcas import replay
 from rlcas.classifiers import build_classifier
+from rlcas.composition import check_composition
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
@@ -13,6 +15,8 @@ from rlcas.losses import LOSSES
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
+from rlcas.shots import shot_groups
+from rlcas.types import TrainingData
 from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
@@ -40,6 +44,17 @@ def check_settings(config: RunConfig) -> None:
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
+
+
+def check_fits(config: RunConfig, data: TrainingData) -> None:
+    """Find settings of phase two that do not fit the data.
+
+    Raises:
+        UserError: counts, a replayed run or a list of classes are of other data.
+    """
+    check_composition(config, data.num_classes)
+    replay.schedule(config.sampler, data.num_classes)
+    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
 
 
 def _check_sampler(config: SamplerConfig) -> None:

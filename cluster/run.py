@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster import finish, judging, phase_one, synthesis
-from cluster.checks import check_settings
+from cluster.checks import check_fits, check_settings
 from cluster.scoring import score_pool
 from rlcas import data as datasets
 from rlcas import rundir, settings
@@ -24,10 +24,10 @@ from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
 from rlcas.features import check_extractor, require_weights
 from rlcas.files import alone_in
+from rlcas.replay import keep_recorded
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
 from rlcas.score_table import score_notes, score_table
-from rlcas.shots import shot_groups
 from rlcas.types import ImageSet, TrainingData
 from synth.workers import Workers, process_group
 
@@ -176,7 +176,7 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     data = datasets.load(config, progress=True)
     if with_test:
         datasets.require_test(config)
-    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+    check_fits(config, data)
     phase_one.check(config, data)
     for note in data.notes:
         say(f"note: {note}")
@@ -193,7 +193,9 @@ def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
 
 
 def _prepare(folder: RunFolder, config: RunConfig) -> None:
-    """Prepare the images where the run was interrupted before it did."""
+    """Prepare the images, and keep what is replayed, where that is still to be done."""
+    if config.sampler.replay and not folder.replay.exists():
+        keep_recorded(config.sampler.replay, folder.replay)
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
 

@@ -251,9 +251,11 @@ def _given(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:
-    from rlcas.settings import resolve
+    from rlcas.replay import base_settings
+    from rlcas.settings import resolve, stated
 
-    return resolve(given=_given(arguments), file=arguments.config, base=base)
+    given, file = _given(arguments), arguments.config
+    return resolve(given=given, file=file, base=base or base_settings(stated(given=given, file=file)))
 
 
 def _check_is_run(folder: Path) -> None:

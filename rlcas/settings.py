@@ -58,8 +58,13 @@ def resolve(
     Raises:
         UserError: an unknown setting, a value that does not fit, or an unreadable file.
     """
+    return of(_merged(base or {}, stated(given=given, file=file)))
+
+
+def stated(*, given: Mapping[str, str], file: Path | None = None) -> dict[str, Any]:
+    """Return what flags and file say, nested and not yet validated; arguments and errors as in `resolve`."""
     typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
-    return of(_merged(base or {}, _merged(read_yaml(file, "--config ") if file else {}, typed)))
+    return _merged(read_yaml(file, "--config ") if file else {}, typed)
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
@@ -173,7 +178,7 @@ def _parse(key: str, text: str) -> Any:
     kinds = _kinds(annotation)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
-    if tuple in kinds:
+    if tuple in kinds and (int not in kinds or "," in text):
         return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
     return next((kind.value for kind in kinds if isinstance(kind, _Choice) and str(kind.value) == text), text)
 
@@ -197,9 +202,16 @@ def _kinds(annotation: Any) -> set[Any]:
     return {origin or annotation}
 
 
+def _setting_at(parts: list[str]) -> str:
+    """Return the setting at a place of pydantic's, which goes deeper where a setting takes several types."""
+    known = {flag.key for flag in flags()}
+    starts = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((start for start in starts if start in known), ".".join(parts))
+
+
 def _one_line(error: ValidationError) -> str:
     first, *rest = error.errors()
-    key = ".".join(part for part in first["loc"] if isinstance(part, str))
+    key = _setting_at([part for part in first["loc"] if isinstance(part, str)])
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
         return f"{unknown_setting(key)}{more}"

@@ -67,6 +67,20 @@ def test_every_setting_has_a_help_text() -> None:
     assert [flag.key for flag in settings.flags() if not flag.help] == []
 
 
+@pytest.mark.parametrize(("text", "counts"), [("3", 3), ("0,2,4", (0, 2, 4)), ("[0, 2]", (0, 2))])
+def test_the_initial_count_is_one_number_or_a_list_wherever_it_is_written(
+    tmp_path: Path, text: str, counts: object
+) -> None:
+    by_flag = settings.resolve(given={"sampler.initial_count": text})
+    assert by_flag.sampler.initial_count == counts
+    settings.save(by_flag, tmp_path)
+    assert settings.load(tmp_path) == by_flag
+    in_yaml = text if text.isdecimal() else f"[{text.strip('[]')}]"
+    (tmp_path / "own.yaml").write_text(f"sampler.initial_count: {in_yaml}\n")
+    assert settings.resolve(given={}, file=tmp_path / "own.yaml") == by_flag
+    assert settings.of({"sampler": {"initial_count": counts}}) == by_flag
+
+
 def test_none_is_written_as_none() -> None:
     assert settings.resolve(given={"preset": "quick", "classifier.width": "none"}).classifier.width is None
 
@@ -97,6 +111,15 @@ def test_none_is_written_as_none() -> None:
         ({"shots.many": "0"}, r"^shots\.many is \(0,\) and shots\.few is None: give both or neither$"),
         ({"shots.few_below": "200"}, r"^shots\.few_below 200 overlaps shots\.many_above 100: set few_below to"),
         ({"sampler.k": "0", "seed": "-1"}, r"\(and 1 more\)$"),
+        ({"sampler.initial_count": "0,20"}, r"^sampler\.initial_count 20 is above sampler\.max_count 16"),
+        (
+            {"sampler.initial_count": "2,x"},
+            r"^sampler\.initial_count is 'x': input should be a valid integer.*for --sampler.initial_count$",
+        ),
+        (
+            {"sampler.initial_count": "-2"},
+            r"^sampler\.initial_count is '-2': input should be greater than or equal to 0; see --help",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], message: str) -> None:
