@@ -24,10 +24,11 @@ from ray.tune import PlacementGroupFactory
 
 from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
+from cluster.in_process import InProcess
 from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import log_record
 from cluster.start import ensure_ray, episode_resources
-from envs.observations import observe
+from envs.observations import names_of, observe
 from rlcas import replay
 from rlcas.composition import ACTIONS, initial_counts
 from rlcas.config import SamplerConfig
@@ -43,6 +44,9 @@ INCUMBENT = "incumbent"
 BEST = "best"
 PARTS = ("policy", "episodes", "learning")
 """What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
+
+
+RUNNERS: dict[str, type[Children] | type[InProcess]] = {"actors": Children, "in_process": InProcess}
 
 
 class RLCAS(Algorithm):
@@ -67,17 +71,22 @@ class RLCAS(Algorithm):
         """Return what a Tune trial reserves: RLlib's own, and one bundle an episode."""
         ours = cls.get_default_config().update_from_dict(config)
         own = super().default_resource_request(config)
+        if ours.episode_runner == "in_process":
+            return own
         ensure_ray(ours.k)
         episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
         return PlacementGroupFactory([*own.bundles, *[episode] * ours.k], strategy=own.strategy)
 
     def setup(self, config: RLCASConfig) -> None:
-        """Start the K actors and make the initial incumbent."""
+        """Start what runs the K episodes and make the initial incumbent."""
+        ensure_ray(config.k)  # before RLlib starts a Ray of its own
         super().setup(config)
-        self._sampler = self.config.sampler_config()
+        sampler = self.config.sampler_config()
+        # The actors need not import the agents' code to know what those ask to see.
+        self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
-        ensure_ray(self._sampler.k)
-        self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
+        cluster = self.config.cluster_config()
+        self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
         self._hold(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
         self.best = self.incumbent
 
@@ -132,18 +141,19 @@ class RLCAS(Algorithm):
         assert self.best.result is not None
         if self._schedule_TC is None:
             self._learn(observation_D, [report for report in reports if report.valid])
+        baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
         times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
             winner=winner,
-            baseline=self.on_learner(lambda learner: learner.baseline),
+            baseline=baseline,
             probabilities_C3=probabilities_C3,
             best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
+            curves_CG=curves_CG,
             seconds=times[-1] - times[0],
             seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
-            curves_CG=self.on_learner(lambda learner: learner.curves()),
         )
         log_record(self.metrics, self.record)
 
@@ -159,7 +169,7 @@ class RLCAS(Algorithm):
 
     def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
         """Go on from these, as if the run had not stopped (`cluster.checkpoint`)."""
-        self._hold(ray.put(incumbent))
+        self._hold(self._children.put(incumbent))
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
         self._iteration = incumbent.epoch
@@ -183,7 +193,7 @@ class RLCAS(Algorithm):
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._hold(ray.put(state[INCUMBENT]))
+            self._hold(self._children.put(state[INCUMBENT]))
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
@@ -195,13 +205,10 @@ class RLCAS(Algorithm):
     def _seed(self) -> int:
         return self.config.seed
 
-    def _hold(self, reference: ray.ObjectRef) -> None:
-        """Keep the reference, which the next epoch is given, and a view of what it stands for.
-
-        The view also brings the object to this node, so that it outlives the node that made it.
-        """
+    def _hold(self, reference: Any) -> None:
+        """Keep the reference, which the next epoch is given, and a view of what it stands for."""
         self._incumbent_ref = reference
-        self._incumbent: Incumbent = ray.get(reference)
+        self._incumbent = self._children.fetch(reference)
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
         num_valid = len(reports)

@@ -42,8 +42,8 @@ class RLCASConfig(AlgorithmConfig):
         self.seed = 0
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
-        # RLlib's defaults: what is not stated follows from the agents, and its batch_mode is another thing.
-        del self.lr, self.batch_mode
+        for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
+            self.__dict__.pop(name, None)
         for name, value in ClusterConfig():
             setattr(self, name, value)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from envs.observations import OBSERVATIONS
+from envs.observations import named
 from rlcas import replay
-from rlcas.agents import agents_named
 from rlcas.classifiers import build_classifier
 from rlcas.composition import check_composition
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
@@ -66,9 +65,7 @@ def _check_sampler(config: SamplerConfig) -> None:
         if name not in known:
             raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
     reward_named(config.reward)
-    agents = agents_named(config.agents)
-    for name in config.observation or agents.observes:
-        lookup(name, OBSERVATIONS, "sampler.observation")
+    named(config)
 
 
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:

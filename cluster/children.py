@@ -9,7 +9,7 @@ from cluster.episode import EpisodeActor, TrainerFactory
 from cluster.start import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.types import EpisodeReport, Int64
+from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
 class EpisodeError(RuntimeError):
@@ -65,6 +65,17 @@ class Children:
         reports = [self._report(ref, epoch, child) for child, ref in enumerate(report_refs)]
         self._renew(reports)
         return reports, [left for _, left in calls]
+
+    def put(self, incumbent: Incumbent) -> ray.ObjectRef:
+        """Return a reference to `incumbent`, which the actors may be given."""
+        return ray.put(incumbent)
+
+    def fetch(self, left: ray.ObjectRef) -> Incumbent:
+        """Return a view of what `left` stands for.
+
+        This also brings the object to this node, so that it outlives the node that made it.
+        """
+        return ray.get(left)
 
     def end(self) -> None:
         """Kill the actors."""

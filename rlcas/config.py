@@ -458,6 +458,9 @@ class SynthConfig(Settings):
 class ClusterConfig(Settings):
     """Ray: where the episodes and the synthesiser run."""
 
+    episode_runner: Literal["actors", "in_process"] = "actors"
+    """actors: the K episodes of an epoch side by side, on Ray. in_process: one after another in the process that
+    calls, to debug a trainer or save the memory of K processes; the same bits."""
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
     threads_per_episode: PositiveCount = 1

@@ -51,3 +51,18 @@ def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
     for case, figures in results.items():
         assert figures.keys() == kept[case].keys()
         assert all(0 <= figure <= 1 for figure in figures.values())
+
+
+def test_agents_that_learn_beat_chance_on_planted_responses() -> None:
+    """Three runs a cell: 2 to 3 points at the middle noise, where runs of chance differ by 1.5."""
+    results = figures_of("agents.py", "--runs", "3")
+    assert set(results) == {"low_noise", "middle_noise", "high_noise", "middle_noise_drift"}
+    for figures in results.values():
+        for name in ("state", "response"):
+            bounds = [figures[f"{name}_minus_frozen{bound}"] for bound in ("_low", "", "_high")]
+            assert bounds == sorted(bounds)
+            assert figures[f"{name}_minus_frozen"] == pytest.approx(figures[name] - figures["frozen"])
+            assert 82.4 < figures[name] <= 90.0
+    middle = results["middle_noise"]
+    assert middle["response"] > middle["state"] > middle["frozen"] > middle["paper_lr_0.3"]
+    assert results["middle_noise_drift"]["response_trendless"] < results["middle_noise_drift"]["response"] - 0.5

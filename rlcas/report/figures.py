@@ -74,7 +74,7 @@ def responses(facts: RunFacts) -> Figure:
     """The response curves that the agents fitted: the last one of each class, earlier ones faintly, and its peak."""
     curves_TCG = np.array([line["curves"] for line in facts.epochs], float)
     curves_TCG -= curves_TCG.mean(axis=2, keepdims=True)  # the level is the classifier's, not the count's
-    counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2])
+    counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2], dtype=np.float64)
     if len(facts.class_names) > MOST_PANELS:
         return _peaks(curves_TCG, counts_G, facts)
     figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
