@@ -150,6 +150,14 @@ def test_settings_that_a_population_cannot_have_are_refused(sampler: dict[str, A
         settings.of({"sampler": {"agents": "pbt", **sampler}})
 
 
+def test_a_population_does_not_train_in_the_process_itself() -> None:
+    from cluster.checks import check_settings
+
+    config = settings.of({"sampler": {"agents": "pbt"}, "cluster": {"episode_runner": "in_process"}})
+    with pytest.raises(UserError, match=r"agents pbt trains on .*, but cluster.episode_runner is in_process"):
+        check_settings(config)
+
+
 def test_a_population_is_no_rllib_algorithm() -> None:
     from cluster import RLCASConfig
 
