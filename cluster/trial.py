@@ -56,6 +56,13 @@ class SweepTrial(tune.Trainable):
         self._kept = False
         self._algorithm: RLCAS | None = None
 
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial's place in this process, which has imported RLlib already."""
+        self.cleanup()
+        vars(self).pop("_data", None)
+        self.setup(new_config)
+        return True
+
     def step(self) -> dict[str, Any]:
         """Train one epoch; `reason` says why there was none."""
         try:

@@ -57,6 +57,7 @@ def run_trials(
             tune_config=tune.TuneConfig(
                 scheduler=scheduler_of(config, max(trial.num_epochs for trial in trials.values())),
                 max_concurrent_trials=room.concurrent,
+                reuse_actors=True,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
             ),
