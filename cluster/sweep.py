@@ -91,7 +91,9 @@ def describe(stated: Mapping[str, Any]) -> str:
             *(f"trial {trial.name}: {named(trial.settings)}, on {trial.pool}" for trial in planned.trials),
             f"demand: {len(configs)} trials of {epochs} epochs in all, {side_by_side} side by side, each a process and "
             f"K={' or '.join(map(str, ks))} episodes (here: {total['CPU']:g} cores, {total['GPU']:g} GPUs)",
-            f"phase one: {len(planned.pools)} times" if len(planned.pools) > 1 else "phase one: once, for all trials",
+            f"phase one: {len(planned.pools)} times"
+            if len(planned.pools) > 1
+            else "phase one: once, for all trials",
             f"`rlcas run --dry-run` with these settings estimates phase one, and K={planned.config.sampler.k} episodes",
         ]
     )
@@ -152,7 +154,9 @@ def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
             link_phase_one(path / trial.pool, table.folder(trial))
             trial.status, trial.reason = "waiting", ""
         try:
-            with phase(f"Training {len(waiting)} of {len(table.trials)} trials, {room.concurrent} side by side"):
+            with phase(
+                f"Training {len(waiting)} of {len(table.trials)} trials, {room.concurrent} side by side"
+            ):
                 run_trials(table, config, room)
         finally:
             write_sweep_report(path)
@@ -199,9 +203,7 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
 
 def _waiting(table: Sweep) -> list[Trial]:
     return [
-        trial
-        for trial in table.trials
-        if not (trial.ended and (table.folder(trial) / MODEL_FILE).exists())
+        trial for trial in table.trials if not (trial.ended and (table.folder(trial) / MODEL_FILE).exists())
     ]
 
 

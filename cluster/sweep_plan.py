@@ -65,9 +65,9 @@ def plan(stated: Mapping[str, Any]) -> Plan:
     pools: dict[str, RunConfig] = {}
     trials, configs = [], {}
     for number, point in enumerate(points, start=1):
-        config = _resolved(stated, point, out / TRIALS_FOLDER / f"{number:03d}")
+        name = f"{number:03d}"
+        config = _resolved(stated, point, out / TRIALS_FOLDER / name)
         pool = _pool_of(stated, point, out, pools)
-        name = config.out.name
         trials.append(Trial(name=name, settings=point, pool=pool, num_epochs=config.sampler.epochs))
         configs[name] = config
     return Plan(config=_absolute(swept), space=space, trials=trials, configs=configs, pools=pools)

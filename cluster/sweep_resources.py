@@ -30,7 +30,6 @@ class Room:
     """Trials side by side."""
 
 
-
 def concurrency(asked: int | None, configs: Sequence[RunConfig], total: Mapping[str, float]) -> int:
     """Return how many trials run side by side; `asked` None is as many as the GPUs or cores take, one at least.
 
@@ -84,7 +83,9 @@ def check_fits(trials: Sequence[Bundles], timeout_seconds: float) -> None:
     """
     groups = [placement_group(bundles) for bundles in trials]
     try:
-        ready, _ = ray.wait([group.ready() for group in groups], num_returns=len(groups), timeout=timeout_seconds)
+        ready, _ = ray.wait(
+            [group.ready() for group in groups], num_returns=len(groups), timeout=timeout_seconds
+        )
     finally:
         free = ray.available_resources()
         for group in groups:

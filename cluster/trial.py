@@ -59,7 +59,7 @@ class SweepTrial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take another trial's place in this process, which has imported RLlib already."""
         self.cleanup()
-        vars(self).pop("_data", None)
+        self.__dict__.pop("_data", None)
         self.setup(new_config)
         return True
 

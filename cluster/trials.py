@@ -18,7 +18,7 @@ from rlcas.console import Progress, format_figure, format_seconds, progress, say
 from rlcas.files import write_text
 from rlcas.search_space import Space, named, perturbed, space_of
 from rlcas.seeding import rng_for
-from rlcas.sweep_table import ERROR_FILE, Sweep, Trial
+from rlcas.sweep_table import ERROR_FILE, Sweep, Trial, TrialStatus
 
 ASHA_KEEPS_ONE_OF = 3
 KEPT_CHECKPOINTS = 2
@@ -32,9 +32,7 @@ QUIET_TUNE = {
 """A trial's folder holds our own log and events, and we tell of its end."""
 
 
-def run_trials(
-    table: Sweep, config: SweptConfig, room: Room, trainable: type[SweepTrial] = SweepTrial
-) -> None:
+def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[SweepTrial] = SweepTrial) -> None:
     """Run the trials that `room` names to their ends, and keep the table as they end.
 
     Raises:
@@ -43,7 +41,8 @@ def run_trials(
     os.environ.update(QUIET_TUNE)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
-        {"name": name, "settings": trial.settings, "bundles": room.bundles[name]} for name, trial in trials.items()
+        {"name": name, "settings": trial.settings, "bundles": room.bundles[name]}
+        for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
     with progress("Epochs of all trials", num_epochs) as bar:
@@ -137,8 +136,8 @@ class Watcher(tune.Callback):
         """Take the end of a trial that was trained, stopped, or ended by an exception."""
         row = self._trials[str(trial)]
         row.reason = trial.last_result.get("reason", "")
-        finished = "finished" if row.epochs >= row.num_epochs else "stopped"
-        row.status = "failed" if row.reason else finished
+        trained: TrialStatus = "finished" if row.epochs >= row.num_epochs else "stopped"
+        row.status = "failed" if row.reason else trained
         self._ended(row)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

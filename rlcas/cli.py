@@ -197,7 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlcas: {error}: {mend}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("rlcas: interrupted; `rlcas resume RUN`, or `rlcas sweep --resume SWEEP`, goes on", file=sys.stderr)
+        print(
+            "rlcas: interrupted; `rlcas resume RUN`, or `rlcas sweep --resume SWEEP`, goes on", file=sys.stderr
+        )
         return 130
 
 

@@ -28,7 +28,9 @@ def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[st
     path = folder / EVENTS_FOLDER / HPARAMS_FOLDER
     shutil.rmtree(path, ignore_errors=True)
     figures = {f"hparam/{name}": value for name, value in metrics.items()}
-    values = {key: value if isinstance(value, float | int) else as_text(value) for key, value in settings.items()}
+    values = {
+        key: value if isinstance(value, float | int) else as_text(value) for key, value in settings.items()
+    }
     with SummaryWriter(str(path)) as writer:
         for summary in hparams(values, figures):
             writer.file_writer.add_summary(summary)

@@ -109,7 +109,9 @@ def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any])
         if not settings.kinds_of(key):
             raise UserError(f"sweep.over {named({key: values})}: {settings.unknown_setting(key)}")
         if key == "out":
-            raise UserError(f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it")
+            raise UserError(
+                f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it"
+            )
     raw = {key: _range(key, values) or _choices(key, values) for key, values in over.items()}
     firsts = {key: axis.ends[0] for key, axis in raw.items()}
     return {key: _typed(key, axis, firsts, stated) for key, axis in raw.items()}
@@ -205,7 +207,9 @@ def _typed(key: str, axis: Choices | Range, firsts: Point, stated: Mapping[str, 
     if isinstance(axis, Range):
         return axis
     if twice := [value for i, value in enumerate(typed) if value in typed[:i]]:
-        raise UserError(f"sweep.over {key}={as_text(axis.values)} holds {as_text(twice[0])} twice: leave one out")
+        raise UserError(
+            f"sweep.over {key}={as_text(axis.values)} holds {as_text(twice[0])} twice: leave one out"
+        )
     return Choices(typed)
 
 
