@@ -20,7 +20,6 @@ from cluster.run import check, make_pool
 from cluster.start import ensure_ray, quiet_ray
 from cluster.sweep_plan import Plan, metric_of, plan
 from cluster.sweep_resources import Room, check_fits, concurrency, trial_bundles
-from cluster.trials import run_trials
 from rlcas import settings
 from rlcas.config import RunConfig, SweptConfig
 from rlcas.console import phase, say, show_table
@@ -50,7 +49,7 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
         for note in check(config).notes:
             say(f"note: {note}")
     with _reserved(planned.config, planned.configs) as room:
-        _create(planned, out)
+        create(planned, out)
         return _walk(out, planned.config, room)
 
 
@@ -120,7 +119,7 @@ def check_is_free(planned: Plan) -> Path:
     return out
 
 
-def _create(planned: Plan, out: Path) -> None:
+def create(planned: Plan, out: Path) -> None:
     """Make the folder with all settings, whole or not at all."""
     table = Sweep(
         path=out,
@@ -145,6 +144,8 @@ def _create(planned: Plan, out: Path) -> None:
 
 def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
     """Do what is missing: phase one, the trials that wait, the page."""
+    from cluster.trials import run_trials  # RLlib takes seconds to import, and what comes before does not need it
+
     with alone_in(path):
         table = read_sweep(path)
         waiting = _waiting(table)

@@ -141,7 +141,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write a run's report.html again."""
+    """Write the page of a run or a sweep again."""
+    if (arguments.folder / "sweep.json").exists():
+        from rlcas.report.sweep import write_sweep_report
+
+        print(write_sweep_report(arguments.folder))
+        return 0
     _check_is_run(arguments.folder)
     from rlcas.report import write_report
 
@@ -174,7 +179,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
     "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
-    "report": Command("write report.html from a run's folder", report, folder="the run's folder"),
+    "report": Command("write the page of a run or a sweep from its folder", report, folder="the folder"),
 }
 
 
