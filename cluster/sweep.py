@@ -59,7 +59,6 @@ def resume(path: Path) -> Sweep:
     Raises:
         UserError: the folder is not a sweep's.
     """
-    path = path.absolute()
     table, config = read_sweep(path), load(path)
     if not (waiting := _waiting(table)):
         say(f"{path} is finished")
@@ -67,7 +66,7 @@ def resume(path: Path) -> Sweep:
         return table
     configs = {trial.name: settings.load(table.folder(trial)) for trial in waiting}
     with _reserved(config, configs) as room:
-        return _walk(path, config, room)
+        return _walk(path.absolute(), config, room)
 
 
 def describe(stated: Mapping[str, Any]) -> str:

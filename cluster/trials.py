@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from rlcas.sweep_table import ERROR_FILE, Sweep, Trial, TrialStatus
 
 ASHA_KEEPS_ONE_OF = 3
 KEPT_CHECKPOINTS = 2
-"""Of each trial: the best and the last."""
+"""Of each trial: the best and the last. The population keeps all: another member may be about to copy any of them."""
 QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -39,6 +40,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         KeyboardInterrupt: the user interrupted them; nothing runs any more.
     """
     os.environ.update(QUIET_TUNE)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
         {"name": name, "settings": trial.settings, "bundles": room.bundles[name]}
@@ -65,8 +67,8 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
                 storage_path=str(table.path / TUNE_FOLDER),
                 callbacks=[Watcher(table, bar)],
                 checkpoint_config=tune.CheckpointConfig(
-                    num_to_keep=KEPT_CHECKPOINTS,
-                    checkpoint_score_attribute=METRIC,
+                    num_to_keep=None if config.sweep.search == "pbt" else KEPT_CHECKPOINTS,
+                    checkpoint_score_attribute=CURRENT,
                     checkpoint_frequency=1,
                 ),
                 failure_config=tune.FailureConfig(max_failures=config.cluster.episode_retries),

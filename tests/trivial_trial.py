@@ -20,9 +20,10 @@ from cluster.trial import SweepTrial
 from cluster.trials import run_trials
 from rlcas.evaluate import MODEL_FILE
 from rlcas.sweep_table import Sweep, read_sweep
-from rlcas.types import EpochResult
 
 NUM_CLASSES = 4
+FAILING_COUNT = 14
+"""The initial count of which a trial fails in its second epoch."""
 CORES = {"CPU": 8.0}
 
 
@@ -30,10 +31,12 @@ class TrivialTrial(SweepTrial):
     """A trial without images."""
 
     def algorithm_config(self) -> RLCASConfig:
+        faults = {(2, 0): "exception"} if self._config.sampler.initial_count == FAILING_COUNT else {}
+        factory = functools.partial(TrivialTrainer, NUM_CLASSES, faults=faults)
         return (
             RLCASConfig()
             .training(**dict(self._config.sampler))
-            .episodes(trainer_factory=functools.partial(TrivialTrainer, NUM_CLASSES), num_classes=NUM_CLASSES)
+            .episodes(trainer_factory=factory, num_classes=NUM_CLASSES)
             .debugging(seed=self._config.seed, log_level="ERROR")
         )
 
@@ -53,13 +56,6 @@ class DyingTrial(TrivialTrial):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._epoch(algorithm)
-
-
-def refusing(result: EpochResult, metric: str) -> tuple[float, dict[str, float]]:
-    """Fail as a reward of one's own may."""
-    raise RuntimeError("this reward refuses")
-
-
 
 
 def swept(path: Path, trial: type[SweepTrial] = TrivialTrial, concurrent: int = 1, **stated: Any) -> Sweep:
