@@ -143,7 +143,9 @@ def create(planned: Plan, out: Path) -> None:
 
 def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
     """Do what is missing: phase one, the trials that wait, the page."""
-    from cluster.trials import run_trials  # RLlib takes seconds to import, and what comes before does not need it
+    from cluster.trials import (
+        run_trials,  # RLlib takes seconds to import, and what comes before does not need it
+    )
 
     with alone_in(path):
         table = read_sweep(path)

@@ -18,7 +18,7 @@ def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[st
 
     Args:
         folder: the trial's folder.
-        settings: dotted setting -> value; numbers and switches stay so, all else is told as text.
+        settings: dotted setting -> value; numbers stay so, all else is told as text.
         metrics: name -> figure, each a column `hparam/<name>`.
         step: epochs trained.
     """
@@ -28,9 +28,7 @@ def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[st
     path = folder / EVENTS_FOLDER / HPARAMS_FOLDER
     shutil.rmtree(path, ignore_errors=True)
     figures = {f"hparam/{name}": value for name, value in metrics.items()}
-    values = {
-        key: value if isinstance(value, float | int) else as_text(value) for key, value in settings.items()
-    }
+    values = {key: value if type(value) in (int, float) else as_text(value) for key, value in settings.items()}
     with SummaryWriter(str(path)) as writer:
         for summary in hparams(values, figures):
             writer.file_writer.add_summary(summary)

@@ -61,9 +61,7 @@ def test_more_draws_only_add_to_fewer_and_no_two_are_the_same() -> None:
     assert sorted(point["sampler.k"] for point in draws(small, 12, seed=0)) == [1, 2]
 
 
-@given(
-    low=st.floats(1e-6, 10), factor=st.floats(1.01, 1e4), whole=st.booleans(), seed=st.integers(0, 2**31)
-)
+@given(low=st.floats(1e-6, 10), factor=st.floats(1.01, 1e4), whole=st.booleans(), seed=st.integers(0, 2**31))
 def test_draws_and_steps_stay_in_the_range(low: float, factor: float, whole: bool, seed: int) -> None:
     axis = Range(int(low), int(low) + int(factor) + 1, True) if whole else Range(low, low * factor, False)
     rng = np.random.default_rng(seed)
@@ -85,7 +83,9 @@ def test_a_step_goes_to_a_neighbour_or_a_fifth_down_or_a_quarter_up() -> None:
 def test_a_member_of_the_population_now_and_then_draws_anew() -> None:
     space = {"classifier.lr": Range(1e-4, 1e-2, whole=False)}
     rng = np.random.default_rng(0)
-    stepped = [perturbed({"classifier.lr": 1e-3}, space, rng)["classifier.lr"] in (8e-4, 1.25e-3) for _ in range(800)]
+    stepped = [
+        perturbed({"classifier.lr": 1e-3}, space, rng)["classifier.lr"] in (8e-4, 1.25e-3) for _ in range(800)
+    ]
     assert np.mean(stepped) == pytest.approx(0.75, abs=0.05)
 
 
@@ -93,19 +93,43 @@ def test_a_member_of_the_population_now_and_then_draws_anew() -> None:
     ("over", "message"),
     [
         ({}, r"^sweep\.over is empty: name a setting, as in --over sampler\.k=1,3$"),
-        ({"sampler.kk": "1,2"}, r"^sweep\.over sampler\.kk=1,2: unknown setting sampler\.kk: did you mean sampler\.k\?"),
+        (
+            {"sampler.kk": "1,2"},
+            r"^sweep\.over sampler\.kk=1,2: unknown setting sampler\.kk: did you mean sampler\.k\?",
+        ),
         ({"classifier": "a,b"}, r"^sweep\.over classifier=a,b: unknown setting classifier"),
         ({"sweep.trials": "3,4"}, r"^sweep\.over sweep\.trials=3,4: unknown setting sweep\.trials"),
-        ({"sampler.k": "3"}, r"^sweep\.over sampler\.k=3 is no sweep: give two values or more, or set --sampler\.k 3"),
+        (
+            {"sampler.k": "3"},
+            r"^sweep\.over sampler\.k=3 is no sweep: give two values or more, or set --sampler\.k 3",
+        ),
         ({"sampler.observation": "composition"}, r"^sweep\.over sampler\.observation=composition is no sweep"),
         ({"sampler.k": (3,)}, r"^sweep\.over sampler\.k=3 is no sweep"),
-        ({"sampler.k": "0,3"}, r"^sweep\.over sampler\.k=0: sampler\.k is '0': input should be greater than or equal"),
+        (
+            {"sampler.k": "0,3"},
+            r"^sweep\.over sampler\.k=0: sampler\.k is '0': input should be greater than or equal",
+        ),
         ({"sampler.k": "1,two"}, r"^sweep\.over sampler\.k=two: sampler\.k is 'two'"),
-        ({"sampler.baseline_gamma": "0.5,0.50"}, r"^sweep\.over sampler\.baseline_gamma=0\.5,0\.50 holds 0\.5 twice"),
-        ({"sampler.baseline_gamma": "0.5..2"}, r"^sweep\.over sampler\.baseline_gamma=2: .* less than or equal to 1"),
-        ({"sampler.k": "1.5..3"}, r"^sweep\.over sampler\.k=1\.5\.\.3: write a range .*in whole numbers for sampler\.k$"),
-        ({"classifier.lr": "1e-2..1e-4"}, r"^sweep\.over classifier\.lr=1e-2\.\.1e-4: write a range as LOW\.\.HIGH"),
-        ({"sampler.reward": "1..3"}, r"^sweep\.over sampler\.reward=1\.\.3 is a range, but sampler\.reward is no number"),
+        (
+            {"sampler.baseline_gamma": "0.5,0.50"},
+            r"^sweep\.over sampler\.baseline_gamma=0\.5,0\.50 holds 0\.5 twice",
+        ),
+        (
+            {"sampler.baseline_gamma": "0.5..2"},
+            r"^sweep\.over sampler\.baseline_gamma=2: .* less than or equal to 1",
+        ),
+        (
+            {"sampler.k": "1.5..3"},
+            r"^sweep\.over sampler\.k=1\.5\.\.3: write a range .*in whole numbers for sampler\.k$",
+        ),
+        (
+            {"classifier.lr": "1e-2..1e-4"},
+            r"^sweep\.over classifier\.lr=1e-2\.\.1e-4: write a range as LOW\.\.HIGH",
+        ),
+        (
+            {"sampler.reward": "1..3"},
+            r"^sweep\.over sampler\.reward=1\.\.3 is a range, but sampler\.reward is no number",
+        ),
         ({"out": "a,b"}, r"^sweep\.over out=a,b: every trial has its own folder below out: leave it$"),
         (
             {"sampler.initial_count": "2,20"},
@@ -121,7 +145,9 @@ def test_what_cannot_be_swept_is_one_line(over: dict[str, object], message: str)
 
 def test_a_grid_of_a_range_is_refused() -> None:
     space = space_of({"classifier.lr": "1e-4..1e-2"}, {})
-    with pytest.raises(UserError, match=r"classifier\.lr=0\.0001\.\.0\.01 is a range, which sweep\.search grid cannot"):
+    with pytest.raises(
+        UserError, match=r"classifier\.lr=0\.0001\.\.0\.01 is a range, which sweep\.search grid cannot"
+    ):
         grid(space)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -51,7 +50,12 @@ def finished(home: Path) -> Path:
 def test_a_sweep_leaves_a_table_a_page_and_a_run_a_trial(finished: Path) -> None:
     sweep = read_sweep(finished)
     assert [trial.status for trial in sweep.trials] == ["finished"] * 4
-    assert {tuple(trial.settings.values()) for trial in sweep.trials} == {(1, 0.5), (1, 0.99), (2, 0.5), (2, 0.99)}
+    assert {tuple(trial.settings.values()) for trial in sweep.trials} == {
+        (1, 0.5),
+        (1, 0.99),
+        (2, 0.5),
+        (2, 0.99),
+    }
     with (finished / "sweep.csv").open() as file:
         rows = list(csv.DictReader(file))
     metrics = [float(row["metric"]) for row in rows]
@@ -111,16 +115,29 @@ def test_a_dry_run_lists_the_trials_and_their_demand(home: Path, capsys: pytest.
     ("words", "message"),
     [
         (["--over", "sampler.k"], "rlcas: --over sampler.k: write SETTING=VALUES, as in --over sampler.k=1,3"),
-        (["--over", "seed=1,2", "--over", "seed=3,4"], "rlcas: --over seed=3,4: seed is swept twice: give all its"),
+        (
+            ["--over", "seed=1,2", "--over", "seed=3,4"],
+            "rlcas: --over seed=3,4: seed is swept twice: give all its",
+        ),
         (["--over", "sampler.k=0,3"], "rlcas: sweep.over sampler.k=0: sampler.k is '0': input should be"),
         (["--sweep.serch", "grid"], "rlcas: unknown setting sweep.serch: did you mean sweep.search?"),
-        (["--resume", "nowhere"], "rlcas: nowhere is not a sweep's folder: it has no sweep.json; name the --out"),
-        (["--resume", "x", "--seed", "1"], "rlcas: --resume x goes on with the sweep's own settings: leave out --seed"),
+        (
+            ["--resume", "nowhere"],
+            "rlcas: nowhere is not a sweep's folder: it has no sweep.json; name the --out",
+        ),
+        (
+            ["--resume", "x", "--seed", "1"],
+            "rlcas: --resume x goes on with the sweep's own settings: leave out --seed",
+        ),
         (["--resume", "x", "--dry-run"], "leave out --dry-run"),
     ],
 )
 def test_what_the_user_got_wrong_is_one_line_and_status_2(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     try:
@@ -143,7 +160,10 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "x").touch()
     assert main(["sweep", "--data", "phantom", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
-    assert "exists and is not an empty folder: name another with --out, or go on with it by `rlcas sweep --res" in told
+    assert (
+        "exists and is not an empty folder: name another with --out, or go on with it by `rlcas sweep --res"
+        in told
+    )
 
 
 def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
@@ -156,11 +176,18 @@ def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_sweep_goes_on_to_the_same_table(finished: Path, home: Path, sent: signal.Signals) -> None:
+def test_an_interrupted_sweep_goes_on_to_the_same_table(
+    finished: Path, home: Path, sent: signal.Signals
+) -> None:
     out = home / f"interrupted-{sent.name}"
     words = command("--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out)
-    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        wait_for(lambda: "finished" in (out / "sweep.csv").read_text() if (out / "sweep.csv").exists() else False, process)
+    with subprocess.Popen(
+        words, cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for(
+            lambda: "finished" in (out / "sweep.csv").read_text() if (out / "sweep.csv").exists() else False,
+            process,
+        )
         os.kill(process.pid, sent)
         process.communicate()
     assert process.returncode == (130 if sent == signal.SIGINT else -sent)

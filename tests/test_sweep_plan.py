@@ -73,7 +73,10 @@ def test_random_draws_are_planned_before_the_start(tmp_path: Path) -> None:
             {"sweep": {"over": {"sampler.initial_count": "2,20", "sampler.max_count": "16,32"}}},
             r"^sweep\.over sampler\.initial_count=20: sampler\.initial_count 20 is above sampler\.max_count 16",
         ),
-        ({"sampler.reward": "nope", "sweep": {"over": {"sampler.k": "1,2"}}}, r"sampler\.reward 'nope' is unknown"),
+        (
+            {"sampler.reward": "nope", "sweep": {"over": {"sampler.k": "1,2"}}},
+            r"sampler\.reward 'nope' is unknown",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line(tmp_path: Path, stated: dict[str, Any], message: str) -> None:

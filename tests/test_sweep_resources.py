@@ -25,7 +25,9 @@ def config(k: int, **stated: object) -> RunConfig:
         ((1, 1), {"CPU": 64, "GPU": 8}, 2),
     ],
 )
-def test_trials_are_as_many_as_the_cores_or_gpus_take(ks: tuple[int], total: dict[str, float], expected: int) -> None:
+def test_trials_are_as_many_as_the_cores_or_gpus_take(
+    ks: tuple[int], total: dict[str, float], expected: int
+) -> None:
     assert concurrency(None, [config(k) for k in ks], total) == expected
 
 

@@ -94,7 +94,12 @@ def test_the_hparams_page_has_each_trials_settings_and_metric(three_trials: Swee
 
 
 def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None:
-    sweep = {"search": "asha", "trials": 4, "grace_epochs": 1, "over": {"sampler.initial_count": [3, 2, 12, 16]}}
+    sweep = {
+        "search": "asha",
+        "trials": 4,
+        "grace_epochs": 1,
+        "over": {"sampler.initial_count": [3, 2, 12, 16]},
+    }
     done = swept(tmp_path / "asha", **{"sampler.epochs": 9, "sweep": sweep})
     statuses = {trial.settings["sampler.initial_count"]: trial.status for trial in done.trials}
     assert statuses[16] == "stopped" and "finished" in statuses.values()
