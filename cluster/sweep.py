@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
         UserError: a setting, a file, the folder or the demand is wrong; nothing is left behind then.
     """
     planned = plan(stated)
+    check_tune_starts()
     out = check_is_free(planned)
     for config in planned.pools.values():
         for note in check(config).notes:
@@ -100,6 +102,15 @@ def describe(stated: Mapping[str, Any]) -> str:
 def load(path: Path) -> SweptConfig:
     """Return what the trials of a sweep's folder share."""
     return settings.of_sweep(settings.read_yaml(path / SETTINGS_FILE))
+
+
+def check_tune_starts() -> None:
+    """Raise a UserError where Ray Tune cannot start a trial: it splits the path of Python at spaces."""
+    if " " in sys.executable:
+        raise UserError(
+            f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into a "
+            "path without spaces (`rlcas run` has no such limit)"
+        )
 
 
 def check_is_free(planned: Plan) -> Path:

@@ -14,7 +14,7 @@ from rlcas.search_space import Choices, Range, draws, grid, named, perturbed, sp
 def test_a_grid_is_every_combination_the_last_setting_changing_fastest() -> None:
     space = space_of({"sampler.baseline_gamma": "0.5, 0.99", "sampler.k": [1, 3]}, {})
     assert [tuple(point.values()) for point in grid(space)] == [(0.5, 1), (0.5, 3), (0.99, 1), (0.99, 3)]
-    assert [named(point) for point in grid(space)][0] == "sampler.baseline_gamma=0.5 sampler.k=1"
+    assert named(grid(space)[0]) == "sampler.baseline_gamma=0.5 sampler.k=1"
 
 
 @pytest.mark.parametrize(

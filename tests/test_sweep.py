@@ -166,6 +166,14 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
 
 
+def test_a_python_that_tune_cannot_start_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/home/a user/python")
+    assert main(["sweep", "--data", "phantom", "--out", str(tmp_path / "out")]) == 2
+    assert "/home/a user/python has a space, at which Ray Tune splits the line" in capsys.readouterr().err
+
+
 def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not condition():  # type: ignore[operator]
