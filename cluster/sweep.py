@@ -29,7 +29,7 @@ from rlcas.evaluate import MODEL_FILE
 from rlcas.files import alone_in, replacing_folder, write_text
 from rlcas.report.sweep import REPORT_FILE, write_sweep_report
 from rlcas.rundir import RunFolder
-from rlcas.search_space import named
+from rlcas.search_space import named, value_of
 from rlcas.sweep_table import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 
 SETTINGS_FILE = "sweep.yaml"
@@ -108,8 +108,8 @@ def check_tune_starts() -> None:
     """Raise a UserError where Ray Tune cannot start a trial: it splits the path of Python at spaces."""
     if " " in sys.executable:
         raise UserError(
-            f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into a "
-            "path without spaces (`rlcas run` has no such limit)"
+            f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into "
+            "a path without spaces (`rlcas run` has no such limit)"
         )
 
 
@@ -165,6 +165,8 @@ def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
             make_pool(path / pool)
         for trial in waiting:
             link_phase_one(path / trial.pool, table.folder(trial))
+            own = settings.load(table.folder(trial))  # PBT may have changed it since it was planned
+            trial.settings = {key: value_of(own, key) for key in trial.settings}
             trial.status, trial.reason = "waiting", ""
         try:
             with phase(

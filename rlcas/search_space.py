@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlcas import settings
+from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
 
@@ -156,6 +158,11 @@ def perturbed(point: Point, space: Space, rng: np.random.Generator) -> Point:
     }
 
 
+def value_of(config: RunConfig, key: str) -> Any:
+    """Return the value of a dotted setting."""
+    return operator.attrgetter(key)(config)
+
+
 def named(point: Mapping[str, Any]) -> str:
     """Return a point as it is typed: sampler.k=3 sampler.reward=cubic."""
     return " ".join(f"{key}={as_text(value)}" for key, value in point.items())
@@ -218,6 +225,4 @@ def _checked(key: str, value: Any, firsts: Point, stated: Mapping[str, Any]) -> 
         resolved = settings.of_sweep(stated, {**firsts, key: value})
     except UserError as error:
         raise UserError(f"sweep.over {named({key: value})}: {error}") from None
-    for name in key.split("."):
-        resolved = getattr(resolved, name)
-    return resolved
+    return value_of(resolved, key)
