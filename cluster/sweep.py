@@ -80,7 +80,7 @@ def describe(stated: Mapping[str, Any]) -> str:
     planned = plan(stated)
     for config in planned.pools.values():
         check(config)
-    total = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    total = _this_machine()
     configs = list(planned.configs.values())
     side_by_side = concurrency(planned.config.sweep.concurrent, configs, total)
     ks = sorted({config.sampler.k for config in configs})
@@ -201,9 +201,8 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
     """
     quiet_ray()
     started_here = not ray.is_initialized()
-    cores = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    number = concurrency(config.sweep.concurrent, list(configs.values()), cores)
     with phase("Starting Ray"):
+        number = concurrency(config.sweep.concurrent, list(configs.values()), _there_is())
         ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
     try:
         total = ray.cluster_resources()
@@ -214,6 +213,18 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
     finally:
         if started_here:
             ray.shutdown()
+
+
+def _there_is() -> Mapping[str, float]:
+    """Return the CPUs and GPUs of the cluster that RAY_ADDRESS names or that is connected, else of this machine."""
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        return _this_machine()
+    ensure_ray(k=1)
+    return ray.cluster_resources()
+
+
+def _this_machine() -> dict[str, float]:
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
 def _waiting(table: Sweep) -> list[Trial]:

@@ -61,7 +61,7 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
     if concurrent * TRIAL_CPUS >= num_cpus:
         raise UserError(
             f"sweep.concurrent {concurrent} x {TRIAL_CPUS:g} CPU of a trial = {concurrent * TRIAL_CPUS:g} CPUs, and "
-            f"sampler.k {k} episodes each, but Ray has {num_cpus:g} CPUs: lower sweep.concurrent"
+            f"sampler.k {k} episodes each, but Ray has {num_cpus:g} CPUs: lower sweep.concurrent, or add CPUs"
         )
     asked = cluster.gpus_per_episode or 0.0
     room = (int(num_gpus / asked) if asked >= 1 else num_gpus * int(1 / asked)) if asked else math.inf
