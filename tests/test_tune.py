@@ -49,17 +49,13 @@ def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: N
     from cluster import RLCAS
 
     config = make_config({(4, 0): str(tmp_path / "died")})
-    kept = tune.CheckpointConfig(
-        num_to_keep=2, checkpoint_frequency=1, checkpoint_score_attribute="rlcas/metric/f1"
-    )
+    kept = tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1, checkpoint_score_attribute="metric")
     run_config = tune.RunConfig(storage_path=str(tmp_path), name="raw", verbose=0, checkpoint_config=kept)
     results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
     assert "no outcome after cluster.episode_retries 0" in str(results.errors[0])
 
     last = results[0].metrics
-    f1_of = {
-        told["training_iteration"]: told["rlcas"]["metric"]["f1"] for _, told in results[0].best_checkpoints
-    }
+    f1_of = {told["training_iteration"]: told["metric"] for _, told in results[0].best_checkpoints}
     assert len(f1_of) == 2 and 3 in f1_of, "the last is kept"
     assert max(f1_of.values()) == last["rlcas"]["metric"]["best"], "and the best"
 
