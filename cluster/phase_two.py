@@ -10,6 +10,7 @@ import ray
 from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
+from cluster.checkpoint_writer import CheckpointWriter
 from cluster.judging import kept
 from cluster.stages import stage
 from cluster.start import quiet_ray
@@ -72,6 +73,7 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
     with (
         Tracker(folder.path, data.class_names) as tracker,
         epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
+        CheckpointWriter(folder.checkpoints) as writer,
     ):
         tracker.settings(settings.as_yaml(config))
         while algorithm.epoch < config.sampler.epochs:
@@ -80,4 +82,5 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
             records.append_epoch(folder.path, algorithm.record)
             tracker.epoch(algorithm.record)
             view.show(algorithm.record)
-            checkpoint.save(algorithm, folder.checkpoints)
+            if algorithm.epoch % config.cluster.checkpoint_epochs == 0:
+                writer.save(algorithm)

@@ -366,6 +366,8 @@ class ClusterConfig(Settings):
     """Longest wait for Ray to start the K workers."""
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
+    checkpoint_epochs: PositiveCount = 1
+    """Epochs from one checkpoint to the next; the last two are kept, each with the best classifier so far."""
     episode_retries: Count = 3
     """How often an episode, or the synthesiser's training, is run again after a worker died."""
     synth_workers: PositiveCount = 1
