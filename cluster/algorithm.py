@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,14 @@ from ray.tune import PlacementGroupFactory
 from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
 from cluster.learner import ReinforceLearner
-from cluster.metrics import log_record
+from cluster.metrics import results_of
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
 from rlcas.reinforce import draw_actions
 from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent, Int64
 
 INCUMBENT = "incumbent"
 BEST = "best"
@@ -67,6 +68,7 @@ class RLCAS(Algorithm):
     def setup(self, config: RLCASConfig) -> None:
         """Start the K actors and make the initial incumbent."""
         super().setup(config)
+        self._told_config = self.config.to_dict()
         self._sampler = self.config.sampler_config()
         ensure_ray(self._sampler.k)
         self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
@@ -88,7 +90,14 @@ class RLCAS(Algorithm):
         """Train one epoch; the result is `done` after the last, which ends a Tune trial."""
         if self.epoch >= self._sampler.epochs:
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
-        return {**super().step(), "done": self.epoch >= self._sampler.epochs}
+        result = super().step()
+        assert self.record is not None
+        told = results_of(self.record, self._sampler.metric)
+        return {**result, "rlcas": told, "done": self.epoch >= self._sampler.epochs}
+
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return Tune's own entries of a result; RLlib would copy all settings anew, which no longer change."""
+        return {**super(Algorithm, self).get_auto_filled_metrics(*args, **kwargs), "config": self._told_config}
 
     def training_step(self) -> None:
         """Draw, train, choose, learn: `_epoch` on one torch thread.
@@ -115,9 +124,7 @@ class RLCAS(Algorithm):
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
-        reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
-        winner = choose(reports, self._sampler.metric)
-        self._hold(left[winner])
+        reports, winner = self._train(actions_KC, epoch)
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         self._learn(observation_D, [report for report in reports if report.valid])
@@ -131,7 +138,20 @@ class RLCAS(Algorithm):
             best_epoch=self.best.epoch,
             seconds=time.perf_counter() - started,
         )
-        log_record(self.metrics, self.record, self._sampler.metric)
+
+    def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
+        """Run the K episodes and hold what the winner left; return the reports and the winner.
+
+        Where that was lost with its node, the epoch is run again, to the same bits.
+        """
+        tries = 1 + self.config.episode_retries
+        for lost in range(tries):
+            reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+            winner = choose(reports, self._sampler.metric)
+            if (incumbent := self._children.fetch(left[winner])) is not None:
+                self._incumbent_ref, self._incumbent = left[winner], incumbent
+                return [replace(report, retries=report.retries + lost) for report in reports], winner
+        raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""

@@ -5,6 +5,7 @@ Nothing here imports RLlib, so an actor starts in half the time.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import traceback
@@ -14,6 +15,7 @@ import numpy as np
 import ray
 import torch
 
+from cluster.last_words import keep_last_words
 from envs import BatchCompositionEnv
 from rlcas.composition import apply_actions
 from rlcas.config import RunConfig, SamplerConfig
@@ -35,6 +37,7 @@ class EpisodeActor:
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
         # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+        keep_last_words()
         torch.set_num_threads(num_threads)
         self._trainer_factory = trainer_factory
         self._sampler = sampler
@@ -45,7 +48,10 @@ class EpisodeActor:
 
     def ping(self) -> int:
         """Build the environment; return its number of classes."""
-        return self._env.num_classes
+        try:
+            return self._env.num_classes
+        except SystemExit as error:  # Ray would end the actor without a word
+            raise RuntimeError(f"the trainer's factory called sys.exit({error.code!r})") from error
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return the untrained classifier with the composition `counts_C`."""
@@ -60,28 +66,38 @@ class EpisodeActor:
         Returns:
             The report, and what the epoch left; None where the report is not valid.
         """
+        report, left = self._outcome(incumbent, np.asarray(actions_C), epoch, child)
+        return dataclasses.replace(report, retries=_retries()), left
+
+    def _outcome(
+        self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
+    ) -> tuple[EpisodeReport, Incumbent | None]:
         try:
             self._env.reset(options={"incumbent": incumbent, "child": child})
             report = self._env.step(actions_C)[-1]["report"]
             return report, self._env.incumbent
-        except Exception as error:
-            counts_C = apply_actions(
-                incumbent.counts_C,
-                np.asarray(actions_C),
-                step=self._sampler.action_step,
-                max_count=self._sampler.max_count,
-            )
-            return EpisodeReport(
-                epoch=epoch,
-                child=child,
-                status=status_of(error),
-                actions_C=np.asarray(actions_C),
-                counts_C=counts_C,
-                traceback=traceback.format_exc(),
-            ), None
+        except (Exception, SystemExit) as error:
+            failed = failed_report(incumbent.counts_C, actions_C, epoch, child, self._sampler)
+            status = status_of(error)
+            return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
 
 
-def status_of(error: Exception) -> Status:
+def failed_report(
+    parent_counts_C: Int64, actions_C: Int64, epoch: int, child: int, sampler: SamplerConfig
+) -> EpisodeReport:
+    """Return the report of an episode that died; it cannot win."""
+    counts_C = apply_actions(
+        parent_counts_C, actions_C, step=sampler.action_step, max_count=sampler.max_count
+    )
+    return EpisodeReport(epoch=epoch, child=child, status="died", actions_C=actions_C, counts_C=counts_C)
+
+
+def _retries() -> int:
+    """Return how often Ray ran the present call before: each time its worker died. No public name tells it."""
+    return ray._private.worker.global_worker.core_worker.get_current_task_attempt_number()
+
+
+def status_of(error: BaseException) -> Status:
     """Return the outcome that `error` is: of memory, of numbers, or any other."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out_of_memory"

@@ -1,20 +1,28 @@
-"""An epoch's record as RLlib metrics, from which Tune makes TensorBoard's points, all under `rlcas/`."""
+"""An epoch's record as results of `RLCAS.train()`, from which Tune makes TensorBoard's points, under `rlcas/`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rlcas.tracking import ACTION_NAMES, MOST_SCALAR_CLASSES
 from rlcas.types import EpochRecord
 
 
-def log_record(logger: MetricsLogger, record: EpochRecord, metric: str) -> None:
-    """Log what the epoch gave, as the values now."""
+def results_of(record: EpochRecord, metric: str) -> dict[str, Any]:
+    """Return what the epoch gave, nested by the parts of its names.
+
+    RLlib's MetricsLogger would take as long for these as the learner for its step, and has nothing to reduce.
+    """
+    nested: dict[str, Any] = {}
     for path, value in _values(record, metric).items():
-        logger.log_value(("rlcas", *path.split("/")), value, reduce="item")
+        *groups, name = path.split("/")
+        place = nested
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = value
+    return nested
 
 
 def _values(record: EpochRecord, metric: str) -> dict[str, Any]:
@@ -32,6 +40,7 @@ def _values(record: EpochRecord, metric: str) -> dict[str, Any]:
         "reward/mean": float(np.mean([report.reward for report in valid])),
         "entropy/mean": float(record.entropy_C.mean()),
         "failures": len(record.reports) - len(valid),
+        "retries": record.retries,
         "slowest_episode_seconds": max(report.seconds for report in valid),
     }
     values |= {f"reward/episode_{report.child}": report.reward for report in valid}

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from cluster.metrics import log_record
+from cluster.metrics import results_of
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
 
 pytestmark = pytest.mark.medium
@@ -21,7 +20,7 @@ def logged(num_classes):
     shared = {"epoch": 4, "actions_C": np.ones(num_classes, np.int64), "counts_C": counts_C}
     reports = (
         EpisodeReport(child=0, status="exception", **shared),
-        EpisodeReport(child=1, status="ok", reward=0.3, result=result, seconds=1.5, **shared),
+        EpisodeReport(child=1, status="ok", reward=0.3, result=result, seconds=1.5, retries=2, **shared),
     )
     record = EpochRecord(
         epoch=4,
@@ -33,9 +32,7 @@ def logged(num_classes):
         best_epoch=2,
         seconds=2.0,
     )
-    logger = MetricsLogger(root=True)
-    log_record(logger, record, "f1")
-    return logger.compile()["rlcas"]
+    return results_of(record, "f1")
 
 
 def test_a_few_classes_are_scalars():
@@ -45,6 +42,7 @@ def test_a_few_classes_are_scalars():
     assert told["reward"] == {"mean": 0.3, "episode_1": 0.3}
     assert told["metric"] == {"f1": 0.5, "best": 0.6}
     assert told["failures"] == 1
+    assert told["retries"] == 2
     assert told["slowest_episode_seconds"] == 1.5
     assert told["entropy"]["mean"] == pytest.approx(1.0297, abs=1e-4)
 
