@@ -37,6 +37,8 @@ from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent, Int64
 
 INCUMBENT = "incumbent"
 BEST = "best"
+PARTS = ("policy", "episodes", "learning")
+"""What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
 
 
 class RLCAS(Algorithm):
@@ -92,7 +94,7 @@ class RLCAS(Algorithm):
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
         result = super().step()
         assert self.record is not None
-        told = results_of(self.record, self._sampler.metric)
+        told = results_of(self.record)
         return {**result, "rlcas": told, "done": self.epoch >= self._sampler.epochs}
 
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -117,17 +119,20 @@ class RLCAS(Algorithm):
         Raises:
             EpisodeError: none of the K episodes is valid, or one gave no answer.
         """
-        started = time.perf_counter()
+        times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
         probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
+        times.append(time.perf_counter())
         reports, winner = self._train(actions_KC, epoch)
+        times.append(time.perf_counter())
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         self._learn(observation_D, [report for report in reports if report.valid])
+        times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
@@ -136,7 +141,8 @@ class RLCAS(Algorithm):
             probabilities_C3=probabilities_C3,
             best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
-            seconds=time.perf_counter() - started,
+            seconds=times[-1] - times[0],
+            seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
         )
 
     def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:

@@ -11,13 +11,12 @@ import os
 import traceback
 from collections.abc import Callable
 
-import numpy as np
 import ray
 import torch
 
 from cluster.last_words import keep_last_words
 from envs import BatchCompositionEnv
-from rlcas.composition import apply_actions
+from rlcas.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
 
@@ -66,7 +65,7 @@ class EpisodeActor:
         Returns:
             The report, and what the epoch left; None where the report is not valid.
         """
-        report, left = self._outcome(incumbent, np.asarray(actions_C), epoch, child)
+        report, left = self._outcome(incumbent, actions_C, epoch, child)
         return dataclasses.replace(report, retries=_retries()), left
 
     def _outcome(
@@ -86,10 +85,16 @@ def failed_report(
     parent_counts_C: Int64, actions_C: Int64, epoch: int, child: int, sampler: SamplerConfig
 ) -> EpisodeReport:
     """Return the report of an episode that died; it cannot win."""
-    counts_C = apply_actions(
-        parent_counts_C, actions_C, step=sampler.action_step, max_count=sampler.max_count
+    step = sampler.action_step
+    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
+    return EpisodeReport(
+        epoch=epoch,
+        child=child,
+        status="died",
+        actions_C=actions_C,
+        counts_C=counts_C,
+        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
     )
-    return EpisodeReport(epoch=epoch, child=child, status="died", actions_C=actions_C, counts_C=counts_C)
 
 
 def _retries() -> int:

@@ -42,6 +42,9 @@ def finish(
     with stage(folder, "Judging the pool", "pool_figures"):
         synthesis = score_pool(folder, config, data, pool, test, device)
     write_gallery(folder, config, data, pool)
+    seconds = timings(folder)
+    with Tracker(folder.path, data.class_names) as tracker:
+        tracker.stages(seconds)
     per_patient = figures.pop("per_patient", None)
     write_json(
         folder.metrics,
@@ -49,7 +52,7 @@ def finish(
             "test": figures,
             **({"test_per_patient": per_patient} if per_patient else {}),
             "synthesis": synthesis,
-            "seconds": timings(folder),
+            "seconds": seconds,
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         },
     )

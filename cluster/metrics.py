@@ -4,53 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from rlcas.tracking import ACTION_NAMES, MOST_SCALAR_CLASSES
+from rlcas import charts
 from rlcas.types import EpochRecord
 
 
-def results_of(record: EpochRecord, metric: str) -> dict[str, Any]:
-    """Return what the epoch gave, nested by the parts of its names.
+def results_of(record: EpochRecord) -> dict[str, Any]:
+    """Return what the epoch gave, nested by the parts of its tags; RLlib knows classes by their numbers alone.
 
-    RLlib's MetricsLogger would take as long for these as the learner for its step, and has nothing to reduce.
+    RLlib's MetricsLogger takes a millisecond an epoch for these, which it has nothing to reduce of.
     """
-    nested: dict[str, Any] = {}
-    for path, value in _values(record, metric).items():
-        *groups, name = path.split("/")
-        place = nested
+    class_tags = [f"class_{c}" for c in range(len(record.probabilities_C3))]
+    values = {"epoch": record.epoch, **charts.scalars(record, class_tags), **charts.histograms(record)}
+    results: dict[str, Any] = {}
+    for tag, value in values.items():
+        *groups, name = tag.split("/")
+        place = results
         for group in groups:
             place = place.setdefault(group, {})
         place[name] = value
-    return nested
-
-
-def _values(record: EpochRecord, metric: str) -> dict[str, Any]:
-    winner = record.reports[record.winner]
-    assert winner.result is not None
-    valid = [report for report in record.reports if report.valid]
-    values: dict[str, Any] = {
-        "epoch": record.epoch,
-        "winner": record.winner,
-        "baseline": record.baseline,
-        f"metric/{metric}": winner.result.metrics[metric],
-        "metric/best": record.best_metric,
-        "val_loss": winner.result.val_loss,
-        "train_loss": winner.result.train_loss,
-        "reward/mean": float(np.mean([report.reward for report in valid])),
-        "entropy/mean": float(record.entropy_C.mean()),
-        "failures": len(record.reports) - len(valid),
-        "retries": record.retries,
-        "slowest_episode_seconds": max(report.seconds for report in valid),
-    }
-    values |= {f"reward/episode_{report.child}": report.reward for report in valid}
-    values |= _by_class("counts", winner.counts_C)
-    for name, probabilities_C in zip(ACTION_NAMES, record.probabilities_C3.T, strict=True):
-        values |= _by_class(f"probability_{name}", probabilities_C)
-    return values
-
-
-def _by_class(name: str, values_C: np.ndarray) -> dict[str, Any]:
-    if len(values_C) > MOST_SCALAR_CLASSES:
-        return {f"{name}/all": values_C}
-    return {f"{name}/class_{i}": value for i, value in enumerate(values_C.tolist())}
+    return results

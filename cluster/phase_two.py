@@ -75,7 +75,7 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
         epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
         CheckpointWriter(folder.checkpoints) as writer,
     ):
-        tracker.settings(settings.as_yaml(config))
+        tracker.settings(config)
         while algorithm.epoch < config.sampler.epochs:
             algorithm.train()
             assert algorithm.record is not None

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
 from rlcas import registry, settings
-from rlcas.composition import ACTIONS, apply_actions
+from rlcas.composition import ACTIONS, apply_actions, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.rewards import REWARDS
@@ -109,6 +109,8 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             status="ok",
             actions_C=actions_C,
             counts_C=counts_C,
+            num_clamped=num_clamped(parent.counts_C, counts_C, actions_C, self.sampler.action_step),
+            num_synthetic=int((self.incumbent.positions_C - parent.positions_C).sum()),
             reward=reward,
             reward_parts=parts,
             result=result,

@@ -18,6 +18,11 @@ def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: in
     return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)
 
 
+def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -> int:
+    """Return how many agents' actions were cut at a limit on the way from `parent_C` to `counts_C`."""
+    return int((counts_C != parent_C + step * ACTIONS[actions_C]).sum())
+
+
 @dataclass(frozen=True, slots=True)
 class PoolCycles:
     """An endless order of each class's pool: shuffled cycles, without replacement inside a cycle.

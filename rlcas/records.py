@@ -17,7 +17,8 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
     """Return the record as plain JSON values; what an invalid episode lacks is null.
 
     Lists named by a plural have one entry an episode: `compositions` [K][C], `actions` [K][C] (the index of
-    -step, 0, +step), `rewards`, `metrics` (dicts), `val_losses`, `statuses`, `episode_seconds` [K].
+    -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `clamped` (agents whose
+    action ran into a limit), `synthetic_images`, `episode_seconds` [K].
     """
     results = [report.result for report in record.reports]
     line = {
@@ -30,6 +31,9 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "val_losses": [result.val_loss if result else None for result in results],
         "train_losses": [result.train_loss if result else None for result in results],
         "per_class_recalls": [result.per_class_recall_C if result else None for result in results],
+        "advantages": [report.reward - record.baseline for report in record.reports],
+        "clamped": [report.num_clamped for report in record.reports],
+        "synthetic_images": [report.num_synthetic for report in record.reports],
         "images": [result.num_images if result else 0 for result in results],
         "compositions": [report.counts_C for report in record.reports],
         "actions": [report.actions_C for report in record.reports],
@@ -37,9 +41,11 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "tracebacks": [report.traceback for report in record.reports],
         "probabilities": record.probabilities_C3,
         "entropy": record.entropy_C,
+        "distance_from_uniform": record.distance_from_uniform,
         "best_metric": record.best_metric,
         "best_epoch": record.best_epoch,
         "seconds": record.seconds,
+        "seconds_by_part": dict(record.seconds_by_part),
         "episode_seconds": [report.seconds for report in record.reports],
     }
     return jsonable(line)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rlcas import charts
+from rlcas.config import RunConfig
+from rlcas.settings import as_yaml
 from rlcas.types import EpochRecord, Uint8
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 EVENTS_FOLDER = "tensorboard"
-MOST_SCALAR_CLASSES = 16
-ACTION_NAMES = ("less", "same", "more")
 GALLERY_ROWS = ("real", "real_sketch", "synthetic", "synthetic_sketch")
 
 
@@ -28,8 +29,8 @@ class Tracker:
 
     Args:
         folder: the run's folder.
-        class_names: C names. Up to 16 classes get scalars each, with their names in the tags; more are
-            told by histograms.
+        class_names: C names. Up to `rlcas.charts.MOST_SCALAR_CLASSES` classes get scalars each, with their
+            names in the tags; more are told by histograms.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -43,22 +44,25 @@ class Tracker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def settings(self, text: str) -> None:
-        """Write the resolved settings, as YAML text."""
-        indented = "\n".join(f"    {line}" for line in text.splitlines())
+    def settings(self, config: RunConfig) -> None:
+        """Write the resolved settings as text, and how the page Custom Scalars is laid out."""
+        indented = "\n".join(f"    {line}" for line in as_yaml(config).splitlines())
         self._writer("run", 0).add_text("settings", indented, 0)
+        self._writer("run", 0).add_custom_scalars(charts.layout(config.sampler.metric, self._tags_C))
 
     def epoch(self, record: EpochRecord) -> None:
         """Write all of one epoch at step `record.epoch`."""
         writer = self._writer("epochs", record.epoch)
-        for tag, value in self._scalars(record).items():
-            writer.add_scalar(tag, value, record.epoch)
-        if len(self._tags_C) > MOST_SCALAR_CLASSES:
-            winner = record.reports[record.winner]
-            writer.add_histogram("composition/counts", winner.counts_C, record.epoch)
-            for action, p_C in zip(ACTION_NAMES, record.probabilities_C3.T, strict=True):
-                writer.add_histogram(f"policy/{action}", p_C, record.epoch)
+        for tag, value in charts.scalars(record, self._tags_C).items():
+            _add_scalar(writer, tag, value, record.epoch)
+        for tag, values_C in charts.histograms(record).items():
+            writer.add_histogram(tag, values_C, record.epoch)
         writer.flush()
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        """Write the seconds of each stage of the run."""
+        for name, value in seconds.items():
+            self._writer("stages", 0).add_scalar(f"stages/{name}_seconds", value, 0)
 
     def synthesis(self, part: str, step: int, figures: Mapping[str, float]) -> None:
         """Write losses of a part of the synthesiser ("autoencoder", "denoiser") at its optimiser step."""
@@ -73,9 +77,9 @@ class Tracker:
             arrays: some of `real`, `real_sketch`, `synthetic`, `synthetic_sketch`, each
                 [C, M, channels, H, W] uint8.
         """
-        writer = self._writer("run", 0)
+        writer = self._writer("images", 0)
         rows = [name for name in GALLERY_ROWS if name in arrays]
-        for c, tag in enumerate(self._tags_C[:MOST_SCALAR_CLASSES]):
+        for c, tag in enumerate(self._tags_C[: charts.MOST_SCALAR_CLASSES]):
             grid_HWC = np.concatenate([_row_HWC(arrays[name][c]) for name in rows])
             writer.add_image(f"images/{tag}", grid_HWC, 0, dataformats="HWC")
         writer.flush()
@@ -92,48 +96,19 @@ class Tracker:
             self._writers[part] = SummaryWriter(str(self._folder / part), purge_step=step)
         return self._writers[part]
 
-    def _scalars(self, record: EpochRecord) -> dict[str, float]:
-        winner = record.reports[record.winner]
-        assert winner.result is not None, "the winner is a valid episode"
-        return {
-            **_reward_scalars(record),
-            **{f"metrics/{name}": value for name, value in winner.result.metrics.items()},
-            "metrics/best": record.best_metric,
-            "metrics/val_loss": winner.result.val_loss,
-            "metrics/train_loss": winner.result.train_loss,
-            "composition/sum": int(winner.counts_C.sum()),
-            "policy/entropy": float(record.entropy_C.mean()),
-            "policy/distance_from_uniform": float(np.abs(record.probabilities_C3 - 1 / 3).max()),
-            "time/epoch_seconds": record.seconds,
-            **{f"time/episode_{report.child}_seconds": report.seconds for report in record.reports},
-            **self._class_scalars(record),
-        }
-
-    def _class_scalars(self, record: EpochRecord) -> dict[str, float]:
-        if len(self._tags_C) > MOST_SCALAR_CLASSES:
-            return {}
-        counts_C = record.reports[record.winner].counts_C
-        scalars: dict[str, Any] = {}
-        for tag, count, p_3 in zip(self._tags_C, counts_C, record.probabilities_C3, strict=True):
-            scalars[f"composition/{tag}"] = count
-            scalars |= {f"policy/{tag}/{action}": p for action, p in zip(ACTION_NAMES, p_3, strict=True)}
-        return scalars
-
 
 def _as_tag(name: str) -> str:
     """Return a class name as one level of a tag: / would open a group of its own."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _reward_scalars(record: EpochRecord) -> dict[str, float]:
-    valid = [report for report in record.reports if report.valid]
-    return {
-        **{f"reward/episode_{report.child}": report.reward for report in valid},
-        "reward/mean": float(np.mean([report.reward for report in valid])),
-        "reward/baseline": record.baseline,
-        "reward/winner": record.winner,
-        "reward/failures": len(record.reports) - len(valid),
-    }
+def _add_scalar(writer: SummaryWriter, tag: str, value: float, step: int) -> None:
+    """Write a point, with the meaning of its chart where there is one: `SummaryWriter` itself cannot."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    about = SummaryMetadata(summary_description=charts.meaning(tag))
+    point = Summary.Value(tag=tag, simple_value=value, metadata=about)
+    writer._get_file_writer().add_summary(Summary(value=[point]), step)
 
 
 def _row_HWC(images_MCHW: Uint8) -> Uint8:

@@ -155,6 +155,10 @@ class EpisodeReport:
     """[C] int64 in {0, 1, 2}: index of -step, 0, +step."""
     counts_C: Int64
     """[C] int64: the composition it trained with."""
+    num_clamped: int = 0
+    """Agents whose action ran into 0 or sampler.max_count."""
+    num_synthetic: int = 0
+    """Synthetic images that it drew from the pool."""
     reward: float = float("nan")
     reward_parts: Mapping[str, float] = field(default_factory=dict)
     result: EpochResult | None = None
@@ -197,6 +201,8 @@ class EpochRecord:
     """Epoch (from 1) of the best incumbent: the one whose weights are kept."""
     seconds: float
     """Wall time of the epoch."""
+    seconds_by_part: Mapping[str, float] = field(default_factory=dict)
+    """Wall time of the epoch's parts."""
 
     @property
     def retries(self) -> int:
@@ -208,3 +214,8 @@ class EpochRecord:
         """Return [C]: entropy of each agent's policy, in nats; ln 3 is uniform."""
         p_C3 = np.clip(self.probabilities_C3, 1e-12, 1.0)
         return -(p_C3 * np.log(p_C3)).sum(axis=1)
+
+    @property
+    def distance_from_uniform(self) -> float:
+        """Return the largest |p - 1/3| of any agent and action."""
+        return float(np.abs(self.probabilities_C3 - 1 / 3).max())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlcas.composition import num_clamped
 from rlcas.config import RunConfig
 from rlcas.files import write_json
 from rlcas.records import append_epoch
@@ -69,7 +70,13 @@ def _report(
 ) -> EpisodeReport:
     actions_C = np.array([rng.choice(3, p=p_3) for p_3 in p_C3])
     counts_C = np.clip(parent_C + 2 * (actions_C - 1), 0, 16)
-    outcome = {"epoch": epoch, "child": child, "actions_C": actions_C, "counts_C": counts_C}
+    outcome = {
+        "epoch": epoch,
+        "child": child,
+        "actions_C": actions_C,
+        "counts_C": counts_C,
+        "num_clamped": num_clamped(parent_C, counts_C, actions_C, 2),
+    }
     if failing:
         text = "Traceback (most recent call last):\ntorch.OutOfMemoryError: <b>tried to allocate 2 GiB</b>"
         return EpisodeReport(**outcome, status="out_of_memory", seconds=3.5, traceback=text)
@@ -78,6 +85,7 @@ def _report(
     return EpisodeReport(
         **outcome,
         status="ok",
+        num_synthetic=30 * int(counts_C.sum()),
         reward=reward,
         reward_parts={"team": reward},
         result=result,
@@ -110,6 +118,11 @@ def fake_records(num_classes: int = 8, epochs: int = 30, k: int = 3, drift: floa
                 best_metric=best,
                 best_epoch=best_epoch,
                 seconds=max(report.seconds for report in reports) + 0.1,
+                seconds_by_part={
+                    "policy": 0.06,
+                    "episodes": max(report.seconds for report in reports),
+                    "learning": 0.04,
+                },
             )
         )
     return records

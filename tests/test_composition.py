@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcas.composition import PoolCycles, apply_actions, batch_starts, epoch_plan
+from rlcas.composition import PoolCycles, apply_actions, batch_starts, epoch_plan, num_clamped
 
 
 def test_actions_are_minus_step_nothing_and_plus_step():
@@ -16,6 +16,13 @@ def test_counts_stay_between_zero_and_the_maximum(pairs, step):
     new = apply_actions(counts, actions, step=step, max_count=16)
     assert ((new >= 0) & (new <= 16)).all()
     np.testing.assert_array_equal(new[actions == 1], counts[actions == 1])
+
+
+def test_only_actions_that_run_into_a_limit_count_as_clamped():
+    parent_C, actions_C = np.array([0, 1, 2, 15, 16, 16]), np.array([0, 0, 0, 2, 2, 1])
+    counts_C = apply_actions(parent_C, actions_C, step=2, max_count=16)
+    assert counts_C.tolist() == [0, 0, 0, 16, 16, 16]
+    assert num_clamped(parent_C, counts_C, actions_C, 2) == 4
 
 
 @given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 40), st.integers(0, 3))

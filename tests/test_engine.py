@@ -175,7 +175,7 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         before = record.probabilities_C3
         result = algorithm.train()
         assert [report.status for report in algorithm.record.reports] == ["ok", "ok", "non_finite"]
-        assert result["rlcas"]["failures"] == 1
+        assert result["rlcas"]["faults"]["failed"] == 1
         after = algorithm.record.probabilities_C3
         moved = np.take_along_axis(after - before, record.reports[2].actions_C[:, None], axis=1)
         assert (moved > 0).all(), "one valid episode with a reward above B^1 makes its own actions likelier"
@@ -243,7 +243,7 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     assert [result.metrics["training_iteration"] for result in results] == [1, 1], "it ends at sampler.epochs"
     told = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
     for gamma, figures in told.items():
-        assert figures["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
+        assert figures["reward"]["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
     assert set(told) == {0.5, 0.9}
 
 

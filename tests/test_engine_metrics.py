@@ -19,8 +19,8 @@ def logged(num_classes):
     counts_C = np.arange(num_classes)
     shared = {"epoch": 4, "actions_C": np.ones(num_classes, np.int64), "counts_C": counts_C}
     reports = (
-        EpisodeReport(child=0, status="exception", **shared),
-        EpisodeReport(child=1, status="ok", reward=0.3, result=result, seconds=1.5, retries=2, **shared),
+        EpisodeReport(child=0, status="exception", num_clamped=2, **shared),
+        EpisodeReport(child=1, status="ok", reward=0.3, num_synthetic=9, result=result, seconds=1.5, **shared),
     )
     record = EpochRecord(
         epoch=4,
@@ -32,23 +32,24 @@ def logged(num_classes):
         best_epoch=2,
         seconds=2.0,
     )
-    return results_of(record, "f1")
+    return results_of(record)
 
 
 def test_a_few_classes_are_scalars():
     told = logged(3)
-    assert told["counts"] == {"class_0": 0, "class_1": 1, "class_2": 2}
-    assert told["probability_more"]["class_2"] == 0.5
-    assert told["reward"] == {"mean": 0.3, "episode_1": 0.3}
-    assert told["metric"] == {"f1": 0.5, "best": 0.6}
-    assert told["failures"] == 1
-    assert told["retries"] == 2
-    assert told["slowest_episode_seconds"] == 1.5
-    assert told["entropy"]["mean"] == pytest.approx(1.0297, abs=1e-4)
+    assert told["composition"] == {"class_0": 0, "class_1": 1, "class_2": 2, "sum": 3, "drawn": 9, "clamped": 2}
+    assert told["policy"]["class_2"] == {"less": 0.2, "same": 0.3, "more": 0.5}
+    assert told["policy"]["distance_from_uniform"] == pytest.approx(1 / 6)
+    assert told["policy"]["entropy"] == pytest.approx(1.0297, abs=1e-4)
+    expected = {"mean": 0.3, "episode_1": 0.3, "advantage_1": 0.05, "baseline": 0.25, "winner": 1}
+    assert told["reward"] == pytest.approx(expected)
+    assert told["metrics"] == {"f1": 0.5, "best": 0.6, "val_loss": 0.1, "train_loss": 0.2}
+    assert told["faults"] == {"failed": 1}
+    assert told["time"] == {"epoch_seconds": 2.0, "episode_1_seconds": 1.5}
 
 
 def test_many_classes_are_histograms():
-    told = logged(17)
-    assert list(told["counts"]) == ["all"]
-    np.testing.assert_array_equal(told["counts"]["all"], np.arange(17))
-    assert told["probability_less"]["all"].shape == (17,)
+    told = logged(33)
+    assert set(told["composition"]) == {"counts", "sum", "drawn", "clamped"}
+    np.testing.assert_array_equal(told["composition"]["counts"], np.arange(33))
+    assert told["policy"]["less"].shape == (33,)

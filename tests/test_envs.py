@@ -2,12 +2,13 @@ import dataclasses
 import functools
 import warnings
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from trivial import TrivialTrainer
 
-from envs import BatchCompositionEnv, check_batch_composition
+from envs import ENV_ID, BatchCompositionEnv, check_batch_composition
 from envs.checks import assert_same
 from envs.observations import OBSERVATIONS, Observation
 from envs.pettingzoo_view import parallel_env
@@ -27,6 +28,14 @@ def test_gymnasium_accepts_it(observation):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*render modes.*")
         check_env(make_env(observation=observation), skip_render_check=True)
+
+
+def test_gymnasium_makes_it_by_its_name_and_finds_nothing_to_say_against_it():
+    env = gym.make(ENV_ID, config={"sampler": {"epochs": 5}}, trainer=TrivialTrainer(), disable_env_checker=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+    assert isinstance(env.unwrapped, BatchCompositionEnv)
 
 
 def test_it_keeps_its_own_contract():
@@ -160,8 +169,10 @@ def test_a_step_moves_the_composition_and_clamps_it():
     env = make_env(initial_count=2, max_count=4)
     env.reset()
     for expected in ([0, 2, 4, 4], [0, 2, 4, 4]):
-        env.step(np.array([0, 1, 2, 2]))
+        *_, info = env.step(np.array([0, 1, 2, 2]))
         assert env.incumbent.counts_C.tolist() == expected
+    assert info["report"].num_clamped == 3
+    assert info["report"].num_synthetic == 10
 
 
 def test_the_reward_is_the_cube_of_the_metric_plus_004():

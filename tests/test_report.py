@@ -21,6 +21,7 @@ SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "se
 CHARTS = {
     "compositions",
     "probabilities",
+    "distance",
     "rewards",
     "validation",
     "confusion",

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 
 import numpy as np
 import pytest
 from fake_run import class_names, fake_records, gallery
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
+from rlcas import charts
+from rlcas.config import RunConfig
 from rlcas.tracking import EVENTS_FOLDER, Tracker
 
 
@@ -41,6 +46,13 @@ def test_the_events_read_back_equal_the_records(tmp_path):
             "reward/mean": np.nanmean([report.reward for report in record.reports]),
             "reward/baseline": record.baseline,
             "reward/winner": record.winner,
+            "reward/advantage_1": record.reports[1].reward - record.baseline,
+            "policy/distance_from_uniform": abs(record.probabilities_C3 - 1 / 3).max(),
+            "composition/sum": winner.counts_C.sum(),
+            "composition/drawn": winner.num_synthetic,
+            "composition/clamped": sum(report.num_clamped for report in record.reports),
+            "images/trained": 4000 * sum(report.valid for report in record.reports),
+            "time/learning_seconds": 0.04,
             "metrics/f1": winner.result.metrics["f1"],
             "metrics/few": winner.result.metrics["few"],
             "time/epoch_seconds": record.seconds,
@@ -52,12 +64,12 @@ def test_the_events_read_back_equal_the_records(tmp_path):
 def test_a_failed_episode_has_no_reward_and_is_counted(tmp_path):
     write(tmp_path, fake_records(2, epochs=5))
     events = read(tmp_path)
-    assert list(series(events, "reward/failures").values()) == [0, 0, 0, 1, 0]
+    assert list(series(events, "faults/failed").values()) == [0, 0, 0, 1, 0]
     assert list(series(events, "reward/episode_2")) == [1, 2, 3, 5]
 
 
-@pytest.mark.parametrize(("num_classes", "scalars"), [(16, True), (17, False)])
-def test_more_than_sixteen_classes_are_told_by_histograms(num_classes, scalars, tmp_path):
+@pytest.mark.parametrize(("num_classes", "scalars"), [(32, True), (33, False)])
+def test_more_than_thirty_two_classes_are_told_by_histograms(num_classes, scalars, tmp_path):
     record = fake_records(num_classes, epochs=1)[0]
     write(tmp_path, [record])
     events = read(tmp_path)
@@ -101,12 +113,49 @@ def test_the_gallery_is_a_grid_a_class_of_the_kinds_there_are(kinds, tmp_path):
     arrays = dict(list(gallery(2, size_px=16).items())[:kinds])
     with Tracker(tmp_path, class_names(2)) as tracker:
         tracker.gallery(arrays)
-    (image,) = read(tmp_path, "run").Images("images/00_fibroadenoma")
+    (image,) = read(tmp_path, "images").Images("images/00_fibroadenoma")
     assert (image.height, image.width) == (kinds * 16, 6 * 16)
+
+
+def test_every_chart_of_an_epoch_says_what_it_shows(tmp_path):
+    record = fake_records(8, epochs=1)[0]
+    write(tmp_path, [record])
+    events = read(tmp_path)
+    for tag in events.Tags()["scalars"]:
+        assert events.SummaryMetadata(tag).summary_description == charts.meaning(tag) != ""
+    assert charts.meaning("policy/05_phyllodes/more").endswith("agent of 05_phyllodes takes its action 'more'.")
+    assert charts.meaning("synthesis/denoiser/loss") == ""
+
+
+@pytest.mark.parametrize("num_classes", [8, 33])
+def test_every_chart_of_the_layout_shows_something_and_every_scalar_has_its_chart(tmp_path, num_classes):
+    """TensorBoard matches the layout's patterns from the start of a tag."""
+    names = class_names(num_classes)
+    with Tracker(tmp_path, names) as tracker:
+        tracker.settings(RunConfig())
+        tracker.epoch(fake_records(num_classes, epochs=1)[0])
+    config = read(tmp_path, "run").Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    layout = Layout.FromString(config)
+    patterns = [chart.multiline.tag for category in layout.category for chart in category.chart]
+    tags = read(tmp_path).Tags()["scalars"]
+    for pattern in itertools.chain(*patterns):
+        assert any(re.match(pattern, tag) for tag in tags), pattern
+    shown = {tag for tag in tags for pattern in itertools.chain(*patterns) if re.match(pattern, tag)}
+    assert {tag for tag in tags if not tag.startswith("metrics/")} - shown == {
+        *(tag for tag in tags if tag.endswith("/same")),
+        "reward/mean",
+        "composition/drawn",
+    }
+
+
+def test_the_seconds_of_each_stage_are_kept(tmp_path):
+    with Tracker(tmp_path, class_names(2)) as tracker:
+        tracker.stages({"denoiser": 12.5})
+    assert series(read(tmp_path, "stages"), "stages/denoiser_seconds") == {0: 12.5}
 
 
 def test_the_settings_are_kept_as_text(tmp_path):
     with Tracker(tmp_path, class_names(2)) as tracker:
-        tracker.settings("sampler:\n  k: 3\n")
+        tracker.settings(RunConfig(seed=7))
     (event,) = read(tmp_path, "run").Tensors("settings/text_summary")
-    assert event.tensor_proto.string_val[0] == b"    sampler:\n      k: 3"
+    assert b"\n    seed: 7\n" in event.tensor_proto.string_val[0]

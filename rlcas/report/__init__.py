@@ -8,14 +8,12 @@ from typing import Any
 from rlcas.console import format_distance, format_figure, format_seconds
 from rlcas.files import write_text
 from rlcas.report.canvas import COLOURS, drawing, save
-from rlcas.report.facts import RunFacts, read_run
+from rlcas.report.facts import HARDLY_MOVED, RunFacts, read_run
 from rlcas.report.figures import MOST_PANELS, drawable
 from rlcas.report.gallery import galleries
 
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
-HARDLY_MOVED = 0.05
-"""Policies that stay within this of uniform are all but random."""
 FIGURE_NAMES = {
     "f1": "Macro F1",
     "recall": "Macro recall",

@@ -17,6 +17,8 @@ from rlcas.rundir import RunFolder
 from rlcas.types import Float64, Uint8
 
 UNIFORM = 1 / 3
+HARDLY_MOVED = 0.05
+"""Policies that stay within this of uniform are all but random."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from rlcas.report.canvas import (
     THIRD,
     panels,
 )
-from rlcas.report.facts import UNIFORM, RunFacts
+from rlcas.report.facts import HARDLY_MOVED, UNIFORM, RunFacts
 from rlcas.types import Float64
 
 if TYPE_CHECKING:
@@ -68,6 +68,21 @@ def probabilities(facts: RunFacts) -> Figure:
         axes.set_yticks([0, UNIFORM, 1], ["0", "⅓", "1"])
     figure.legend(*axes_C[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)
     return _of_classes(figure, axes_C, facts)
+
+
+def distance(facts: RunFacts) -> Figure:
+    """How far the policies are from uniform: each agent's largest |p - 1/3|, and the farthest of all."""
+    figure, (axes,) = panels(1, CHART_INCHES)
+    distance_TC = np.abs(facts.probabilities_TC3() - UNIFORM).max(axis=2)
+    drawn_TC = (
+        distance_TC if len(facts.class_names) <= MOST_PANELS else np.quantile(distance_TC, [0.1, 0.5, 0.9], 1).T
+    )
+    axes.plot(_epochs(facts), drawn_TC, color=ACCENT, alpha=0.35, linewidth=1)
+    axes.plot(_epochs(facts), distance_TC.max(axis=1), color=INK, linewidth=2, label="farthest agent")
+    axes.axhline(HARDLY_MOVED, color=SECOND, linewidth=0.8, linestyle="--", label="below: all but random")
+    axes.set_ylim(0, max(1.2 * HARDLY_MOVED, 1.05 * distance_TC.max()))
+    axes.set_ylabel("|p − ⅓|")
+    return _over_epochs(figure, axes)
 
 
 def rewards(facts: RunFacts) -> Figure:
@@ -245,7 +260,7 @@ def _two_hues(low: str, high: str) -> Any:
 
 def drawable(facts: RunFacts) -> dict[str, Callable[[RunFacts], Figure]]:
     """Return the figures that the run's folder has the facts for."""
-    over_epochs = (compositions, probabilities, rewards, validation) if facts.epochs else ()
+    over_epochs = (compositions, probabilities, distance, rewards, validation) if facts.epochs else ()
     of_test = (confusion,) if facts.test else ()
     of_sizes = (recall_by_size,) if facts.test and facts.data else ()
     of_synthesis = (losses,) if facts.synthesis_log else ()
