@@ -156,7 +156,9 @@ class RLCAS(Algorithm):
             winner = choose(reports, self._sampler.metric)
             if (incumbent := self._children.fetch(left[winner])) is not None:
                 self._incumbent_ref, self._incumbent = left[winner], incumbent
-                return [replace(report, retries=report.retries + lost) for report in reports], winner
+                if lost:
+                    reports = [replace(report, retries=report.retries + lost) for report in reports]
+                return reports, winner
         raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:

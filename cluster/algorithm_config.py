@@ -91,8 +91,9 @@ class RLCASConfig(AlgorithmConfig):
         return validated({"sampler": self._values(SamplerConfig)}).sampler
 
     def cluster_config(self) -> ClusterConfig:
-        """Return the cluster's settings, validated."""
-        return validated({"cluster": self._values(ClusterConfig)}).cluster
+        """Return the cluster's settings, validated, with the threads that this machine has for an episode."""
+        settings = validated({"cluster": self._values(ClusterConfig)}).cluster
+        return settings.concrete(self.sampler_config().k)
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
@@ -108,7 +109,7 @@ class RLCASConfig(AlgorithmConfig):
         """
         super().validate()
         self.sampler_config()
-        self.cluster_config()
+        self.threads_per_episode = self.cluster_config().threads_per_episode  # part of the bits, so made known
         if self.trainer_factory is None or self.num_classes is None:
             raise UserError(
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "

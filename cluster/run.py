@@ -171,6 +171,9 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     """Check all that can be checked, then make the folder with the settings and the images."""
     check_settings(config)
     choose_device(config.device)
+    from cluster.start import check_demand  # Ray takes a second to import
+
+    check_demand(config)
     rundir.check_is_free(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
