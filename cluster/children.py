@@ -29,7 +29,7 @@ class Children:
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
-        self._sampler, self._cluster = sampler, cluster
+        self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
         self._resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
         actor = ray.remote(
             num_cpus=self._resources.get("CPU", 0),
@@ -38,7 +38,7 @@ class Children:
             max_task_retries=cluster.episode_retries,
         )(EpisodeActor)
         self._actors = [
-            actor.remote(trainer_factory, sampler, cluster.threads_per_episode) for _ in range(sampler.k)
+            actor.remote(trainer_factory, sampler, self._cluster.threads_per_episode) for _ in range(sampler.k)
         ]
         self._start()
 
