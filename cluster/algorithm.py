@@ -25,13 +25,16 @@ from ray.tune import PlacementGroupFactory
 
 from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
-from cluster.learner import ReinforceLearner
+from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import results_of
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import observe
+from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
+from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
+from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent, Int64
 
@@ -129,6 +132,7 @@ class RLCAS(Algorithm):
         times.append(time.perf_counter())
         reports, winner = self._train(actions_KC, epoch)
         times.append(time.perf_counter())
+        reports = rewarded(reports, self._sampler)
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         self._learn(observation_D, [report for report in reports if report.valid])
@@ -143,6 +147,7 @@ class RLCAS(Algorithm):
             best_epoch=self.best.epoch,
             seconds=times[-1] - times[0],
             seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
+            curves_CG=self.on_learner(lambda learner: learner.curves()),
         )
 
     def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
@@ -213,13 +218,7 @@ class RLCAS(Algorithm):
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
         num_valid = len(reports)
-        batch = SampleBatch(
-            {
-                Columns.OBS: np.tile(observation_D, (num_valid, 1)),
-                Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
-                Columns.REWARDS: np.array([report.reward for report in reports], dtype=np.float32),
-            }
-        )
+        batch = lesson(observation_D, reports, self._sampler)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
@@ -228,6 +227,22 @@ class RLCAS(Algorithm):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
         self.metrics.log_value(lifetime, num_valid, reduce="lifetime_sum")
+
+
+def lesson(observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig) -> SampleBatch:
+    """Return what the learner is given of an epoch's valid episodes, a row each."""
+    own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
+    results = [report.result for report in reports if report.result is not None]
+    return SampleBatch(
+        {
+            Columns.OBS: np.tile(observation_D, (len(reports), 1)),
+            Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+            Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+            COUNTS: np.stack([report.counts_C for report in reports]),
+            SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
+            PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
+        }
+    )
 
 
 def choose(reports: list[EpisodeReport], metric: str) -> int:

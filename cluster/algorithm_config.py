@@ -14,7 +14,7 @@ from cluster.module import AgentsModule
 from cluster.runner import NoEnvRunner
 from envs.observations import observation_space
 from rlcas.composition import ACTIONS
-from rlcas.config import ClusterConfig, SamplerConfig, Settings
+from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.settings import validated
 
@@ -42,8 +42,15 @@ class RLCASConfig(AlgorithmConfig):
         self.seed = 0
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
-        for name, value in (*SamplerConfig(), *ClusterConfig()):
+        del self.lr  # RLlib's default: what is not stated follows from the agents
+        for name, value in ClusterConfig():
             setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a setting of the sampler that was not stated: a default, perhaps of its agents or reward."""
+        if name in SamplerConfig.model_fields:
+            return getattr(self.sampler_config(), name)
+        raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
 
     def training(self, **settings: Any) -> Self:
         """Set any field of SamplerConfig, or what RLlib's own `training` takes; Tune searches both.
@@ -88,12 +95,13 @@ class RLCASConfig(AlgorithmConfig):
 
     def sampler_config(self) -> SamplerConfig:
         """Return the sampler's settings, validated."""
-        return validated({"sampler": self._values(SamplerConfig)}).sampler
+        stated = {name: value for name, value in vars(self).items() if name in SamplerConfig.model_fields}
+        return validated({"sampler": stated}).sampler
 
     def cluster_config(self) -> ClusterConfig:
         """Return the cluster's settings, validated, with the threads that this machine has for an episode."""
-        settings = validated({"cluster": self._values(ClusterConfig)}).cluster
-        return settings.concrete(self.sampler_config().k)
+        settings = {name: getattr(self, name) for name in ClusterConfig.model_fields}
+        return validated({"cluster": settings}).cluster.concrete(self.sampler_config().k)
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
@@ -118,14 +126,12 @@ class RLCASConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the one stacked module."""
-        return RLModuleSpec(module_class=AgentsModule, model_config={"agents": self.agents, "seed": self.seed})
+        model_config = {"sampler": self.sampler_config().model_dump(), "seed": self.seed}
+        return RLModuleSpec(module_class=AgentsModule, model_config=model_config)
 
     def get_default_learner_class(self) -> type[ReinforceLearner]:
         """Return the REINFORCE learner."""
         return ReinforceLearner
-
-    def _values(self, section: type[Settings]) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in section.model_fields}
 
     def _set(self, settings: dict[str, Any]) -> Self:
         for name, value in settings.items():

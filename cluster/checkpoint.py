@@ -172,8 +172,10 @@ def _incumbent(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Incumbe
 
 def _result(fields: dict[str, Any]) -> EpochResult:
     metrics = {name: _number(value) for name, value in fields["metrics"].items()}
-    recall_C = np.array([_number(value) for value in fields["per_class_recall_C"]])
-    return EpochResult(**(fields | {"metrics": metrics, "per_class_recall_C": recall_C}))
+    per_class = {
+        name: np.array([_number(value) for value in values]) for name, values in fields["per_class"].items()
+    }
+    return EpochResult(**(fields | {"metrics": metrics, "per_class": per_class}))
 
 
 def _number(value: float | None) -> float:

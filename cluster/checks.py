@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from envs.observations import OBSERVATIONS
-from rlcas.agents import AGENTS
+from rlcas.agents import agents_named
 from rlcas.classifiers import build_classifier
-from rlcas.config import ClassifierConfig, RunConfig, SynthConfig
+from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
-from rlcas.metrics import SELECTING
+from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
-from rlcas.rewards import REWARDS
+from rlcas.rewards import reward_named
 from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
@@ -29,11 +29,7 @@ def check_settings(config: RunConfig) -> None:
         UserError: a name is unknown, or a file of weights is missing or wrong.
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
-    if config.sampler.metric not in SELECTING:
-        known = ", ".join(sorted(SELECTING))
-        raise UserError(f"sampler.metric {config.sampler.metric!r} is unknown: use one of {known}")
-    lookup(config.sampler.reward, REWARDS, "sampler.reward")
-    lookup(config.sampler.agents, AGENTS, "sampler.agents")
+    _check_sampler(config.sampler)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
@@ -41,12 +37,23 @@ def check_settings(config: RunConfig) -> None:
         raise UserError(
             f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
         )
-    for name in config.sampler.observation:
-        lookup(name, OBSERVATIONS, "sampler.observation")
     _check_backbone(config.classifier)
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
+
+
+def _check_sampler(config: SamplerConfig) -> None:
+    for setting, name, known in (
+        ("metric", config.metric, SELECTING),
+        ("signal", config.signal, CLASS_SIGNALS),
+    ):
+        if name not in known:
+            raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
+    reward_named(config.reward)
+    agents = agents_named(config.agents)
+    for name in config.observation or agents.observes:
+        lookup(name, OBSERVATIONS, "sampler.observation")
 
 
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from cluster.module import AgentsModule, probabilities
 from rlcas.composition import ACTIONS
-from rlcas.reinforce import joint_log_prob, policy_loss, update_baseline
+from rlcas.reinforce import log_prob, normalised, policy_entropy, policy_loss, update_baseline
 from rlcas.types import Float32, Float64
 
 BASELINE = "baseline"
+COUNTS = "counts"
+SIGNALS = "signals"
+PROGRESS = "progress"
 
 
 class ReinforceLearner(TorchLearner):
@@ -27,6 +31,7 @@ class ReinforceLearner(TorchLearner):
         """Build module and optimiser; B^0 is 0."""
         super().build()
         self.baseline = 0.0
+        self._sampler = self.config.sampler_config()
 
     @property
     def agents(self) -> AgentsModule:
@@ -37,14 +42,33 @@ class ReinforceLearner(TorchLearner):
         """Return [C, 3]: the policy for one observation."""
         return probabilities(self.agents, observation_D)
 
+    def curves(self) -> Float64 | None:
+        """Return what the agents expect at each count (`rlcas.agents.Agents.curves`)."""
+        curves_CG = self.agents.agents.curves()
+        return None if curves_CG is None else curves_CG.cpu().numpy()
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
+        """Give Adam the agents' parameters, where they have any."""
+        if any(True for _ in self.agents.parameters()):
+            super().configure_optimizers_for_module(module_id, config)
+
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Move B by eq. 2 and return the loss of eq. 1 over the valid episodes in `batch`."""
-        rewards_K = batch[DEFAULT_MODULE_ID][Columns.REWARDS]
-        actions_KC = batch[DEFAULT_MODULE_ID][Columns.ACTIONS]
+        """Move B by eq. 2, let agents learn that need no gradient, and return the loss of eq. 1.
+
+        `batch` holds the valid episodes: rewards [K, 1] or [K, C], actions, counts and signals [K, C].
+        """
+        told = batch[DEFAULT_MODULE_ID]
         logits_KC3 = fwd_out[DEFAULT_MODULE_ID][Columns.ACTION_DIST_INPUTS].unflatten(-1, (-1, len(ACTIONS)))
-        self.baseline = update_baseline(self.baseline, rewards_K, self.config.baseline_gamma)
-        loss = policy_loss(joint_log_prob(logits_KC3, actions_KC), rewards_K, self.baseline)
-        return {DEFAULT_MODULE_ID: loss}
+        rewards = told[Columns.REWARDS]
+        self.baseline = update_baseline(self.baseline, rewards, self._sampler.baseline_gamma)
+        self.agents.agents.learn(told[COUNTS], told[SIGNALS], told[PROGRESS][0].item())
+        compared = self._sampler.advantages == "normalised"
+        loss = policy_loss(
+            log_prob(logits_KC3, told[Columns.ACTIONS]),
+            normalised(rewards) if compared else rewards,
+            0.0 if compared else self.baseline,
+        )
+        return {DEFAULT_MODULE_ID: loss - self._sampler.entropy_bonus * policy_entropy(logits_KC3)}
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         """RLlib asks for it; `compute_losses` above is what runs."""
@@ -71,27 +95,36 @@ class ReinforceLearner(TorchLearner):
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the policy, Adam's moments and steps, and B as named arrays: all that a resumed run needs."""
-        adam = self._adam()
         arrays = {BASELINE: np.array([self.baseline])}
-        for name, parameter in self.agents.named_parameters():
-            arrays[f"policy/{name}"] = parameter.detach().cpu().numpy().copy()
-            for key, value in adam.state[parameter].items():
-                arrays[f"adam/{name}/{key}"] = value.detach().cpu().numpy().copy()
+        for name, tensor in self.agents.state_dict().items():
+            arrays[f"policy/{name}"] = _copied(tensor)
+        for name, state in self._adam_states().items():
+            arrays |= {f"adam/{name}/{key}": _copied(value) for key, value in state.items()}
         return arrays
 
     def load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Take over what `arrays` returned."""
-        adam = self._adam()
         self.baseline = float(arrays[BASELINE][0])
-        for name, parameter in self.agents.named_parameters():
-            parameter.data.copy_(torch.from_numpy(arrays[f"policy/{name}"]))
+        for name, tensor in self.agents.state_dict().items():
+            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]))
+        for name, state in self._adam_states().items():
             prefix = f"adam/{name}/"
-            adam.state[parameter] = {
+            state.clear()
+            state |= {
                 key.removeprefix(prefix): torch.from_numpy(value.copy())
                 for key, value in arrays.items()
                 if key.startswith(prefix)
             }
 
-    def _adam(self) -> torch.optim.Optimizer:
-        (_, optimizer), *_ = self.get_optimizers_for_module(DEFAULT_MODULE_ID)
-        return optimizer
+    def _adam_states(self) -> dict[str, dict[str, Tensor]]:
+        """Return what Adam keeps of each parameter, by the parameter's name; none before the first step."""
+        optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID)]
+        return {
+            name: optimizer.state[parameter]
+            for optimizer in optimizers
+            for name, parameter in self.agents.named_parameters()
+        }
+
+
+def _copied(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()

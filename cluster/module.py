@@ -9,24 +9,28 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from rlcas import registry
-from rlcas.agents import AGENTS, build_agents
+from envs.observations import agent_indices
+from rlcas.agents import build_agents
+from rlcas.config import SamplerConfig
 from rlcas.seeding import seed_for
 
 
 class AgentsModule(TorchRLModule):
-    """RLlib's side of `rlcas.agents`; `model_config` holds the agents' name and the run's seed."""
+    """RLlib's side of `rlcas.agents`; `model_config` holds the sampler's settings and the run's seed."""
 
     def setup(self) -> None:
         """Build the agents from the run's seed."""
-        agents = registry.lookup(self.model_config["agents"], AGENTS, "sampler.agents")
-        num_classes, (observation_size,) = len(self.action_space.nvec), self.observation_space.shape
+        sampler = SamplerConfig.model_validate(self.model_config["sampler"])
+        num_classes = len(self.action_space.nvec)
+        indices_CF = torch.from_numpy(agent_indices(num_classes, sampler))
+        self.register_buffer("_indices_CF", indices_CF, persistent=False)
+        self.register_buffer("_high_D", torch.from_numpy(self.observation_space.high), persistent=False)
         seed = seed_for(self.model_config["seed"], "agents")
-        self.agents = build_agents(agents, num_classes, observation_size, seed)
+        self.agents = build_agents(sampler, num_classes, indices_CF.shape[1], seed)
 
     def logits(self, observations_BD: Tensor) -> Tensor:
-        """Return [B, C, 3]."""
-        return self.agents(observations_BD)
+        """Return [B, C, 3]: each agent is given its own numbers of the joint observation, scaled to [0, 1]."""
+        return self.agents((observations_BD / self._high_D)[:, self._indices_CF])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self.logits(batch[Columns.OBS]).flatten(1)}

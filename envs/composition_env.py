@@ -18,11 +18,11 @@ from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
-from rlcas import registry, settings
+from rlcas import settings
 from rlcas.composition import ACTIONS, apply_actions, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS
+from rlcas.rewards import reward_named
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
 
 SHOTS = ("many", "medium", "few")
@@ -58,7 +58,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self.num_classes = self.trainer.num_classes
         self.observation_space = observation_space(self.num_classes, self.sampler)
         self.action_space = MultiDiscrete([len(ACTIONS)] * self.num_classes)
-        self._reward = registry.lookup(self.sampler.reward, REWARDS, "sampler.reward")
+        self._reward = reward_named(self.sampler.reward)
         self._incumbent: Incumbent | None = None
         self._child = 0
 

@@ -12,7 +12,9 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from rlcas import registry
+from rlcas.agents import agents_named
 from rlcas.config import SamplerConfig
+from rlcas.metrics import CLASS_SIGNALS, signal_of
 from rlcas.types import Float32, Incumbent, Int64
 
 
@@ -47,21 +49,31 @@ def recall(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
     return np.nan_to_num(incumbent.result.per_class_recall_C)
 
 
+def signal(incumbent: Incumbent, sampler: SamplerConfig) -> np.ndarray:
+    """Return [C]: the incumbent's `sampler.signal` in [0, 1], e^x of a log-likelihood; 0 as for `recall`."""
+    if incumbent.result is None:
+        return np.zeros(len(incumbent.counts_C))
+    as_share = registry.lookup(sampler.signal, CLASS_SIGNALS, "sampler.signal").as_share
+    return np.nan_to_num(as_share(signal_of(incumbent.result, sampler.signal)))
+
+
 OBSERVATIONS: dict[str, Observation] = {
     "composition": Observation(composition, lambda sampler: sampler.max_count, per_class=True),
     "progress": Observation(progress, lambda sampler: 1.0, per_class=False),
     "metric": Observation(metric, lambda sampler: 1.0, per_class=False),
     "recall": Observation(recall, lambda sampler: 1.0, per_class=True),
+    "signal": Observation(signal, lambda sampler: 1.0, per_class=True),
 }
 
 
 def named(sampler: SamplerConfig) -> list[Observation]:
-    """Return the entries that `sampler.observation` names."""
-    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in sampler.observation]
+    """Return the entries that `sampler.observation` names; without it, those that the agents ask for."""
+    names = sampler.observation or agents_named(sampler.agents).observes
+    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in names]
 
 
 def observe(incumbent: Incumbent, sampler: SamplerConfig) -> Float32:
-    """Return [D] float32: what `sampler.observation` names, one after another."""
+    """Return [D] float32: what `named` gives, one after another."""
     parts = [entry.read(incumbent, sampler) for entry in named(sampler)]
     return np.concatenate(parts).astype(np.float32)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -115,6 +115,19 @@ class ClassifierConfig(Settings):
     """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
 
 
+AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
+    "response": {"exploration": 0.2, "memory_epochs": 15.0},
+}
+"""Settings of the sampler that these agents have where nothing else is said (docs/sampler.md measures them)."""
+REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
+"""The same by reward."""
+WITHOUT_GRADIENT = ("response", "uniform", "constant")
+"""Agents that no gradient teaches."""
+COMPARING_REWARDS = ("rank", "per_class")
+"""Rewards that compare the episodes of an epoch."""
+
+
 class SamplerConfig(Settings):
     """The RL-driven class-adaptive sampler (paper, section 2.2)."""
 
@@ -125,11 +138,25 @@ class SamplerConfig(Settings):
     agents: str = "paper"
     """A name in rlcas.agents.AGENTS, or package.module:class."""
     lr: NonNegative = 1e-3
-    """Learning rate of the agents' Adam; 0 freezes the policy (a control)."""
+    """Learning rate of the agents' Adam, where they have parameters; 0 freezes the policy (a control)."""
+    entropy_bonus: NonNegative = 0.0
+    """Weight of the policy's entropy, added to what the agents maximise."""
+    exploration: Fraction | None = None
+    """Chance that an agent acts at random: agents response, which have 0.2; None for the others."""
+    memory_epochs: Positive | None = None
+    """Epochs after which an observation weighs 1/e: agents response, which have 15; None for the others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
+    advantages: Literal["baseline", "normalised"] = "baseline"
+    """baseline: the reward minus B of eq. 2, the paper's. normalised: minus the mean over the K episodes, divided
+    by the standard deviation over episodes and classes. Agents state: normalised."""
     reward: str = "cubic"
-    """A name in rlcas.rewards.REWARDS, or package.module:function."""
+    """A name in rlcas.rewards.REWARDS, or package.module:function. Agents state: per_class."""
+    signal: str = "log_likelihood"
+    """Figure of a class on its own validation images that reward per_class, agents response and observation signal
+    take: a name in rlcas.metrics.CLASS_SIGNALS."""
+    team_share: NonNegative | None = None
+    """Weight of the team's metric beside the own signal: reward per_class, which has 1; None for the others."""
     metric: str = "f1"
     """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
     initial_count: Count = 2
@@ -138,10 +165,22 @@ class SamplerConfig(Settings):
     """An agent's actions are -step, 0 and +step."""
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
-    observation: tuple[str, ...] = ("composition",)
-    """What agents see: names in envs.observations.OBSERVATIONS."""
+    observation: tuple[str, ...] | None = None
+    """What agents see: names in envs.observations.OBSERVATIONS. None: what the agents ask for."""
     common_random_numbers: bool = True
     """Order and augmentation of the real images are the same in all K episodes of an epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, stated: Any) -> Any:
+        """Fill in what agents and reward have of their own where it is not stated."""
+        if not isinstance(stated, dict):
+            return stated
+        for setting, table in (("agents", AGENT_DEFAULTS), ("reward", REWARD_DEFAULTS)):
+            name = stated.get(setting, cls.model_fields[setting].default)
+            known = {key: value for key, value in stated.items() if value is not None}
+            stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
+        return stated
 
     @model_validator(mode="after")
     def _check(self) -> SamplerConfig:
@@ -150,7 +189,41 @@ class SamplerConfig(Settings):
                 f"sampler.initial_count {self.initial_count} is above sampler.max_count {self.max_count}: "
                 "lower the first or raise the second"
             )
+        self._check_agents()
+        self._check_comparisons()
         return self
+
+    def _check_agents(self) -> None:
+        for name in ("exploration", "memory_epochs"):
+            if getattr(self, name) is not None and self.agents != "response" and ":" not in self.agents:
+                raise ValueError(
+                    f"sampler.{name} {getattr(self, name)} is for sampler.agents response, not for "
+                    f"{self.agents}: leave it out or change the agents"
+                )
+        if self.entropy_bonus > 0 and self.agents in WITHOUT_GRADIENT:
+            raise ValueError(
+                f"sampler.entropy_bonus {self.entropy_bonus} has no effect on sampler.agents {self.agents}, "
+                "which no gradient teaches: set it to 0"
+            )
+        if self.agents == "response" and self.observation and "composition" not in self.observation:
+            raise ValueError(
+                f"sampler.observation {','.join(self.observation)} leaves out composition, which sampler.agents "
+                "response must see: add it"
+            )
+
+    def _check_comparisons(self) -> None:
+        if self.team_share is not None and self.reward != "per_class" and ":" not in self.reward:
+            raise ValueError(
+                f"sampler.team_share {self.team_share} is for sampler.reward per_class, not for {self.reward}: "
+                "leave it out or change the reward"
+            )
+        if self.k > 1 or self.agents in WITHOUT_GRADIENT:
+            return
+        if self.reward in COMPARING_REWARDS or self.advantages == "normalised":
+            raise ValueError(
+                f"sampler.k {self.k} leaves nothing to compare, but sampler.reward is {self.reward} and "
+                f"sampler.advantages {self.advantages}: raise k, or use reward linear and advantages baseline"
+            )
 
 
 class AutoencoderConfig(Settings):

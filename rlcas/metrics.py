@@ -7,17 +7,20 @@ in scikit-learn with `labels=range(C)` and `zero_division=0`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlcas.errors import UserError
 from rlcas.shots import ShotGroups
-from rlcas.types import Float64, Int64
+from rlcas.types import EpochResult, Float64, Int64
 
 Probabilities = NDArray[np.floating[Any]]
 
 NUM_ECE_BINS = 15
+LEAST_PROBABILITY = 1e-4
+"""Lower probabilities of the true class count as this in its log-likelihood: one lost image is not all."""
 
 
 def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
@@ -30,6 +33,20 @@ def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float6
     """Return [C]: the share of each class's images that is found; 0 for a class without images."""
     matrix_CC = _confusion(probabilities_NC, labels_N)
     return _ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
+
+
+def per_class_f1(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: F1 = 2 TP / (2 TP + FP + FN) of each class; 0 where all three are."""
+    matrix_CC = _confusion(probabilities_NC, labels_N)
+    return _ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1))
+
+
+def per_class_log_likelihood(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: the mean of log p(own class) over each class's images, in nats; 0 for a class without."""
+    own_N = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
+    num_classes = probabilities_NC.shape[1]
+    sums_C = np.bincount(labels_N, np.log(np.clip(own_N, LEAST_PROBABILITY, 1.0)), num_classes)
+    return _ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
 
 
 def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -49,9 +66,8 @@ def macro_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 
 
 def macro_f1(probabilities_NC: Probabilities, labels_N: Int64) -> float:
-    """Return the mean over classes of F1 = 2 TP / (2 TP + FP + FN)."""
-    matrix_CC = _confusion(probabilities_NC, labels_N)
-    return float(_ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1)).mean())
+    """Return the mean over classes of F1."""
+    return float(per_class_f1(probabilities_NC, labels_N).mean())
 
 
 def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -88,6 +104,46 @@ SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
 """Metrics that may reward and select: the larger the better."""
 
 
+class ClassSignal(NamedTuple):
+    """One figure a class, the larger the better: what an agent may be taught by and may see."""
+
+    measure: Callable[[Probabilities, Int64], Float64]
+    as_share: Callable[[Float64], Float64]
+    """Maps it to [0, 1], for those who see it."""
+
+
+def itself(values_C: Float64) -> Float64:
+    """Return what is in [0, 1] already."""
+    return values_C
+
+
+CLASS_SIGNALS: dict[str, ClassSignal] = {
+    "recall": ClassSignal(per_class_recall, itself),
+    "f1": ClassSignal(per_class_f1, itself),
+    "log_likelihood": ClassSignal(per_class_log_likelihood, np.exp),
+}
+
+
+def class_signals(probabilities_NC: Probabilities, labels_N: Int64) -> dict[str, Float64]:
+    """Return every figure of `CLASS_SIGNALS`, [C] each; NaN for a class without images."""
+    absent_C = np.bincount(labels_N, minlength=probabilities_NC.shape[1]) == 0
+    return {
+        name: np.where(absent_C, np.nan, signal.measure(probabilities_NC, labels_N))
+        for name, signal in CLASS_SIGNALS.items()
+    }
+
+
+def signal_of(result: EpochResult, name: str) -> Float64:
+    """Return [C]: the figure that `sampler.signal` names.
+
+    Raises:
+        UserError: the trainer does not give it.
+    """
+    if name not in result.per_class:
+        raise UserError(f"sampler.signal {name!r} is unknown: use one of {', '.join(sorted(result.per_class))}")
+    return result.per_class[name]
+
+
 def shot_recalls(recall_C: Float64, shots: ShotGroups) -> dict[str, float]:
     """Return the mean recall of the `many`, `medium` and `few` classes; NaN for an empty group."""
     groups = {"many": shots.many, "medium": shots.medium, "few": shots.few}
@@ -121,7 +177,7 @@ def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
     return confusion(labels_N, probabilities_NC.argmax(axis=1), probabilities_NC.shape[1])
 
 
-def _ratio(part_C: Int64, whole_C: Int64) -> Float64:
+def _ratio(part_C: Int64 | Float64, whole_C: Int64) -> Float64:
     return np.divide(part_C, whole_C, out=np.zeros(len(whole_C)), where=whole_C > 0)
 
 

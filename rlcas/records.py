@@ -40,6 +40,7 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "statuses": [report.status for report in record.reports],
         "tracebacks": [report.traceback for report in record.reports],
         "probabilities": record.probabilities_C3,
+        "curves": record.curves_CG,
         "entropy": record.entropy_C,
         "distance_from_uniform": record.distance_from_uniform,
         "best_metric": record.best_metric,

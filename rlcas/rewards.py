@@ -1,34 +1,149 @@
-"""Rewards: from what an epoch gave to the one number that all agents share.
+"""Rewards: from what the episodes of an epoch gave to what the agents are taught by.
 
-A reward takes an epoch's result and the name of the metric ε, and returns the number and its parts by name.
-To add one, write the function and its line in REWARDS.
+A reward answers twice. Called with one episode's result and the name of the metric ε it returns a number and
+its parts by name: what the environment gives, whatever other episodes there are. `together` takes the valid
+episodes of an epoch and returns [K, 1], a number that all agents share, or [K, C], each agent's own, with the
+parts of each episode. To add one, write a function `(result, metric) -> (reward, parts)` or such an object,
+and its line in REWARDS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from rlcas.types import EpochResult
+import numpy as np
 
-Reward = Callable[[EpochResult, str], tuple[float, dict[str, float]]]
+from rlcas import registry
+from rlcas.config import SamplerConfig
+from rlcas.metrics import signal_of
+from rlcas.types import EpisodeReport, EpochResult, Float64
+
+Parts = dict[str, float]
+RewardFunction = Callable[[EpochResult, str], tuple[float, Parts]]
 
 CUBIC_OFFSET = 0.04
 """The 0.04 of the paper's reward."""
 
 
-def cubic(result: EpochResult, metric: str) -> tuple[float, dict[str, float]]:
+class Reward(Protocol):
+    """What `REWARDS` holds."""
+
+    def __call__(self, result: EpochResult, metric: str) -> tuple[float, Parts]:
+        """Return the reward of one episode alone and its parts."""
+        ...
+
+    def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
+        """Return the rewards of an epoch's valid episodes, [K, 1] or [K, C], and each one's parts."""
+        ...
+
+
+class Shared:
+    """A function of one episode: all its agents share the number, whatever the other episodes gave."""
+
+    def __init__(self, alone: RewardFunction) -> None:
+        self._alone = alone
+
+    def __call__(self, result: EpochResult, metric: str) -> tuple[float, Parts]:
+        """Return what the function gives."""
+        return self._alone(result, metric)
+
+    def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
+        """Return [K, 1]."""
+        rewards, parts = zip(*(self(result, sampler.metric) for result in results), strict=True)
+        return np.array(rewards, dtype=np.float64)[:, None], list(parts)
+
+
+def cubic(result: EpochResult, metric: str) -> tuple[float, Parts]:
     """Return (ε + 0.04)³, the paper's reward (section 2.2)."""
     value = result.metrics[metric]
     return (value + CUBIC_OFFSET) ** 3, {metric: value}
 
 
-def linear(result: EpochResult, metric: str) -> tuple[float, dict[str, float]]:
+def linear(result: EpochResult, metric: str) -> tuple[float, Parts]:
     """Return ε itself."""
     value = result.metrics[metric]
     return value, {metric: value}
 
 
+class Rank:
+    """The share of the other episodes that an episode beats by ε; ties count one half. Alone it is ε."""
+
+    def __call__(self, result: EpochResult, metric: str) -> tuple[float, Parts]:
+        """Return ε itself: there is nothing to compare with."""
+        return linear(result, metric)
+
+    def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
+        """Return [K, 1] in [0, 1]; one half where there is only one."""
+        values_K = np.array([result.metrics[sampler.metric] for result in results])
+        differences_KK = np.sign(values_K[:, None] - values_K)
+        others = max(len(values_K) - 1, 1)
+        ranks_K = 0.5 + 0.5 * differences_KK.sum(axis=1) / others
+        return ranks_K[:, None], [{sampler.metric: float(value)} for value in values_K]
+
+
+class PerClass:
+    """Each agent's own: its class's signal and a share of ε, both against the epoch's other episodes.
+
+    A difference reward: what an agent is told depends on its own class alone, but for `sampler.team_share`.
+    Alone it is ε.
+    """
+
+    def __call__(self, result: EpochResult, metric: str) -> tuple[float, Parts]:
+        """Return ε itself: there is nothing to compare with."""
+        return linear(result, metric)
+
+    def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
+        """Return [K, C]; a class without validation images has the team's share alone."""
+        assert sampler.team_share is not None, "sampler.reward per_class has it"
+        signals_KC = np.stack([signal_of(result, sampler.signal) for result in results])
+        metrics_K1 = np.array([[result.metrics[sampler.metric]] for result in results])
+        own_KC = np.nan_to_num(against_others(signals_KC))
+        team_K1 = sampler.team_share * against_others(metrics_K1)
+        parts = [
+            {sampler.metric: float(metric), "own": float(own_C.mean()), "team": float(team)}
+            for metric, own_C, team in zip(metrics_K1[:, 0], own_KC, team_K1[:, 0], strict=True)
+        ]
+        return own_KC + team_K1, parts
+
+
+def against_others(values_KX: Float64) -> Float64:
+    """Return [K, X]: each row minus the mean of the other rows; 0 where there is no other."""
+    k = len(values_KX)
+    return (values_KX - values_KX.mean(axis=0)) * k / max(k - 1, 1)
+
+
 REWARDS: dict[str, Reward] = {
-    "cubic": cubic,
-    "linear": linear,
+    "cubic": Shared(cubic),
+    "linear": Shared(linear),
+    "rank": Rank(),
+    "per_class": PerClass(),
 }
+
+
+def reward_named(name: str) -> Reward:
+    """Return the reward of the setting `sampler.reward`; a function from outside is shared by all agents.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    found = registry.lookup(name, REWARDS, "sampler.reward")
+    return found if hasattr(found, "together") else Shared(found)
+
+
+def rewarded(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[EpisodeReport]:
+    """Return the reports of an epoch with the rewards that its valid episodes have together."""
+    valid = [report for report in reports if report.valid]
+    results = [report.result for report in valid if report.result is not None]
+    rewards_KX, parts = reward_named(sampler.reward).together(results, sampler)
+    taught = {
+        report.child: dataclasses.replace(
+            report,
+            reward=float(rewards_X.mean()),
+            reward_parts=own_parts,
+            rewards_C=None if len(rewards_X) == 1 else rewards_X,
+        )
+        for report, rewards_X, own_parts in zip(valid, rewards_KX, parts, strict=True)
+    }
+    return [taught.get(report.child, report) for report in reports]

@@ -16,7 +16,7 @@ from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
 from rlcas.inference import predict_logits, probabilities
 from rlcas.losses import LOSSES
-from rlcas.metrics import METRICS, per_class_recall, shot_recalls
+from rlcas.metrics import CLASS_SIGNALS, METRICS, class_signals, per_class_recall, shot_recalls
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.shots import shot_groups
@@ -121,16 +121,18 @@ class ClassifierTrainer:
         val_loss = self._loss(logits, self._val_labels, self._class_counts).item()
         finite = math.isfinite(train_loss) and math.isfinite(val_loss)
         recall_C = np.full(self.num_classes, np.nan)
+        per_class = dict.fromkeys(CLASS_SIGNALS, recall_C)
         figures = dict.fromkeys(METRICS, math.nan)
         if finite:
             p_NC = probabilities(logits)
             recall_C = per_class_recall(p_NC, labels_N)
+            per_class = class_signals(p_NC, labels_N)
             figures = {name: metric(p_NC, labels_N) for name, metric in METRICS.items()}
         return EpochResult(
             metrics={**figures, **shot_recalls(recall_C, self._shots)},
             val_loss=val_loss,
             train_loss=train_loss,
-            per_class_recall_C=recall_C,
+            per_class=per_class,
             num_images=num_images,
             finite=finite,
         )

@@ -113,11 +113,17 @@ class EpochResult:
     """Every figure of rlcas.metrics.METRICS, in [0, 1]; NaN where a shot group is empty."""
     val_loss: float
     train_loss: float
-    per_class_recall_C: Float64
+    per_class: Mapping[str, Float64]
+    """Every figure of rlcas.metrics.CLASS_SIGNALS, [C] each; NaN for a class without validation images."""
     num_images: int
     """Images trained on, real and synthetic."""
     finite: bool
     """False where a loss was not finite: the epoch stopped there and must not be used."""
+
+    @property
+    def per_class_recall_C(self) -> Float64:
+        """Return [C]: the recall of each class."""
+        return self.per_class["recall"]
 
 
 class EpisodeTrainer(Protocol):
@@ -161,6 +167,8 @@ class EpisodeReport:
     """Synthetic images that it drew from the pool."""
     reward: float = float("nan")
     reward_parts: Mapping[str, float] = field(default_factory=dict)
+    rewards_C: Float64 | None = None
+    """[C]: what each agent was taught by, where the agents do not share `reward`, which is then the mean."""
     result: EpochResult | None = None
     seconds: float = float("nan")
     traceback: str = ""
@@ -203,6 +211,9 @@ class EpochRecord:
     """Wall time of the epoch."""
     seconds_by_part: Mapping[str, float] = field(default_factory=dict)
     """Wall time of the epoch's parts."""
+    curves_CG: Float64 | None = None
+    """[C, max_count // action_step + 1]: the signal that each class's agent expects at the counts 0, step, …
+    (`rlcas.agents.ResponseAgents.curves`), after this epoch; None where the agents fit no curves."""
 
     @property
     def retries(self) -> int:

@@ -59,7 +59,7 @@ def _result(rng: np.random.Generator, counts_C: Int64, epoch: int) -> EpochResul
         metrics=metrics,
         val_loss=loss,
         train_loss=0.8 * loss,
-        per_class_recall_C=recall_C,
+        per_class={"recall": recall_C},
         num_images=4000,
         finite=True,
     )
@@ -93,7 +93,9 @@ def _report(
     )
 
 
-def fake_records(num_classes: int = 8, epochs: int = 30, k: int = 3, drift: float = 0.0) -> list[EpochRecord]:
+def fake_records(
+    num_classes: int = 8, epochs: int = 30, k: int = 3, drift: float = 0.0, curved: bool = False
+) -> list[EpochRecord]:
     """Records of a best-of-K search; `drift` is how far the policy moves from uniform over the run."""
     rng = np.random.default_rng(num_classes)
     parent_C, baseline, best, best_epoch = np.full(num_classes, 2), 0.0, -1.0, 0
@@ -118,6 +120,7 @@ def fake_records(num_classes: int = 8, epochs: int = 30, k: int = 3, drift: floa
                 best_metric=best,
                 best_epoch=best_epoch,
                 seconds=max(report.seconds for report in reports) + 0.1,
+                curves_CG=_curves_CG(num_classes, epoch) if curved else None,
                 seconds_by_part={
                     "policy": 0.06,
                     "episodes": max(report.seconds for report in reports),
@@ -126,6 +129,14 @@ def fake_records(num_classes: int = 8, epochs: int = 30, k: int = 3, drift: floa
             )
         )
     return records
+
+
+def _curves_CG(num_classes: int, epoch: int) -> Float64:
+    """Quadratics that peak at 2c, modulo 18; of the last class there are no validation images."""
+    peaks_C = 2.0 * (np.arange(num_classes) % 9)
+    curves_CG = -epoch * (np.arange(0, 17, 2) - peaks_C[:, None]) ** 2 / 256
+    curves_CG[-1] = np.nan
+    return curves_CG
 
 
 def _test_figures(num_classes: int) -> dict:
@@ -229,7 +240,9 @@ def gallery(num_classes: int, size_px: int = 32) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_run(folder: Path, num_classes: int = 8, epochs: int = 30, drift: float = 0.004) -> Path:
+def write_run(
+    folder: Path, num_classes: int = 8, epochs: int = 30, drift: float = 0.004, curved: bool = False
+) -> Path:
     """Write a whole, finished run into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     names, counts_C = class_names(num_classes), train_counts(num_classes)
@@ -247,7 +260,7 @@ def write_run(folder: Path, num_classes: int = 8, epochs: int = 30, drift: float
             "notes": [note],
         },
     )
-    for record in fake_records(num_classes, epochs, drift=drift):
+    for record in fake_records(num_classes, epochs, drift=drift, curved=curved):
         append_epoch(folder, record)
     write_json(folder / "metrics.json", metrics_json(num_classes))
     np.savez(folder / "gallery.npz", **gallery(num_classes))

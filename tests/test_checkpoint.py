@@ -19,7 +19,7 @@ class Algorithm:
             metrics={"f1": rng.random(), "few": float("nan")},
             val_loss=rng.random(),
             train_loss=rng.random(),
-            per_class_recall_C=np.array([0.1, float("nan"), 1.0]),
+            per_class={"recall": np.array([0.1, float("nan"), 1.0]), "f1": rng.random(3)},
             num_images=10,
             finite=True,
         )

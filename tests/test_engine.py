@@ -14,7 +14,7 @@ from trivial import TrivialTrainer, no_such_data
 from cluster.checkpoint import load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
-from rlcas.agents import AGENTS, build_agents
+from rlcas.agents import build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import fit
@@ -63,7 +63,7 @@ def in_process(epochs, faults=None):
     env = BatchCompositionEnv(
         {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(NUM_CLASSES, faults=faults or {})
     )
-    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     adam = torch.optim.Adam(agents.parameters(), lr=0.05)
     env.reset()
     incumbent, baseline = env.incumbent, 0.0
@@ -191,7 +191,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
     """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
     from cluster import RLCASConfig
 
-    sampler = {"k": 1, "lr": 0.0, "agents": "trivial:KeepingAgents", "initial_count": count, "epochs": 3}
+    sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
     factory = functools.partial(tiny_trainer, config)
     algorithm = (
@@ -214,7 +214,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
 def test_a_learning_rate_of_zero_keeps_the_policy(ray_session):
     algorithm, records = trained(2, k=1, lr=0.0)
     algorithm.stop()
-    agents = build_agents(AGENTS["paper"], NUM_CLASSES, NUM_CLASSES, seed_for(SEED, "agents"))
+    agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
     assert [record[3] for record in records] == [p_C3.tobytes()] * 2
 

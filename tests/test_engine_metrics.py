@@ -12,7 +12,7 @@ def logged(num_classes):
         metrics={"f1": 0.5},
         val_loss=0.1,
         train_loss=0.2,
-        per_class_recall_C=np.ones(num_classes),
+        per_class={"recall": np.ones(num_classes)},
         num_images=1,
         finite=True,
     )

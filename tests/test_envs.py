@@ -31,7 +31,9 @@ def test_gymnasium_accepts_it(observation):
 
 
 def test_gymnasium_makes_it_by_its_name_and_finds_nothing_to_say_against_it():
-    env = gym.make(ENV_ID, config={"sampler": {"epochs": 5}}, trainer=TrivialTrainer(), disable_env_checker=True)
+    env = gym.make(
+        ENV_ID, config={"sampler": {"epochs": 5}}, trainer=TrivialTrainer(), disable_env_checker=True
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env.unwrapped)
@@ -192,10 +194,11 @@ def test_the_run_is_cut_at_its_epochs_and_never_ended():
 
 def test_the_observation_tells_what_is_named():
     env = make_env(observation=ALL, epochs=4)
-    assert env.reset()[0].tolist() == [2, 2, 2, 2, 0, 0, 0, 0, 0, 0]
+    assert env.reset()[0].tolist() == [2, 2, 2, 2] + [0] * 10
     observation, *_, info = env.step(np.array([0, 1, 2, 2]))
     result = info["report"].result
     expected = [0, 2, 4, 4, 0.25, result.metrics["f1"], *result.per_class_recall_C]
+    expected += np.exp(result.per_class["log_likelihood"]).tolist()
     np.testing.assert_allclose(observation, expected, rtol=1e-6)
 
 

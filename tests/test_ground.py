@@ -145,7 +145,7 @@ def record(epoch: int) -> EpochRecord:
         metrics={"f1": 0.5, "few": float("nan")},
         val_loss=1.0,
         train_loss=2.0,
-        per_class_recall_C=np.array([1.0, 0.0]),
+        per_class={"recall": np.array([1.0, 0.0])},
         num_images=10,
         finite=True,
     )

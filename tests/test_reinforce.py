@@ -70,7 +70,7 @@ def test_rewards_by_hand(name, expected):
         metrics={"f1": 0.46, "acc": 0.9},
         val_loss=0.0,
         train_loss=0.0,
-        per_class_recall_C=np.zeros(2),
+        per_class={"recall": np.zeros(2)},
         num_images=1,
         finite=True,
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -99,6 +100,15 @@ def page(run) -> Page:
 @pytest.fixture
 def small_run(tmp_path) -> Path:
     return write_run(tmp_path / "two", num_classes=2, epochs=3)
+
+
+@pytest.mark.parametrize(("num_classes", "text"), [(3, "The dot is the peak"), (40, "the count at its peak")])
+def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path, num_classes, text):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        told = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
+    assert (tmp_path / "run" / "figures" / "responses.png").exists()
+    assert text in told.text
 
 
 def test_every_section_is_there_once_and_every_tag_is_closed(page):

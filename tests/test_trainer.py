@@ -177,7 +177,7 @@ def test_fit_returns_the_best_epoch_by_the_reward_metric():
 
 
 def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
-    base = {"train_loss": 1.0, "per_class_recall_C": ZEROS, "num_images": 1, "finite": True}
+    base = {"train_loss": 1.0, "per_class": {"recall": ZEROS}, "num_images": 1, "finite": True}
     low, high, nan = (
         selection_key(EpochResult(metrics={"f1": f1}, val_loss=loss, **base), "f1")
         for f1, loss in [(0.5, 0.3), (0.5, 0.4), (math.nan, 0.1)]

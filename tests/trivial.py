@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from rlcas.agents import Agents
+from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent, Int64
 
@@ -56,7 +58,7 @@ class TrivialTrainer:
             metrics=metrics,
             val_loss=1 - f1,
             train_loss=2 - f1 if finite else float("nan"),
-            per_class_recall_C=np.clip(quality_C, 0, 1),
+            per_class={"recall": np.clip(quality_C, 0, 1), "log_likelihood": quality_C - 1},
             num_images=int(counts_C.sum()),
             finite=finite,
         )
@@ -101,13 +103,13 @@ def breaks() -> TrivialTrainer:
     raise RuntimeError("the trainer's parts do not fit")
 
 
-class KeepingAgents(torch.nn.Module):
+class KeepingAgents(Agents):
     """Agents that always choose 0."""
 
-    def __init__(self, num_classes: int, observation_size: int) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, num_features: int, sampler: SamplerConfig) -> None:
+        super().__init__(num_classes, num_features, sampler)
         self.logits_C3 = torch.nn.Parameter(torch.tensor([-1e9, 0.0, -1e9]).repeat(num_classes, 1))
 
-    def forward(self, observations_BD: torch.Tensor) -> torch.Tensor:
+    def forward(self, features_BCF: torch.Tensor) -> torch.Tensor:
         """Return logits [B, C, 3]."""
-        return self.logits_C3.expand(len(observations_BD), -1, -1)
+        return self.logits_C3.expand(len(features_BCF), -1, -1)

@@ -85,6 +85,11 @@ class RunFacts:
         """Return [T, C, 3]: the policies of each epoch."""
         return np.array([line["probabilities"] for line in self.epochs])
 
+    @property
+    def fits_curves(self) -> bool:
+        """Return whether the agents fitted response curves to what they saw."""
+        return bool(self.epochs) and self.epochs[-1].get("curves") is not None
+
     def moved(self) -> float:
         """Return how far the policies ever were from uniform: max |p − 1/3|."""
         return float(np.abs(self.probabilities_TC3() - UNIFORM).max())

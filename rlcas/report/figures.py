@@ -70,6 +70,32 @@ def probabilities(facts: RunFacts) -> Figure:
     return _of_classes(figure, axes_C, facts)
 
 
+def responses(facts: RunFacts) -> Figure:
+    """The response curves that the agents fitted: the last one of each class, earlier ones faintly, and its peak."""
+    curves_TCG = np.array([line["curves"] for line in facts.epochs], float)
+    curves_TCG -= curves_TCG.mean(axis=2, keepdims=True)  # the level is the classifier's, not the count's
+    counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2])
+    if len(facts.class_names) > MOST_PANELS:
+        return _peaks(curves_TCG, counts_G, facts)
+    figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
+    for c, axes in enumerate(axes_C):
+        axes.plot(counts_G, curves_TCG[:-1, c].T, color=MUTED, alpha=0.15, linewidth=0.8)
+        axes.plot(counts_G, curves_TCG[-1, c], color=ACCENT, linewidth=2)
+        peak = curves_TCG[-1, c].argmax()
+        axes.plot(counts_G[peak], curves_TCG[-1, c, peak], "o", color=SECOND, markersize=5, mew=0)
+        axes.set_title(f"{c}  {_short(facts.class_names[c])}")
+        axes.set_yticks([0])
+    axes_C[-1].set_xlabel("synthetic images a mini-batch")
+    return figure
+
+
+def _peaks(curves_TCG: Float64, counts_G: Float64, facts: RunFacts) -> Figure:
+    peaks_TC = counts_G[np.nan_to_num(curves_TCG, nan=-np.inf).argmax(axis=2)]
+    return _heat_map(
+        peaks_TC.T, facts, "count at which the fitted curve peaks", 0, facts.config.sampler.max_count
+    )
+
+
 def distance(facts: RunFacts) -> Figure:
     """How far the policies are from uniform: each agent's largest |p - 1/3|, and the farthest of all."""
     figure, (axes,) = panels(1, CHART_INCHES)
@@ -260,8 +286,9 @@ def _two_hues(low: str, high: str) -> Any:
 
 def drawable(facts: RunFacts) -> dict[str, Callable[[RunFacts], Figure]]:
     """Return the figures that the run's folder has the facts for."""
+    fitted = (responses,) if facts.fits_curves else ()
     over_epochs = (compositions, probabilities, distance, rewards, validation) if facts.epochs else ()
     of_test = (confusion,) if facts.test else ()
     of_sizes = (recall_by_size,) if facts.test and facts.data else ()
     of_synthesis = (losses,) if facts.synthesis_log else ()
-    return {draw.__name__: draw for draw in (*over_epochs, *of_test, *of_sizes, *of_synthesis)}
+    return {draw.__name__: draw for draw in (*over_epochs, *fitted, *of_test, *of_sizes, *of_synthesis)}

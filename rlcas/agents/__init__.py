@@ -1,0 +1,40 @@
+"""Agents: C policies in one stacked module, from what they see to C × 3 logits.
+
+To add some, write a subclass of `Agents` and its line in AGENTS.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from rlcas import registry
+from rlcas.agents.base import Agents
+from rlcas.agents.policies import ConstantAgents, StateAgents, StatelessAgents, UniformAgents
+from rlcas.agents.response import ResponseAgents
+from rlcas.config import SamplerConfig
+
+__all__ = ["AGENTS", "Agents", "ResponseAgents", "agents_named", "build_agents"]
+
+AGENTS: dict[str, type[Agents]] = {
+    "paper": StatelessAgents,
+    "state": StateAgents,
+    "response": ResponseAgents,
+    "uniform": UniformAgents,
+    "constant": ConstantAgents,
+}
+
+
+def agents_named(name: str) -> type[Agents]:
+    """Return the class of the setting `sampler.agents`.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    return registry.lookup(name, AGENTS, "sampler.agents")
+
+
+def build_agents(sampler: SamplerConfig, num_classes: int, num_features: int, seed: int) -> Agents:
+    """Return the agents of the setting `sampler.agents`, initialised from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return agents_named(sampler.agents)(num_classes, num_features, sampler)

@@ -1,0 +1,54 @@
+"""What all agents are: C policies in one stacked module."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from rlcas.config import SamplerConfig
+
+
+class Agents(nn.Module):
+    """From what C agents see to C × 3 logits; what must outlive a restart lies in parameters and buffers.
+
+    Args:
+        num_classes: C.
+        num_features: F, the numbers that an agent sees: one for each name in `seen`.
+        sampler: the sampler's settings.
+    """
+
+    observes: ClassVar[tuple[str, ...]] = ("composition",)
+    """Names in envs.observations.OBSERVATIONS that they see where `sampler.observation` is None."""
+
+    def __init__(self, num_classes: int, num_features: int, sampler: SamplerConfig) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.sampler = sampler
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The names of the F features."""
+        return self.sampler.observation or self.observes
+
+    def forward(self, features_BCF: Tensor) -> Tensor:
+        """Return logits [B, C, 3] for -step, 0 and +step.
+
+        Args:
+            features_BCF: [B, C, F] in [0, 1].
+        """
+        raise NotImplementedError
+
+    def learn(self, counts_KC: Tensor, signals_KC: Tensor, progress: float) -> None:
+        """Learn without a gradient from the valid episodes of an epoch; most agents do not.
+
+        Args:
+            counts_KC: the compositions.
+            signals_KC: `sampler.signal` of each class; NaN for a class without validation images.
+            progress: t/T of the epoch.
+        """
+
+    def curves(self) -> Tensor | None:
+        """Return [C, G]: the signal expected at the counts 0, step, …; None where they fit no curves."""
+        return None
