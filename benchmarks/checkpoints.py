@@ -17,8 +17,7 @@ from pathlib import Path
 from common import emit, interleaved_medians, parser
 from orchestration import K, SleepingTrainer
 
-from cluster import RLCAS, RLCASConfig
-from cluster import checkpoint
+from cluster import RLCAS, RLCASConfig, checkpoint
 from cluster.checkpoint_writer import CheckpointWriter
 from cluster.start import ensure_ray
 
@@ -72,7 +71,9 @@ def main() -> None:
     options = arguments.parse_args()
     ensure_ray(K)
     with tempfile.TemporaryDirectory() as name:
-        results = {f"classes_{num}": measure(num, options.repeats, Path(name) / str(num)) for num in NUM_CLASSES}
+        results = {
+            f"classes_{num}": measure(num, options.repeats, Path(name) / str(num)) for num in NUM_CLASSES
+        }
     emit("Checkpoints of a small classifier", results, options.json)
 
 

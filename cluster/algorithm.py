@@ -78,7 +78,8 @@ class RLCAS(Algorithm):
         ensure_ray(self._sampler.k)
         self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
         counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
-        self._hold(self._children.initial(counts_C))
+        reference = self._children.initial(counts_C)
+        self._hold(reference, ray.get(reference))
         self.best = self.incumbent
 
     @property
@@ -160,7 +161,7 @@ class RLCAS(Algorithm):
             reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
             winner = choose(reports, self._sampler.metric)
             if (incumbent := self._children.fetch(left[winner])) is not None:
-                self._incumbent_ref, self._incumbent = left[winner], incumbent
+                self._hold(left[winner], incumbent)
                 if lost:
                     reports = [replace(report, retries=report.retries + lost) for report in reports]
                 return reports, winner
@@ -172,7 +173,7 @@ class RLCAS(Algorithm):
 
     def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
         """Go on from these, as if the run had not stopped (`cluster.checkpoint`)."""
-        self._hold(ray.put(incumbent))
+        self._hold(ray.put(incumbent), incumbent)
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
         self._iteration = incumbent.epoch
@@ -196,7 +197,7 @@ class RLCAS(Algorithm):
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._hold(ray.put(state[INCUMBENT]))
+            self._hold(ray.put(state[INCUMBENT]), state[INCUMBENT])
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
@@ -208,13 +209,9 @@ class RLCAS(Algorithm):
     def _seed(self) -> int:
         return self.config.seed
 
-    def _hold(self, reference: ray.ObjectRef) -> None:
-        """Keep the reference, which the next epoch is given, and a view of what it stands for.
-
-        The view also brings the object to this node, so that it outlives the node that made it.
-        """
-        self._incumbent_ref = reference
-        self._incumbent: Incumbent = ray.get(reference)
+    def _hold(self, reference: ray.ObjectRef, incumbent: Incumbent) -> None:
+        """Keep the reference, which the next epoch is given, and a view of what it stands for."""
+        self._incumbent_ref, self._incumbent = reference, incumbent
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
         num_valid = len(reports)

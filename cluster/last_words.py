@@ -26,7 +26,9 @@ def last_words(actor: ray.actor.ActorHandle, error: RayError) -> str:
     """Return what Ray says of the actor's death, and the stack of its last crash, from whichever node it ran on."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     stacks = [stack for node_id in nodes if (stack := _read_on(node_id, actor._actor_id.hex()))]
-    if not stacks and isinstance(error, ActorDiedError):  # of an error in its constructor, which Ray tells whole
+    if not stacks and isinstance(
+        error, ActorDiedError
+    ):  # of an error in its constructor, which Ray tells whole
         return str(error)
     return f"{error}\n{stacks[-1] if stacks else NO_STACK}"
 

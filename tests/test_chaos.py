@@ -95,7 +95,10 @@ def test_a_driver_killed_at_random_moments_changes_no_bit(own_pool: Path) -> Non
     words, kills = [*train_words(), "--out", "killed"], 0
     while kills < 3:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rlcas", *words], cwd=own_pool, stdout=subprocess.DEVNULL, start_new_session=True
+            [sys.executable, "-m", "rlcas", *words],
+            cwd=own_pool,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
         seen = epochs_told(run)
         while process.poll() is None and epochs_told(run) == seen:

@@ -69,7 +69,9 @@ def test_a_batch_maker_reads_the_mapped_images_themselves(tmp_path: Path) -> Non
 
 
 @pytest.mark.medium
-def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(ray_session, tmp_path: Path) -> None:
+def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
+    ray_session, tmp_path: Path
+) -> None:
     import test_data_plane
 
     from cluster.children import Children

@@ -68,7 +68,10 @@ def test_the_runs_folder_keeps_the_number_of_threads_and_device_cpu_asks_no_gpu(
     ("cluster", "text"),
     [
         ({"gpus_per_episode": 1}, r"gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 0 \(room for 0\)"),
-        ({"gpus_per_sampler": 0.5}, r"gpus_per_sampler 0.5 x cluster.sampling_workers 1 = 0.5 GPUs, but Ray has 0"),
+        (
+            {"gpus_per_sampler": 0.5},
+            r"gpus_per_sampler 0.5 x cluster.sampling_workers 1 = 0.5 GPUs, but Ray has 0",
+        ),
     ],
 )
 def test_a_demand_that_cannot_be_met_is_refused_without_starting_ray(cluster, text):

@@ -16,7 +16,6 @@ from tiny import poisoned_trainer, tiny_config
 from trivial import TrivialTrainer
 
 from rlcas.config import ClusterConfig, SamplerConfig
-from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import RunError, UserError
 
 pytestmark = pytest.mark.medium
@@ -51,7 +50,11 @@ def test_a_killed_actor_changes_no_bit_and_is_counted(ray_session, tmp_path):
     expected, undisturbed = epochs_of(TrivialTrainer, 3)
     assert [record.reports for record in records] == [record.reports for record in expected]
     assert incumbent.arrays["float32"].tobytes() == undisturbed.arrays["float32"].tobytes()
-    assert [[report.retries for report in record.reports] for record in records] == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert [[report.retries for report in record.reports] for record in records] == [
+        [0, 0, 0],
+        [0, 1, 0],
+        [0, 0, 0],
+    ]
     assert [record.retries for record in records] == [0, 1, 0]
 
 
@@ -59,7 +62,10 @@ FAULTS = {
     "exception": ("exception", r"Traceback .*in _fault.*told to fail"),
     "exit": ("exception", r"Traceback .*in _fault.*SystemExit: the trivial trainer was told to exit"),
     "allocate": ("out_of_memory", r"Traceback .*in _fault.*can't allocate memory: you tried to allocate 11529"),
-    "kill": ("died", r"It left no stack: it was ended from outside, as the kernel or Ray's memory monitor does"),
+    "kill": (
+        "died",
+        r"It left no stack: it was ended from outside, as the kernel or Ray's memory monitor does",
+    ),
     "segfault": ("died", r"Fatal Python error: Segmentation fault.*in string_at.*in _fault"),
 }
 
@@ -146,5 +152,3 @@ def test_a_lost_node_changes_no_bit(tmp_path):
     assert told["retries"][1] >= 3 and told["retries"][3] >= 1
     assert "gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 2" in told["demand"]
     assert told["fetched"] == [True, False, False], "only the winner's weights travel to the driver"
-
-
