@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
@@ -20,7 +21,7 @@ class EpisodeError(RunError):
 
 
 class Children:
-    """K retrying actors, one an episode; the call of a dead one is run again on a fresh process.
+    """K actors, one an episode; the call of a dead one is run again on a fresh process.
 
     Args:
         trainer_factory: builds the trainer on each actor.
@@ -35,8 +36,8 @@ class Children:
             num_cpus=self._resources.get("CPU", 0),
             num_gpus=self._resources.get("GPU", 0),
             max_restarts=-1,
-            max_task_retries=cluster.episode_retries,
         )(EpisodeActor)
+        self._ended: set[int] = set()
         self._actors = [
             actor.remote(trainer_factory, sampler, self._cluster.threads_per_episode) for _ in range(sampler.k)
         ]
@@ -44,39 +45,77 @@ class Children:
 
     def initial(self, counts_C: Int64) -> ray.ObjectRef:
         """Return a reference to the untrained classifier with the composition `counts_C`."""
-        return self._actors[0].initial.remote(counts_C)
+        retries = self._cluster.episode_retries
+        return self._actors[0].initial.options(max_task_retries=retries).remote(counts_C)
 
     def train_epoch(
         self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
-    ) -> tuple[list[EpisodeReport], list[ray.ObjectRef]]:
+    ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
         """Run the K episodes of `epoch` side by side; return reports and references to what they left, by child.
 
         An episode whose worker died more often than it is retried has the status `died`.
 
         Raises:
-            UserError: an episode did not answer in time.
+            UserError: an episode did not answer in time, or a worker did not start again.
         """
-        calls = [
-            actor.episode.remote(incumbent, actions_C, epoch, child)
-            for child, (actor, actions_C) in enumerate(zip(self._actors, actions_KC, strict=True))
-        ]
-        told = [report for report, _ in calls]
-        waited = self._cluster.epoch_timeout_seconds
-        if missing := _missing(told, waited):
-            raise UserError(
-                f"epoch {epoch}: episodes {missing} of {len(calls)} did not answer within "
-                f"cluster.epoch_timeout_seconds {waited:g} ({self._what_ray_has()}): raise it, or look for what hangs"
-            )
+        calls: dict[int, list[ray.ObjectRef]] = {}
+        reports: dict[int, EpisodeReport] = {}
+        retries_K, to_call = [0] * len(self._actors), set(range(len(self._actors)))
+        ends_at = time.monotonic() + self._cluster.epoch_timeout_seconds
+        while len(reports) < len(self._actors):
+            for child in sorted(to_call, key=self._ended.__contains__):
+                self._revive(child)
+                calls[child] = self._actors[child].episode.remote(incumbent, actions_KC[child], epoch, child)
+            told, deaths = self._gather(calls, epoch, ends_at)
+            reports |= told
+            self._ended |= deaths.keys()
+            to_call = {child for child in deaths if retries_K[child] < self._cluster.episode_retries}
+            for child, error in deaths.items():
+                if child in to_call:
+                    retries_K[child] += 1
+                else:
+                    reports[child] = self._died(ray.get(incumbent), actions_KC[child], epoch, child, error)
+                    del calls[child]
+        counted = [_with_retries(reports[child], retries) for child, retries in enumerate(retries_K)]
+        self._renew(counted)
+        return counted, [calls[child][1] if child in calls else None for child in range(len(self._actors))]
+
+    def _gather(
+        self, calls: dict[int, list[ray.ObjectRef]], epoch: int, ends_at: float
+    ) -> tuple[dict[int, EpisodeReport], dict[int, RayActorError]]:
+        """Return all reports; or, as soon as workers have died, no report and what Ray says of each death."""
+        told = {child: report for child, (report, _) in calls.items()}
         try:
-            reports = ray.get(told)
+            reports = ray.get(list(told.values()), timeout=max(0.0, ends_at - time.monotonic()))
+            return dict(zip(told, reports, strict=True)), {}
+        except GetTimeoutError as error:
+            missing = [child for child, report in told.items() if not _ready(report)]
+            raise UserError(
+                f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
+                f"cluster.epoch_timeout_seconds {self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): "
+                "raise it, or look for what hangs"
+            ) from error
         except RayActorError:
-            parent = ray.get(incumbent)
-            reports = [
-                self._report(ref, parent, actions_C, epoch, child)
-                for child, (ref, actions_C) in enumerate(zip(told, actions_KC, strict=True))
-            ]
-        self._renew(reports)
-        return reports, [left for _, left in calls]
+            deaths = {child: _death(report) for child, report in told.items() if _ready(report)}
+            return {}, {child: error for child, error in deaths.items() if error is not None}
+
+    def _revive(self, child: int) -> None:
+        """Wait until a worker that ended is there again, perhaps on another node.
+
+        Ray itself would spend the retries of a call on the address of a node that it does not yet know to be lost.
+
+        Raises:
+            UserError: it does not start again in time.
+        """
+        if child not in self._ended:
+            return
+        waited = self._cluster.start_timeout_seconds
+        if not _ready(self._actors[child].__ray_ready__.options(max_task_retries=-1).remote(), waited):
+            raise UserError(
+                f"worker {child} ended and did not start again within cluster.start_timeout_seconds {waited:g}: "
+                f"{self._what_ray_has()}: free or add resources, then go on with `rlcas resume`"
+            )
+        self._ended.discard(child)
 
     def fetch(self, left: ray.ObjectRef) -> Incumbent | None:
         """Return a view of what `left` stands for, which brings it to this node; None where it was lost.
@@ -99,7 +138,8 @@ class Children:
             ray.kill(actor)
 
     def _start(self) -> None:
-        pings = [actor.ping.remote() for actor in self._actors]
+        retries = self._cluster.episode_retries
+        pings = [actor.ping.options(max_task_retries=retries).remote() for actor in self._actors]
         waited = self._cluster.start_timeout_seconds
         if missing := _missing(pings, waited):
             has = self._what_ray_has()
@@ -129,22 +169,37 @@ class Children:
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
-        for actor, report in zip(self._actors, reports, strict=True):
+        for child, report in enumerate(reports):
             if report.status in ("exception", "out_of_memory"):
-                ray.kill(actor, no_restart=False)
+                ray.kill(self._actors[child], no_restart=False)
+                self._ended.add(child)
 
-    def _report(
-        self, ref: ray.ObjectRef, parent: Incumbent, actions_C: Int64, epoch: int, child: int
+    def _died(
+        self, parent: Incumbent, actions_C: Int64, epoch: int, child: int, error: RayActorError
     ) -> EpisodeReport:
-        """Return the episode's report; where its worker died, one that says so, with its last words."""
-        try:
-            return ray.get(ref)
-        except RayActorError as error:
-            retries = self._cluster.episode_retries
-            words = last_words(self._actors[child], error)
-            words = f"the worker died, after cluster.episode_retries {retries} too: {words}"
-            failed = failed_report(parent.counts_C, actions_C, epoch, child, self._sampler)
-            return dataclasses.replace(failed, traceback=words, retries=retries)
+        """Return the report of an episode whose worker died each time, with its last words."""
+        retries = self._cluster.episode_retries
+        words = last_words(self._actors[child], error)
+        failed = failed_report(parent.counts_C, actions_C, epoch, child, self._sampler)
+        text = f"the worker died, after cluster.episode_retries {retries} too: {words}"
+        return dataclasses.replace(failed, traceback=text)
+
+
+def _with_retries(report: EpisodeReport, retries: int) -> EpisodeReport:
+    return dataclasses.replace(report, retries=retries) if retries else report
+
+
+def _ready(ref: ray.ObjectRef, timeout_seconds: float = 0.0) -> bool:
+    ready, _ = ray.wait([ref], timeout=timeout_seconds)
+    return bool(ready)
+
+
+def _death(report: ray.ObjectRef) -> RayActorError | None:
+    try:
+        ray.get(report)
+    except RayActorError as error:
+        return error
+    return None
 
 
 def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:

@@ -65,12 +65,6 @@ class EpisodeActor:
         Returns:
             The report, and what the epoch left; None where the report is not valid.
         """
-        report, left = self._outcome(incumbent, actions_C, epoch, child)
-        return dataclasses.replace(report, retries=_retries()), left
-
-    def _outcome(
-        self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
-    ) -> tuple[EpisodeReport, Incumbent | None]:
         try:
             self._env.reset(options={"incumbent": incumbent, "child": child})
             report = self._env.step(actions_C)[-1]["report"]
@@ -95,11 +89,6 @@ def failed_report(
         counts_C=counts_C,
         num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
     )
-
-
-def _retries() -> int:
-    """Return how often Ray ran the present call before: each time its worker died. No public name tells it."""
-    return ray._private.worker.global_worker.core_worker.get_current_task_attempt_number()
 
 
 def status_of(error: BaseException) -> Status:
