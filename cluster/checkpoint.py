@@ -8,7 +8,6 @@ training.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -74,28 +73,30 @@ def write(snapshot: Snapshot, folder: Path, best_there: Path | None = None) -> P
     checkpoint = folder / f"epoch-{snapshot.incumbent.epoch:04d}"
     state = {"incumbent": _described(snapshot.incumbent), "best": _described(snapshot.best)}
     with replacing_folder(checkpoint) as temporary:
+        _write_json(temporary / STATE, state)
         save_file(_contiguous(snapshot.learner_arrays), temporary / LEARNER)
         save_file(_contiguous(snapshot.incumbent.arrays), temporary / INCUMBENT)
-        if snapshot.best is snapshot.incumbent:
-            best_there = temporary / INCUMBENT
-        elif best_there is not None:
-            best_there /= BEST
-        if not _linked(best_there, temporary / BEST):
+        digests = {name: sha256_of(temporary / name) for name in (STATE, LEARNER, INCUMBENT)}
+        if snapshot.best is snapshot.incumbent and _linked(temporary / INCUMBENT, temporary / BEST):
+            digests[BEST] = digests[INCUMBENT]
+        elif best_there is not None and _linked(best_there / BEST, temporary / BEST):
+            digests[BEST] = _digests(best_there)[BEST]  # of what was written, whatever became of the file
+        else:
             save_file(_contiguous(snapshot.best.arrays), temporary / BEST)
-        _write_json(temporary / STATE, state)
-        _write_json(temporary / DIGESTS, {name: sha256_of(temporary / name) for name in FILES})
+            digests[BEST] = sha256_of(temporary / BEST)
+        _write_json(temporary / DIGESTS, digests)
     for old in _checkpoints(folder)[NUM_KEPT:]:
         shutil.rmtree(old)
     return checkpoint
 
 
-def _linked(there: Path | None, path: Path) -> bool:
-    """Give the file `there` the second name `path`; return False where there is none, or the disk has no links."""
-    with contextlib.suppress(OSError):
-        if there is not None:
-            os.link(there, path)
-            return True
-    return False
+def _linked(there: Path, path: Path) -> bool:
+    """Give the file `there` the second name `path`; return whether it is there and the disk has links."""
+    try:
+        os.link(there, path)
+    except OSError:
+        return False
+    return True
 
 
 def load_into(algo: RLCAS, folder: Path) -> int:
@@ -129,7 +130,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]]:
     try:
-        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        digests = _digests(checkpoint)
         for name in FILES:
             if sha256_of(checkpoint / name) != digests[name]:
                 raise CorruptCheckpointError(f"{name} is not what was written")
@@ -141,6 +142,10 @@ def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptCheckpointError(f"{type(error).__name__}: {error}") from error
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    return json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
 
 
 def _check_fits(algo: RLCAS, incumbent: Incumbent, checkpoint: Path) -> None:

@@ -1,3 +1,5 @@
+import contextlib
+import resource
 import threading
 
 import numpy as np
@@ -122,6 +124,42 @@ def test_an_unchanged_best_is_written_twice_at_most_and_neighbours_share_no_file
     algorithm = Algorithm(0)
     assert load_into(algorithm, tmp_path) == 3
     assert algorithm.best.arrays["float32"].tobytes() == Algorithm(1).best.arrays["float32"].tobytes()
+
+
+def test_a_damaged_best_is_not_blessed_by_the_checkpoint_that_names_it_again(tmp_path):
+    first, second, third = epochs_with_one_best(1, 2, 3)
+    with CheckpointWriter(tmp_path) as writer:
+        for algorithm in (first, second):
+            writer.save(algorithm)
+            writer._writes[-1].result()
+        damaged(tmp_path / "epoch-0001" / BEST, "flip")
+        writer.save(third)
+    assert (tmp_path / "epoch-0003").exists()
+    assert load_into(Algorithm(0), tmp_path) == 2
+
+
+@contextlib.contextmanager
+def largest_file(num_bytes):
+    """Let the system refuse files above a size, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_without_room_leaves_nothing_and_says_what_to_do(tmp_path):
+    algorithm = Algorithm(2)
+    save(Algorithm(1), tmp_path)
+    with (
+        largest_file(300),
+        pytest.raises(UserError, match=r"epoch-0002 cannot be written \(.*\): free disk space, then"),
+    ):
+        save(algorithm, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-0001"]
+    save(algorithm, tmp_path)
+    assert load_into(Algorithm(0), tmp_path) == 2
 
 
 def test_a_classifier_that_is_the_best_so_far_is_written_once(tmp_path):
