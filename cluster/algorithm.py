@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
 from cluster.in_process import InProcess
 from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
-from cluster.metrics import log_record
+from cluster.metrics import results_of
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import names_of, observe
 from rlcas import replay
@@ -38,7 +39,7 @@ from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
 from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
 
 INCUMBENT = "incumbent"
 BEST = "best"
@@ -81,13 +82,14 @@ class RLCAS(Algorithm):
         """Start what runs the K episodes and make the initial incumbent."""
         ensure_ray(config.k)  # before RLlib starts a Ray of its own
         super().setup(config)
+        self._told_config = self.config.to_dict()
         sampler = self.config.sampler_config()
         # The actors need not import the agents' code to know what those ask to see.
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
         cluster = self.config.cluster_config()
         self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
-        self._hold(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
+        self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
         self.best = self.incumbent
 
     @property
@@ -109,8 +111,14 @@ class RLCAS(Algorithm):
         if self.epoch >= self._sampler.epochs:
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
         result = super().step()
-        metric = result["rlcas"]["metrics"][self._sampler.metric]
-        return {**result, "metric": metric, "done": self.epoch >= self._sampler.epochs}
+        assert self.record is not None
+        told = results_of(self.record)
+        metric = told["metrics"][self._sampler.metric]
+        return {**result, "rlcas": told, "metric": metric, "done": self.epoch >= self._sampler.epochs}
+
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return Tune's own entries of a result; RLlib would copy all settings anew, which no longer change."""
+        return {**super(Algorithm, self).get_auto_filled_metrics(*args, **kwargs), "config": self._told_config}
 
     def training_step(self) -> None:
         """Draw, train, choose, learn: `_epoch` on one torch thread.
@@ -138,11 +146,9 @@ class RLCAS(Algorithm):
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
         times.append(time.perf_counter())
-        reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+        reports, winner = self._train(actions_KC, epoch)
         times.append(time.perf_counter())
-        winner = choose(reports, self._sampler.metric)
         reports = rewarded(reports, self._sampler)
-        self._hold(left[winner])
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         if self._schedule_TC is None:
@@ -161,7 +167,22 @@ class RLCAS(Algorithm):
             seconds=times[-1] - times[0],
             seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
         )
-        log_record(self.metrics, self.record)
+
+    def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
+        """Run the K episodes and hold what the winner left; return the reports and the winner.
+
+        Where that was lost with its node, the epoch is run again, to the same bits.
+        """
+        tries = 1 + self.config.episode_retries
+        for lost in range(tries):
+            reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+            winner = choose(reports, self._sampler.metric)
+            if (incumbent := self._children.fetch(left[winner])) is not None:
+                self._hold(left[winner], incumbent)
+                if lost:
+                    reports = [replace(report, retries=report.retries + lost) for report in reports]
+                return reports, winner
+        raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
 
     def _policy(self, observation_D: Float32) -> Float64:
         """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
@@ -175,7 +196,7 @@ class RLCAS(Algorithm):
 
     def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
         """Go on from these, as if the run had not stopped (`cluster.checkpoint`)."""
-        self._hold(self._children.put(incumbent))
+        self._go_on_from(self._children.put(incumbent))
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
         self._iteration = incumbent.epoch
@@ -199,7 +220,7 @@ class RLCAS(Algorithm):
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._hold(self._children.put(state[INCUMBENT]))
+            self._go_on_from(self._children.put(state[INCUMBENT]))
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
@@ -211,10 +232,15 @@ class RLCAS(Algorithm):
     def _seed(self) -> int:
         return self.config.seed
 
-    def _hold(self, reference: Any) -> None:
+    def _go_on_from(self, reference: Any) -> None:
+        """Hold an incumbent that no epoch has left."""
+        incumbent = self._children.fetch(reference)
+        assert incumbent is not None, "it was made or put just now"
+        self._hold(reference, incumbent)
+
+    def _hold(self, reference: Any, incumbent: Incumbent) -> None:
         """Keep the reference, which the next epoch is given, and a view of what it stands for."""
-        self._incumbent_ref = reference
-        self._incumbent = self._children.fetch(reference)
+        self._incumbent_ref, self._incumbent = reference, incumbent
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
         num_valid = len(reports)

@@ -100,9 +100,9 @@ class RLCASConfig(AlgorithmConfig):
         return validated({"sampler": stated}).sampler
 
     def cluster_config(self) -> ClusterConfig:
-        """Return the cluster's settings, validated."""
+        """Return the cluster's settings, validated, with the threads that this machine has for an episode."""
         settings = {name: getattr(self, name) for name in ClusterConfig.model_fields}
-        return validated({"cluster": settings}).cluster
+        return validated({"cluster": settings}).cluster.concrete(self.sampler_config().k)
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
@@ -119,7 +119,7 @@ class RLCASConfig(AlgorithmConfig):
         """
         super().validate()
         sampler = self.sampler_config()
-        self.cluster_config()
+        self.threads_per_episode = self.cluster_config().threads_per_episode  # part of the bits, so made known
         if self.trainer_factory is None or self.num_classes is None:
             raise UserError(
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "

@@ -2,14 +2,15 @@
 
 Layout, below the folder of checkpoints: `epoch-0003/` with `incumbent.safetensors` and
 `best.safetensors` (classifiers), `learner.safetensors` (policy, Adam's moments and steps, B), `state.json`
-(the rest) and `sha256.json`, the digests of these four.
+(the rest) and `sha256.json`, the digests of these four. `cluster.checkpoint_writer` writes them beside the
+training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +19,35 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
+from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.files import jsonable, replacing, replacing_folder, sha256_of, write_json
+from rlcas.files import jsonable, replacing, replacing_folder, sha256_of
 from rlcas.types import EpochResult, Incumbent
 
 if TYPE_CHECKING:
     from cluster.algorithm import RLCAS
 
-logger = logging.getLogger(__name__)
-
 STATE = "state.json"
 DIGESTS = "sha256.json"
-FILES = (STATE, "incumbent.safetensors", "best.safetensors", "learner.safetensors")
+INCUMBENT = "incumbent.safetensors"
+BEST = "best.safetensors"
+LEARNER = "learner.safetensors"
+FILES = (STATE, INCUMBENT, BEST, LEARNER)
 NUM_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a resumed run needs; nothing in it changes afterwards."""
+
+    incumbent: Incumbent
+    best: Incumbent
+    learner_arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, algo: RLCAS) -> Snapshot:
+        """Return what `algo` holds now."""
+        return cls(algo.incumbent, algo.best, algo.on_learner(lambda learner: learner.arrays()))
 
 
 class CorruptCheckpointError(Exception):
@@ -39,18 +56,47 @@ class CorruptCheckpointError(Exception):
 
 def save(algo: RLCAS, folder: Path) -> Path:
     """Write the checkpoint of `algo` below `folder` and return its path; the last two are kept."""
-    checkpoint = folder / f"epoch-{algo.epoch:04d}"
-    learner_arrays = algo.on_learner(lambda learner: learner.arrays())
-    state = {"incumbent": _described(algo.incumbent), "best": _described(algo.best)}
+    return write(Snapshot.of(algo), folder)
+
+
+def write(snapshot: Snapshot, folder: Path, best_there: Path | None = None) -> Path:
+    """Write `snapshot` below `folder` and return its path; the last two are kept.
+
+    Args:
+        snapshot: what to write.
+        folder: the folder of checkpoints.
+        best_there: a checkpoint with the same best classifier, whose file then gets a second name.
+
+    Raises:
+        UserError: there is no room on the disk, or it must not be written.
+    """
+    checkpoint = folder / f"epoch-{snapshot.incumbent.epoch:04d}"
+    state = {"incumbent": _described(snapshot.incumbent), "best": _described(snapshot.best)}
     with replacing_folder(checkpoint) as temporary:
-        save_file(_contiguous(learner_arrays), temporary / "learner.safetensors")
-        for name, incumbent in (("incumbent", algo.incumbent), ("best", algo.best)):
-            save_file(_contiguous(incumbent.arrays), temporary / f"{name}.safetensors")
-        write_json(temporary / STATE, state)
-        write_json(temporary / DIGESTS, {path.name: sha256_of(path) for path in sorted(temporary.iterdir())})
+        _write_json(temporary / STATE, state)
+        save_file(_contiguous(snapshot.learner_arrays), temporary / LEARNER)
+        save_file(_contiguous(snapshot.incumbent.arrays), temporary / INCUMBENT)
+        digests = {name: sha256_of(temporary / name) for name in (STATE, LEARNER, INCUMBENT)}
+        if snapshot.best is snapshot.incumbent and _linked(temporary / INCUMBENT, temporary / BEST):
+            digests[BEST] = digests[INCUMBENT]
+        elif best_there is not None and _linked(best_there / BEST, temporary / BEST):
+            digests[BEST] = _digests(best_there)[BEST]  # of what was written, whatever became of the file
+        else:
+            save_file(_contiguous(snapshot.best.arrays), temporary / BEST)
+            digests[BEST] = sha256_of(temporary / BEST)
+        _write_json(temporary / DIGESTS, digests)
     for old in _checkpoints(folder)[NUM_KEPT:]:
         shutil.rmtree(old)
     return checkpoint
+
+
+def _linked(there: Path, path: Path) -> bool:
+    """Give the file `there` the second name `path`; return whether it is there and the disk has links."""
+    try:
+        os.link(there, path)
+    except OSError:
+        return False
+    return True
 
 
 def load_into(algo: RLCAS, folder: Path) -> int:
@@ -67,7 +113,7 @@ def load_into(algo: RLCAS, folder: Path) -> int:
         try:
             incumbent, best, learner_arrays = _read(checkpoint)
         except CorruptCheckpointError as error:
-            logger.warning("%s is not usable (%s): going on from the one before", checkpoint, error)
+            say(f"note: checkpoint {checkpoint} is not usable ({error}): going on from the one before")
             continue
         _check_fits(algo, incumbent, checkpoint)
         algo.resume(incumbent, best, learner_arrays)
@@ -94,23 +140,28 @@ def read_incumbent(path: Path) -> Incumbent:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*"), reverse=True)
+    """Return the checkpoints, the newest first."""
+    return sorted(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")), reverse=True)
 
 
 def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]]:
     try:
-        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        digests = _digests(checkpoint)
         for name in FILES:
             if sha256_of(checkpoint / name) != digests[name]:
                 raise CorruptCheckpointError(f"{name} is not what was written")
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         return (
-            _incumbent(state["incumbent"], load_file(checkpoint / "incumbent.safetensors")),
-            _incumbent(state["best"], load_file(checkpoint / "best.safetensors")),
-            load_file(checkpoint / "learner.safetensors"),
+            _incumbent(state["incumbent"], load_file(checkpoint / INCUMBENT)),
+            _incumbent(state["best"], load_file(checkpoint / BEST)),
+            load_file(checkpoint / LEARNER),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptCheckpointError(f"{type(error).__name__}: {error}") from error
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    return json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
 
 
 def _check_fits(algo: RLCAS, incumbent: Incumbent, checkpoint: Path) -> None:
@@ -151,6 +202,11 @@ def _result(fields: dict[str, Any]) -> EpochResult:
 def _number(value: float | None) -> float:
     """Return a float that JSON may have turned from NaN into null."""
     return float("nan") if value is None else value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write JSON into a folder that is there whole or not at all."""
+    path.write_text(json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

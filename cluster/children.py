@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import ray
-from ray.exceptions import RayError
+import dataclasses
+import time
 
-from cluster.episode import EpisodeActor, TrainerFactory
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
+
+from cluster.episode import EpisodeActor, TrainerFactory, failed_report
+from cluster.last_words import last_words
 from cluster.start import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
-from rlcas.errors import UserError
+from rlcas.errors import RunError, UserError
 from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
-class EpisodeError(RuntimeError):
+class EpisodeError(RunError):
     """An epoch without a usable outcome; the text holds the workers' own tracebacks."""
 
 
 class Children:
-    """K retrying actors, one an episode; the call of a dead one is run again on a fresh process.
+    """K actors, one an episode; the call of a dead one is run again on a fresh process.
 
     Args:
         trainer_factory: builds the trainer on each actor.
@@ -26,96 +30,180 @@ class Children:
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
-        self._cluster = cluster
-        resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
+        self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
+        self._resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
         actor = ray.remote(
-            num_cpus=resources.get("CPU", 0),
-            num_gpus=resources.get("GPU", 0),
+            num_cpus=self._resources.get("CPU", 0),
+            num_gpus=self._resources.get("GPU", 0),
             max_restarts=-1,
-            max_task_retries=cluster.episode_retries,
         )(EpisodeActor)
+        self._ended: set[int] = set()
         self._actors = [
-            actor.remote(trainer_factory, sampler, cluster.threads_per_episode) for _ in range(sampler.k)
+            actor.remote(trainer_factory, sampler, self._cluster.threads_per_episode) for _ in range(sampler.k)
         ]
-        self._start(resources)
+        self._start()
 
     def initial(self, counts_C: Int64) -> ray.ObjectRef:
         """Return a reference to the untrained classifier with the composition `counts_C`."""
-        return self._actors[0].initial.remote(counts_C)
+        retries = self._cluster.episode_retries
+        return self._actors[0].initial.options(max_task_retries=retries).remote(counts_C)
 
     def train_epoch(
         self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
-    ) -> tuple[list[EpisodeReport], list[ray.ObjectRef]]:
+    ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
         """Run the K episodes of `epoch` side by side; return reports and references to what they left, by child.
 
+        An episode whose worker died more often than it is retried has the status `died`.
+
         Raises:
-            EpisodeError: an episode did not answer in time, or its worker died more often than it is retried.
+            UserError: an episode did not answer in time, or a worker did not start again.
         """
-        calls = [
-            actor.episode.remote(incumbent, actions_C, epoch, child)
-            for child, (actor, actions_C) in enumerate(zip(self._actors, actions_KC, strict=True))
-        ]
-        report_refs = [report for report, _ in calls]
-        waited = self._cluster.epoch_timeout_seconds
-        if missing := _missing(report_refs, waited):
-            raise EpisodeError(
-                f"epoch {epoch}: episodes {missing} of {len(calls)} did not answer within "
-                f"cluster.epoch_timeout_seconds {waited:g}: raise it, or look for what hangs"
+        calls: dict[int, list[ray.ObjectRef]] = {}
+        reports: dict[int, EpisodeReport] = {}
+        retries_K, to_call = [0] * len(self._actors), set(range(len(self._actors)))
+        ends_at = time.monotonic() + self._cluster.epoch_timeout_seconds
+        while len(reports) < len(self._actors):
+            for child in sorted(to_call, key=self._ended.__contains__):
+                self._revive(child)
+                calls[child] = self._actors[child].episode.remote(incumbent, actions_KC[child], epoch, child)
+            told, deaths = self._gather(calls, epoch, ends_at)
+            reports |= told
+            self._ended |= deaths.keys()
+            to_call = {child for child in deaths if retries_K[child] < self._cluster.episode_retries}
+            for child, error in deaths.items():
+                if child in to_call:
+                    retries_K[child] += 1
+                else:
+                    reports[child] = self._died(ray.get(incumbent), actions_KC[child], epoch, child, error)
+                    del calls[child]
+        counted = [_with_retries(reports[child], retries) for child, retries in enumerate(retries_K)]
+        self._renew(counted)
+        return counted, [calls[child][1] if child in calls else None for child in range(len(self._actors))]
+
+    def _gather(
+        self, calls: dict[int, list[ray.ObjectRef]], epoch: int, ends_at: float
+    ) -> tuple[dict[int, EpisodeReport], dict[int, RayActorError]]:
+        """Return all reports; or, as soon as workers have died, no report and what Ray says of each death."""
+        told = {child: report for child, (report, _) in calls.items()}
+        try:
+            reports = ray.get(list(told.values()), timeout=max(0.0, ends_at - time.monotonic()))
+            return dict(zip(told, reports, strict=True)), {}
+        except GetTimeoutError as error:
+            missing = [child for child, report in told.items() if not _ready(report)]
+            raise UserError(
+                f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
+                f"cluster.epoch_timeout_seconds {self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): "
+                "raise it, or look for what hangs"
+            ) from error
+        except RayActorError:
+            deaths = {child: _death(report) for child, report in told.items() if _ready(report)}
+            return {}, {child: error for child, error in deaths.items() if error is not None}
+
+    def _revive(self, child: int) -> None:
+        """Wait until a worker that ended is there again, perhaps on another node.
+
+        Ray itself would spend the retries of a call on the address of a node that it does not yet know to be lost.
+
+        Raises:
+            UserError: it does not start again in time.
+        """
+        if child not in self._ended:
+            return
+        waited = self._cluster.start_timeout_seconds
+        if not _ready(self._actors[child].__ray_ready__.options(max_task_retries=-1).remote(), waited):
+            raise UserError(
+                f"worker {child} ended and did not start again within cluster.start_timeout_seconds {waited:g}: "
+                f"{self._what_ray_has()}: free or add resources, then go on with `rlcas resume`"
             )
-        reports = [self._report(ref, epoch, child) for child, ref in enumerate(report_refs)]
-        self._renew(reports)
-        return reports, [left for _, left in calls]
+        self._ended.discard(child)
+
+    def fetch(self, left: ray.ObjectRef) -> Incumbent | None:
+        """Return a view of what `left` stands for, which brings it to this node; None where it was lost.
+
+        It is lost where a node died with it, and it could not be made again.
+        """
+        try:
+            return ray.get(left, timeout=self._cluster.epoch_timeout_seconds)
+        except ObjectLostError:
+            return None
+        except GetTimeoutError as error:
+            raise UserError(
+                "what an episode left did not come within cluster.epoch_timeout_seconds "
+                f"{self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): raise it, or look for what hangs"
+            ) from error
 
     def put(self, incumbent: Incumbent) -> ray.ObjectRef:
         """Return a reference to `incumbent`, which the actors may be given."""
         return ray.put(incumbent)
-
-    def fetch(self, left: ray.ObjectRef) -> Incumbent:
-        """Return a view of what `left` stands for.
-
-        This also brings the object to this node, so that it outlives the node that made it.
-        """
-        return ray.get(left)
 
     def end(self) -> None:
         """Kill the actors."""
         for actor in self._actors:
             ray.kill(actor)
 
-    def _start(self, resources: dict[str, float]) -> None:
-        pings = [actor.ping.remote() for actor in self._actors]
+    def _start(self) -> None:
+        retries = self._cluster.episode_retries
+        pings = [actor.ping.options(max_task_retries=retries).remote() for actor in self._actors]
         waited = self._cluster.start_timeout_seconds
         if missing := _missing(pings, waited):
-            asked = " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
-            total = {kind: ray.cluster_resources().get(kind, 0) for kind in resources}
-            free = {kind: ray.available_resources().get(kind, 0) for kind in resources}
+            has = self._what_ray_has()
             self.end()
             raise UserError(
                 f"workers {missing} of {len(pings)} did not start within cluster.start_timeout_seconds "
-                f"{waited:g}: each asks {asked}; Ray has {total}, of which {free} is free: free or add "
-                "resources, lower sampler.k, or wait longer"
+                f"{waited:g}: {has}: free or add resources, lower sampler.k, or wait longer"
             )
-        try:
-            ray.get(pings)
-        except RayError as error:
-            self.end()
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, UserError) else error) from error
+        for child, (actor, ping) in enumerate(zip(self._actors, pings, strict=True)):
+            try:
+                ray.get(ping)
+            except RayError as error:
+                cause = getattr(error, "cause", None)
+                words = last_words(actor, error) if isinstance(error, RayActorError) else error
+                self.end()
+                if isinstance(cause, UserError):
+                    raise cause from error
+                raise EpisodeError(f"worker {child} of {len(pings)} cannot be built: {words}") from error
+
+    def _what_ray_has(self) -> str:
+        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in self._resources.items())
+        total, free = ray.cluster_resources(), ray.available_resources()
+        has = ", ".join(
+            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in self._resources
+        )
+        return f"each asks {asked}; Ray has {has}"
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
-        for actor, report in zip(self._actors, reports, strict=True):
+        for child, report in enumerate(reports):
             if report.status in ("exception", "out_of_memory"):
-                ray.kill(actor, no_restart=False)
+                ray.kill(self._actors[child], no_restart=False)
+                self._ended.add(child)
 
-    def _report(self, ref: ray.ObjectRef, epoch: int, child: int) -> EpisodeReport:
-        try:
-            return ray.get(ref)
-        except RayError as error:
-            raise EpisodeError(
-                f"epoch {epoch}: episode {child} has no outcome after cluster.episode_retries "
-                f"{self._cluster.episode_retries}: {error}"
-            ) from error
+    def _died(
+        self, parent: Incumbent, actions_C: Int64, epoch: int, child: int, error: RayActorError
+    ) -> EpisodeReport:
+        """Return the report of an episode whose worker died each time, with its last words."""
+        retries = self._cluster.episode_retries
+        words = last_words(self._actors[child], error)
+        failed = failed_report(parent.counts_C, actions_C, epoch, child, self._sampler)
+        text = f"the worker died, after cluster.episode_retries {retries} too: {words}"
+        return dataclasses.replace(failed, traceback=text)
+
+
+def _with_retries(report: EpisodeReport, retries: int) -> EpisodeReport:
+    return dataclasses.replace(report, retries=retries) if retries else report
+
+
+def _ready(ref: ray.ObjectRef, timeout_seconds: float = 0.0) -> bool:
+    ready, _ = ray.wait([ref], timeout=timeout_seconds)
+    return bool(ready)
+
+
+def _death(report: ray.ObjectRef) -> RayActorError | None:
+    try:
+        ray.get(report)
+    except RayActorError as error:
+        return error
+    return None
 
 
 def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:

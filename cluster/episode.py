@@ -5,6 +5,7 @@ Nothing here imports RLlib, so an actor starts in half the time.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import traceback
@@ -13,6 +14,7 @@ from collections.abc import Callable
 import ray
 import torch
 
+from cluster.last_words import keep_last_words
 from envs import BatchCompositionEnv
 from rlcas.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
@@ -40,7 +42,10 @@ class Episodes:
 
     def ping(self) -> int:
         """Build the environment; return its number of classes."""
-        return self._env.num_classes
+        try:
+            return self._env.num_classes
+        except SystemExit as error:  # Ray would end the actor without a word
+            raise RuntimeError(f"the trainer's factory called sys.exit({error.code!r})") from error
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return the untrained classifier with the composition `counts_C`."""
@@ -58,18 +63,10 @@ class Episodes:
             self._env.reset(options={"incumbent": incumbent, "child": child})
             report = self._env.step(actions_C)[-1]["report"]
             return report, self._env.incumbent
-        except Exception as error:
-            step, max_count = self._sampler.action_step, self._sampler.max_count
-            counts_C = apply_actions(incumbent.counts_C, actions_C, step=step, max_count=max_count)
-            return EpisodeReport(
-                epoch=epoch,
-                child=child,
-                status=status_of(error),
-                actions_C=actions_C,
-                counts_C=counts_C,
-                num_clamped=num_clamped(incumbent.counts_C, counts_C, actions_C, step),
-                traceback=traceback.format_exc(),
-            ), None
+        except (Exception, SystemExit) as error:
+            failed = failed_report(incumbent.counts_C, actions_C, epoch, child, self._sampler)
+            status = status_of(error)
+            return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
 
 
 class EpisodeActor(Episodes):
@@ -84,6 +81,7 @@ class EpisodeActor(Episodes):
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
         # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+        keep_last_words()
         torch.set_num_threads(num_threads)
         super().__init__(trainer_factory, sampler)
 
@@ -95,7 +93,23 @@ class EpisodeActor(Episodes):
         return self.outcome(incumbent, actions_C, epoch, child)
 
 
-def status_of(error: Exception) -> Status:
+def failed_report(
+    parent_counts_C: Int64, actions_C: Int64, epoch: int, child: int, sampler: SamplerConfig
+) -> EpisodeReport:
+    """Return the report of an episode that died; it cannot win."""
+    step = sampler.action_step
+    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
+    return EpisodeReport(
+        epoch=epoch,
+        child=child,
+        status="died",
+        actions_C=actions_C,
+        counts_C=counts_C,
+        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
+    )
+
+
+def status_of(error: BaseException) -> Status:
     """Return the outcome that `error` is: of memory, of numbers, or any other."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out_of_memory"

@@ -40,6 +40,7 @@ def describe(config: RunConfig) -> str:
         UserError: a setting or the data is wrong.
     """
     check_settings(config)
+    config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
     check_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
@@ -144,7 +145,9 @@ def _seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))
     trainer = _trainer(config, TrainingData(name=data.name, class_names=data.class_names, train=some, val=some))
     start = _start(config, data)
-    with torch_threads(config.cluster.threads_per_episode):
+    threads = config.cluster.threads_per_episode
+    assert threads is not None, "the settings are concrete"
+    with torch_threads(threads):
         trainer.train_epoch(trainer.initial(start), start, child=0)
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, child=0)

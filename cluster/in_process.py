@@ -30,7 +30,9 @@ class InProcess:
                 f"cluster.gpus_per_episode {cluster.gpus_per_episode:g} is for cluster.episode_runner actors, not "
                 f"for {cluster.episode_runner}: leave it out"
             )
-        self._num_threads = cluster.threads_per_episode
+        threads = cluster.concrete(sampler.k).threads_per_episode
+        assert threads is not None, "the settings are concrete"
+        self._num_threads = threads
         self._episodes = Episodes(trainer_factory, sampler)
         self._episodes.ping()
 
@@ -57,7 +59,7 @@ class InProcess:
         """Return the incumbent itself."""
         return incumbent
 
-    def fetch(self, left: Incumbent) -> Incumbent:
+    def fetch(self, left: Incumbent | None) -> Incumbent | None:
         """Return what an episode left, which is here already."""
         return left
 

@@ -12,6 +12,7 @@ import ray
 from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
+from cluster.checkpoint_writer import CheckpointWriter
 from cluster.judging import kept
 from cluster.population import train_population
 from cluster.stages import stage
@@ -81,12 +82,13 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
     if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
-    with _telling(folder, config, data) as tell:
+    with _telling(folder, config, data) as tell, CheckpointWriter(folder.checkpoints) as writer:
         while algorithm.epoch < config.sampler.epochs:
             algorithm.train()
             assert algorithm.record is not None
             tell(algorithm.record)
-            checkpoint.save(algorithm, folder.checkpoints)
+            if algorithm.epoch % config.cluster.checkpoint_epochs == 0:
+                writer.save(algorithm)
 
 
 def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:

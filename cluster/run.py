@@ -188,6 +188,9 @@ def check(config: RunConfig) -> TrainingData:
     """
     check_settings(config)
     choose_device(config.device)
+    from cluster.start import check_demand  # Ray takes a second to import
+
+    check_demand(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     check_fits(config, data)

@@ -10,8 +10,9 @@ import socket
 from collections.abc import Mapping
 
 import ray
+import torch
 
-from rlcas.config import ClusterConfig
+from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError
 
 KNOCK_SECONDS = 10.0
@@ -37,6 +38,34 @@ def ensure_ray(k: int) -> None:
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def check_demand(config: RunConfig) -> None:
+    """Refuse a run that asks for more GPUs than there are, before anything starts or is made.
+
+    The cluster that RAY_ADDRESS names is asked; without one, this machine is, and Ray is not started.
+
+    Raises:
+        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic.
+    """
+    asked = config.cluster.concrete(config.sampler.k, config.device)
+    if not asked.gpus_per_episode and not asked.gpus_per_sampler:
+        return
+    total = _resources_there()
+    episode_resources(asked, config.sampler.k, total)
+    if config.pool is None and config.device != "cpu":
+        sampler_resources(asked, config.synth.generation.threads, total)
+
+
+def _resources_there() -> dict[str, float]:
+    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
+        return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    started_here = not ray.is_initialized()
+    ensure_ray(k=1)
+    total = ray.cluster_resources()
+    if started_here:
+        ray.shutdown()
+    return total
 
 
 def quiet_ray() -> None:
@@ -77,7 +106,9 @@ def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]
         UserError: `gpus_per_episode` asks for more GPUs than there are.
     """
     num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    cpus = _cpus_each(cluster.threads_per_episode, k, num_cpus - 1)
+    threads = cluster.concrete(k).threads_per_episode
+    assert threads is not None
+    cpus = _cpus_each(threads, k, num_cpus - 1)
     return {"CPU": cpus, "GPU": gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
 
 
@@ -115,6 +146,8 @@ def _cpus_each(asked: int, number: int, num_cpus: float) -> float:
 
 def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, counted_by: str) -> float:
     """Return the GPUs of each of `number` workers; `asked` None is one, or an even share where there are fewer."""
+    if asked is not None and asked > 1 and asked != int(asked):
+        raise UserError(f"{setting} {asked:g} is more than one GPU and no whole number: set {int(asked)}")
     if asked is None:
         return 0.0 if num_gpus == 0 else 1.0 / -(-number // num_gpus)
     if asked == 0:

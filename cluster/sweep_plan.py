@@ -101,7 +101,10 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
         check_settings(config)
     except UserError as error:
         raise UserError(f"sweep.over {named(point)}: {error}" if point else str(error)) from None
-    return rundir.resolved(config.model_copy(update={"out": out}))
+    # Trials share the cores: where nothing is said, each episode keeps to one, whatever K is.
+    threads = config.cluster.threads_per_episode or 1
+    cluster = config.cluster.model_copy(update={"threads_per_episode": threads})
+    return rundir.resolved(config.model_copy(update={"out": out, "cluster": cluster}))
 
 
 def _absolute(config: SweptConfig) -> SweptConfig:

@@ -47,6 +47,7 @@ def _side_by_side(config: RunConfig, total: Mapping[str, float]) -> int:
     cluster, k = config.cluster, config.sampler.k
     if (num_gpus := total.get("GPU", 0.0)) and cluster.gpus_per_episode != 0:
         return int(num_gpus / (cluster.gpus_per_episode or 1.0) / k)
+    assert cluster.threads_per_episode is not None, "a trial's settings are concrete"
     return int(total.get("CPU", 0.0) / cluster.threads_per_episode / k)
 
 

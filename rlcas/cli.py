@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from rlcas.errors import UserError
+from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 success, 2 what the user got wrong."""
+    """Run the command line; return the exit status: 0 success, 2 what the user got wrong, 1 the rest."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
     if name not in COMMANDS:
@@ -195,6 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"rlcas: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"rlcas: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         mend = mend_of(error)
         if mend is None:

@@ -6,6 +6,7 @@ The text under a field is its help. Presets, which override these defaults, are 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -471,13 +472,16 @@ class ClusterConfig(Settings):
     """actors: the K episodes of an epoch side by side, on Ray. in_process: one after another in the process that
     calls, to debug a trainer or save the memory of K processes; the same bits."""
     gpus_per_episode: NonNegative | None = None
-    """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU."""
-    threads_per_episode: PositiveCount = 1
-    """Torch threads of one episode on a CPU; part of what makes the same bits."""
+    """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU or on device cpu."""
+    threads_per_episode: PositiveCount | None = None
+    """Torch threads of one episode on a CPU; part of what makes the same bits. None: this machine's cores divided
+    by K, 1 at least; the run's folder keeps the number."""
     start_timeout_seconds: Positive = 300.0
     """Longest wait for Ray to start the K workers."""
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
+    checkpoint_epochs: PositiveCount = 1
+    """Epochs from one checkpoint to the next; the last two are kept, each with the best classifier so far."""
     episode_retries: Count = 3
     """How often an episode, or the synthesiser's training, is run again after a worker died."""
     synth_workers: PositiveCount = 1
@@ -491,6 +495,12 @@ class ClusterConfig(Settings):
     """How often a micro-batch is sampled again after its worker died."""
     sampling_timeout_seconds: Positive = 3600.0
     """Longest wait for the next micro-batch of the sampling workers."""
+
+    def concrete(self, k: int, device: str = "auto") -> ClusterConfig:
+        """Return the settings with what K and this machine decide: the threads, and no GPU on device cpu."""
+        gpus = 0.0 if device == "cpu" and self.gpus_per_episode is None else self.gpus_per_episode
+        threads = self.threads_per_episode or max(1, (os.cpu_count() or 1) // k)
+        return self.model_copy(update={"threads_per_episode": threads, "gpus_per_episode": gpus})
 
 
 class RunConfig(Settings):

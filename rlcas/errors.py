@@ -1,10 +1,17 @@
-"""The one error class for what a user can mend."""
+"""The error class for what a user can mend, and the one for what ended a run."""
 
 
 class UserError(ValueError):
     """Wrong input: the text is one line that names the setting or file, its value and the mend.
 
     The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on through no fault of the user's: the text says why, with the workers' tracebacks.
+
+    The command line prints it without a traceback of its own and exits with status 1.
     """
 
 

@@ -53,11 +53,17 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
 
 
 def append_epoch(folder: Path, record: EpochRecord) -> None:
-    """Append the record to the run's epochs.jsonl and fsync it."""
-    with (folder / EPOCHS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(epoch_line(record), allow_nan=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append the record to the run's epochs.jsonl and fsync it: the whole line, or none of it on a full disk."""
+    line = f"{json.dumps(epoch_line(record), allow_nan=False)}\n".encode()
+    with (folder / EPOCHS_FILE).open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:

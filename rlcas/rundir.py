@@ -127,7 +127,7 @@ def create(config: RunConfig) -> RunFolder:
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """Return the settings with every path absolute, as the run's folder keeps them."""
+    """Return the settings as the run's folder keeps them: paths absolute, the threads of an episode a number."""
     out = (config.out or default_out(config)).expanduser().absolute()
     return config.model_copy(
         update={
@@ -135,6 +135,7 @@ def resolved(config: RunConfig) -> RunConfig:
             "data": absolute(config.data),
             "pool": _absolute_pool(config),
             "synth": _absolute_weights(config.synth),
+            "cluster": config.cluster.concrete(config.sampler.k, config.device),
         }
     )
 

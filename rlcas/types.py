@@ -19,7 +19,7 @@ Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-Status = Literal["ok", "exception", "out_of_memory", "non_finite"]
+Status = Literal["ok", "exception", "out_of_memory", "non_finite", "died"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class EpisodeTrainer(Protocol):
 class EpisodeReport:
     """The outcome of episode j of epoch t, good or bad; small enough to send and log.
 
-    Two are equal that tell the same, to the bit, in whatever time they took.
+    Two are equal that tell the same, to the bit, in whatever time and after however many deaths.
     """
 
     epoch: int
@@ -172,6 +172,8 @@ class EpisodeReport:
     result: EpochResult | None = None
     seconds: float = float("nan")
     traceback: str = ""
+    retries: int = 0
+    """How often the episode was run again because its worker or its node died."""
 
     @property
     def valid(self) -> bool:
@@ -183,7 +185,7 @@ class EpisodeReport:
 
     def _told(self) -> dict[str, Any]:
         fields = asdict(self)
-        del fields["seconds"]
+        del fields["seconds"], fields["retries"]
         return jsonable(fields)
 
 
@@ -212,6 +214,11 @@ class EpochRecord:
     curves_CG: Float64 | None = None
     """[C, max_count // action_step + 1]: the signal that each class's agent expects at the counts 0, step, …
     (`rlcas.agents.ResponseAgents.curves`), after this epoch; None where the agents fit no curves."""
+
+    @property
+    def retries(self) -> int:
+        """Return how often episodes of this epoch were run again after a death."""
+        return sum(report.retries for report in self.reports)
 
     @property
     def entropy_C(self) -> Float64:

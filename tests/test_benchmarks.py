@@ -66,3 +66,18 @@ def test_agents_that_learn_beat_chance_on_planted_responses() -> None:
     middle = results["middle_noise"]
     assert middle["response"] > middle["state"] > middle["frozen"] > middle["paper_lr_0.3"]
     assert results["middle_noise_drift"]["response_trendless"] < results["middle_noise_drift"]["response"] - 0.5
+
+
+def test_1000_classes_fit_into_the_drivers_memory() -> None:
+    figures = figures_of("scale.py")["classes_1000"]
+    assert 0.1 < figures["driver_gib"] < 1.5
+    assert figures["seconds"] > 0
+
+
+def test_hand_over_and_checkpoints_are_measured_against_copies_and_epochs_without() -> None:
+    (figures,) = figures_of("handover.py", "--repeats", "1").values()
+    assert figures["megabytes"] > 130
+    assert figures["ratio_to_copies"] == pytest.approx(figures["hand_over_ms"] / figures["copies_ms"])
+    results = figures_of("checkpoints.py", "--repeats", "1")
+    assert set(results) == {"classes_8", "classes_1000"}
+    assert all(figures["checkpoint_ms"] > 0 < figures["epoch_ratio"] for figures in results.values())

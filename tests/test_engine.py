@@ -147,7 +147,7 @@ def test_rllib_builds_it_again_from_its_own_checkpoint(six_epochs):
 def test_a_tune_trial_reserves_a_bundle_for_each_episode(ray_session):
     from cluster import RLCAS
 
-    bundles = RLCAS.default_resource_request(make_config()).bundles
+    bundles = RLCAS.default_resource_request(make_config(cluster={"threads_per_episode": 1})).bundles
     assert [bundle["CPU"] for bundle in bundles] == [1, 1, 1, 1]
 
 
@@ -193,10 +193,11 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
 
     sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
+    factory = functools.partial(tiny_trainer, config)
     algorithm = (
         RLCASConfig()
         .training(**dict(config.sampler))
-        .episodes(trainer_factory=functools.partial(tiny_trainer, config), num_classes=3)
+        .episodes(trainer_factory=factory, num_classes=3, threads_per_episode=1)
         .build_algo()
     )
     results = [algorithm.record.reports[0].result for _ in range(3) if algorithm.train()]
@@ -263,27 +264,3 @@ def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
         UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
     ):
         start_children(start_timeout_seconds=0.01)
-
-
-@pytest.mark.parametrize(
-    ("fault", "cluster", "text"),
-    [
-        ("sleep", {"epoch_timeout_seconds": 0.05}, r"epoch 1: episodes \[0\] of 1 did not answer within"),
-        pytest.param(
-            "kill",
-            {"episode_retries": 0},
-            r"epoch 1: episode 0 has no outcome after cluster.episode_retries 0",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_an_episode_without_an_answer_is_an_error(ray_session, tmp_path, fault, cluster, text):
-    fault = str(tmp_path / "died") if fault == "kill" else fault
-    factory = functools.partial(TrivialTrainer, faults={(1, 0): fault})
-    children = start_children(factory, **cluster)
-    counts_C = np.zeros(NUM_CLASSES, np.int64)
-    try:
-        with pytest.raises(RuntimeError, match=text):
-            children.train_epoch(children.initial(counts_C), [counts_C], epoch=1)
-    finally:
-        children.end()

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from cluster.metrics import log_record
+from cluster.metrics import results_of
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
 
 pytestmark = pytest.mark.medium
@@ -33,9 +32,7 @@ def logged(num_classes):
         best_epoch=2,
         seconds=2.0,
     )
-    logger = MetricsLogger(root=True)
-    log_record(logger, record)
-    return logger.compile()["rlcas"]
+    return results_of(record)
 
 
 def test_a_few_classes_are_scalars():

@@ -1,13 +1,17 @@
 """Settings and resources of the algorithm: what is known before Ray starts."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+import ray
+import torch
 from trivial import TrivialTrainer
 
-from cluster.start import check_answers, episode_resources
-from rlcas.config import ClusterConfig
+from cluster.start import check_answers, check_demand, episode_resources
+from rlcas import rundir, settings
+from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError
 
 
@@ -23,7 +27,7 @@ from rlcas.errors import UserError
     ],
 )
 def test_k_episodes_share_what_there_is(asked, k, gpus, cpus, expected):
-    cluster = ClusterConfig(gpus_per_episode=asked)
+    cluster = ClusterConfig(gpus_per_episode=asked, threads_per_episode=1)
     assert episode_resources(cluster, k, {"CPU": cpus, "GPU": gpus}) == pytest.approx(expected)
 
 
@@ -31,6 +35,50 @@ def test_too_many_gpus_are_refused_with_the_arithmetic():
     text = r"gpus_per_episode 0.6 x sampler.k 3 = 1.8 GPUs, but Ray has 2 \(room for 2\): set .* 0.5"
     with pytest.raises(UserError, match=text):
         episode_resources(ClusterConfig(gpus_per_episode=0.6), 3, {"CPU": 8, "GPU": 2})
+
+
+def test_more_than_one_gpu_is_a_whole_number():
+    with pytest.raises(UserError, match=r"cluster.gpus_per_episode 1.5 is more than one GPU .*: set 1$"):
+        episode_resources(ClusterConfig(gpus_per_episode=1.5), 1, {"CPU": 8, "GPU": 2})
+
+
+@pytest.mark.parametrize(
+    ("k", "asked", "threads"), [(1, None, None), (10**6, None, 1), (10**6, 3, 3), (1, 1, 1)]
+)
+def test_threads_are_the_cores_divided_by_k_unless_they_are_stated(k, asked, threads):
+    concrete = ClusterConfig(threads_per_episode=asked).concrete(k)
+    assert concrete.threads_per_episode == (threads or os.cpu_count())
+
+
+def test_the_algorithms_own_config_keeps_the_number_of_threads():
+    config = sampled(k=10**6)
+    config.validate()
+    assert config.threads_per_episode == 1
+
+
+def test_the_runs_folder_keeps_the_number_of_threads_and_device_cpu_asks_no_gpu(tmp_path):
+    config = RunConfig.model_validate({"out": tmp_path / "r", "device": "cpu", "sampler": {"k": 10**6}})
+    rundir.create(config)
+    kept = settings.load(tmp_path / "r").cluster
+    assert (kept.threads_per_episode, kept.gpus_per_episode) == (1, 0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")
+@pytest.mark.parametrize(
+    ("cluster", "text"),
+    [
+        ({"gpus_per_episode": 1}, r"gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 0 \(room for 0\)"),
+        (
+            {"gpus_per_sampler": 0.5},
+            r"gpus_per_sampler 0.5 x cluster.sampling_workers 1 = 0.5 GPUs, but Ray has 0",
+        ),
+    ],
+)
+def test_a_demand_that_cannot_be_met_is_refused_without_starting_ray(cluster, text):
+    was_there = ray.is_initialized()
+    with pytest.raises(UserError, match=text):
+        check_demand(RunConfig.model_validate({"cluster": cluster}))
+    assert ray.is_initialized() == was_there
 
 
 def empty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,19 @@ def record(epoch: int) -> EpochRecord:
         best_epoch=1,
         seconds=3.0,
     )
+
+
+def test_an_epoch_for_which_there_is_no_room_leaves_no_torn_line(tmp_path: Path) -> None:
+    records.append_epoch(tmp_path, record(1))
+    path = tmp_path / records.EPOCHS_FILE
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            records.append_epoch(tmp_path, record(2))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
 
 
 def test_a_record_is_one_strict_json_line_with_k_of_each(tmp_path: Path) -> None:

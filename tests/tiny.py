@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from rlcas.config import RunConfig
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
-from rlcas.types import ImageSet, SyntheticSource, TrainingData
+from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, SyntheticSource, TrainingData
 
 CPU = torch.device("cpu")
 
@@ -43,3 +45,17 @@ def tiny_trainer(
     data = data or tiny_data()
     pool = pool or RealImages(data.train)
     return ClassifierTrainer(data, config or tiny_config(), pool=pool, device=device)
+
+
+def poisoned_trainer(config: RunConfig, *, epoch: int, child: int) -> ClassifierTrainer:
+    """Return a trainer whose episode `child` of `epoch` (from 1) starts from weights that are not numbers."""
+
+    class Poisoned(ClassifierTrainer):
+        def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+            if (incumbent.epoch + 1, child) == poisoned:
+                weights = np.full_like(incumbent.arrays["float32"], np.nan)
+                incumbent = dataclasses.replace(incumbent, arrays={**incumbent.arrays, "float32": weights})
+            return super().train_epoch(incumbent, counts_C, child=child)
+
+    poisoned, data = (epoch, child), tiny_data()
+    return Poisoned(data, config, pool=RealImages(data.train), device=CPU)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +27,8 @@ class TrivialTrainer:
     num_weights: int = 64
     sleep_seconds: float = 0.0
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(epoch from 1, child) -> exception, out_of_memory, non_finite, sleep, or a path: die
-    there once."""
+    """(epoch from 1, child) -> exception, out_of_memory, allocate, non_finite, sleep, kill, segfault, exit, or a
+    path: die there once."""
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return weights of ones."""
@@ -70,6 +72,14 @@ class TrivialTrainer:
             raise RuntimeError("the trivial trainer was told to fail")
         if fault == "out_of_memory":
             raise torch.OutOfMemoryError("CUDA out of memory. (told to)")
+        if fault == "allocate":
+            torch.empty(2**60, dtype=torch.uint8)
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "segfault":
+            ctypes.string_at(0)
+        if fault == "exit":
+            sys.exit("the trivial trainer was told to exit")
         if fault == "sleep":
             time.sleep(0.5)
         if fault.startswith("/") and not Path(fault).exists():
@@ -81,6 +91,16 @@ class TrivialTrainer:
 def no_such_data() -> TrivialTrainer:
     """Fail as a trainer factory does whose user named data that are not there."""
     raise UserError("data 'nowhere' is unknown: use phantom")
+
+
+def exits() -> TrivialTrainer:
+    """End the process while the trainer is built."""
+    sys.exit(7)
+
+
+def breaks() -> TrivialTrainer:
+    """Fail while the trainer is built."""
+    raise RuntimeError("the trainer's parts do not fit")
 
 
 class KeepingAgents(Agents):

@@ -73,9 +73,10 @@ def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding
 
 def cores() -> Finding:
     """Say the cores, and the threads of one episode."""
-    from rlcas.config import ClusterConfig
+    from rlcas.config import ClusterConfig, SamplerConfig
 
-    threads = ClusterConfig().threads_per_episode
+    threads = ClusterConfig().concrete(SamplerConfig().k).threads_per_episode
+    assert threads is not None
     return describe_cores(os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS"), threads)
 
 

@@ -1,0 +1,81 @@
+"""What a checkpoint costs, and what it costs the epochs: written in turn and beside the training.
+
+A small classifier (ResNet-18 of width 16, AdamW: 2.1 million float32) after some epochs. `checkpoint_ms` is the
+whole of one: arrays, JSON, digests, fsync. `epoch_ratio` is the median epoch with checkpoints on their thread over
+the one without, both in turn in one run; an episode of the engine sleeps 0.1 s.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import emit, interleaved_medians, parser
+from orchestration import K, SleepingTrainer
+
+from cluster import RLCAS, RLCASConfig, checkpoint
+from cluster.checkpoint_writer import CheckpointWriter
+from cluster.start import ensure_ray
+
+NUM_CLASSES = (8, 1000)
+NUM_WEIGHTS = 3 * 700_000
+"""A ResNet-18 of width 16 and its AdamW moments."""
+
+
+def build(num_classes: int, epochs: int) -> RLCAS:
+    """Return the engine with episodes that sleep and leave a small classifier."""
+    factory = functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS)
+    return (
+        RLCASConfig()
+        .training(k=K, epochs=epochs)
+        .episodes(trainer_factory=factory, num_classes=num_classes)
+        .debugging(log_level="ERROR")
+        .build_algo()
+    )
+
+
+def measure(num_classes: int, repeats: int, folder: Path) -> dict[str, float]:
+    """Return the milliseconds of a checkpoint, and the ratio of epochs with and without."""
+    algorithm = build(num_classes, epochs=2 * repeats + 3)
+    algorithm.train()
+    with CheckpointWriter(folder / "beside") as writer:
+        cases: dict[str, Callable[[], None]] = {
+            "without": lambda: algorithm.train(),
+            "with": lambda: (algorithm.train(), writer.save(algorithm)),
+        }
+        seconds = interleaved_medians(cases, repeats)
+    written = [timed(lambda: checkpoint.save(algorithm, folder / "alone")) for _ in range(repeats)]
+    algorithm.stop()
+    return {
+        "checkpoint_ms": 1e3 * statistics.median(written),
+        "epoch_ratio": seconds["with"] / seconds["without"],
+        "with_ms": 1e3 * seconds["with"],
+        "without_ms": 1e3 * seconds["without"],
+    }
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Return the seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=15, help="epochs of each, and checkpoints")
+    options = arguments.parse_args()
+    ensure_ray(K)
+    with tempfile.TemporaryDirectory() as name:
+        results = {
+            f"classes_{num}": measure(num, options.repeats, Path(name) / str(num)) for num in NUM_CLASSES
+        }
+    emit("Checkpoints of a small classifier", results, options.json)
+
+
+if __name__ == "__main__":
+    main()

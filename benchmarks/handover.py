@@ -1,0 +1,80 @@
+"""How long a classifier and its Adam state take from the winner to the K episodes of a node.
+
+A ResNet-18 with AdamW, 134 MB, as `rlcas.snapshot` flattens it. One actor gives it, as an episode that has won
+does; then K=3 actors copy it into their own model and optimiser. The yardstick is the same arrays copied K times in
+one process. Both take turns in one run; the figures are medians. Goal: a ratio of 2 at most.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import ray
+import torch
+from common import emit, interleaved_medians, parser
+
+from cluster.start import ensure_ray
+from rlcas import snapshot
+from rlcas.classifiers import build_classifier
+from rlcas.config import ClassifierConfig
+from rlcas.trainer import build_optimizer
+from rlcas.types import Incumbent
+
+K = 3
+NUM_CLASSES = 8
+
+
+class Holder:
+    """A model and its optimiser, as an episode actor holds them."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        config = ClassifierConfig(optimizer="adamw")
+        self.model = build_classifier(config, channels=3, num_classes=NUM_CLASSES, size_px=28)
+        self.optimizer = build_optimizer(config, self.model)
+        snapshot.materialise(self.optimizer)
+        self.left = incumbent(snapshot.take(self.model, self.optimizer))
+
+    def give(self) -> Incumbent:
+        """Return what an episode left."""
+        return self.left
+
+    def take(self, given: Incumbent) -> int:
+        """Start from `given`."""
+        snapshot.restore(self.model, self.optimizer, given.arrays)
+        return given.epoch
+
+
+def incumbent(arrays: dict[str, np.ndarray]) -> Incumbent:
+    """Return the arrays as an incumbent."""
+    counts_C = np.zeros(NUM_CLASSES, np.int64)
+    return Incumbent(epoch=1, arrays=arrays, counts_C=counts_C, positions_C=counts_C)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=20, help="hand-overs of each kind")
+    options = arguments.parse_args()
+    ensure_ray(K)
+    holders = [ray.remote(Holder).remote() for _ in range(K)]
+    arrays = Holder().left.arrays
+
+    def hand_over() -> None:
+        given = holders[0].give.remote()
+        ray.get([holder.take.remote(given) for holder in holders])
+
+    def copy() -> None:
+        copies = [{name: array.copy() for name, array in arrays.items()} for _ in range(K)]
+        assert len(copies) == K
+
+    seconds = interleaved_medians({"hand_over": hand_over, "copies": copy}, options.repeats)
+    figures = {
+        "ratio_to_copies": seconds["hand_over"] / seconds["copies"],
+        "hand_over_ms": 1e3 * seconds["hand_over"],
+        "copies_ms": 1e3 * seconds["copies"],
+        "megabytes": sum(array.nbytes for array in arrays.values()) / 1e6,
+    }
+    emit(f"From the winner to K={K} actors", {"resnet18_adamw": figures}, options.json)
+
+
+if __name__ == "__main__":
+    main()

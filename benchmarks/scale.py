@@ -1,0 +1,58 @@
+"""1000 classes and 30 epochs with a trivial trainer: the seconds after start-up, and the driver's peak memory."""
+
+from __future__ import annotations
+
+import functools
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from common import emit, parser
+from orchestration import K, SleepingTrainer
+
+from cluster import RLCASConfig
+from cluster.checkpoint_writer import CheckpointWriter
+from cluster.start import ensure_ray
+from rlcas import records
+
+NUM_CLASSES, EPOCHS = 1000, 30
+NUM_WEIGHTS = 1_000_000
+
+
+def measure(num_classes: int, epochs: int) -> dict[str, float]:
+    """Return the seconds of all epochs, with their records and checkpoints on disk, and the peak memory."""
+    algorithm = (
+        RLCASConfig()
+        .training(k=K, epochs=epochs)
+        .episodes(
+            trainer_factory=functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS, 0.0),
+            num_classes=num_classes,
+        )
+        .debugging(log_level="ERROR")
+        .build_algo()
+    )
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name, CheckpointWriter(Path(name) / "checkpoints") as writer:
+        for _ in range(epochs):
+            algorithm.train()
+            assert algorithm.record is not None
+            records.append_epoch(Path(name), algorithm.record)
+            writer.save(algorithm)
+    seconds = time.perf_counter() - started
+    algorithm.stop()
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "driver_gib": peak_kib / 2**20}
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--epochs", type=int, default=EPOCHS)
+    options = arguments.parse_args()
+    ensure_ray(K)
+    results = {f"classes_{NUM_CLASSES}": measure(NUM_CLASSES, options.epochs)}
+    emit(f"{options.epochs} epochs of a trivial trainer, K={K}", results, options.json)
+
+
+if __name__ == "__main__":
+    main()

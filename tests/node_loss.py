@@ -1,0 +1,120 @@
+"""Five epochs on a cluster that loses the node with all actors twice; prints what came of it as JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import threading
+
+import ray
+import trivial
+from ray.cluster_utils import Cluster
+
+EPOCHS, K = 5, 3
+
+
+def main() -> None:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    first = cluster.add_node(num_cpus=4, num_gpus=2)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    demand = refused_demand()
+    ray.init(log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(trivial)
+    head = cluster.head_node.node_id
+    fetched = fetched_by_driver(head)
+    records, weights = with_lost_nodes(cluster, first)
+    expected, undisturbed = train(build())
+    same = [one.reports == other.reports for one, other in zip(records, expected, strict=True)]
+    same[-1] &= weights == undisturbed
+    told = {"same_bits": same, "retries": [record.retries for record in records]}
+    print(json.dumps({**told, "demand": demand, "fetched": fetched}))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def refused_demand():
+    """Ask the cluster for more GPUs than it says that it has."""
+    from cluster.start import check_demand
+    from rlcas.config import RunConfig
+    from rlcas.errors import UserError
+
+    try:
+        check_demand(RunConfig.model_validate({"cluster": {"gpus_per_episode": 1}}))
+    except UserError as error:
+        return str(error)
+    return "not refused"
+
+
+def build():
+    from cluster import RLCASConfig
+
+    factory = functools.partial(trivial.TrivialTrainer, num_weights=200_000, sleep_seconds=2.0)
+    return (
+        RLCASConfig()
+        .training(k=K, epochs=EPOCHS, lr=0.05)
+        .episodes(trainer_factory=factory, num_classes=4, gpus_per_episode=0, threads_per_episode=1)
+        .debugging(seed=5, log_level="ERROR")
+        .build_algo()
+    )
+
+
+def train(algorithm, before=lambda epoch: None):
+    records = []
+    for epoch in range(1, EPOCHS + 1):
+        before(epoch)
+        algorithm.train()
+        records.append(algorithm.record)
+    weights = algorithm.incumbent.arrays["float32"].tobytes()
+    algorithm.stop()
+    return records, weights
+
+
+def fetched_by_driver(head):
+    """Return for each child whether what it left came to the driver's node, the winner's first."""
+    algorithm = build()
+    train_epoch, kept = algorithm._children.train_epoch, []
+
+    def keeping(*words):
+        reports, left = train_epoch(*words)
+        kept[:] = left
+        return reports, left
+
+    algorithm._children.train_epoch = keeping
+    algorithm.train()
+    kept.insert(0, kept.pop(algorithm.record.winner))
+    places = ray.experimental.get_object_locations(kept)
+    fetched = [head in places[reference]["node_ids"] for reference in kept]
+    algorithm.stop()
+    return fetched
+
+
+def with_lost_nodes(cluster, first):
+    """Lose the node in the middle of epoch 2, and the next one in epoch 4, once its winner is chosen."""
+    from cluster import algorithm as module
+
+    algorithm = build()
+    nodes, choose = [first], module.choose
+
+    def lose():
+        cluster.remove_node(nodes.pop(0), allow_graceful=False)
+
+    def before(epoch):
+        if epoch in (2, 4):
+            nodes.append(cluster.add_node(num_cpus=4))
+        if epoch == 2:
+            threading.Timer(0.2, lose).start()
+        if epoch == 4:
+            module.choose = choose_and_lose
+
+    def choose_and_lose(reports, metric):
+        module.choose = choose
+        lose()
+        return choose(reports, metric)
+
+    return train(algorithm, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What is on a node once, and what travels: images, incumbent, weights."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from tiny import CPU, tiny_config, tiny_set
+from trivial import TrivialTrainer
+
+from rlcas.batches import BatchMaker
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.data.prepared import open_prepared, prepare
+from rlcas.sources import RealImages
+from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, TrainingData
+
+MB = 1 << 20
+NUM_WEIGHTS = 2 * MB // 4
+
+
+def large_data() -> TrainingData:
+    """Return 48 MB of training images, few and large."""
+    images_NCHW = np.zeros((48, 1, 1024, 1024), np.uint8)
+    train = ImageSet(images_NCHW=images_NCHW, labels_N=np.arange(48) % 3)
+    return TrainingData(name="large", class_names=("a", "b", "c"), train=train, val=tiny_set(6, 1))
+
+
+def private_bytes() -> int:
+    """Return the memory that this process shares with no other."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+class ReadingTrainer(TrivialTrainer):
+    """Reads every real image as an epoch of training does, and tells what that and the incumbent cost."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)
+        data = open_prepared(folder)
+        self.before = private_bytes()
+        self.maker = BatchMaker(data, RealImages(data.train), tiny_config(), CPU)
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+        result = super().train_epoch(incumbent, counts_C, child=child)
+        assert self.maker._images.sum() == 0
+        told = {
+            "grown_mb": (private_bytes() - self.before) / MB,
+            "copied": float(incumbent.arrays["float32"].flags.writeable),
+        }
+        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **told}})
+
+
+def vars_of(result: EpochResult) -> dict[str, object]:
+    return {name: getattr(result, name) for name in EpochResult.__slots__}
+
+
+def test_a_batch_maker_reads_the_mapped_images_themselves(tmp_path: Path) -> None:
+    prepare(large_data(), tmp_path)
+    data = open_prepared(tmp_path)
+    maker = BatchMaker(data, RealImages(data.train), tiny_config(), CPU)
+    assert isinstance(data.train.images_NCHW, np.memmap)
+    assert maker._images.data_ptr() == data.train.images_NCHW.ctypes.data
+    assert maker._labels.data_ptr() == data.train.labels_N.ctypes.data
+    assert maker._images.dtype == torch.uint8
+
+
+@pytest.mark.medium
+def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
+    ray_session, tmp_path: Path
+) -> None:
+    import test_data_plane
+
+    from cluster.children import Children
+
+    ray.cloudpickle.register_pickle_by_value(test_data_plane)
+    prepare(large_data(), tmp_path)
+    children = Children(functools.partial(ReadingTrainer, tmp_path), SamplerConfig(k=3), ClusterConfig())
+    try:
+        incumbent = children.initial(np.full(3, 2))
+        actions_KC = [np.full(3, j) for j in range(3)]
+        reports, left = children.train_epoch(incumbent, actions_KC, epoch=1)
+        assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
+        for report in reports:
+            assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
+            assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
+        assert not children.fetch(left[1]).arrays["float32"].flags.writeable
+    finally:
+        children.end()
