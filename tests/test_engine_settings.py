@@ -95,7 +95,7 @@ def test_settings_are_checked_by_name():
     with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
         sampled(gamma=0.9)
     with pytest.raises(
-        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
+        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, .*gpus_per"
     ):
         sampled().episodes(gpus=1)
     with pytest.raises(UserError, match=r"sampler.initial_count 20 is above sampler.max_count 16"):
