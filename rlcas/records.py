@@ -17,8 +17,8 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
     """Return the record as plain JSON values; what an invalid episode lacks is null.
 
     Lists named by a plural have one entry an episode: `compositions` [K][C], `actions` [K][C] (the index of
-    -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `clamped` (agents whose
-    action ran into a limit), `synthetic_images`, `episode_seconds` [K].
+    -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `retries` (after
+    deaths), `clamped` (agents whose action ran into a limit), `synthetic_images`, `episode_seconds` [K].
     """
     results = [report.result for report in record.reports]
     line = {
@@ -38,6 +38,7 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "compositions": [report.counts_C for report in record.reports],
         "actions": [report.actions_C for report in record.reports],
         "statuses": [report.status for report in record.reports],
+        "retries": [report.retries for report in record.reports],
         "tracebacks": [report.traceback for report in record.reports],
         "probabilities": record.probabilities_C3,
         "curves": record.curves_CG,

@@ -88,6 +88,7 @@ def _report(
         num_synthetic=30 * int(counts_C.sum()),
         reward=reward,
         reward_parts={"team": reward},
+        retries=int((epoch, child) == (2, 0)),
         result=result,
         seconds=float(rng.uniform(8, 11)),
     )

@@ -19,7 +19,7 @@ def logged(num_classes):
     counts_C = np.arange(num_classes)
     shared = {"epoch": 4, "actions_C": np.ones(num_classes, np.int64), "counts_C": counts_C}
     reports = (
-        EpisodeReport(child=0, status="exception", num_clamped=2, **shared),
+        EpisodeReport(child=0, status="exception", retries=2, num_clamped=2, **shared),
         EpisodeReport(child=1, status="ok", reward=0.3, num_synthetic=9, result=result, seconds=1.5, **shared),
     )
     record = EpochRecord(
@@ -44,7 +44,7 @@ def test_a_few_classes_are_scalars():
     expected = {"mean": 0.3, "episode_1": 0.3, "advantage_1": 0.05, "baseline": 0.25, "winner": 1}
     assert told["reward"] == pytest.approx(expected)
     assert told["metrics"] == {"f1": 0.5, "best": 0.6, "val_loss": 0.1, "train_loss": 0.2}
-    assert told["faults"] == {"failed": 1}
+    assert told["faults"] == {"failed": 1, "retries": 2}
     assert told["time"] == {"epoch_seconds": 2.0, "episode_1_seconds": 1.5}
 
 

@@ -12,6 +12,7 @@ import pytest
 from fake_run import BREAST_8, write_run
 from PIL import Image
 
+from rlcas import settings
 from rlcas.errors import UserError
 from rlcas.files import write_json
 from rlcas.report import write_report
@@ -109,6 +110,27 @@ def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path,
         told = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
     assert (tmp_path / "run" / "figures" / "responses.png").exists()
     assert text in told.text
+
+
+@pytest.mark.parametrize(
+    ("sampler", "text"),
+    [
+        ({"agents": "constant"}, "A control: the composition was kept as it was at first"),
+        ({"agents": "uniform"}, "They are frozen there, as a control: this run is a best-of-3 search"),
+        ({"agents": "pbt"}, "A control: population-based training moved the counts of 3 members"),
+        ({"replay": "/runs/one"}, "A control: the surviving compositions of /runs/one were replayed"),
+        ({"agents": "response"}, "Agents response : the action probabilities moved at most"),
+    ],
+)
+def test_a_control_is_told_as_one(tmp_path, sampler, text):
+    folder = write_run(tmp_path / "run", num_classes=2, epochs=2)
+    stated = {"data": "breastmnist", "sampler": sampler}
+    (folder / "config.yaml").write_text(json.dumps(settings.of(stated).model_dump(mode="json")))
+    assert text in page_of(folder).text
+
+
+def test_retries_are_told(page):
+    assert "Episodes were run again 1 time, because a worker or its node died" in page.text
 
 
 def test_every_section_is_there_once_and_every_tag_is_closed(page):

@@ -77,6 +77,11 @@ class RunFacts:
             if status != "ok"
         ]
 
+    @property
+    def retries(self) -> int:
+        """Return how often an episode was run again because its worker or its node died."""
+        return sum(sum(line.get("retries", [])) for line in self.epochs)
+
     def winners(self, key: str) -> list[Any]:
         """Return, an epoch, what the surviving child has under `key`, which holds a list of K."""
         return [line[key][line["winner"]] for line in self.epochs]
