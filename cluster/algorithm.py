@@ -101,10 +101,16 @@ class RLCAS(Algorithm):
         return self.incumbent.epoch
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the result is `done` after the last, which ends a Tune trial."""
+        """Train one epoch; the result is `done` after the last, which ends a Tune trial.
+
+        `metric` is the incumbent's `sampler.metric`, once more and at the top: Tune's CheckpointConfig scores by no
+        key below that.
+        """
         if self.epoch >= self._sampler.epochs:
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
-        return {**super().step(), "done": self.epoch >= self._sampler.epochs}
+        result = super().step()
+        metric = result["rlcas"]["metrics"][self._sampler.metric]
+        return {**result, "metric": metric, "done": self.epoch >= self._sampler.epochs}
 
     def training_step(self) -> None:
         """Draw, train, choose, learn: `_epoch` on one torch thread.

@@ -8,7 +8,7 @@ from envs.observations import named
 from rlcas import replay
 from rlcas.classifiers import build_classifier
 from rlcas.composition import check_composition
-from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
+from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
@@ -33,6 +33,11 @@ def check_settings(config: RunConfig) -> None:
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
+    if config.sampler.agents == POPULATION and config.cluster.episode_runner == "in_process":
+        raise UserError(
+            f"sampler.agents {POPULATION} trains on Ray Tune's workers, but cluster.episode_runner is in_process: "
+            "leave one out"
+        )
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")

@@ -76,32 +76,17 @@ def train_population(
     resources = episode_resources(cluster, sampler.k, ray.cluster_resources())
     recorder = Recorder(sampler, num_classes, folder, tell)
     shutil.rmtree(folder, ignore_errors=True)
-    tuner = tune.Tuner(
-        tune.with_resources(Member, tune.PlacementGroupFactory([resources])),
-        param_space={
-            PLACE: tune.grid_search(first_places(sampler.k, num_classes, seed)),
-            "trainer_factory": trainer_factory,
-            "sampler": sampler,
-            "threads": cluster.threads_per_episode,
-            "folder": folder,
-        },
-        tune_config=tune.TuneConfig(
-            scheduler=CountsScheduler(num_classes, seed),
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder),
-            stop={TIME: sampler.epochs},
-            failure_config=tune.FailureConfig(fail_fast=True),
-            callbacks=[recorder],
-            verbose=0,
-        ),
-    )
+    config = {
+        PLACE: tune.grid_search(first_places(sampler.k, num_classes, seed)),
+        "trainer_factory": trainer_factory,
+        "sampler": sampler,
+        "threads": cluster.threads_per_episode,
+        "folder": folder,
+    }
     try:
         with _environment(TUNE_ENVIRONMENT), _global_draws_given_back():
-            errors = tuner.fit().errors
+            scheduler = CountsScheduler(num_classes, seed)
+            errors = _tuner(config, resources, scheduler, recorder).fit().errors
     except TuneError:
         if recorder.fault is None:
             raise
@@ -113,6 +98,27 @@ def train_population(
         cause = getattr(errors[0], "cause", None)
         raise cause if isinstance(cause, UserError) else EpisodeError(str(errors[0]))
     return recorder.best
+
+
+def _tuner(
+    config: dict[str, Any], resources: dict[str, float], scheduler: CountsScheduler, recorder: Recorder
+) -> tune.Tuner:
+    """Return Tune on the members of `config`, each with its own share of the machine."""
+    return tune.Tuner(
+        tune.with_resources(Member, tune.PlacementGroupFactory([resources])),
+        param_space=config,
+        tune_config=tune.TuneConfig(
+            scheduler=scheduler, reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(config["folder"]),
+            stop={TIME: config["sampler"].epochs},
+            failure_config=tune.FailureConfig(fail_fast=True),
+            callbacks=[recorder],
+            verbose=0,
+        ),
+    )
 
 
 def first_places(num_members: int, num_classes: int, seed: int) -> list[Place]:
@@ -199,6 +205,10 @@ class Recorder(tune.Callback):
         self._probabilities_C3 = uniform(num_classes)
         self._reports: dict[int, EpisodeReport] = {}
         self._started = time.perf_counter()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune keeps a copy of its callbacks on the disk, and this one goes on in no other process."""
+        return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

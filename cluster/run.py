@@ -115,6 +115,19 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     return folder.pool
 
 
+def make_pool(path: Path) -> None:
+    """Do phase one in a run's folder, or what is missing of it: images, synthesiser, pool, marks of copies.
+
+    Raises:
+        UserError: the folder is not a run's, or phase one cannot be done with its settings.
+    """
+    folder, config, data = _reopen(path)
+    device = choose_device(config.device)
+    with alone_in(folder.path):
+        pool = phase_one.pool_of(folder, config, data, device)
+        judging.mark(folder, config, data, pool, device)
+
+
 def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
     """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
 
@@ -167,17 +180,27 @@ def _alone(folder: RunFolder, workers: Workers) -> contextlib.AbstractContextMan
     return alone_in(folder.path) if workers.leads else contextlib.nullcontext()
 
 
-def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
-    """Check all that can be checked, then make the folder with the settings and the images."""
+def check(config: RunConfig) -> TrainingData:
+    """Return the images to train on, after all that can be checked of settings and images.
+
+    Raises:
+        UserError: a setting, a file or an image is wrong.
+    """
     check_settings(config)
     choose_device(config.device)
-    rundir.check_is_free(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
-    if with_test:
-        datasets.require_test(config)
     check_fits(config, data)
     phase_one.check(config, data)
+    return data
+
+
+def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
+    """Check all that can be checked, then make the folder with the settings and the images."""
+    rundir.check_is_free(config)
+    data = check(config)
+    if with_test:
+        datasets.require_test(config)
     for note in data.notes:
         say(f"note: {note}")
     folder = rundir.create(config)
