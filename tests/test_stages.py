@@ -47,7 +47,7 @@ CPU = torch.device("cpu")
             {"synth.generation.solver": "x"},
             r"^synth\.generation\.solver 'x' is unknown: use one of ddim, unipc",
         ),
-        ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of constant, paper, response"),
+        ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of constant, paper"),
         (
             {"sampler.observation": "composition,x"},
             r"^sampler\.observation 'x' is unknown: use one of composition",
