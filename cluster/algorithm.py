@@ -25,10 +25,13 @@ from ray.tune import PlacementGroupFactory
 
 from cluster.algorithm_config import RLCASConfig
 from cluster.children import Children, EpisodeError
+from cluster.in_process import InProcess
 from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import results_of
 from cluster.start import ensure_ray, episode_resources
-from envs.observations import observe
+from envs.observations import names_of, observe
+from rlcas import replay
+from rlcas.composition import ACTIONS, initial_counts
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.fit import selection_key
@@ -36,12 +39,15 @@ from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
 from rlcas.rewards import rewarded
 from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
 
 INCUMBENT = "incumbent"
 BEST = "best"
 PARTS = ("policy", "episodes", "learning")
 """What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
+
+
+RUNNERS: dict[str, type[Children] | type[InProcess]] = {"actors": Children, "in_process": InProcess}
 
 
 class RLCAS(Algorithm):
@@ -66,20 +72,24 @@ class RLCAS(Algorithm):
         """Return what a Tune trial reserves: RLlib's own, and one bundle an episode."""
         ours = cls.get_default_config().update_from_dict(config)
         own = super().default_resource_request(config)
+        if ours.episode_runner == "in_process":
+            return own
         ensure_ray(ours.k)
         episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
         return PlacementGroupFactory([*own.bundles, *[episode] * ours.k], strategy=own.strategy)
 
     def setup(self, config: RLCASConfig) -> None:
-        """Start the K actors and make the initial incumbent."""
+        """Start what runs the K episodes and make the initial incumbent."""
+        ensure_ray(config.k)  # before RLlib starts a Ray of its own
         super().setup(config)
         self._told_config = self.config.to_dict()
-        self._sampler = self.config.sampler_config()
-        ensure_ray(self._sampler.k)
-        self._children = Children(self.config.trainer_factory, self._sampler, self.config.cluster_config())
-        counts_C = np.full(self.config.num_classes, self._sampler.initial_count, dtype=np.int64)
-        reference = self._children.initial(counts_C)
-        self._hold(reference, ray.get(reference))
+        sampler = self.config.sampler_config()
+        # The actors need not import the agents' code to know what those ask to see.
+        self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
+        self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
+        cluster = self.config.cluster_config()
+        self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
+        self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
         self.best = self.incumbent
 
     @property
@@ -93,13 +103,18 @@ class RLCAS(Algorithm):
         return self.incumbent.epoch
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the result is `done` after the last, which ends a Tune trial."""
+        """Train one epoch; the result is `done` after the last, which ends a Tune trial.
+
+        `metric` is the incumbent's `sampler.metric`, once more and at the top: Tune's CheckpointConfig scores by no
+        key below that.
+        """
         if self.epoch >= self._sampler.epochs:
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
         result = super().step()
         assert self.record is not None
         told = results_of(self.record)
-        return {**result, "rlcas": told, "done": self.epoch >= self._sampler.epochs}
+        metric = told["metrics"][self._sampler.metric]
+        return {**result, "rlcas": told, "metric": metric, "done": self.epoch >= self._sampler.epochs}
 
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return Tune's own entries of a result; RLlib would copy all settings anew, which no longer change."""
@@ -126,7 +141,7 @@ class RLCAS(Algorithm):
         times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
         observation_D = observe(self.incumbent, self._sampler)
-        probabilities_C3 = self.on_learner(lambda learner: learner.probabilities(observation_D))
+        probabilities_C3 = self._policy(observation_D)
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
@@ -136,19 +151,21 @@ class RLCAS(Algorithm):
         reports = rewarded(reports, self._sampler)
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
-        self._learn(observation_D, [report for report in reports if report.valid])
+        if self._schedule_TC is None:
+            self._learn(observation_D, [report for report in reports if report.valid])
+        baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
         times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
             reports=tuple(reports),
             winner=winner,
-            baseline=self.on_learner(lambda learner: learner.baseline),
+            baseline=baseline,
             probabilities_C3=probabilities_C3,
             best_metric=self.best.result.metrics[self._sampler.metric],
             best_epoch=self.best.epoch,
+            curves_CG=curves_CG,
             seconds=times[-1] - times[0],
             seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
-            curves_CG=self.on_learner(lambda learner: learner.curves()),
         )
 
     def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
@@ -167,13 +184,19 @@ class RLCAS(Algorithm):
                 return reports, winner
         raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
 
+    def _policy(self, observation_D: Float32) -> Float64:
+        """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
+        if self._schedule_TC is None:
+            return self.on_learner(lambda learner: learner.probabilities(observation_D))
+        return np.eye(len(ACTIONS))[self._schedule_TC[self.epoch]]
+
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""
         return next(iter(self.learner_group.foreach_learner(function))).get()
 
     def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
         """Go on from these, as if the run had not stopped (`cluster.checkpoint`)."""
-        self._hold(ray.put(incumbent), incumbent)
+        self._go_on_from(self._children.put(incumbent))
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
         self._iteration = incumbent.epoch
@@ -197,7 +220,7 @@ class RLCAS(Algorithm):
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._hold(ray.put(state[INCUMBENT]), state[INCUMBENT])
+            self._go_on_from(self._children.put(state[INCUMBENT]))
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
@@ -209,7 +232,13 @@ class RLCAS(Algorithm):
     def _seed(self) -> int:
         return self.config.seed
 
-    def _hold(self, reference: ray.ObjectRef, incumbent: Incumbent) -> None:
+    def _go_on_from(self, reference: Any) -> None:
+        """Hold an incumbent that no epoch has left."""
+        incumbent = self._children.fetch(reference)
+        assert incumbent is not None, "it was made or put just now"
+        self._hold(reference, incumbent)
+
+    def _hold(self, reference: Any, incumbent: Incumbent) -> None:
         """Keep the reference, which the next epoch is given, and a view of what it stands for."""
         self._incumbent_ref, self._incumbent = reference, incumbent
 

@@ -13,8 +13,8 @@ from cluster.learner import ReinforceLearner
 from cluster.module import AgentsModule
 from cluster.runner import NoEnvRunner
 from envs.observations import observation_space
-from rlcas.composition import ACTIONS
-from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.composition import ACTIONS, initial_counts
+from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.settings import validated
 
@@ -42,7 +42,8 @@ class RLCASConfig(AlgorithmConfig):
         self.seed = 0
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
-        del self.lr  # RLlib's default: what is not stated follows from the agents
+        for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
+            self.__dict__.pop(name, None)
         for name, value in ClusterConfig():
             setattr(self, name, value)
 
@@ -113,16 +114,29 @@ class RLCASConfig(AlgorithmConfig):
         """Check the settings.
 
         Raises:
-            UserError: a setting is out of its range, or `.episodes(trainer_factory=…, num_classes=…)` is missing.
+            UserError: a setting is out of its range or of other classes, or `.episodes(trainer_factory=…,
+                num_classes=…)` is missing.
         """
         super().validate()
-        self.sampler_config()
+        sampler = self.sampler_config()
         self.threads_per_episode = self.cluster_config().threads_per_episode  # part of the bits, so made known
         if self.trainer_factory is None or self.num_classes is None:
             raise UserError(
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
                 "call .episodes(trainer_factory=..., num_classes=...)"
             )
+        initial_counts(sampler, self.num_classes)
+        if sampler.agents == POPULATION:
+            raise UserError(
+                f"sampler.agents {POPULATION} is no RLlib algorithm: use `rlcas train`, or cluster.population"
+            )
+
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        """Return RLlib's, which would set its own `batch_mode`: its runners have one too, and here are none."""
+        evaluation = super().get_evaluation_config_object()
+        if evaluation is not None:
+            evaluation.batch_mode = self.batch_mode
+        return evaluation
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the one stacked module."""

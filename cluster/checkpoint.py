@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.files import jsonable, replacing_folder, sha256_of
+from rlcas.files import jsonable, replacing, replacing_folder, sha256_of
 from rlcas.types import EpochResult, Incumbent
 
 if TYPE_CHECKING:
@@ -121,6 +121,22 @@ def load_into(algo: RLCAS, folder: Path) -> int:
     if checkpoints:
         raise UserError(f"{folder}: none of its {len(checkpoints)} checkpoints is usable: start a new run")
     return 0
+
+
+def write_incumbent(incumbent: Incumbent, path: Path) -> None:
+    """Write an incumbent as one safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(
+            _contiguous(incumbent.arrays), temporary, metadata={"incumbent": json.dumps(_described(incumbent))}
+        )
+
+
+def read_incumbent(path: Path) -> Incumbent:
+    """Return what `write_incumbent` wrote."""
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        return _incumbent(json.loads(file.metadata()["incumbent"]), arrays)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from envs.observations import OBSERVATIONS
-from rlcas.agents import agents_named
+from envs.observations import named
+from rlcas import replay
 from rlcas.classifiers import build_classifier
-from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
+from rlcas.composition import check_composition
+from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
+from rlcas.shots import shot_groups
+from rlcas.types import TrainingData
 from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
@@ -30,6 +33,11 @@ def check_settings(config: RunConfig) -> None:
     """
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
+    if config.sampler.agents == POPULATION and config.cluster.episode_runner == "in_process":
+        raise UserError(
+            f"sampler.agents {POPULATION} trains on Ray Tune's workers, but cluster.episode_runner is in_process: "
+            "leave one out"
+        )
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
@@ -43,6 +51,17 @@ def check_settings(config: RunConfig) -> None:
         _check_synthesis(config, generator)
 
 
+def check_fits(config: RunConfig, data: TrainingData) -> None:
+    """Find settings of phase two that do not fit the data.
+
+    Raises:
+        UserError: counts, a replayed run or a list of classes are of other data.
+    """
+    check_composition(config, data.num_classes)
+    replay.schedule(config.sampler, data.num_classes)
+    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+
+
 def _check_sampler(config: SamplerConfig) -> None:
     for setting, name, known in (
         ("metric", config.metric, SELECTING),
@@ -51,9 +70,7 @@ def _check_sampler(config: SamplerConfig) -> None:
         if name not in known:
             raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
     reward_named(config.reward)
-    agents = agents_named(config.agents)
-    for name in config.observation or agents.observes:
-        lookup(name, OBSERVATIONS, "sampler.observation")
+    named(config)
 
 
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:

@@ -132,6 +132,10 @@ class Children:
                 f"{self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): raise it, or look for what hangs"
             ) from error
 
+    def put(self, incumbent: Incumbent) -> ray.ObjectRef:
+        """Return a reference to `incumbent`, which the actors may be given."""
+        return ray.put(incumbent)
+
     def end(self) -> None:
         """Kill the actors."""
         for actor in self._actors:

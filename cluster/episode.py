@@ -24,20 +24,15 @@ TrainerFactory = Callable[[], EpisodeTrainer]
 """Builds the trainer on the actor; small and picklable: a function of a module, or functools.partial of one."""
 
 
-class EpisodeActor:
+class Episodes:
     """Holds one environment; each call is pure, so that a retry on a fresh process gives the same bits.
 
     Args:
-        trainer_factory: builds what trains an epoch, on the actor at its first call.
+        trainer_factory: builds what trains an epoch, at the first call.
         sampler: the sampler's settings.
-        num_threads: torch threads of an episode.
     """
 
-    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
-        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
-        keep_last_words()
-        torch.set_num_threads(num_threads)
+    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig) -> None:
         self._trainer_factory = trainer_factory
         self._sampler = sampler
 
@@ -56,8 +51,7 @@ class EpisodeActor:
         """Return the untrained classifier with the composition `counts_C`."""
         return self._env.initial(counts_C)
 
-    @ray.method(num_returns=2)
-    def episode(
+    def outcome(
         self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
         """Train one epoch from `incumbent` under `actions_C`, as episode `child` of `epoch` (from 1).
@@ -73,6 +67,30 @@ class EpisodeActor:
             failed = failed_report(incumbent.counts_C, actions_C, epoch, child, self._sampler)
             status = status_of(error)
             return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
+
+
+class EpisodeActor(Episodes):
+    """Episodes in a process of their own.
+
+    Args:
+        trainer_factory: builds what trains an epoch, on the actor at its first call.
+        sampler: the sampler's settings.
+        num_threads: torch threads of an episode.
+    """
+
+    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
+        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+        keep_last_words()
+        torch.set_num_threads(num_threads)
+        super().__init__(trainer_factory, sampler)
+
+    @ray.method(num_returns=2)
+    def episode(
+        self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
+    ) -> tuple[EpisodeReport, Incumbent | None]:
+        """Return `outcome`, as two objects: what a loser left is never fetched."""
+        return self.outcome(incumbent, actions_C, epoch, child)
 
 
 def failed_report(

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from cluster import phase_one
-from cluster.checks import check_settings
+from cluster.checks import check_fits, check_settings
 from cluster.start import gpus_per_episode
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.composition import batch_starts
+from rlcas.composition import batch_starts, initial_counts
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device, torch_threads
@@ -42,6 +42,7 @@ def describe(config: RunConfig) -> str:
     check_settings(config)
     config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
+    check_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),
@@ -79,7 +80,7 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
 
 
 def _start(config: RunConfig, data: TrainingData) -> np.ndarray:
-    return np.full(data.num_classes, config.sampler.initial_count, np.int64)
+    return initial_counts(config.sampler, data.num_classes)
 
 
 def _trainer(config: RunConfig, data: TrainingData) -> ClassifierTrainer:
@@ -156,7 +157,8 @@ def _seconds_per_image(config: RunConfig, data: TrainingData) -> float:
 def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
     """Return the images of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
     num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
-    images_an_epoch = len(data.train) + num_batches * int(_start(config, data).sum())
+    appended = config.sampler.batch_mode == "append"
+    images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
     rounds = max(1.0, config.sampler.k / _side_by_side(choose_device(config.device)))
     return images_an_epoch * config.sampler.epochs * rounds
 

@@ -19,6 +19,7 @@ from rlcas.reinforce import log_prob, normalised, policy_entropy, policy_loss, u
 from rlcas.types import Float32, Float64
 
 BASELINE = "baseline"
+ARRAYS = "arrays"
 COUNTS = "counts"
 SIGNALS = "signals"
 PROGRESS = "progress"
@@ -81,17 +82,17 @@ class ReinforceLearner(TorchLearner):
         not_components: str | Collection[str] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Return RLlib's state and B."""
+        """Return RLlib's state and `arrays`: RLlib's own would come back in single precision."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(BASELINE, components, not_components):
-            state[BASELINE] = self.baseline
+        if self._check_component(ARRAYS, components, not_components):
+            state[ARRAYS] = self.arrays()
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restore RLlib's state and B, older ones too."""
-        self._weights_seq_no = 0  # RLlib would keep its newer weights
+        """Restore RLlib's state and `arrays`, older ones than it holds too."""
         super().set_state(state)
-        self.baseline = state.get(BASELINE, self.baseline)
+        if ARRAYS in state:
+            self.load_arrays(state[ARRAYS])
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the policy, Adam's moments and steps, and B as named arrays: all that a resumed run needs."""
@@ -106,7 +107,7 @@ class ReinforceLearner(TorchLearner):
         """Take over what `arrays` returned."""
         self.baseline = float(arrays[BASELINE][0])
         for name, tensor in self.agents.state_dict().items():
-            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]))
+            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]).reshape(tensor.shape))
         for name, state in self._adam_states().items():
             prefix = f"adam/{name}/"
             state.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ray
@@ -12,10 +14,11 @@ from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
 from cluster.judging import kept
+from cluster.population import train_population
 from cluster.stages import stage
 from cluster.start import quiet_ray
 from rlcas import records, settings
-from rlcas.config import RunConfig
+from rlcas.config import POPULATION, RunConfig
 from rlcas.console import epoch_view, say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
@@ -23,7 +26,7 @@ from rlcas.evaluate import MODEL_FILE, save_incumbent
 from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
 from rlcas.trainer import ClassifierTrainer
-from rlcas.types import EpisodeTrainer, TrainingData
+from rlcas.types import EpisodeTrainer, EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
 
 
@@ -35,10 +38,11 @@ def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
-    """Return the RLlib config of a run's sampler."""
+    """Return the RLlib config of a run's sampler; what it replays is what its own folder keeps of that run."""
+    replayed = {"replay": folder.replay} if config.sampler.replay else {}
     return (
         RLCASConfig()
-        .training(**dict(config.sampler))
+        .training(**dict(config.sampler) | replayed)
         .episodes(
             trainer_factory=functools.partial(build_trainer, folder.path, pool_folder),
             num_classes=num_classes,
@@ -54,33 +58,69 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
         return
     quiet_ray()
     started_here = not ray.is_initialized()
+    trained = _population if config.sampler.agents == POPULATION else _agents
+    try:
+        best = trained(folder, config, data, pool)
+        save_incumbent(folder.path, best, data, config.classifier)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
     try:
         with stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"):
             _epochs(algorithm, folder, config, data)
-        save_incumbent(folder.path, algorithm.best, data, config.classifier)
+        return algorithm.best
     finally:
         algorithm.stop()
-        if started_here:
-            ray.shutdown()
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
     if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
-    with (
-        Tracker(folder.path, data.class_names) as tracker,
-        epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
-        CheckpointWriter(folder.checkpoints) as writer,
-    ):
-        tracker.settings(config)
+    with _telling(folder, config, data) as tell, CheckpointWriter(folder.checkpoints) as writer:
         while algorithm.epoch < config.sampler.epochs:
             algorithm.train()
             assert algorithm.record is not None
-            records.append_epoch(folder.path, algorithm.record)
-            tracker.epoch(algorithm.record)
-            view.show(algorithm.record)
+            tell(algorithm.record)
             if algorithm.epoch % config.cluster.checkpoint_epochs == 0:
                 writer.save(algorithm)
+
+
+def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
+    """Train a population; it has no checkpoints, so that an interrupted one starts with the first epoch again."""
+    records.keep_epochs(folder.path, 0)
+    title = f"Training a population of K={config.sampler.k} for {config.sampler.epochs} epochs"
+    with stage(folder, title, "episodes"), _telling(folder, config, data) as tell:
+        return train_population(
+            functools.partial(build_trainer, folder.path, pool.folder),
+            config.sampler,
+            config.cluster,
+            num_classes=data.num_classes,
+            seed=config.seed,
+            folder=folder.population,
+            tell=tell,
+        )
+
+
+@contextlib.contextmanager
+def _telling(
+    folder: RunFolder, config: RunConfig, data: TrainingData
+) -> Iterator[Callable[[EpochRecord], None]]:
+    """Yield what writes an epoch's record down and shows it."""
+    with (
+        Tracker(folder.path, data.class_names) as tracker,
+        epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
+    ):
+        tracker.settings(config)
+
+        def tell(record: EpochRecord) -> None:
+            records.append_epoch(folder.path, record)
+            tracker.epoch(record)
+            view.show(record)
+
+        yield tell

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cluster import finish, judging, phase_one, synthesis
-from cluster.checks import check_settings
+from cluster.checks import check_fits, check_settings
 from cluster.scoring import score_pool
 from rlcas import data as datasets
 from rlcas import rundir, settings
@@ -24,10 +24,10 @@ from rlcas.errors import UserError
 from rlcas.evaluate import evaluate, in_class_order, load_classifier
 from rlcas.features import check_extractor, require_weights
 from rlcas.files import alone_in
+from rlcas.replay import keep_recorded
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
 from rlcas.score_table import score_notes, score_table
-from rlcas.shots import shot_groups
 from rlcas.types import ImageSet, TrainingData
 from synth.workers import Workers, process_group
 
@@ -115,6 +115,19 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     return folder.pool
 
 
+def make_pool(path: Path) -> None:
+    """Do phase one in a run's folder, or what is missing of it: images, synthesiser, pool, marks of copies.
+
+    Raises:
+        UserError: the folder is not a run's, or phase one cannot be done with its settings.
+    """
+    folder, config, data = _reopen(path)
+    device = choose_device(config.device)
+    with alone_in(folder.path):
+        pool = phase_one.pool_of(folder, config, data, device)
+        judging.mark(folder, config, data, pool, device)
+
+
 def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
     """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
 
@@ -167,20 +180,30 @@ def _alone(folder: RunFolder, workers: Workers) -> contextlib.AbstractContextMan
     return alone_in(folder.path) if workers.leads else contextlib.nullcontext()
 
 
-def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
-    """Check all that can be checked, then make the folder with the settings and the images."""
+def check(config: RunConfig) -> TrainingData:
+    """Return the images to train on, after all that can be checked of settings and images.
+
+    Raises:
+        UserError: a setting, a file or an image is wrong.
+    """
     check_settings(config)
     choose_device(config.device)
     from cluster.start import check_demand  # Ray takes a second to import
 
     check_demand(config)
-    rundir.check_is_free(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
+    check_fits(config, data)
+    phase_one.check(config, data)
+    return data
+
+
+def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
+    """Check all that can be checked, then make the folder with the settings and the images."""
+    rundir.check_is_free(config)
+    data = check(config)
     if with_test:
         datasets.require_test(config)
-    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
-    phase_one.check(config, data)
     for note in data.notes:
         say(f"note: {note}")
     folder = rundir.create(config)
@@ -196,7 +219,9 @@ def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
 
 
 def _prepare(folder: RunFolder, config: RunConfig) -> None:
-    """Prepare the images where the run was interrupted before it did."""
+    """Prepare the images, and keep what is replayed, where that is still to be done."""
+    if config.sampler.replay and not folder.replay.exists():
+        keep_recorded(config.sampler.replay, folder.replay)
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
 from rlcas import settings
-from rlcas.composition import ACTIONS, apply_actions, num_clamped
+from rlcas.composition import ACTIONS, apply_actions, initial_counts, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.rewards import reward_named
@@ -39,6 +39,9 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         config: a run's settings, or overrides of the preset's as a nested mapping.
         pool: synthetic images; None takes the training images themselves.
         trainer: what trains an epoch; None builds the classifier trainer of `config`.
+
+    Raises:
+        UserError: a setting is unknown, or does not fit the data or its number of classes.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium declares it so
@@ -58,6 +61,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self.num_classes = self.trainer.num_classes
         self.observation_space = observation_space(self.num_classes, self.sampler)
         self.action_space = MultiDiscrete([len(ACTIONS)] * self.num_classes)
+        self._initial_counts_C = initial_counts(self.sampler, self.num_classes)
         self._reward = reward_named(self.sampler.reward)
         self._incumbent: Incumbent | None = None
         self._child = 0
@@ -79,9 +83,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         super().reset(seed=seed)
         options = options or {}
         self._child = options.get("child", 0)
-        self._incumbent = options.get("incumbent") or self.initial(
-            np.full(self.num_classes, self.sampler.initial_count, dtype=np.int64)
-        )
+        self._incumbent = options.get("incumbent") or self.initial(self._initial_counts_C)
         return observe(self.incumbent, self.sampler), {}
 
     def step(self, action: NDArray[np.integer[Any]]) -> tuple[Float32, float, bool, bool, dict[str, Any]]:

@@ -66,10 +66,14 @@ OBSERVATIONS: dict[str, Observation] = {
 }
 
 
+def names_of(sampler: SamplerConfig) -> tuple[str, ...]:
+    """Return what is seen: `sampler.observation`, or where that is None what the agents ask for."""
+    return sampler.observation or agents_named(sampler.agents).observes
+
+
 def named(sampler: SamplerConfig) -> list[Observation]:
-    """Return the entries that `sampler.observation` names; without it, those that the agents ask for."""
-    names = sampler.observation or agents_named(sampler.agents).observes
-    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in names]
+    """Return the entries of `names_of`."""
+    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in names_of(sampler)]
 
 
 def observe(incumbent: Incumbent, sampler: SamplerConfig) -> Float32:

@@ -22,6 +22,7 @@ _PUBLIC = {
     "synthesise": "cluster.run:synthesise",
     "sample": "cluster.run:sample",
     "score": "cluster.run:score",
+    "sweep": "cluster.sweep:sweep",
     "evaluate_data": "cluster.run:evaluate_data",
     "describe": "cluster.estimate:describe",
     "write_report": "rlcas.report:write_report",

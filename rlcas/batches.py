@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rlcas.augment import Augment
-from rlcas.composition import EpochPlan, PoolCycles, batch_starts, epoch_plan
+from rlcas.composition import EpochPlan, PoolCycles, batch_starts, check_composition, epoch_plan
 from rlcas.config import RunConfig
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError
@@ -28,13 +28,14 @@ class BatchMaker:
         device: where batches are made.
 
     Raises:
-        UserError: the pool does not fit the data.
+        UserError: the pool or the composition's settings do not fit the data.
     """
 
     def __init__(
         self, data: TrainingData, pool: SyntheticSource, config: RunConfig, device: torch.device
     ) -> None:
         _check_pool(pool, data)
+        check_composition(config, data.num_classes)
         self.normalisation = Normalisation.of(data.train.images_NCHW)
         self.num_steps = len(batch_starts(len(data.train), config.classifier.batch_size))
         self._config = config
@@ -42,7 +43,11 @@ class BatchMaker:
         self._images = as_tensor(data.train.images_NCHW, device)
         self._labels = as_tensor(data.train.labels_N, device)
         self._synthetic = SyntheticImages(pool, device)
-        self._cycles = PoolCycles(pool.class_sizes_C, config.seed)
+        self._cycles = PoolCycles(
+            pool.class_sizes_C,
+            config.seed,
+            with_replacement=config.sampler.draw_mode == "with_replacement",
+        )
         self._augment = Augment(config.classifier.augment)
 
     def plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
@@ -54,6 +59,7 @@ class BatchMaker:
             counts_C,
             incumbent.positions_C,
             self._cycles,
+            fixed_total=self._config.sampler.batch_mode == "fixed_total",
         )
 
     def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -62,7 +68,7 @@ class BatchMaker:
         The real images come first; their order and augmentation do not depend on the composition, nor,
         under `sampler.common_random_numbers`, on the child.
         """
-        counts_C = [indices.shape[1] for indices in plan.synthetic_by_class]
+        counts_C = plan.counts_C
         synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
         for step, indices in enumerate(plan.real_batches):
             real = as_tensor(indices, self._device)

@@ -14,13 +14,14 @@ from rlcas.files import mend_of
 
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
+    from rlcas.settings import Flag
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 ALL = ("",)
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
-NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep")
+NOT_SETTINGS = ("command", "config", "dry_run", "folder", "deep", "resume")
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,6 +73,26 @@ def train(arguments: argparse.Namespace) -> int:
     return _run(config, arguments)
 
 
+def sweep(arguments: argparse.Namespace) -> int:
+    """Phase one once, then a trial a point of the search space; status 1 where a trial failed."""
+    from rlcas.settings import stated
+
+    given = _given(arguments)
+    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
+        raise UserError(
+            f"--resume {arguments.resume} goes on with the sweep's own settings: leave out --"
+            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
+        )
+    settings = stated(given=given, file=arguments.config)
+    from cluster import sweep as sweeps
+
+    if arguments.dry_run:
+        print(sweeps.describe(settings))
+        return 0
+    done = sweeps.sweep(settings) if arguments.resume is None else sweeps.resume(arguments.resume)
+    return int(any(trial.status == "failed" for trial in done.trials))
+
+
 def synth_train(arguments: argparse.Namespace) -> int:
     """Train the synthesiser alone."""
     config = _settings(arguments)
@@ -120,7 +141,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write a run's report.html again."""
+    """Write the page of a run or a sweep again."""
+    if (arguments.folder / "sweep.json").exists():
+        from rlcas.report.sweep import write_sweep_report
+
+        print(write_sweep_report(arguments.folder))
+        return 0
     _check_is_run(arguments.folder)
     from rlcas.report import write_report
 
@@ -140,6 +166,7 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command("check the installation and say how to mend each fault", doctor),
     "run": Command("both phases on your data: synthesiser, pool, agents, report", run, ALL),
     "train": Command("phase two alone, with a pool of synthetic images that is there", train, ALL),
+    "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL),
     "synth train": Command("train the synthesiser alone", synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser", synth_sample, OF_SAMPLING, folder="the run's folder"
@@ -152,7 +179,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
     "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
-    "report": Command("write report.html from a run's folder", report, folder="the run's folder"),
+    "report": Command("write the page of a run or a sweep from its folder", report, folder="the folder"),
 }
 
 
@@ -178,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlcas: {error}: {mend}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("rlcas: interrupted; `rlcas resume` goes on with a run", file=sys.stderr)
+        print(
+            "rlcas: interrupted; `rlcas resume RUN`, or `rlcas sweep --resume SWEEP`, goes on", file=sys.stderr
+        )
         return 130
 
 
@@ -218,6 +247,8 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
         )
     if not command.settings:
         return parser.parse_args(words)
+    if name == "sweep":
+        _add_sweep(parser)
     _add_settings(parser, command.settings)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
@@ -225,11 +256,41 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _add_sweep(parser: Parser) -> None:
+    """Add what `rlcas sweep` takes beside the settings of a run."""
+    from rlcas.config import SweepConfig
+    from rlcas.settings import flags
+
+    parser.add_argument("--resume", type=Path, metavar="SWEEP", help="go on with an interrupted sweep's folder")
+    group = parser.add_argument_group("sweep settings")
+    over, *others = flags(SweepConfig, "sweep.")
+    text = f"{over.help} [{', '.join(over.default)}]"
+    options: dict[str, Any] = {"dest": over.key, "action": _Over, "default": argparse.SUPPRESS}
+    group.add_argument("--over", f"--{over.key}", metavar="SETTING=VALUES", help=text, **options)
+    _add_flags(group, others)
+
+
+class _Over(argparse.Action):
+    """Gathers SETTING=VALUES of every --over in one dict."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        key, equals, text = str(values).partition("=")
+        if not equals:
+            parser.error(f"--over {values}: write SETTING=VALUES, as in --over sampler.k=1,3")
+        gathered = getattr(namespace, self.dest, {})
+        if key in gathered:
+            parser.error(f"--over {values}: {key} is swept twice: give all its values in one --over")
+        setattr(namespace, self.dest, {**gathered, key: text})
+
+
 def _unknown(name: str, key: str) -> str:
     """Return the line that answers a setting that the command does not take."""
+    from rlcas.config import SweptConfig
     from rlcas.settings import flags, unknown_setting
 
-    if key in (flag.key for flag in flags()):
+    if COMMANDS[name].settings == ALL and key in (flag.key for flag in flags(SweptConfig)):
+        return f"{key} is a setting of `rlcas sweep` alone: leave it out"
+    if key in (flag.key for flag in flags(SweptConfig)):
         return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"
     return unknown_setting(key)
 
@@ -245,18 +306,25 @@ def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
         section = flag.key.rpartition(".")[0]
         if section not in groups:
             groups[section] = parser.add_argument_group(f"{section} settings" if section else "settings")
+        _add_flags(groups[section], [flag])
+
+
+def _add_flags(group: Any, flags: Sequence[Flag]) -> None:
+    for flag in flags:
         text = f"{flag.help} [{flag.default}]".replace("%", "%%")
-        groups[section].add_argument(f"--{flag.key}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
+        group.add_argument(f"--{flag.key}", default=argparse.SUPPRESS, metavar="VALUE", help=text)
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, str]:
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(arguments).items() if key not in NOT_SETTINGS}
 
 
 def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:
-    from rlcas.settings import resolve
+    from rlcas.replay import base_settings
+    from rlcas.settings import resolve, stated
 
-    return resolve(given=_given(arguments), file=arguments.config, base=base)
+    given, file = _given(arguments), arguments.config
+    return resolve(given=given, file=file, base=base or base_settings(stated(given=given, file=file)))
 
 
 def _check_is_run(folder: Path) -> None:

@@ -6,16 +6,54 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlcas.config import RunConfig, SamplerConfig
+from rlcas.errors import UserError
 from rlcas.seeding import rng_for
 from rlcas.types import Int64
 
 ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
 """What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
+KEEP = 1
+"""The index of an action that changes nothing."""
 
 
 def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
     """Return the composition after `actions_C` (indices 0, 1, 2), clamped to [0, max_count]."""
     return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)
+
+
+def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
+    """Return [C] int64: the composition before the first action.
+
+    Raises:
+        UserError: `sampler.initial_count` names counts for another number of classes.
+    """
+    counts = sampler.initial_count
+    if isinstance(counts, int):
+        return np.full(num_classes, counts, dtype=np.int64)
+    if len(counts) != num_classes:
+        raise UserError(
+            f"sampler.initial_count {','.join(map(str, counts))} has {len(counts)} counts, but the data has "
+            f"{num_classes} classes: give one count for all, or {num_classes} with commas"
+        )
+    return np.array(counts, dtype=np.int64)
+
+
+def check_composition(config: RunConfig, num_classes: int) -> None:
+    """Find settings of the composition that do not fit C classes, before anything starts.
+
+    Raises:
+        UserError: the initial counts are of another number of classes, or a batch of fixed size may overflow.
+    """
+    initial_counts(config.sampler, num_classes)
+    most, batch_size = num_classes * config.sampler.max_count, config.classifier.batch_size
+    if config.sampler.batch_mode == "fixed_total" and most > batch_size:
+        room = batch_size // num_classes
+        lower = f"lower sampler.max_count to {room}, " if room else ""
+        raise UserError(
+            f"sampler.batch_mode fixed_total: {num_classes} classes x sampler.max_count {config.sampler.max_count} "
+            f"= {most} > classifier.batch_size {batch_size}: {lower}raise classifier.batch_size to {most}, or append"
+        )
 
 
 def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -> int:
@@ -25,14 +63,15 @@ def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -
 
 @dataclass(frozen=True, slots=True)
 class PoolCycles:
-    """An endless order of each class's pool: shuffled cycles, without replacement inside a cycle.
+    """An endless order of each class's pool, in cycles as long as the class.
 
-    Cycle q of class c is a permutation from the seed path (class, q) alone, so that the whole state of the
-    sampler is one position a class.
+    Cycle q of class c comes from the seed path (class, q) alone, so that the whole state of the sampler is one
+    position a class. It is a permutation, or with replacement as many independent draws.
     """
 
     class_sizes_C: Int64
     seed: int
+    with_replacement: bool = False
 
     def take(self, class_id: int, position: int, num_images: int) -> Int64:
         """Return [num_images] int64: the pool indices at positions position, position + 1, … of the class."""
@@ -45,8 +84,8 @@ class PoolCycles:
         return np.concatenate(cycles)[start : start + num_images]
 
     def _cycle(self, class_id: int, cycle: int) -> Int64:
-        rng = rng_for(self.seed, "pool", class_id, cycle)
-        return rng.permutation(int(self.class_sizes_C[class_id]))
+        rng, size = rng_for(self.seed, "pool", class_id, cycle), int(self.class_sizes_C[class_id])
+        return rng.integers(size, size=size) if self.with_replacement else rng.permutation(size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +100,21 @@ class EpochPlan:
     """[C] int64: positions in the pool's cycles after the epoch."""
 
     @property
+    def counts_C(self) -> Int64:
+        """Return [C] int64: synthetic images of each class in every batch."""
+        return np.array([indices.shape[1] for indices in self.synthetic_by_class], dtype=np.int64)
+
+    def shown_C(self, labels_N: Int64) -> Int64:
+        """Return [C] int64: images of each class in the epoch, real and synthetic.
+
+        Args:
+            labels_N: [N] labels of the training images.
+        """
+        real = labels_N[np.concatenate(self.real_batches)]
+        num_steps = len(self.real_batches)
+        return np.bincount(real, minlength=len(self.counts_C)) + num_steps * self.counts_C
+
+    @property
     def num_images(self) -> int:
         """Return the images of the epoch, real and synthetic."""
         real = sum(len(batch) for batch in self.real_batches)
@@ -68,13 +122,25 @@ class EpochPlan:
 
 
 def epoch_plan(
-    order_N: Int64, batch_size: int, counts_C: Int64, positions_C: Int64, cycles: PoolCycles
+    order_N: Int64,
+    batch_size: int,
+    counts_C: Int64,
+    positions_C: Int64,
+    cycles: PoolCycles,
+    *,
+    fixed_total: bool = False,
 ) -> EpochPlan:
-    """Return the plan of one pass over `order_N`, with counts_C synthetic images appended to every batch.
+    """Return the plan of one pass over `order_N`, with counts_C synthetic images in every batch.
 
-    The number of batches does not depend on the composition.
+    The number of batches does not depend on the composition. The synthetic images come on top of the real ones;
+    under `fixed_total` they replace the last ones of the batch, which are random as `order_N` is and the same under
+    every composition. Then a batch keeps its size; a short last one that is smaller than the composition holds
+    nothing else.
     """
     real_batches = np.split(order_N, batch_starts(len(order_N), batch_size)[1:])
+    if fixed_total:
+        num_synthetic = int(counts_C.sum())
+        real_batches = [batch[: max(0, len(batch) - num_synthetic)] for batch in real_batches]
     num_steps = len(real_batches)
     synthetic_by_class = [
         cycles.take(c, int(positions_C[c]), num_steps * int(count)).reshape(num_steps, int(count))

@@ -10,7 +10,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -20,6 +29,11 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
+Counts = Annotated[
+    Annotated[Count, Tag("one")] | Annotated[tuple[Count, ...], Tag("each")],
+    Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
+]
+"""One count for all classes, or one for each."""
 
 
 class Settings(BaseModel):
@@ -108,7 +122,7 @@ class ClassifierConfig(Settings):
     weight_decay: NonNegative = 5e-4
     """Decoupled weight decay (AdamW) or L2 (SGD)."""
     batch_size: PositiveCount = 128
-    """Real images in a mini-batch; synthetic ones are appended."""
+    """Real images in a mini-batch; synthetic ones are appended, or take their place (`sampler.batch_mode`)."""
     augment: Literal["none", "light"] = "light"
     """light: horizontal flip, small rotation, shift and scale, small brightness and contrast change."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -122,7 +136,9 @@ AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
 """Settings of the sampler that these agents have where nothing else is said (docs/sampler.md measures them)."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
 """The same by reward."""
-WITHOUT_GRADIENT = ("response", "uniform", "constant")
+POPULATION = "pbt"
+"""The agents that are none: population-based training moves the counts of K members (`cluster.population`)."""
+WITHOUT_GRADIENT = ("response", "uniform", "constant", POPULATION)
 """Agents that no gradient teaches."""
 COMPARING_REWARDS = ("rank", "per_class")
 """Rewards that compare the episodes of an epoch."""
@@ -136,7 +152,8 @@ class SamplerConfig(Settings):
     k: PositiveCount = 3
     """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
     agents: str = "paper"
-    """A name in rlcas.agents.AGENTS, or package.module:class."""
+    """A name in rlcas.agents.AGENTS, or package.module:class. pbt has none but K members, whose counts Ray Tune's
+    population-based training moves (a control)."""
     lr: NonNegative = 1e-3
     """Learning rate of the agents' Adam, where they have parameters; 0 freezes the policy (a control)."""
     entropy_bonus: NonNegative = 0.0
@@ -159,14 +176,23 @@ class SamplerConfig(Settings):
     """Weight of the team's metric beside the own signal: reward per_class, which has 1; None for the others."""
     metric: str = "f1"
     """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
-    initial_count: Count = 2
-    """Synthetic images per class and mini-batch before the first action."""
+    initial_count: Counts = 2
+    """Synthetic images per class and mini-batch before the first action; or C counts with commas, one a class."""
     action_step: PositiveCount = 2
     """An agent's actions are -step, 0 and +step."""
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
+    batch_mode: Literal["append", "fixed_total"] = "append"
+    """append: synthetic images come on top of the real ones; fixed_total: they replace as many of the batch."""
+    draw_mode: Literal["cycle", "with_replacement"] = "cycle"
+    """cycle: each class's pool in shuffled rounds, every image once a round; with_replacement: any image any time."""
+    prior: Literal["real", "effective"] = "real"
+    """Class counts in the training loss: the real ones, or those of the images that the epoch shows."""
     observation: tuple[str, ...] | None = None
     """What agents see: names in envs.observations.OBSERVATIONS. None: what the agents ask for."""
+    replay: AbsolutePath | None = None
+    """Folder of a run whose surviving compositions are the actions here, epoch by epoch; no agents learn. Of `rlcas
+    train`, its settings are then the base."""
     common_random_numbers: bool = True
     """Order and augmentation of the real images are the same in all K episodes of an epoch."""
 
@@ -184,13 +210,15 @@ class SamplerConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> SamplerConfig:
-        if self.initial_count > self.max_count:
+        most = self.initial_count if isinstance(self.initial_count, int) else max(self.initial_count, default=0)
+        if most > self.max_count:
             raise ValueError(
-                f"sampler.initial_count {self.initial_count} is above sampler.max_count {self.max_count}: "
+                f"sampler.initial_count {most} is above sampler.max_count {self.max_count}: "
                 "lower the first or raise the second"
             )
         self._check_agents()
         self._check_comparisons()
+        self._check_population()
         return self
 
     def _check_agents(self) -> None:
@@ -211,13 +239,21 @@ class SamplerConfig(Settings):
                 "response must see: add it"
             )
 
+    def _check_population(self) -> None:
+        if self.agents == POPULATION and self.replay is not None:
+            raise ValueError(f"sampler.agents {POPULATION} beside sampler.replay {self.replay}: leave one out")
+        if self.agents == POPULATION and self.k == 1:
+            raise ValueError(
+                f"sampler.agents {POPULATION} is a population of sampler.k {self.k} members: raise sampler.k"
+            )
+
     def _check_comparisons(self) -> None:
         if self.team_share is not None and self.reward != "per_class" and ":" not in self.reward:
             raise ValueError(
                 f"sampler.team_share {self.team_share} is for sampler.reward per_class, not for {self.reward}: "
                 "leave it out or change the reward"
             )
-        if self.k > 1 or self.agents in WITHOUT_GRADIENT:
+        if self.k > 1 or self.replay or self.agents in WITHOUT_GRADIENT:
             return
         if self.reward in COMPARING_REWARDS or self.advantages == "normalised":
             raise ValueError(
@@ -432,6 +468,9 @@ class SynthConfig(Settings):
 class ClusterConfig(Settings):
     """Ray: where the episodes and the synthesiser run."""
 
+    episode_runner: Literal["actors", "in_process"] = "actors"
+    """actors: the K episodes of an epoch side by side, on Ray. in_process: one after another in the process that
+    calls, to debug a trainer or save the memory of K processes; the same bits."""
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU or on device cpu."""
     threads_per_episode: PositiveCount | None = None
@@ -485,3 +524,52 @@ class RunConfig(Settings):
     sampler: SamplerConfig = SamplerConfig()
     synth: SynthConfig = SynthConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+
+def _dotted(over: Any, prefix: str = "") -> Any:
+    """Return {"sampler": {"k": [1, 3]}} as {"sampler.k": (1, 3)}; one value becomes a tuple, text stays."""
+    if not isinstance(over, dict):
+        return over
+    flat: dict[str, Any] = {}
+    for name, values in over.items():
+        if isinstance(values, dict):
+            flat |= _dotted(values, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = values if isinstance(values, str | list | tuple) else (values,)
+    return flat
+
+
+class SweepConfig(Settings):
+    """`rlcas sweep`: which settings are tried, how, and how many at once."""
+
+    over: Annotated[dict[str, str | tuple[Any, ...]], BeforeValidator(_dotted)] = {
+        "sampler.baseline_gamma": (0.5, 0.9, 0.99),
+        "sampler.k": (1, 3),
+        "sampler.reward": ("cubic", "linear"),
+    }
+    """SETTING=VALUES, once a setting: values 1,3 (with ; between those that are lists), or a range 1e-4..1e-2, drawn
+    on a log scale where both ends are positive and a factor of ten or more apart."""
+    search: Literal["grid", "random", "asha", "pbt"] = "grid"
+    """grid: every combination; random: `trials` draws; asha: draws, of which the worse stop early; pbt: a
+    population, of which the worse go on from the better with other values."""
+    trials: Annotated[int, Field(ge=2)] = 12
+    """Draws of random and asha; the population of pbt."""
+    concurrent: PositiveCount | None = None
+    """Trials side by side. None: as many as the cores, or the GPUs, take at `sampler.k` episodes each."""
+    metric: str | None = None
+    """Validation metric of a trial, the larger the better: a name in rlcas.metrics.SELECTING. None: sampler.metric."""
+    grace_epochs: PositiveCount = 4
+    """asha: epochs before a trial may be stopped; the next decisions come at 3, 9, ... times as many."""
+    exchange_epochs: PositiveCount = 4
+    """pbt: epochs from one exchange to the next."""
+
+
+class SweptConfig(RunConfig):
+    """A run of which some settings are swept: what `rlcas sweep` takes."""
+
+    sweep: SweepConfig = SweepConfig()
+
+    @property
+    def run(self) -> RunConfig:
+        """Return the settings that the trials share, as those of a run."""
+        return RunConfig.model_construct(**{name: getattr(self, name) for name in RunConfig.model_fields})

@@ -38,6 +38,9 @@ PRESETS: dict[str, dict[str, Any]] = {
             "metric": "f1",
             "initial_count": 2,
             "action_step": 2,
+            "batch_mode": "append",
+            "draw_mode": "cycle",
+            "prior": "real",
             "common_random_numbers": False,
         },
         "synth": {

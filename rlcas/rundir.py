@@ -46,6 +46,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def population(self) -> Path:
+        """What a population's members leave to each other while they train."""
+        return self.path / "population"
+
+    @property
+    def replay(self) -> Path:
+        """Settings and epochs of the run that this one replays."""
+        return self.path / "replay"
+
+    @property
     def synthesis_log(self) -> Path:
         """Losses of the synthesiser, a line each time that they were told."""
         return self.path / "synthesis_log.jsonl"

@@ -11,17 +11,19 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SweptConfig
 from rlcas.errors import UserError
 from rlcas.files import write_text
 from rlcas.presets import PRESETS
 
 CONFIG_FILE = "config.yaml"
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +60,43 @@ def resolve(
     Raises:
         UserError: an unknown setting, a value that does not fit, or an unreadable file.
     """
-    typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
-    return of(_merged(base or {}, _merged(read_yaml(file, "--config ") if file else {}, typed)))
+    return of(stated(given=given, file=file, base=base))
+
+
+def stated(
+    *, given: Mapping[str, Any], file: Path | None = None, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return, nested, what flags, a file and `base` state, without defaults and preset; arguments as of `resolve`."""
+    typed = _nested({key: _parse(key, value) for key, value in given.items()}, "flag")
+    return _merged(base or {}, _merged(read_yaml(file, "--config ") if file else {}, typed))
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
     """Return the settings of a run from what is stated of them, nested or dotted, over the preset named there.
 
+    A section `sweep` is checked and left out, so that one file serves `rlcas run` and `rlcas sweep`.
+
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
-    nested = _nested(stated, "settings")
+    return of_sweep(stated).run
+
+
+def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> SweptConfig:
+    """Return what is stated as the settings of a sweep; `point` states some anew, by dotted keys.
+
+    Raises:
+        UserError: a setting is unknown or its value does not fit.
+    """
+    anew = {key: _parse(key, value) for key, value in (point or {}).items()}
+    nested = _merged(_nested(stated, "settings"), _nested(anew, "sweep.over"))
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
-    return validated(_merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
+    return _checked(SweptConfig, _merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
 
-def override(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
-    """Return a run's settings with some of them given anew, as typed on the command line."""
-    typed = _nested({key: _parse(key, text) for key, text in given.items()}, "flag")
+def override(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Return a run's settings with some of them given anew, as typed on the command line or as values."""
+    typed = _nested({key: _parse(key, value) for key, value in given.items()}, "flag")
     return validated(_merged(config.model_dump(), typed))
 
 
@@ -85,8 +106,17 @@ def validated(nested: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
+    return _checked(RunConfig, nested)
+
+
+def kinds_of(key: str) -> set[Any]:
+    """Return the plain types that a setting takes, and its choices; nothing where there is no such setting."""
+    return next((_kinds(flag.annotation) for flag in flags() if flag.key == key), set())
+
+
+def _checked(model: type[Checked], nested: Mapping[str, Any]) -> Checked:
     try:
-        return RunConfig.model_validate(nested)
+        return model.model_validate(nested)
     except ValidationError as error:
         raise UserError(_one_line(error)) from None
 
@@ -137,7 +167,7 @@ def as_yaml(config: RunConfig) -> str:
 
 def unknown_setting(key: str) -> str:
     """Return the line that answers an unknown setting with the nearest known one."""
-    known = [flag.key for flag in flags()]
+    known = [flag.key for flag in flags(SweptConfig)]
     leaf = key.rpartition(".")[2]
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
@@ -167,13 +197,14 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _parse(key: str, text: str) -> Any:
+def _parse(key: str, text: Any) -> Any:
     """Return a flag's text as the value that pydantic shall check: lists take commas, one of a few numbers is it."""
-    annotation = next((flag.annotation for flag in flags() if flag.key == key), None)
-    kinds = _kinds(annotation)
+    if not isinstance(text, str):
+        return text
+    kinds = kinds_of(key)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
-    if tuple in kinds:
+    if tuple in kinds and (int not in kinds or "," in text):
         return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
     return next((kind.value for kind in kinds if isinstance(kind, _Choice) and str(kind.value) == text), text)
 
@@ -197,9 +228,16 @@ def _kinds(annotation: Any) -> set[Any]:
     return {origin or annotation}
 
 
+def _setting_at(parts: list[str]) -> str:
+    """Return the setting at a place of pydantic's, which goes deeper where a setting takes several types."""
+    known = {flag.key for flag in flags()}
+    starts = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    return next((start for start in starts if start in known), ".".join(parts))
+
+
 def _one_line(error: ValidationError) -> str:
     first, *rest = error.errors()
-    key = ".".join(part for part in first["loc"] if isinstance(part, str))
+    key = _setting_at([part for part in first["loc"] if isinstance(part, str)])
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
         return f"{unknown_setting(key)}{more}"

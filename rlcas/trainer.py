@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlcas import snapshot
 from rlcas.batches import BatchMaker
@@ -100,20 +100,32 @@ class ClassifierTrainer:
         """Return the mean loss of the epoch's steps; it is read from the device once."""
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, child))
         self.model.train()
+        class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
         for step, (images, labels) in enumerate(self.batch_maker.batches(plan, epoch, child)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):
                 logits = self.model(images)
-            loss = self._loss(logits.float(), labels, self._class_counts)
+            loss = self._loss(logits.float(), labels, class_counts)
             loss.backward()
             self._optimizer.step()
             self._optimizer.zero_grad()
             total += loss.detach()
         return total.item() / len(plan.real_batches)
 
+    def _prior(self, plan: EpochPlan) -> Tensor:
+        """Return [C]: the class counts of the training loss, by `sampler.prior`.
+
+        A class that the epoch does not show counts as one image: losses divide by these and take their logarithm.
+        """
+        if self.config.sampler.prior == "real":
+            return self._class_counts
+        shown_C = plan.shown_C(self._data.train.labels_N)
+        return as_tensor(shown_C.clip(min=1), self.device)
+
     def _validate(self, train_loss: float, num_images: int) -> EpochResult:
+        """Return the figures on the validation images; the loss there has the real prior, whatever trained."""
         normalisation, labels_N = self.batch_maker.normalisation, self._data.val.labels_N
         logits = predict_logits(
             self.model, self._val_images, normalisation, self.config.classifier, self.device

@@ -53,6 +53,21 @@ def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
         assert all(0 <= figure <= 1 for figure in figures.values())
 
 
+def test_agents_that_learn_beat_chance_on_planted_responses() -> None:
+    """Two runs a cell; the benchmark itself takes 200 and asks for 2 points at the middle noise."""
+    results = figures_of("agents.py", "--runs", "2")
+    assert set(results) == {"low_noise", "middle_noise", "high_noise", "middle_noise_drift"}
+    for figures in results.values():
+        for name in ("state", "response"):
+            bounds = [figures[f"{name}_minus_frozen{bound}"] for bound in ("_low", "", "_high")]
+            assert bounds == sorted(bounds)
+            assert figures[f"{name}_minus_frozen"] == pytest.approx(figures[name] - figures["frozen"])
+            assert 82.4 < figures[name] <= 90.0
+    middle = results["middle_noise"]
+    assert middle["response"] > middle["state"] > middle["frozen"] > middle["paper_lr_0.3"]
+    assert results["middle_noise_drift"]["response_trendless"] < results["middle_noise_drift"]["response"] - 0.5
+
+
 def test_1000_classes_fit_into_the_drivers_memory() -> None:
     figures = figures_of("scale.py")["classes_1000"]
     assert 0.1 < figures["driver_gib"] < 1.5

@@ -1,8 +1,20 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_config
 
-from rlcas.composition import PoolCycles, apply_actions, batch_starts, epoch_plan, num_clamped
+from rlcas.composition import (
+    PoolCycles,
+    apply_actions,
+    batch_starts,
+    check_composition,
+    epoch_plan,
+    initial_counts,
+    num_clamped,
+)
+from rlcas.config import SamplerConfig
+from rlcas.errors import UserError
 
 
 def test_actions_are_minus_step_nothing_and_plus_step():
@@ -62,3 +74,108 @@ def test_no_batch_is_a_single_image_where_there_are_two(num_images, batch_size):
     sizes = np.diff(starts)
     assert sizes.sum() == num_images
     assert (sizes >= min(2, num_images)).all() and (sizes <= batch_size + 1).all()
+
+
+COUNTS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
+
+
+def plan_of(num_images, batch_size, counts, *, fixed_total):
+    order = np.random.default_rng(0).permutation(num_images)
+    cycles = PoolCycles(np.full(len(counts), 7), seed=1)
+    positions_C = np.zeros(len(counts), np.int64)
+    return epoch_plan(order, batch_size, np.array(counts), positions_C, cycles, fixed_total=fixed_total)
+
+
+@given(st.integers(1, 300), st.integers(20, 64), COUNTS)
+def test_with_a_fixed_total_every_batch_keeps_its_size_and_holds_the_counts(num_images, batch_size, counts):
+    plan, plain = (
+        plan_of(num_images, batch_size, these, fixed_total=True) for these in (counts, [0] * len(counts))
+    )
+    num_synthetic = sum(counts)
+    assert len(plan.real_batches) == len(plain.real_batches)
+    for kept, whole in zip(plan.real_batches, plain.real_batches, strict=True):
+        assert len(kept) + num_synthetic == max(len(whole), num_synthetic)
+        np.testing.assert_array_equal(kept, whole[: len(kept)])
+    sizes = [len(batch) + num_synthetic for batch in plan.real_batches]
+    assert all(size in (batch_size, batch_size + 1) for size in sizes[:-1])
+    assert plan.counts_C.tolist() == counts
+    shown = np.concatenate(plan.real_batches)
+    assert len(set(shown.tolist())) == len(shown), "a real image is shown once at most"
+
+
+@given(st.integers(1, 300), st.integers(2, 64), st.integers(1, 4))
+def test_without_synthetic_images_both_batch_modes_plan_the_same(num_images, batch_size, num_classes):
+    fixed, appended = (
+        plan_of(num_images, batch_size, [0] * num_classes, fixed_total=mode) for mode in (True, False)
+    )
+    assert list(map(np.ndarray.tolist, fixed.real_batches)) == list(
+        map(np.ndarray.tolist, appended.real_batches)
+    )
+    assert fixed.num_images == appended.num_images == num_images
+
+
+@given(st.integers(1, 100), st.integers(20, 64), COUNTS, st.booleans())
+def test_the_images_shown_are_those_of_the_plan(num_images, batch_size, counts, fixed_total):
+    plan = plan_of(num_images, batch_size, counts, fixed_total=fixed_total)
+    labels_N = np.arange(num_images) % len(counts)
+    expected = np.zeros(len(counts), np.int64)
+    for step, batch in enumerate(plan.real_batches):
+        np.add.at(expected, labels_N[batch], 1)
+        for class_id, rows in enumerate(plan.synthetic_by_class):
+            expected[class_id] += len(rows[step])
+    np.testing.assert_array_equal(plan.shown_C(labels_N), expected)
+    assert plan.shown_C(labels_N).sum() == plan.num_images
+
+
+def test_each_real_image_is_as_likely_to_be_replaced_as_any_other():
+    kept_N = np.zeros(40)
+    for epoch in range(2000):
+        order = np.random.default_rng(epoch).permutation(40)
+        cycles = PoolCycles(np.array([7]), seed=1)
+        plan = epoch_plan(order, 10, np.array([4]), np.zeros(1, np.int64), cycles, fixed_total=True)
+        kept_N[np.concatenate(plan.real_batches)] += 1
+    assert kept_N.sum() == 2000 * 24
+    assert np.abs(kept_N / 2000 - 0.6).max() < 4 * np.sqrt(0.24 / 2000)
+
+
+@given(st.integers(1, 12), st.integers(0, 40), st.integers(0, 40), st.integers(0, 3))
+def test_draws_with_replacement_follow_from_the_position_alone(size, start, num_images, class_id):
+    cycles = PoolCycles(np.array([size] * 4), seed=3, with_replacement=True)
+    whole = cycles.take(class_id, 0, start + num_images)
+    assert ((whole >= 0) & (whole < size)).all()
+    np.testing.assert_array_equal(cycles.take(class_id, start, num_images), whole[start:])
+
+
+def test_draws_with_replacement_are_uniform_and_repeat_within_a_round():
+    drawn = PoolCycles(np.array([10]), seed=0, with_replacement=True).take(0, 0, 20_000)
+    shares = np.bincount(drawn, minlength=10) / len(drawn)
+    assert np.abs(shares - 0.1).max() < 4 * np.sqrt(0.09 / len(drawn))
+    assert any(len(set(cycle.tolist())) < 10 for cycle in drawn.reshape(-1, 10))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, [2, 2, 2]), ((0, 4, 16), [0, 4, 16])])
+def test_initial_counts_are_one_for_all_or_one_for_each(count, expected):
+    counts_C = initial_counts(SamplerConfig(initial_count=count), 3)
+    assert counts_C.tolist() == expected and counts_C.dtype == np.int64
+
+
+def test_initial_counts_of_another_number_of_classes_are_told_with_both_numbers():
+    with pytest.raises(
+        UserError,
+        match=r"sampler.initial_count 0,4 has 2 counts, but the data has 3 classes: give one .*, or 3 with",
+    ):
+        initial_counts(SamplerConfig(initial_count=(0, 4)), 3)
+
+
+def test_a_batch_that_may_overflow_is_refused_with_the_arithmetic():
+    fixed = {"batch_mode": "fixed_total", "max_count": 16}
+    check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 48}), 3)
+    check_composition(tiny_config(sampler={"max_count": 16}), 3)
+    text = (
+        r"fixed_total: 3 classes x sampler.max_count 16 = 48 > classifier.batch_size 47: "
+        r"lower sampler.max_count to 15, raise classifier.batch_size to 48, or append"
+    )
+    with pytest.raises(UserError, match=text):
+        check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 47}), 3)
+    with pytest.raises(UserError, match=r"= 1600 > classifier.batch_size 47: raise classifier.batch_size"):
+        check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 47}), 100)

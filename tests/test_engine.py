@@ -186,7 +186,7 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         algorithm.stop()
 
 
-@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("count", [0, 2, (0, 4, 1)])
 def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_training(ray_session, count):
     """Invariant 1: counts of 0 are the Baseline, others the static mix, bit for bit."""
     from cluster import RLCASConfig
@@ -204,7 +204,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
     best = algorithm.best
     algorithm.stop()
     with num_threads(1):
-        expected, expected_results = fit(tiny_trainer(config), np.full(3, count), 3)
+        expected, expected_results = fit(tiny_trainer(config), np.broadcast_to(count, 3), 3)
     assert repr(results) == repr(expected_results)
     assert best.epoch == expected.epoch
     for name, array in expected.arrays.items():

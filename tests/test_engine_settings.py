@@ -95,15 +95,25 @@ def test_settings_are_checked_by_name():
     with pytest.raises(UserError, match=r"training\(gamma=0.9\) is RLlib's discount"):
         sampled(gamma=0.9)
     with pytest.raises(
-        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, gpus_per"
+        UserError, match=r"episodes\(gpus\) is unknown: use trainer_factory, num_classes, .*gpus_per"
     ):
         sampled().episodes(gpus=1)
     with pytest.raises(UserError, match=r"sampler.initial_count 20 is above sampler.max_count 16"):
         sampled(initial_count=20).validate()
+    with pytest.raises(UserError, match=r"sampler.batch_mode is 'complete_episodes': input should be 'append'"):
+        sampled(batch_mode="complete_episodes").validate()
+    with pytest.raises(UserError, match=r"initial_count 1,2 has 2 counts, but the data has 4 classes"):
+        sampled(initial_count=(1, 2)).validate()
     with pytest.raises(UserError, match=r"sampler.baseline_gamma is 1.5: input should be less"):
         sampled(baseline_gamma=1.5).validate()
     with pytest.raises(UserError, match=r"trainer_factory is None and num_classes is None: call .episodes"):
         empty().validate()
+
+
+def test_the_sampler_keeps_its_batch_mode_where_rllib_has_one_of_that_name():
+    config = sampled(batch_mode="fixed_total")
+    assert config.sampler_config().batch_mode == "fixed_total"
+    assert config.get_evaluation_config_object().sampler_config().batch_mode == "fixed_total"
 
 
 def test_a_cluster_that_does_not_answer_is_told_at_once():

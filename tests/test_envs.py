@@ -177,6 +177,14 @@ def test_a_step_moves_the_composition_and_clamps_it():
     assert info["report"].num_synthetic == 10
 
 
+def test_each_class_may_start_with_a_count_of_its_own():
+    env = make_env(initial_count=(0, 2, 4, 16))
+    env.reset()
+    assert env.incumbent.counts_C.tolist() == [0, 2, 4, 16]
+    with pytest.raises(UserError, match=r"initial_count 1,2 has 2 counts, but the data has 4 classes"):
+        make_env(initial_count=(1, 2))
+
+
 def test_the_reward_is_the_cube_of_the_metric_plus_004():
     env = make_env()
     env.reset()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from rlcas.metrics import METRICS, confusion, per_class_recall, report
+from rlcas.metrics import CLASS_SIGNALS, METRICS, class_signals, confusion, per_class_recall, report
 from rlcas.shots import ShotGroups
 
 
@@ -73,3 +73,27 @@ def test_report_groups_are_means_of_per_class_recalls_and_nan_where_empty():
 def test_a_binary_decision_is_by_argmax_so_that_a_tie_goes_to_class_0():
     p = np.array([[0.5, 0.5], [0.49, 0.51]])
     np.testing.assert_array_equal(per_class_recall(p, np.array([0, 1])), [1.0, 1.0])
+
+
+def test_each_class_is_measured_on_its_own_images_by_hand():
+    p_NC = np.array([[0.8, 0.2, 0.0], [0.6, 0.4, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]])
+    signals = class_signals(p_NC, np.array([0, 0, 1, 0]))
+    nan = np.nan
+    np.testing.assert_allclose(signals["recall"], [2 / 3, 0, nan])
+    np.testing.assert_allclose(signals["f1"], [4 / 6, 0, nan])
+    lost = (np.log(0.8) + np.log(0.6) + np.log(1e-4)) / 3
+    np.testing.assert_allclose(signals["log_likelihood"], [lost, np.log(0.5), nan])
+
+
+@given(predictions())
+def test_signals_of_a_class_are_finite_where_it_has_images_and_can_be_seen(case):
+    p, labels = case
+    seen = np.bincount(labels, minlength=p.shape[1]) > 0
+    for name, values in class_signals(p, labels).items():
+        assert (np.isfinite(values) == seen).all()
+        share = CLASS_SIGNALS[name].as_share(values[seen])
+        assert ((share >= 0) & (share <= 1)).all()
+    np.testing.assert_allclose(
+        class_signals(p, labels)["f1"][seen],
+        sk.f1_score(labels, p.argmax(1), labels=np.flatnonzero(seen), average=None, zero_division=0),
+    )

@@ -6,9 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcas.reinforce import draw_actions, joint_log_prob, policy_loss, update_baseline
-from rlcas.rewards import REWARDS
-from rlcas.types import EpochResult
+from rlcas.reinforce import (
+    draw_actions,
+    joint_log_prob,
+    log_prob,
+    normalised,
+    policy_entropy,
+    policy_loss,
+    update_baseline,
+)
 
 
 def gradient_of_eq_1(logits_C3, actions_KC, rewards_K, baseline):
@@ -64,16 +70,53 @@ def test_actions_follow_their_probabilities(logits, seed):
     np.testing.assert_allclose(np.bincount(drawn, minlength=3) / 4000, p_3, atol=0.06)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("cubic", 0.5**3), ("linear", 0.46)])
-def test_rewards_by_hand(name, expected):
-    result = EpochResult(
-        metrics={"f1": 0.46, "acc": 0.9},
-        val_loss=0.0,
-        train_loss=0.0,
-        per_class={"recall": np.zeros(2)},
-        num_images=1,
-        finite=True,
+def test_advantages_of_each_class_weigh_its_own_actions_alone():
+    """d/dθ_i of (1/K) Σ_j A_i^j log p(a_i^j) is (1/K) Σ_j A_i^j (onehot - p_i), in float64."""
+    rng = np.random.default_rng(3)
+    logits_C3, actions_KC, advantages_KC = (
+        rng.normal(size=(4, 3)),
+        rng.integers(0, 3, (5, 4)),
+        rng.normal(size=(5, 4)),
     )
-    reward, parts = REWARDS[name](result, "f1")
-    assert reward == pytest.approx(expected)
-    assert parts == {"f1": 0.46}
+    parameter_C3 = torch.tensor(logits_C3, requires_grad=True)
+    policy_loss(
+        log_prob(parameter_C3, torch.from_numpy(actions_KC)), torch.from_numpy(advantages_KC)
+    ).backward()
+    p_C3 = np.exp(logits_C3) / np.exp(logits_C3).sum(axis=1, keepdims=True)
+    expected_C3 = np.einsum("kc,kca->ca", advantages_KC, np.eye(3)[actions_KC] - p_C3) / 5
+    np.testing.assert_allclose(-parameter_C3.grad.numpy(), expected_C3, rtol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5))
+def test_a_reward_that_all_share_gives_the_loss_of_the_joint_action(seed, k, num_classes):
+    generator = torch.Generator().manual_seed(seed)
+    logits_C3 = torch.randn(num_classes, 3, generator=generator, dtype=torch.float64)
+    actions_KC = torch.randint(0, 3, (k, num_classes), generator=generator)
+    rewards_K = torch.rand(k, generator=generator, dtype=torch.float64)
+    joint = policy_loss(joint_log_prob(logits_C3, actions_KC), rewards_K, 0.3)
+    split = policy_loss(log_prob(logits_C3, actions_KC), rewards_K[:, None], 0.3)
+    torch.testing.assert_close(joint, split)
+
+
+def test_the_baseline_of_rewards_by_class_follows_their_mean():
+    rewards_KC = torch.tensor([[0.1, 0.3], [0.5, 0.7]], dtype=torch.float64)
+    assert update_baseline(0.2, rewards_KC, 0.5) == pytest.approx(0.5 * 0.2 + 0.5 * 0.4)
+
+
+def test_normalised_rewards_by_hand():
+    """Centred over the two episodes: ±1 and ±3; the deviation over all four is √5."""
+    rewards_KC = torch.tensor([[1.0, 10.0], [3.0, 4.0]], dtype=torch.float64)
+    expected_KC = torch.tensor([[-1.0, 3.0], [1.0, -3.0]], dtype=torch.float64) / math.sqrt(5)
+    torch.testing.assert_close(normalised(rewards_KC), expected_KC)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 1), (3, 4)])
+def test_rewards_that_are_all_the_same_have_no_advantage(shape):
+    assert normalised(torch.full(shape, 0.4)).tolist() == torch.zeros(shape).tolist()
+
+
+def test_the_entropy_is_that_of_the_joint_policy():
+    p_C3 = torch.tensor([[0.5, 0.25, 0.25], [1 / 3, 1 / 3, 1 / 3]], dtype=torch.float64)
+    expected = 1.5 * math.log(2) + math.log(3)
+    assert policy_entropy(p_C3.log()).item() == pytest.approx(expected)
+    assert policy_entropy(torch.stack([p_C3.log()] * 3)).item() == pytest.approx(expected)

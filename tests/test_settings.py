@@ -67,6 +67,20 @@ def test_every_setting_has_a_help_text() -> None:
     assert [flag.key for flag in settings.flags() if not flag.help] == []
 
 
+@pytest.mark.parametrize(("text", "counts"), [("3", 3), ("0,2,4", (0, 2, 4)), ("[0, 2]", (0, 2))])
+def test_the_initial_count_is_one_number_or_a_list_wherever_it_is_written(
+    tmp_path: Path, text: str, counts: object
+) -> None:
+    by_flag = settings.resolve(given={"sampler.initial_count": text})
+    assert by_flag.sampler.initial_count == counts
+    settings.save(by_flag, tmp_path)
+    assert settings.load(tmp_path) == by_flag
+    in_yaml = text if text.isdecimal() else f"[{text.strip('[]')}]"
+    (tmp_path / "own.yaml").write_text(f"sampler.initial_count: {in_yaml}\n")
+    assert settings.resolve(given={}, file=tmp_path / "own.yaml") == by_flag
+    assert settings.of({"sampler": {"initial_count": counts}}) == by_flag
+
+
 def test_none_is_written_as_none() -> None:
     assert settings.resolve(given={"preset": "quick", "classifier.width": "none"}).classifier.width is None
 
@@ -97,6 +111,15 @@ def test_none_is_written_as_none() -> None:
         ({"shots.many": "0"}, r"^shots\.many is \(0,\) and shots\.few is None: give both or neither$"),
         ({"shots.few_below": "200"}, r"^shots\.few_below 200 overlaps shots\.many_above 100: set few_below to"),
         ({"sampler.k": "0", "seed": "-1"}, r"\(and 1 more\)$"),
+        ({"sampler.initial_count": "0,20"}, r"^sampler\.initial_count 20 is above sampler\.max_count 16"),
+        (
+            {"sampler.initial_count": "2,x"},
+            r"^sampler\.initial_count is 'x': input should be a valid integer.*for --sampler.initial_count$",
+        ),
+        (
+            {"sampler.initial_count": "-2"},
+            r"^sampler\.initial_count is '-2': input should be greater than or equal to 0; see --help",
+        ),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], message: str) -> None:
@@ -182,3 +205,75 @@ def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value
     assert operator.attrgetter(key)(config) == value
     with pytest.raises(UserError, match=rf"{key} is 'seven'"):
         settings.resolve(given={key: "seven"})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"agents": "paper", "lr": 1e-3, "reward": "cubic", "advantages": "baseline", "team_share": None}),
+        (
+            {"agents": "state"},
+            {"lr": 0.15, "reward": "per_class", "advantages": "normalised", "team_share": 1.0},
+        ),
+        (
+            {"agents": "state", "lr": "0.01", "reward": "rank"},
+            {"lr": 0.01, "reward": "rank", "team_share": None},
+        ),
+        ({"agents": "response"}, {"exploration": 0.2, "memory_epochs": 15.0, "reward": "cubic"}),
+        ({"agents": "response", "exploration": "0"}, {"exploration": 0.0, "memory_epochs": 15.0}),
+        ({"reward": "per_class"}, {"agents": "paper", "team_share": 1.0, "exploration": None}),
+    ],
+)
+def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
+    given: dict[str, str], expected: dict[str, object], tmp_path: Path
+) -> None:
+    config = settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
+    assert {name: getattr(config.sampler, name) for name in expected} == expected
+    settings.save(config, tmp_path)
+    assert settings.load(tmp_path) == config, "config.yaml holds the values themselves"
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())["sampler"]
+    assert {name: written[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            {"exploration": "0.1"},
+            r"^sampler.exploration 0.1 is for sampler.agents response, not for paper: leave",
+        ),
+        ({"memory_epochs": "3", "agents": "state"}, r"^sampler.memory_epochs 3.0 is for .* not for state"),
+        (
+            {"entropy_bonus": "0.1", "agents": "uniform"},
+            r"^sampler.entropy_bonus 0.1 has no effect on sampler.agents uniform, .*: set it to 0",
+        ),
+        (
+            {"agents": "response", "observation": "metric,recall"},
+            r"^sampler.observation metric,recall leaves out composition, which sampler.agents response must see",
+        ),
+        ({"team_share": "1"}, r"^sampler.team_share 1.0 is for sampler.reward per_class, not for cubic: leave"),
+        (
+            {"k": "1", "agents": "state"},
+            r"^sampler.k 1 leaves nothing to compare, but sampler.reward is per_class and sampler.advantages norm",
+        ),
+        (
+            {"k": "1", "reward": "rank"},
+            r"^sampler.k 1 leaves .* sampler.reward is rank and .* baseline: raise k",
+        ),
+        (
+            {"k": "1", "advantages": "normalised"},
+            r"^sampler.k 1 leaves .* sampler.reward is cubic and .* normalised",
+        ),
+    ],
+)
+def test_settings_of_the_sampler_that_do_not_fit_are_told_with_both_values(
+    given: dict[str, str], text: str
+) -> None:
+    with pytest.raises(UserError, match=text):
+        settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
+
+
+@pytest.mark.parametrize("agents", ["response", "uniform", "constant"])
+def test_agents_that_rewards_do_not_teach_may_run_one_episode(agents: str) -> None:
+    given = {"sampler.k": "1", "sampler.agents": agents, "sampler.reward": "rank"}
+    assert settings.resolve(given=given).sampler.k == 1

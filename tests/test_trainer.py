@@ -14,6 +14,7 @@ from rlcas.classifiers import build_classifier
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.fit import fit, selection_key
+from rlcas.losses import LOSSES
 from rlcas.seeding import rng_for, seed_for
 from rlcas.snapshot import to_state_dict
 from rlcas.sources import RealImages
@@ -153,6 +154,73 @@ def test_batches_have_mean_0_and_standard_deviation_1_over_the_training_images()
     images = torch.cat([images for images, _ in batches_of(trainer, ZEROS, child=0)])
     assert images.mean().item() == pytest.approx(0, abs=1e-5)
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+
+
+FIXED = {"batch_mode": "fixed_total", "max_count": 5}
+
+
+def test_with_a_fixed_total_synthetic_images_take_the_place_of_real_ones():
+    plain = batches_of(tiny_trainer(), ZEROS, child=0)
+    mixed = batches_of(tiny_trainer(tiny_config(sampler=FIXED)), MIXED, child=0)
+    assert [len(labels) for _, labels in mixed] == [16, 16, 9]
+    for (images, labels), (mixed_images, mixed_labels) in zip(plain, mixed, strict=True):
+        num_real = len(labels) - 6
+        assert torch.equal(images[:num_real], mixed_images[:num_real])
+        assert torch.equal(labels[:num_real], mixed_labels[:num_real])
+        assert mixed_labels[num_real:].tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def test_a_last_batch_smaller_than_the_composition_is_the_composition_alone():
+    trainer = tiny_trainer(tiny_config(sampler=FIXED))
+    result = trainer.train_epoch(trainer.initial(ZEROS), np.array([5, 5, 5]), child=0)
+    assert result.num_images == 16 + 16 + 15 and result.finite
+    *_, (_, labels) = batches_of(trainer, np.array([5, 5, 5]), child=0)
+    assert labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [FIXED, {"prior": "effective"}, {"draw_mode": "with_replacement"}, {**FIXED, "prior": "effective"}],
+)
+def test_a_composition_of_zeros_has_the_same_bits_in_every_mode(sampler):
+    assert_same_bits(run(tiny_trainer(tiny_config(sampler=sampler)), ZEROS, 2), run(tiny_trainer(), ZEROS, 2))
+
+
+@pytest.mark.parametrize("sampler", [FIXED, {"prior": "effective"}, {"draw_mode": "with_replacement"}])
+def test_every_mode_changes_an_epoch_with_synthetic_images(sampler):
+    trained = [run(tiny_trainer(tiny_config(sampler=s)), MIXED, 1).arrays["float32"] for s in (sampler, {})]
+    assert not np.array_equal(*trained)
+
+
+def test_a_batch_that_may_overflow_is_refused_at_construction():
+    with pytest.raises(UserError, match=r"3 classes x sampler.max_count 6 = 18 > classifier.batch_size 16"):
+        tiny_trainer(tiny_config(sampler={**FIXED, "max_count": 6}))
+
+
+def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[int]]:
+    """Return the class counts that the loss is given in one epoch, call by call: the steps, then validation."""
+    seen, loss = [], trainer._loss
+    trainer._loss = lambda logits, labels, counts: seen.append(counts.tolist()) or loss(logits, labels, counts)
+    assert trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).finite
+    return seen
+
+
+def test_the_effective_prior_counts_what_the_epoch_shows_and_validation_keeps_the_real_one():
+    real = [14, 14, 13]
+    assert seen_priors(tiny_trainer(), MIXED) == [real] * 4
+    effective = tiny_trainer(tiny_config(sampler={"prior": "effective"}))
+    assert seen_priors(effective, MIXED) == [[14, 14 + 3 * 4, 13 + 3 * 2]] * 3 + [real]
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_a_class_that_the_epoch_does_not_show_leaves_the_effective_prior_finite(loss):
+    few = tiny_data(num_train=33)
+    few = dataclasses.replace(few, train=few.train.take(np.flatnonzero(few.train.labels_N < 2)))
+    pool = RealImages(tiny_set(30, seed=9))
+    config = tiny_config(sampler={"prior": "effective"}, classifier={"loss": loss})
+    counts_C = np.array([1, 0, 0])
+    trainer = tiny_trainer(config, data=few, pool=pool)
+    assert math.isfinite(trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).train_loss)
 
 
 def test_positions_go_on_by_the_images_drawn():

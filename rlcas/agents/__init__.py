@@ -11,7 +11,7 @@ from rlcas import registry
 from rlcas.agents.base import Agents
 from rlcas.agents.policies import ConstantAgents, StateAgents, StatelessAgents, UniformAgents
 from rlcas.agents.response import ResponseAgents
-from rlcas.config import SamplerConfig
+from rlcas.config import POPULATION, SamplerConfig
 
 __all__ = ["AGENTS", "Agents", "ResponseAgents", "agents_named", "build_agents"]
 
@@ -21,6 +21,7 @@ AGENTS: dict[str, type[Agents]] = {
     "response": ResponseAgents,
     "uniform": UniformAgents,
     "constant": ConstantAgents,
+    POPULATION: ConstantAgents,
 }
 
 

@@ -46,7 +46,8 @@ def write_report(run_folder: Path) -> Path:
     return page
 
 
-def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
+def render(template: str, **facts: Any) -> str:
+    """Return a template of this package filled with `facts`; whatever the user named is escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -57,12 +58,16 @@ def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(figure=format_figure, distance=format_distance, duration=format_seconds)
-    return environment.get_template("page.html.jinja").render(
+    return environment.get_template(template).render(colours=COLOURS, **facts)
+
+
+def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
+    return render(
+        "page.html.jinja",
         facts=facts,
         charts=charts,
         folder_name=folder_name,
         galleries=galleries(facts),
-        colours=COLOURS,
         figure_names=FIGURE_NAMES,
         hardly_moved=HARDLY_MOVED,
         heat_maps=len(facts.class_names) > MOST_PANELS,

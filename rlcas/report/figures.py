@@ -74,7 +74,7 @@ def responses(facts: RunFacts) -> Figure:
     """The response curves that the agents fitted: the last one of each class, earlier ones faintly, and its peak."""
     curves_TCG = np.array([line["curves"] for line in facts.epochs], float)
     curves_TCG -= curves_TCG.mean(axis=2, keepdims=True)  # the level is the classifier's, not the count's
-    counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2])
+    counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2], dtype=np.float64)
     if len(facts.class_names) > MOST_PANELS:
         return _peaks(curves_TCG, counts_G, facts)
     figure, axes_C = panels(len(facts.class_names), PANEL_INCHES)
@@ -168,7 +168,7 @@ def recall_by_size(facts: RunFacts) -> Figure:
     if len(sizes_C) <= MOST_PANELS:
         for c, (size, recall) in enumerate(zip(sizes_C, recall_C, strict=True)):
             axes.annotate(str(c), (size, recall), (4, 3), textcoords="offset points", color=MUTED, fontsize=7.5)
-    _plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.set(ylim=(0, 1.05), xlabel="real training images of the class", ylabel="test recall")
     return figure
 
@@ -187,7 +187,7 @@ def losses(facts: RunFacts) -> Figure:
                 label=name,
                 linewidth=1.2,
             )
-        _plain_numbers(axes.yaxis)
+        plain_numbers(axes.yaxis)
         axes.set_title(part)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=4, borderaxespad=0)
     axes_P[-1].set_xlabel("step")
@@ -242,7 +242,7 @@ def _whole_epochs(axes: Axes) -> None:
     axes.set_xlabel("epoch")
 
 
-def _plain_numbers(axis: Axis) -> None:
+def plain_numbers(axis: Axis) -> None:
     """Label a logarithmic axis 0.01, 1, 100: powers would need mathematical type, which class names must not set."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 

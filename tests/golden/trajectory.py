@@ -28,14 +28,16 @@ HEADER = {
 }
 
 
-def trajectory() -> list[dict[str, Any]]:
+def trajectory(runner: str = "actors") -> list[dict[str, Any]]:
     """Train three epochs of two episodes and return what each gave, as JSON values."""
     config = tiny.tiny_config(sampler={"k": 2, "epochs": NUM_EPOCHS, "lr": 0.1})
     algorithm = (
         RLCASConfig()
         .training(**dict(config.sampler))
         .episodes(
-            trainer_factory=functools.partial(tiny.tiny_trainer, config, tiny.tiny_data(150)), num_classes=3
+            trainer_factory=functools.partial(tiny.tiny_trainer, config, tiny.tiny_data(150)),
+            num_classes=3,
+            episode_runner=runner,
         )
         .debugging(seed=config.seed)
         .build_algo()

@@ -1,0 +1,136 @@
+"""Trials under Ray Tune: what they leave, how the searches treat them, and what a fault does."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import trivial_trial
+from ray._private.state import actors
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+from trivial_trial import DyingTrial, swept
+
+from cluster.trial import earlier_checkpoints
+from rlcas import records, settings
+from rlcas.search_space import draws, space_of
+from rlcas.sweep_table import ERROR_FILE, Sweep
+
+pytestmark = pytest.mark.medium
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trials_by_value(ray_session: None) -> None:
+    ray.cloudpickle.register_pickle_by_value(trivial_trial)
+
+
+@pytest.fixture(scope="module")
+def three_trials(trials_by_value: None, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """A grid of three trials, two side by side, of which the second fails."""
+    over = {"sampler.initial_count": [16, trivial_trial.FAILING_COUNT, 3]}
+    return swept(tmp_path_factory.mktemp("sweeps") / "grid", concurrent=2, sweep={"over": over})
+
+
+def alive() -> tuple[int, int]:
+    """Return the actors that live and the placement groups that are held, after a while for those that are ending."""
+    deadline = time.monotonic() + 60
+    while True:
+        living = sum(actor["State"] == "ALIVE" for actor in actors().values())
+        held = sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
+        if (living, held) == (0, 0) or time.monotonic() > deadline:
+            return living, held
+
+
+def test_a_trial_that_fails_is_told_of_and_the_others_go_on(three_trials: Sweep) -> None:
+    assert [trial.status for trial in three_trials.trials] == ["finished", "failed", "finished"]
+    failed = three_trials.trials[1]
+    assert failed.epochs == 1
+    assert failed.reason == "epoch 2: none of the 1 episodes is valid (exception)"
+    traceback = (three_trials.folder(failed) / ERROR_FILE).read_text()
+    assert "told to fail" in traceback and "Traceback" in traceback
+
+
+def test_nothing_is_left_behind(three_trials: Sweep) -> None:
+    assert alive() == (0, 0)
+
+
+def test_the_best_trial_comes_first_and_the_failed_last(three_trials: Sweep) -> None:
+    ranked = three_trials.ranked()
+    assert [trial.name for trial in ranked] == ["003", "001", "002"]
+    assert ranked[0].metric > ranked[1].metric
+    lines = (three_trials.path / "sweep.csv").read_text().splitlines()
+    assert lines[0].startswith("trial,sampler.initial_count,epochs,metric")
+    assert lines[1].startswith("003,3,4,")
+    assert lines[3].startswith("002,14,1,") and ",failed,epoch 2: none of" in lines[3]
+
+
+def test_a_trials_figures_are_those_of_its_log(three_trials: Sweep) -> None:
+    for trial in three_trials.trials[::2]:
+        lines = records.read_epochs(three_trials.folder(trial))
+        assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+        assert trial.metric == max(line["metrics"][line["winner"]]["f1"] for line in lines)
+        assert trial.best_epoch == lines[-1]["best_epoch"]
+        assert trial.seconds == pytest.approx(sum(line["seconds"] for line in lines))
+
+
+def test_tune_keeps_the_best_and_the_last_checkpoint_and_they_are_ours(three_trials: Sweep) -> None:
+    for trial in three_trials.trials[::2]:
+        kept = earlier_checkpoints(three_trials.path, trial.name)
+        epochs = {int(path.name.rpartition("-")[2]) for folder in kept for path in folder.iterdir()}
+        assert len(kept) <= 2 and {4, trial.best_epoch} <= epochs
+        files = {path.suffix for folder in kept for path in folder.rglob("*") if path.is_file()}
+        assert files == {".json", ".safetensors"}
+
+
+def test_the_hparams_page_has_each_trials_settings_and_metric(three_trials: Sweep) -> None:
+    for trial in three_trials.trials[::2]:
+        events = EventAccumulator(str(three_trials.folder(trial) / "tensorboard/hparams")).Reload()
+        assert events.Scalars("hparam/f1")[0].value == pytest.approx(trial.metric, rel=1e-6)
+        content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+        start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
+        assert start.hparams["sampler.initial_count"].number_value == trial.settings["sampler.initial_count"]
+
+
+def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None:
+    sweep = {
+        "search": "asha",
+        "trials": 4,
+        "grace_epochs": 1,
+        "over": {"sampler.initial_count": [3, 2, 12, 16]},
+    }
+    done = swept(tmp_path / "asha", **{"sampler.epochs": 9, "sweep": sweep})
+    statuses = {trial.settings["sampler.initial_count"]: trial.status for trial in done.trials}
+    assert statuses[16] == "stopped" and "finished" in statuses.values()
+    for trial in done.trials:
+        assert (done.folder(trial) / "model.safetensors").exists()
+        assert trial.epochs == len(records.read_epochs(done.folder(trial)))
+        assert (trial.epochs < 9) == (trial.status == "stopped")
+
+
+@pytest.mark.slow
+def test_pbt_copies_the_better_and_perturbs_its_settings(tmp_path: Path) -> None:
+    sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": {"sampler.lr": "1e-3..1.0"}}
+    done = swept(tmp_path / "pbt", concurrent=2, **{"sampler.epochs": 8, "sampler.k": 2, "sweep": sweep})
+    space = space_of({"sampler.lr": "1e-3..1.0"}, {})
+    drawn = {point["sampler.lr"] for point in draws(space, 2, seed=0)}
+    assert not {trial.settings["sampler.lr"] for trial in done.trials} <= drawn, "one went on with other values"
+    for trial in done.trials:
+        lr = settings.load(done.folder(trial)).sampler.lr
+        assert lr == trial.settings["sampler.lr"], "the folder tells the settings that it ended with"
+    assert [trial.status for trial in done.trials] == ["finished", "finished"]
+    assert [trial.epochs for trial in done.trials] == [8, 8]
+    assert alive() == (0, 0)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+    over = {"sweep": {"over": {"sampler.initial_count": [3, 16]}}, "sampler.epochs": 5}
+    whole, died = swept(tmp_path / "whole", **over), swept(tmp_path / "died", DyingTrial, **over)
+    for one, other in zip(whole.trials, died.trials, strict=True):
+        assert (died.folder(other) / "died").exists()
+        assert (one.metric, one.best_epoch, other.epochs) == (other.metric, other.best_epoch, 5)
+        models = [sweep.folder(one) / "model.safetensors" for sweep in (whole, died)]
+        assert models[0].read_bytes() == models[1].read_bytes()
+        assert len(records.read_epochs(died.folder(other))) == 5

@@ -1,0 +1,77 @@
+"""The sampler as any Algorithm of RLlib under Ray Tune: restored, and its checkpoints kept, by their own means."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trivial import TrivialTrainer
+
+NUM_CLASSES, EPOCHS = 4, 5
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        " " in sys.executable,
+        reason="Ray 2.60 starts a trial's worker by a shell line that splits paths with spaces",
+    ),
+]
+
+
+def make_config(faults: dict[tuple[int, int], str] | None = None) -> Any:
+    from cluster import RLCASConfig
+
+    factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
+    return (
+        RLCASConfig()
+        .training(k=2, epochs=EPOCHS, lr=0.05)
+        .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, episode_retries=0)
+        .debugging(seed=5)
+    )
+
+
+def state(algorithm: Any) -> tuple[Any, ...]:
+    """Return the bits of the policy, the baseline and both incumbents."""
+    arrays = algorithm.on_learner(lambda learner: learner.arrays())
+    incumbents = (algorithm.incumbent, algorithm.best)
+    return (
+        {name: array.tobytes() for name, array in arrays.items()},
+        [(one.epoch, one.counts_C.tobytes(), one.arrays["float32"].tobytes()) for one in incumbents],
+    )
+
+
+def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: None, tmp_path: Path) -> None:
+    from ray import tune
+
+    from cluster import RLCAS
+
+    config = make_config({(4, 0): str(tmp_path / "died")})
+    kept = tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1, checkpoint_score_attribute="metric")
+    run_config = tune.RunConfig(storage_path=str(tmp_path), name="raw", verbose=0, checkpoint_config=kept)
+    results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
+    assert "no outcome after cluster.episode_retries 0" in str(results.errors[0])
+
+    f1_of = {told["training_iteration"]: told["metric"] for _, told in results[0].best_checkpoints}
+    assert max(f1_of.values()) == results[0].metrics["rlcas"]["metrics"]["best"]
+    best = max(f1_of, key=lambda epoch: f1_of[epoch])
+    on_disk = {folder.name for folder in (tmp_path / "raw").glob("*/checkpoint_*")}
+    assert on_disk >= {f"checkpoint_{best - 1:06d}", "checkpoint_000002"}, "the best and the last are kept"
+
+    path = str(tmp_path / "raw")
+    assert tune.Tuner.can_restore(path)
+    tuner = tune.Tuner.restore(path, trainable=RLCAS, resume_errored=True, param_space=config)
+    (result,) = tuner.fit()
+    assert result.error is None and result.metrics["training_iteration"] == EPOCHS
+
+    plain = make_config().build_algo()
+    for _ in range(EPOCHS):
+        plain.train()
+    restored = RLCAS.from_checkpoint(result.checkpoint.path)
+    try:
+        assert state(restored) == state(plain)
+    finally:
+        plain.stop()
+        restored.stop()

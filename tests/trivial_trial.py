@@ -1,0 +1,68 @@
+"""Trials of a sweep that train nothing real: the sampler over the trivial trainer."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trivial import TrivialTrainer
+
+from cluster.algorithm import RLCAS
+from cluster.algorithm_config import RLCASConfig
+from cluster.sweep import create
+from cluster.sweep_plan import plan
+from cluster.sweep_resources import Room, trial_bundles
+from cluster.trial import SweepTrial
+from cluster.trials import run_trials
+from rlcas.evaluate import MODEL_FILE
+from rlcas.sweep_table import Sweep, read_sweep
+
+NUM_CLASSES = 4
+FAILING_COUNT = 14
+"""The initial count of which a trial fails in its second epoch."""
+CORES = {"CPU": 8.0}
+
+
+class TrivialTrial(SweepTrial):
+    """A trial without images."""
+
+    def algorithm_config(self) -> RLCASConfig:
+        faults = {(2, 0): "exception"} if self._config.sampler.initial_count == FAILING_COUNT else {}
+        factory = functools.partial(TrivialTrainer, NUM_CLASSES, faults=faults)
+        return (
+            RLCASConfig()
+            .training(**dict(self._config.sampler))
+            .episodes(trainer_factory=factory, num_classes=NUM_CLASSES)
+            .debugging(seed=self._config.seed, log_level="ERROR")
+        )
+
+    def class_names(self) -> Sequence[str]:
+        return [f"class {c}" for c in range(NUM_CLASSES)]
+
+    def save_model(self, algorithm: RLCAS) -> None:
+        (self._folder.path / MODEL_FILE).write_bytes(algorithm.best.arrays["float32"].tobytes())
+
+
+class DyingTrial(TrivialTrial):
+    """One whose process dies once, in the epoch after the third."""
+
+    def _epoch(self, algorithm: RLCAS) -> dict[str, Any]:
+        mark = self._folder.path / "died"
+        if algorithm.epoch == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._epoch(algorithm)
+
+
+def swept(path: Path, trial: type[SweepTrial] = TrivialTrial, concurrent: int = 1, **stated: Any) -> Sweep:
+    """Run a whole sweep of trivial trials, and return what its folder tells."""
+    nested = {"data": "phantom", "out": str(path), "sampler.epochs": 4, "sampler.k": 1} | stated
+    plan_of_all = plan(nested)
+    create(plan_of_all, path)
+    bundles = {name: trial_bundles(config, concurrent, CORES) for name, config in plan_of_all.configs.items()}
+    run_trials(read_sweep(path), plan_of_all.config, Room(bundles, concurrent), trial)
+    return read_sweep(path)
