@@ -23,6 +23,7 @@ from rlcas.console import epoch_view, say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.evaluate import MODEL_FILE, save_incumbent
+from rlcas.files import quiet_threads_without_room
 from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
 from rlcas.trainer import ClassifierTrainer
@@ -113,6 +114,7 @@ def _telling(
 ) -> Iterator[Callable[[EpochRecord], None]]:
     """Yield what writes an epoch's record down and shows it."""
     with (
+        quiet_threads_without_room(),
         Tracker(folder.path, data.class_names) as tracker,
         epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
     ):

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,6 +178,22 @@ def mend_of(error: Exception) -> str | None:
         return FREE_SPACE
     protected = isinstance(error, OSError) and error.errno in WRITE_PROTECTED
     return MAKE_WRITABLE if protected else None
+
+
+@contextlib.contextmanager
+def quiet_threads_without_room() -> Iterator[None]:
+    """Let threads not print that the disk is full: TensorBoard's raises it in the main thread too, which tells it."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not (isinstance(arguments.exc_value, Exception) and no_room(arguments.exc_value)):
+            before(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextlib.contextmanager

@@ -263,4 +263,4 @@ def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
     with pytest.raises(
         UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
     ):
-        start_children(start_timeout_seconds=0.01)
+        start_children(start_timeout_seconds=0.01, threads_per_episode=1)
