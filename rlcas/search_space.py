@@ -197,7 +197,8 @@ def _range(key: str, values: str | Sequence[Any]) -> Range | None:
 
 def _choices(key: str, values: str | Sequence[Any]) -> Choices:
     if isinstance(values, str):
-        lists = ";" in values or tuple in settings.kinds_of(key)
+        kinds = settings.kinds_of(key)
+        lists = ";" in values or (tuple in kinds and int not in kinds)
         parts = [part.strip() for part in values.strip("[] ").split(";" if lists else ",")]
         values = [part for part in parts if part]
     if len(values) < 2:

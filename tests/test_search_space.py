@@ -151,6 +151,12 @@ def test_a_grid_of_a_range_is_refused() -> None:
         grid(space)
 
 
+def test_a_setting_of_one_or_more_counts_is_swept_by_commas_or_by_semicolons():
+    assert space_of({"sampler.initial_count": "2,4"}, {})["sampler.initial_count"].values == (2, 4)
+    lists = space_of({"sampler.initial_count": "2,4;0,0"}, {})["sampler.initial_count"]
+    assert lists.values == ((2, 4), (0, 0))
+
+
 def test_values_that_fit_together_are_not_held_against_the_defaults() -> None:
     space = space_of({"sampler.initial_count": "2,20", "sampler.max_count": "32,40"}, {})
     assert len(grid(space)) == 4

@@ -11,7 +11,7 @@ from rlcas.errors import UserError
 
 
 def config(k: int, **stated: object) -> RunConfig:
-    return settings.of({"sampler.k": k, **stated})
+    return settings.of({"sampler.k": k, "cluster.threads_per_episode": 1, **stated})
 
 
 @pytest.mark.parametrize(
