@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import ray
 import torch
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -243,32 +243,28 @@ class RLCAS(Algorithm):
         self._incumbent_ref, self._incumbent = reference, incumbent
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
-        num_valid = len(reports)
-        batch = lesson(observation_D, reports, self._sampler)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            results = self.learner_group.update(
-                batch=MultiAgentBatch({DEFAULT_MODULE_ID: batch}, env_steps=num_valid),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.epoch * self._sampler.k},
-            )
-        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            told = lesson(observation_D, reports, self._sampler)
+            loss = self.on_learner(lambda learner: learner.learn(told))
+        self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        self.metrics.log_value(lifetime, num_valid, reduce="lifetime_sum")
+        self.metrics.log_value(lifetime, len(reports), reduce="lifetime_sum")
 
 
-def lesson(observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig) -> SampleBatch:
+def lesson(
+    observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig
+) -> dict[str, NDArray[Any]]:
     """Return what the learner is given of an epoch's valid episodes, a row each."""
     own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
     results = [report.result for report in reports if report.result is not None]
-    return SampleBatch(
-        {
-            Columns.OBS: np.tile(observation_D, (len(reports), 1)),
-            Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
-            Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
-            COUNTS: np.stack([report.counts_C for report in reports]),
-            SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
-            PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
-        }
-    )
+    return {
+        Columns.OBS: np.tile(observation_D, (len(reports), 1)),
+        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+        COUNTS: np.stack([report.counts_C for report in reports]),
+        SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
+        PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
+    }
 
 
 def choose(reports: list[EpisodeReport], metric: str) -> int:

@@ -53,6 +53,17 @@ class ReinforceLearner(TorchLearner):
         if any(True for _ in self.agents.parameters()):
             super().configure_optimizers_for_module(module_id, config)
 
+    def learn(self, lesson: dict[str, np.ndarray]) -> float:
+        """Take one step of eqs. 1 and 2 on an epoch's valid episodes (`cluster.algorithm.lesson`); return the loss.
+
+        These are the parts of RLlib's own `update`, whose mini-batches and metrics cost more than the step.
+        """
+        batch = {name: torch.from_numpy(values).to(self._device) for name, values in lesson.items()}
+        told = {DEFAULT_MODULE_ID: batch}
+        losses = self.compute_losses(fwd_out=self.module.forward_train(told), batch=told)
+        self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
+        return losses[DEFAULT_MODULE_ID].item()
+
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Move B by eq. 2, let agents learn that need no gradient, and return the loss of eq. 1.
 
