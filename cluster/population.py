@@ -80,7 +80,7 @@ def train_population(
         PLACE: tune.grid_search(first_places(sampler.k, num_classes, seed)),
         "trainer_factory": trainer_factory,
         "sampler": sampler,
-        "threads": cluster.threads_per_episode,
+        "threads": cluster.concrete(sampler.k).threads_per_episode,
         "folder": folder,
     }
     try:
