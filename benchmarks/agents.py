@@ -7,7 +7,7 @@ without RLlib. In the case with drift the signals rise with the epoch too, most 
 response fitted without its line in t takes for the good of more images.
 
 `state` and `response` were tuned at these noises (learning rate, scale of the context, exploration, ridge,
-memory), at K=3 and without drift. Goal: both at least 2 points above chance at the middle noise.
+memory) at K=3; the line in t was chosen under drift too. Goal: both at least 2 points above chance at the middle noise.
 """
 
 from __future__ import annotations
