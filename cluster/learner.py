@@ -60,7 +60,7 @@ class ReinforceLearner(TorchLearner):
         """
         told = batch[DEFAULT_MODULE_ID]
         logits_KC3 = fwd_out[DEFAULT_MODULE_ID][Columns.ACTION_DIST_INPUTS].unflatten(-1, (-1, len(ACTIONS)))
-        rewards = told[Columns.REWARDS]
+        rewards = told[Columns.REWARDS].double()
         self.baseline = update_baseline(self.baseline, rewards, self._sampler.baseline_gamma)
         self.agents.agents.learn(told[COUNTS], told[SIGNALS], told[PROGRESS][0].item())
         loss = policy_loss(
