@@ -37,7 +37,7 @@ from rlcas.errors import UserError
 from rlcas.fit import selection_key
 from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
-from rlcas.rewards import rewarded
+from rlcas.rewards import rewarded, weighed
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
 
@@ -154,6 +154,8 @@ class RLCAS(Algorithm):
         if self._schedule_TC is None:
             self._learn(observation_D, [report for report in reports if report.valid])
         baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
+        if self._schedule_TC is None:
+            reports = weighed(reports, baseline, self._sampler)
         times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,

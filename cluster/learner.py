@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.module import AgentsModule, probabilities
 from rlcas.composition import ACTIONS
-from rlcas.reinforce import log_prob, normalised, policy_entropy, policy_loss, update_baseline
+from rlcas.reinforce import advantages, log_prob, policy_entropy, policy_loss, update_baseline
 from rlcas.types import Float32, Float64
 
 BASELINE = "baseline"
@@ -71,14 +71,12 @@ class ReinforceLearner(TorchLearner):
         """
         told = batch[DEFAULT_MODULE_ID]
         logits_KC3 = fwd_out[DEFAULT_MODULE_ID][Columns.ACTION_DIST_INPUTS].unflatten(-1, (-1, len(ACTIONS)))
-        rewards = told[Columns.REWARDS]
+        rewards = told[Columns.REWARDS].double()
         self.baseline = update_baseline(self.baseline, rewards, self._sampler.baseline_gamma)
         self.agents.agents.learn(told[COUNTS], told[SIGNALS], told[PROGRESS][0].item())
-        compared = self._sampler.advantages == "normalised"
         loss = policy_loss(
             log_prob(logits_KC3, told[Columns.ACTIONS]),
-            normalised(rewards) if compared else rewards,
-            0.0 if compared else self.baseline,
+            advantages(rewards, self.baseline, self._sampler.advantages),
         )
         return {DEFAULT_MODULE_ID: loss - self._sampler.entropy_bonus * policy_entropy(logits_KC3)}
 

@@ -24,7 +24,7 @@ MEANINGS: dict[str, str] = {
     r"metrics/(val|train)_loss": "Mean loss of the survivor's epoch ({}).",
     r"metrics/(\w+)": "Validation {} of the survivor.",
     r"reward/episode_(\d+)": "Reward of episode {}; a gap where it failed.",
-    r"reward/advantage_(\d+)": "Reward of episode {} minus the baseline: what its actions are taught by.",
+    r"reward/advantage_(\d+)": "Advantage of episode {}, mean over the agents: what its actions are taught by.",
     r"reward/mean": "Mean reward of the valid episodes.",
     r"reward/baseline": "B of eq. 2, after this epoch's rewards.",
     r"reward/winner": "Number of the episode that survived.",
@@ -56,7 +56,7 @@ def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
         "metrics/val_loss": winner.result.val_loss,
         "metrics/train_loss": winner.result.train_loss,
         **{f"reward/episode_{report.child}": report.reward for report in valid},
-        **{f"reward/advantage_{report.child}": report.reward - record.baseline for report in valid},
+        **{f"reward/advantage_{report.child}": report.advantage for report in valid},
         "reward/mean": float(np.mean([report.reward for report in valid])),
         "reward/baseline": record.baseline,
         "reward/winner": record.winner,
@@ -120,7 +120,7 @@ def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[A
         },
         "4 What are they taught by?": {
             "rewards of the episodes, and the baseline": [r"reward/episode_\d+$", "reward/baseline$"],
-            "advantages: reward minus baseline": [r"reward/advantage_\d+$"],
+            "advantages: what the actions are weighed by": [r"reward/advantage_\d+$"],
             "which episode survived": ["reward/winner$"],
         },
         "5 Does it run well?": {

@@ -31,7 +31,7 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "val_losses": [result.val_loss if result else None for result in results],
         "train_losses": [result.train_loss if result else None for result in results],
         "per_class_recalls": [result.per_class_recall_C if result else None for result in results],
-        "advantages": [report.reward - record.baseline for report in record.reports],
+        "advantages": [report.advantage for report in record.reports],
         "clamped": [report.num_clamped for report in record.reports],
         "synthetic_images": [report.num_synthetic for report in record.reports],
         "images": [result.num_images if result else 0 for result in results],

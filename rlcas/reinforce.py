@@ -56,6 +56,17 @@ def policy_loss(log_probs: Tensor, rewards: Tensor | Sequence[float], baseline: 
     return -(advantages * log_probs).sum() / len(log_probs)
 
 
+def advantages(rewards: Tensor, baseline: float, kind: str) -> Tensor:
+    """Return the advantages of the valid episodes by `sampler.advantages`, in the shape of `rewards`.
+
+    Args:
+        rewards: [K, 1] or [K, C].
+        baseline: B^t, after its update with these rewards.
+        kind: "baseline" for the rewards minus B^t, or "normalised".
+    """
+    return normalised(rewards) if kind == "normalised" else rewards - baseline
+
+
 def normalised(rewards: Tensor) -> Tensor:
     """Return the rewards minus their mean over the K episodes, divided by the deviation over K and C.
 

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from rlcas import registry
 from rlcas.config import SamplerConfig
 from rlcas.metrics import signal_of
+from rlcas.reinforce import advantages
 from rlcas.types import EpisodeReport, EpochResult, Float64
 
 Parts = dict[str, float]
@@ -147,3 +149,15 @@ def rewarded(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[E
         for report, rewards_X, own_parts in zip(valid, rewards_KX, parts, strict=True)
     }
     return [taught.get(report.child, report) for report in reports]
+
+
+def weighed(reports: Sequence[EpisodeReport], baseline: float, sampler: SamplerConfig) -> list[EpisodeReport]:
+    """Return the rewarded reports of an epoch with the advantages that its valid episodes have under B^t."""
+    valid = [report for report in reports if report.valid]
+    own = [[report.reward] if report.rewards_C is None else report.rewards_C for report in valid]
+    advantages_KX = advantages(torch.from_numpy(np.array(own)), baseline, sampler.advantages)
+    means = dict(zip((report.child for report in valid), advantages_KX.mean(dim=1).tolist(), strict=True))
+    return [
+        dataclasses.replace(report, advantage=means[report.child]) if report.valid else report
+        for report in reports
+    ]

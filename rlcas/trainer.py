@@ -108,9 +108,9 @@ class ClassifierTrainer:
             with autocast(self.config.classifier.precision, self.device):
                 logits = self.model(images)
             loss = self._loss(logits.float(), labels, class_counts)
+            self._optimizer.zero_grad()  # of an epoch that failed midway too
             loss.backward()
             self._optimizer.step()
-            self._optimizer.zero_grad()
             total += loss.detach()
         return total.item() / len(plan.real_batches)
 

@@ -169,6 +169,9 @@ class EpisodeReport:
     reward_parts: Mapping[str, float] = field(default_factory=dict)
     rewards_C: Float64 | None = None
     """[C]: what each agent was taught by, where the agents do not share `reward`, which is then the mean."""
+    advantage: float = float("nan")
+    """What its actions are weighed by in eq. 1 (`sampler.advantages`), the mean over agents where each has its own;
+    NaN where nobody learns."""
     result: EpochResult | None = None
     seconds: float = float("nan")
     traceback: str = ""

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.composition import num_clamped
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SamplerConfig
 from rlcas.files import write_json
 from rlcas.records import append_epoch
+from rlcas.rewards import weighed
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult, Float64, Int64
 
 BREAST_8 = (
@@ -104,7 +105,7 @@ def fake_records(
     for epoch in range(1, epochs + 1):
         lean_C = drift * epoch / epochs * np.linspace(-1, 1, num_classes)
         p_C3 = np.stack([1 / 3 - lean_C, np.full(num_classes, 1 / 3), 1 / 3 + lean_C], axis=1)
-        reports = tuple(_report(rng, epoch, j, parent_C, p_C3, epoch == 4 and j == k - 1) for j in range(k))
+        reports = [_report(rng, epoch, j, parent_C, p_C3, epoch == 4 and j == k - 1) for j in range(k)]
         valid = [report for report in reports if report.result]
         winner = max(valid, key=lambda report: report.result.metrics["f1"])
         parent_C = winner.counts_C
@@ -114,7 +115,7 @@ def fake_records(
         records.append(
             EpochRecord(
                 epoch=epoch,
-                reports=reports,
+                reports=tuple(weighed(reports, baseline, SamplerConfig())),
                 winner=winner.child,
                 baseline=baseline,
                 probabilities_C3=p_C3,

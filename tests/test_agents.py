@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rlcas.agents import AGENTS, ResponseAgents, build_agents
 from rlcas.config import AGENT_DEFAULTS, COMPARING_REWARDS, REWARD_DEFAULTS, WITHOUT_GRADIENT, SamplerConfig
+from rlcas.reinforce import advantages, log_prob, policy_loss
 from rlcas.rewards import REWARDS
 
 NUM_CLASSES = 4
@@ -40,7 +41,7 @@ def test_agents_give_probabilities_that_follow_from_their_seed_and_state(name):
     logits_BC3 = agents(features_BCF)
     assert logits_BC3.shape == (5, NUM_CLASSES, 3)
     assert logits_BC3.isfinite().all()
-    torch.testing.assert_close(logits_BC3.softmax(-1).sum(-1), torch.ones(5, NUM_CLASSES))
+    torch.testing.assert_close(logits_BC3.float().softmax(-1).sum(-1), torch.ones(5, NUM_CLASSES))
     other.load_state_dict(agents.state_dict())
     assert torch.equal(other(features_BCF), logits_BC3), "parameters and buffers are all that they are"
     assert torch.equal(make(name)(features_BCF), make(name)(features_BCF))
@@ -60,7 +61,22 @@ def test_the_papers_agents_are_three_logits_a_class_whatever_they_see():
         torch.manual_seed(3)
         expected_C3 = 1e-3 * torch.randn(NUM_CLASSES, 3)
     logits_BC3 = make("paper")(torch.rand(2, NUM_CLASSES, 1))
-    assert torch.equal(logits_BC3, torch.stack([expected_C3, expected_C3]))
+    assert torch.equal(logits_BC3, torch.stack([expected_C3, expected_C3]).double())
+
+
+@pytest.mark.parametrize("name", ["paper", "state"])
+def test_an_agent_that_acted_alike_in_all_episodes_learns_nothing_from_normalised_advantages(name):
+    agents = make(name)
+    features_KCF = torch.rand(1, agents.num_classes, agents.num_features).expand(3, -1, -1)
+    rewards_K1 = torch.tensor([[0.3141], [0.2718], [0.1618]]).double()
+    alike_KC = torch.ones(3, agents.num_classes, dtype=torch.long)
+    log_probs_KC = log_prob(agents(features_KCF), alike_KC)
+    adam = torch.optim.Adam(agents.parameters(), lr=0.15)
+    before = [parameter.detach().clone() for parameter in agents.parameters()]
+    policy_loss(log_probs_KC, advantages(rewards_K1, 0.0, "normalised")).backward()
+    adam.step()
+    for parameter, was in zip(agents.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), was, rtol=0, atol=1e-6)
 
 
 def test_the_controls_are_chance_and_standstill_to_the_last_bit():
@@ -76,7 +92,7 @@ def test_state_agents_are_linear_in_what_they_see_own_count_first():
     logits_BC3 = agents(features_BCF).detach()
     for b, c in np.ndindex(2, NUM_CLASSES):
         centred_F = (2 * features_BCF[b, c] - 1) * torch.tensor([1, 0.25, 0.25, 0.25])
-        torch.testing.assert_close(logits_BC3[b, c], bias_C3[c] + centred_F @ weights_CF3[c])
+        torch.testing.assert_close(logits_BC3[b, c].float(), bias_C3[c] + centred_F @ weights_CF3[c])
 
 
 def reference_curve(history, memory_epochs, counts_G, max_count=16, ridge=0.1):

@@ -160,6 +160,7 @@ def test_the_engine_trains_the_recorded_compositions_and_teaches_nobody(ray_sess
         assert [report.counts_C.tolist() for report in record.reports] == [counts_C] * 2
         np.testing.assert_array_equal(record.probabilities_C3, np.eye(3)[actions_C])
         assert record.baseline == 0.0
+        assert all(np.isnan(report.advantage) for report in record.reports)
     assert before.keys() == after.keys()
     for name in before:
         np.testing.assert_array_equal(before[name], after[name])

@@ -118,6 +118,8 @@ def test_state_agents_learn_by_the_gradient_of_their_own_advantages(ray_session)
         taken_KC = torch.stack([log_p_C3[torch.arange(NUM_CLASSES), r.actions_C] for r in reports])
         entropy = -(log_p_C3.exp() * log_p_C3).sum()
         adam.zero_grad()
+        told_K = [report.advantage for report in reports]
+        np.testing.assert_allclose(told_K, advantages_KC.mean(dim=1), atol=1e-6)
         (-(advantages_KC * taken_KC).sum() / K - 0.1 * entropy).backward()
         adam.step()
     algorithm.stop()

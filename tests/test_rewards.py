@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS, against_others, rewarded
+from rlcas.rewards import REWARDS, against_others, rewarded, weighed
 from rlcas.types import EpisodeReport, EpochResult
 
 NAN = float("nan")
@@ -110,6 +110,23 @@ def test_an_episode_that_failed_is_left_out_of_what_the_others_are_compared_with
     assert third.rewards_C.tolist() == [0, -2]
     assert (first.reward, third.reward) == (1, -1)
     assert first.reward_parts == {"f1": 0.5, "own": 1, "team": 0}
+
+
+def test_the_advantage_told_is_the_one_that_the_sampler_weighs_by():
+    reports = [report(0, 0.2), report(1, status="died"), report(2, 0.6)]
+    against_baseline = sampler(reward="linear")
+    told = weighed(rewarded(reports, against_baseline), 0.3, against_baseline)
+    np.testing.assert_allclose([each.advantage for each in told], [0.2 - 0.3, NAN, 0.6 - 0.3])
+    against_each_other = sampler(reward="linear", advantages="normalised")
+    told = weighed(rewarded(reports, against_each_other), 0.3, against_each_other)
+    np.testing.assert_allclose([each.advantage for each in told], [-1, NAN, 1])
+
+
+def test_the_advantage_of_agents_with_rewards_of_their_own_is_the_mean():
+    own = sampler(reward="per_class", team_share=0.0, advantages="normalised")
+    told = weighed(rewarded([report(0, 0.5, (0.0, 0.0)), report(1, 0.5, (2.0, -6.0))], own), 0.3, own)
+    deviation = np.sqrt((1 + 9) / 2)
+    np.testing.assert_allclose([each.advantage for each in told], [2 / 2 / deviation, -2 / 2 / deviation])
 
 
 def test_a_function_from_outside_is_shared_by_all_agents():

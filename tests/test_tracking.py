@@ -46,7 +46,7 @@ def test_the_events_read_back_equal_the_records(tmp_path):
             "reward/mean": np.nanmean([report.reward for report in record.reports]),
             "reward/baseline": record.baseline,
             "reward/winner": record.winner,
-            "reward/advantage_1": record.reports[1].reward - record.baseline,
+            "reward/advantage_1": record.reports[1].advantage,
             "policy/distance_from_uniform": abs(record.probabilities_C3 - 1 / 3).max(),
             "composition/sum": winner.counts_C.sum(),
             "composition/drawn": winner.num_synthetic,

@@ -105,6 +105,21 @@ def test_an_epoch_depends_on_nothing_that_was_trained_before_it():
     assert_same_bits(trainer.trained(), left)
 
 
+def test_an_epoch_depends_on_no_epoch_that_failed_between_backward_and_step(monkeypatch):
+    trainer = tiny_trainer()
+    incumbent = trainer.initial(MIXED)
+    result = trainer.train_epoch(incumbent, MIXED, child=0)
+
+    def without_memory():
+        raise torch.OutOfMemoryError("told to")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._optimizer, "step", without_memory)
+        with pytest.raises(torch.OutOfMemoryError, match="told to"):
+            trainer.train_epoch(incumbent, MIXED, child=1)
+    assert_same_result(trainer.train_epoch(incumbent, MIXED, child=0), result)
+
+
 def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
     trainer = tiny_trainer()
     incumbent = trainer.initial(MIXED)

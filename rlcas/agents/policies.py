@@ -1,4 +1,8 @@
-"""Agents that REINFORCE teaches, and two that nothing teaches."""
+"""Agents that REINFORCE teaches, and two that nothing teaches.
+
+Logits are float64: advantages that cancel over the episodes then leave a gradient of nothing. In float32 they leave
+the rounding, which Adam would scale up to whole steps.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ class StatelessAgents(Agents):
         self.logits_C3 = nn.Parameter(INITIAL_STD * torch.randn(num_classes, len(ACTIONS)))
 
     def forward(self, features_BCF: Tensor) -> Tensor:
-        """Return logits [B, C, 3], the same whatever is seen."""
-        return self.logits_C3.expand(len(features_BCF), -1, -1)
+        """Return logits [B, C, 3] float64, the same whatever is seen."""
+        return self.logits_C3.double().expand(len(features_BCF), -1, -1)
 
 
 class StateAgents(Agents):
@@ -45,9 +49,9 @@ class StateAgents(Agents):
         self.bias_C3, self.weights_CF3 = nn.Parameter(weights_CF3[:, 0]), nn.Parameter(weights_CF3[:, 1:])
 
     def forward(self, features_BCF: Tensor) -> Tensor:
-        """Return logits [B, C, 3]."""
-        centred_BCF = self.scale_F * (2 * features_BCF - 1)
-        return self.bias_C3 + torch.einsum("bcf,cfa->bca", centred_BCF, self.weights_CF3)
+        """Return logits [B, C, 3] float64."""
+        centred_BCF = self.scale_F * (2 * features_BCF.double() - 1)
+        return self.bias_C3.double() + torch.einsum("bcf,cfa->bca", centred_BCF, self.weights_CF3.double())
 
 
 class UniformAgents(Agents):
