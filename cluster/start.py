@@ -46,8 +46,12 @@ def check_demand(config: RunConfig) -> None:
     The cluster that RAY_ADDRESS names is asked; without one, this machine is, and Ray is not started.
 
     Raises:
-        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic.
+        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or the cluster
+            of RAY_ADDRESS does not answer, which would else be told after phase one.
     """
+    address = os.environ.get("RAY_ADDRESS")
+    if address and not ray.is_initialized() and config.cluster.episode_runner == "actors":
+        check_answers(address)
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return

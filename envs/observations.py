@@ -14,6 +14,7 @@ from gymnasium.spaces import Box
 from rlcas import registry
 from rlcas.agents import agents_named
 from rlcas.config import SamplerConfig
+from rlcas.errors import UserError
 from rlcas.metrics import CLASS_SIGNALS, signal_of
 from rlcas.types import Float32, Incumbent, Int64
 
@@ -72,8 +73,19 @@ def names_of(sampler: SamplerConfig) -> tuple[str, ...]:
 
 
 def named(sampler: SamplerConfig) -> list[Observation]:
-    """Return the entries of `names_of`."""
-    return [registry.lookup(name, OBSERVATIONS, "sampler.observation") for name in names_of(sampler)]
+    """Return the entries of `names_of`.
+
+    Raises:
+        UserError: a name is unknown, or is no `Observation`.
+    """
+    return [_observation(name) for name in names_of(sampler)]
+
+
+def _observation(name: str) -> Observation:
+    found = registry.lookup(name, OBSERVATIONS, "sampler.observation")
+    if not isinstance(found, Observation):
+        raise UserError(f"sampler.observation {name!r} is no envs.observations.Observation: name one")
+    return found
 
 
 def observe(incumbent: Incumbent, sampler: SamplerConfig) -> Float32:

@@ -18,6 +18,7 @@ import torch
 
 from rlcas import registry
 from rlcas.config import SamplerConfig
+from rlcas.errors import UserError
 from rlcas.metrics import signal_of
 from rlcas.reinforce import advantages
 from rlcas.types import EpisodeReport, EpochResult, Float64
@@ -128,9 +129,13 @@ def reward_named(name: str) -> Reward:
     """Return the reward of the setting `sampler.reward`; a function from outside is shared by all agents.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or nothing that can be called.
     """
     found = registry.lookup(name, REWARDS, "sampler.reward")
+    if not callable(found):
+        raise UserError(
+            f"sampler.reward {name!r} is no function: name a function of an epoch's result and metric"
+        )
     return found if hasattr(found, "together") else Shared(found)
 
 

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcas.agents import AGENTS, ResponseAgents, build_agents
+from rlcas.agents import AGENTS, ResponseAgents, agents_named, build_agents
 from rlcas.config import AGENT_DEFAULTS, COMPARING_REWARDS, REWARD_DEFAULTS, WITHOUT_GRADIENT, SamplerConfig
+from rlcas.errors import UserError
 from rlcas.reinforce import advantages, log_prob, policy_loss
 from rlcas.rewards import REWARDS
 
@@ -210,3 +211,9 @@ def test_the_curves_are_told_at_every_count_that_steps_from_zero_reach():
     assert agents.counts_G.tolist() == [0, 3, 6]
     assert agents.curves().shape == (NUM_CLASSES, 3)
     assert make("paper").curves() is None
+
+
+@pytest.mark.parametrize("name", ["math:pi", "math:sqrt", "collections:Counter"])
+def test_agents_from_outside_that_are_none_are_told(name):
+    with pytest.raises(UserError, match=rf"^sampler.agents '{name}' is no subclass of rlcas.agents.Agents"):
+        agents_named(name)

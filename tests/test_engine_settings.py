@@ -121,6 +121,18 @@ def test_a_cluster_that_does_not_answer_is_told_at_once():
         check_answers("ray://127.0.0.1:1")
 
 
+def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
+    code = (
+        "from cluster.start import check_demand; from rlcas.config import RunConfig; "
+        "check_demand(RunConfig(device='cpu'))"
+    )
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "RAY_ADDRESS '127.0.0.1:1' does not answer" in done.stderr
+
+
 def test_an_actor_does_not_import_rllib():
     code = "import sys, cluster.episode; sys.exit('ray.rllib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -317,3 +317,8 @@ def test_ppo_trains_on_the_multi_agent_view(ray_session):
         algorithm.stop()
     assert result["env_runners"]["episode_return_mean"] > 0
     assert result["learners"]["class_1"]["num_module_steps_trained"] > 0
+
+
+def test_an_observation_from_outside_that_is_none_is_told():
+    with pytest.raises(UserError, match=r"^sampler.observation 'math:pi' is no envs.observations.Observation"):
+        make_env(observation=("math:pi",))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS, against_others, rewarded, weighed
+from rlcas.rewards import REWARDS, against_others, reward_named, rewarded, weighed
 from rlcas.types import EpisodeReport, EpochResult
 
 NAN = float("nan")
@@ -145,3 +145,8 @@ def test_reports_that_differ_in_what_each_agent_was_taught_by_are_not_equal():
     one = report(0, rewards_C=np.array([0.1, 0.2]))
     assert one == dataclasses.replace(one, rewards_C=np.array([0.1, 0.2]))
     assert one != dataclasses.replace(one, rewards_C=np.array([0.1, 0.3]))
+
+
+def test_a_reward_from_outside_that_cannot_be_called_is_told():
+    with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is no function: name a function of an "):
+        reward_named("math:pi")

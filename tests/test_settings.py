@@ -96,6 +96,10 @@ def test_none_is_written_as_none() -> None:
             {"sampler.k": "0"},
             r"^sampler\.k is '0': input should be greater than or equal to 1; see --help for --samp",
         ),
+        (
+            {"sampler.lr": "inf"},
+            r"^sampler\.lr is 'inf': input should be a finite number; see --help for --sampler\.lr$",
+        ),
         ({"sampler.kk": "1"}, r"^unknown setting sampler\.kk: did you mean sampler\.k\?$"),
         ({"gamma": "1"}, r"^unknown setting gamma: did you mean"),
         ({"zzzzzz": "1"}, r"^unknown setting zzzzzz: `rlcas run --help` lists the settings$"),

@@ -12,6 +12,7 @@ from rlcas.agents.base import Agents
 from rlcas.agents.policies import ConstantAgents, StateAgents, StatelessAgents, UniformAgents
 from rlcas.agents.response import ResponseAgents
 from rlcas.config import POPULATION, SamplerConfig
+from rlcas.errors import UserError
 
 __all__ = ["AGENTS", "Agents", "ResponseAgents", "agents_named", "build_agents"]
 
@@ -29,9 +30,12 @@ def agents_named(name: str) -> type[Agents]:
     """Return the class of the setting `sampler.agents`.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the name is unknown, or is no subclass of `Agents`.
     """
-    return registry.lookup(name, AGENTS, "sampler.agents")
+    found = registry.lookup(name, AGENTS, "sampler.agents")
+    if not (isinstance(found, type) and issubclass(found, Agents)):
+        raise UserError(f"sampler.agents {name!r} is no subclass of rlcas.agents.Agents: name one")
+    return found
 
 
 def build_agents(sampler: SamplerConfig, num_classes: int, num_features: int, seed: int) -> Agents:
