@@ -10,7 +10,7 @@ from rlcas.types import Incumbent, Int64
 
 
 def check_batch_composition(env: BatchCompositionEnv) -> None:
-    """Train six epochs and check what the sampler builds on.
+    """Train five epochs and check what the sampler builds on.
 
     The observation lies in its space; actions of 0 keep the composition and others move and clamp it; the
     same incumbent and actions give the same bits, whatever was trained between.
@@ -29,9 +29,10 @@ def check_batch_composition(env: BatchCompositionEnv) -> None:
     assert kept.epoch == start.epoch + 1, f"one step trained {kept.epoch - start.epoch} epochs, not 1"
     assert np.array_equal(kept.counts_C, start.counts_C), "actions of 0 changed the composition"
     step, max_count = env.sampler.action_step, env.sampler.max_count
+    parent = kept if env.sampler.epochs > 1 else start  # no epoch follows the last
     for actions_C in (keep_C - 1, keep_C + 1):
-        moved = _step(env, kept, actions_C)
-        expected_C = np.clip(kept.counts_C + step * ACTIONS[actions_C], 0, max_count)
+        moved = _step(env, parent, actions_C)
+        expected_C = np.clip(parent.counts_C + step * ACTIONS[actions_C], 0, max_count)
         assert np.array_equal(moved.counts_C, expected_C), f"{moved.counts_C} is not {expected_C}"
 
 

@@ -12,6 +12,7 @@ from envs import ENV_ID, BatchCompositionEnv, check_batch_composition
 from envs.checks import assert_same
 from envs.observations import OBSERVATIONS, Observation
 from envs.pettingzoo_view import parallel_env
+from rlcas.config import RunConfig
 from rlcas.errors import UserError
 
 ALL = tuple(OBSERVATIONS)
@@ -46,6 +47,11 @@ def test_it_keeps_its_own_contract():
 
 
 @pytest.mark.medium
+def test_a_run_of_one_epoch_keeps_the_contract_too():
+    config = RunConfig.model_validate({"sampler": {"agents": "state", "epochs": 1}})
+    check_batch_composition(BatchCompositionEnv(config, trainer=TrivialTrainer()))
+
+
 def test_the_default_trainer_keeps_the_contract():
     settings = {"dataset": {"phantom": {"num_images": 120}}, "classifier": {"width": 8}}
     check_batch_composition(BatchCompositionEnv(settings))
