@@ -32,8 +32,6 @@ from rlcas.rundir import RunFolder
 from rlcas.search_space import named, value_of
 from rlcas.sweep_table import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 
-SETTINGS_FILE = "sweep.yaml"
-
 
 def sweep(stated: Mapping[str, Any]) -> Sweep:
     """Sweep into a new folder; return what came of it.
@@ -101,7 +99,7 @@ def describe(stated: Mapping[str, Any]) -> str:
 
 def load(path: Path) -> SweptConfig:
     """Return what the trials of a sweep's folder share."""
-    return settings.of_sweep(settings.read_yaml(path / SETTINGS_FILE))
+    return settings.of_sweep(settings.read_yaml(path / settings.SWEEP_CONFIG_FILE))
 
 
 def check_tune_starts() -> None:
@@ -140,7 +138,7 @@ def create(planned: Plan, out: Path) -> None:
     )
     try:
         with replacing_folder(out) as temporary:
-            write_text(temporary / SETTINGS_FILE, settings.as_yaml(planned.config))
+            write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
             trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
             for name, config in {**planned.pools, **trials}.items():
                 settings.save(config, temporary / name)

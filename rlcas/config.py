@@ -216,6 +216,11 @@ class SamplerConfig(Settings):
                 f"sampler.initial_count {most} is above sampler.max_count {self.max_count}: "
                 "lower the first or raise the second"
             )
+        if self.action_step > self.max_count:
+            raise ValueError(
+                f"sampler.action_step {self.action_step} is above sampler.max_count {self.max_count}: lower the first "
+                "or raise the second"
+            )
         self._check_agents()
         self._check_comparisons()
         self._check_population()

@@ -22,6 +22,7 @@ from rlcas.files import write_text
 from rlcas.presets import PRESETS
 
 CONFIG_FILE = "config.yaml"
+SWEEP_CONFIG_FILE = "sweep.yaml"
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -150,6 +151,10 @@ def load(folder: Path) -> RunConfig:
         UserError: the folder is not a run's.
     """
     path = folder / CONFIG_FILE
+    if (folder / SWEEP_CONFIG_FILE).is_file():
+        raise UserError(
+            f"{folder} is a sweep's folder: `rlcas sweep --resume` goes on with it; name one of its trials"
+        )
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no {CONFIG_FILE}; name the --out of a run")
     return validated(read_yaml(path))

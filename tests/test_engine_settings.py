@@ -121,6 +121,7 @@ def test_a_cluster_that_does_not_answer_is_told_at_once():
         check_answers("ray://127.0.0.1:1")
 
 
+@pytest.mark.medium
 def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
     code = (
         "from cluster.start import check_demand; from rlcas.config import RunConfig; "

@@ -43,7 +43,7 @@ def test_gymnasium_makes_it_by_its_name_and_finds_nothing_to_say_against_it():
 
 def test_it_keeps_its_own_contract():
     check_batch_composition(make_env(observation=ALL))
-    check_batch_composition(make_env(initial_count=0, max_count=1))
+    check_batch_composition(make_env(initial_count=0, action_step=1, max_count=1))
 
 
 @pytest.mark.medium

@@ -109,6 +109,10 @@ def test_none_is_written_as_none() -> None:
             r"^sampler\.initial_count 20 is above sampler\.max_count 16: lower the first",
         ),
         (
+            {"sampler.action_step": "20"},
+            r"^sampler\.action_step 20 is above sampler\.max_count 16: lower the first or raise the second",
+        ),
+        (
             {"synth.denoiser.label_drop": "0"},
             r"^synth\.generation\.guidance 1\.5 needs unlabelled training, but",
         ),
@@ -281,3 +285,9 @@ def test_settings_of_the_sampler_that_do_not_fit_are_told_with_both_values(
 def test_agents_that_rewards_do_not_teach_may_run_one_episode(agents: str) -> None:
     given = {"sampler.k": "1", "sampler.agents": agents, "sampler.reward": "rank"}
     assert settings.resolve(given=given).sampler.k == 1
+
+
+def test_a_sweeps_folder_is_told_from_a_runs(tmp_path):
+    (tmp_path / "sweep.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match="is a sweep's folder: `rlcas sweep --resume` goes on with it"):
+        settings.load(tmp_path)
