@@ -21,7 +21,7 @@ from cluster.run import check, make_pool
 from cluster.start import ensure_ray, quiet_ray
 from cluster.sweep_plan import Plan, metric_of, plan
 from cluster.sweep_resources import Room, check_fits, concurrency, trial_bundles
-from rlcas import settings
+from rlcas import rundir, settings
 from rlcas.config import RunConfig, SweptConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
@@ -131,7 +131,7 @@ def create(planned: Plan, out: Path) -> None:
     """Make the folder with all settings, whole or not at all."""
     table = Sweep(
         path=out,
-        name=planned.config.data,
+        name=rundir.data_name(planned.config.data),
         metric=metric_of(planned.config),
         search=planned.config.sweep.search,
         trials=planned.trials,

@@ -103,10 +103,14 @@ class RunFolder:
 
 def default_out(config: RunConfig) -> Path:
     """Return runs/<data>-<preset>-<seed>."""
-    prefix, colon, path = config.data.partition(":")
-    name = Path(path).stem if colon and prefix in PATH_PREFIXES else config.data
-    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-") or "data"
+    slug = re.sub(r"[^A-Za-z0-9_.]+", "-", data_name(config.data)).strip("-") or "data"
     return Path("runs") / f"{slug}-{config.preset}-{config.seed}"
+
+
+def data_name(data: str) -> str:
+    """Return what a reader calls `data`: the name, or that of the file or folder after npz:, folder: or csv:."""
+    prefix, colon, path = data.partition(":")
+    return Path(path).stem if colon and prefix in PATH_PREFIXES else data
 
 
 def create(config: RunConfig) -> RunFolder:
