@@ -187,6 +187,7 @@ def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
         synth.loop.save_checkpoint = full_disk
     with pytest.raises(UserError, match="the disk is full"):
         Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
+    torch.distributed.destroy_process_group()
 
 
 def _reads_late(rank: int, folder: Path) -> None:
@@ -197,11 +198,12 @@ def _reads_late(rank: int, folder: Path) -> None:
     Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
     if rank == 0:
         (folder / "c").unlink()
+    torch.distributed.destroy_process_group()
 
 
 def join(rank: int, folder: Path) -> None:
     torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=timedelta(seconds=20)
+        "gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=timedelta(seconds=120)
     )
 
 

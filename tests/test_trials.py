@@ -22,25 +22,32 @@ pytestmark = pytest.mark.medium
 
 
 @pytest.fixture(scope="module", autouse=True)
-def trials_by_value(ray_session: None) -> None:
+def held_before(ray_session: None) -> set[str]:
+    """What other tests hold; the trials' code is sent along with them."""
     ray.cloudpickle.register_pickle_by_value(trivial_trial)
+    return held()
 
 
 @pytest.fixture(scope="module")
-def three_trials(trials_by_value: None, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def three_trials(held_before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """A grid of three trials, two side by side, of which the second fails."""
     over = {"sampler.initial_count": [16, trivial_trial.FAILING_COUNT, 3]}
     return swept(tmp_path_factory.mktemp("sweeps") / "grid", concurrent=2, sweep={"over": over})
 
 
-def alive() -> tuple[int, int]:
-    """Return the actors that live and the placement groups that are held, after a while for those that are ending."""
+def held() -> set[str]:
+    """Return the ids of the actors that live and of the placement groups that are held."""
+    living = {key for key, actor in actors().items() if actor["State"] == "ALIVE"}
+    groups = ray.util.placement_group_table()
+    return living | {key for key, group in groups.items() if group["state"] != "REMOVED"}
+
+
+def left_behind(held_before: set[str]) -> set[str]:
+    """Return what is held now and was not before, after a while for what is ending."""
     deadline = time.monotonic() + 60
-    while True:
-        living = sum(actor["State"] == "ALIVE" for actor in actors().values())
-        held = sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
-        if (living, held) == (0, 0) or time.monotonic() > deadline:
-            return living, held
+    while (left := held() - held_before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
 
 
 def test_a_trial_that_fails_is_told_of_and_the_others_go_on(three_trials: Sweep) -> None:
@@ -52,8 +59,8 @@ def test_a_trial_that_fails_is_told_of_and_the_others_go_on(three_trials: Sweep)
     assert "told to fail" in traceback and "Traceback" in traceback
 
 
-def test_nothing_is_left_behind(three_trials: Sweep) -> None:
-    assert alive() == (0, 0)
+def test_nothing_is_left_behind(three_trials: Sweep, held_before: set[str]) -> None:
+    assert left_behind(held_before) == set()
 
 
 def test_the_best_trial_comes_first_and_the_failed_last(three_trials: Sweep) -> None:
@@ -110,7 +117,7 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_pbt_copies_the_better_and_perturbs_its_settings(tmp_path: Path) -> None:
+def test_pbt_copies_the_better_and_perturbs_its_settings(tmp_path: Path, held_before: set[str]) -> None:
     sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": {"sampler.lr": "1e-3..1.0"}}
     done = swept(tmp_path / "pbt", concurrent=2, **{"sampler.epochs": 8, "sampler.k": 2, "sweep": sweep})
     space = space_of({"sampler.lr": "1e-3..1.0"}, {})
@@ -121,7 +128,7 @@ def test_pbt_copies_the_better_and_perturbs_its_settings(tmp_path: Path) -> None
         assert lr == trial.settings["sampler.lr"], "the folder tells the settings that it ended with"
     assert [trial.status for trial in done.trials] == ["finished", "finished"]
     assert [trial.epochs for trial in done.trials] == [8, 8]
-    assert alive() == (0, 0)
+    assert left_behind(held_before) == set()
 
 
 @pytest.mark.slow
