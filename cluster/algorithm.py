@@ -17,9 +17,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    TIMERS,
 )
 from ray.tune import PlacementGroupFactory
 
@@ -59,6 +57,7 @@ class RLCAS(Algorithm):
 
     record: EpochRecord | None = None
     """What the last epoch gave."""
+    _next_policy: tuple[Float32, Float64] | None = None
     best: Incumbent
     """The incumbent with the best validation metric so far; the initial one before the first epoch."""
 
@@ -140,8 +139,7 @@ class RLCAS(Algorithm):
         """
         times = [time.perf_counter()]
         epoch, k = self.epoch + 1, self._sampler.k
-        observation_D = observe(self.incumbent, self._sampler)
-        probabilities_C3 = self._policy(observation_D)
+        observation_D, probabilities_C3 = self._next_policy or self._policy()
         actions_KC = [
             draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
         ]
@@ -156,6 +154,7 @@ class RLCAS(Algorithm):
         baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
         if self._schedule_TC is None:
             reports = weighed(reports, baseline, self._sampler)
+        self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
         times.append(time.perf_counter())
         self.record = EpochRecord(
             epoch=epoch,
@@ -186,11 +185,14 @@ class RLCAS(Algorithm):
                 return reports, winner
         raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
 
-    def _policy(self, observation_D: Float32) -> Float64:
-        """Return [C, 3]: the agents' probabilities, or all on the recorded actions where a run is replayed."""
+    def _policy(self) -> tuple[Float32, Float64]:
+        """Return what the agents see, and [C, 3], their probabilities: all on the recorded actions in a replay."""
+        observation_D = observe(self.incumbent, self._sampler)
         if self._schedule_TC is None:
-            return self.on_learner(lambda learner: learner.probabilities(observation_D))
-        return np.eye(len(ACTIONS))[self._schedule_TC[self.epoch]]
+            return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
+        return observation_D, np.eye(len(ACTIONS))[
+            self._schedule_TC[min(self.epoch, len(self._schedule_TC) - 1)]
+        ]
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` gives on the learner."""
@@ -235,7 +237,8 @@ class RLCAS(Algorithm):
         return self.config.seed
 
     def _go_on_from(self, reference: Any) -> None:
-        """Hold an incumbent that no epoch has left."""
+        """Hold an incumbent that no epoch has left; agents that learnt elsewhere may come with it."""
+        self._next_policy = None
         incumbent = self._children.fetch(reference)
         assert incumbent is not None, "it was made or put just now"
         self._hold(reference, incumbent)
@@ -245,9 +248,8 @@ class RLCAS(Algorithm):
         self._incumbent_ref, self._incumbent = reference, incumbent
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            told = lesson(observation_D, reports, self._sampler)
-            loss = self.on_learner(lambda learner: learner.learn(told))
+        told = lesson(observation_D, reports, self._sampler)
+        loss = self.on_learner(lambda learner: learner.learn(told))
         self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
         self.metrics.log_value(lifetime, len(reports), reduce="lifetime_sum")

@@ -60,7 +60,8 @@ class ReinforceLearner(TorchLearner):
         """
         batch = {name: torch.from_numpy(values).to(self._device) for name, values in lesson.items()}
         told = {DEFAULT_MODULE_ID: batch}
-        losses = self.compute_losses(fwd_out=self.module.forward_train(told), batch=told)
+        forward = {DEFAULT_MODULE_ID: self.agents.forward_train(batch)}
+        losses = self.compute_losses(fwd_out=forward, batch=told)
         self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
         return losses[DEFAULT_MODULE_ID].item()
 
@@ -78,7 +79,9 @@ class ReinforceLearner(TorchLearner):
             log_prob(logits_KC3, told[Columns.ACTIONS]),
             advantages(rewards, self.baseline, self._sampler.advantages),
         )
-        return {DEFAULT_MODULE_ID: loss - self._sampler.entropy_bonus * policy_entropy(logits_KC3)}
+        if bonus := self._sampler.entropy_bonus:
+            loss = loss - bonus * policy_entropy(logits_KC3)
+        return {DEFAULT_MODULE_ID: loss}
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
         """RLlib asks for it; `compute_losses` above is what runs."""

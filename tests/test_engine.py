@@ -1,6 +1,7 @@
 """The algorithm over its actors, against the environment called in-process."""
 
 import contextlib
+import dataclasses
 import functools
 import math
 import sys
@@ -103,10 +104,14 @@ def six_epochs(ray_session, tmp_path_factory):
 def test_k_actors_give_the_bits_of_the_environment_called_in_process(six_epochs):
     _, records, *_ = six_epochs
     for record, (reports, winner, baseline, p_C3, incumbent) in zip(records, in_process(6), strict=True):
-        assert record[0] == tuple(reports)
+        assert [report.advantage for report in record[0]] == pytest.approx(
+            [report.reward - baseline for report in reports], abs=1e-7
+        )
+        for told_of, report in zip(record[0], reports, strict=True):
+            assert told_of == dataclasses.replace(report, advantage=told_of.advantage)
         assert record[1] == winner
         assert record[2] == pytest.approx(baseline, rel=1e-12)
-        np.testing.assert_allclose(np.frombuffer(record[3]).reshape(-1, 3), p_C3, rtol=1e-6)
+        np.testing.assert_allclose(np.frombuffer(record[3]).reshape(-1, 3), p_C3, rtol=1e-5)
         assert record[5:] == (incumbent.counts_C.tobytes(), incumbent.arrays["float32"].tobytes())
 
 
