@@ -116,7 +116,7 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_population_ends_and_its_folders_tell_the_settings_it_ended_with(
+def test_a_population_ends_with_the_settings_that_its_folders_tell(
     tmp_path: Path, held_before: set[str]
 ) -> None:
     sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": {"sampler.lr": "1e-3..1.0"}}
