@@ -99,6 +99,7 @@ def scheduler_of(config: SweptConfig, num_epochs: int) -> TrialScheduler | None:
             perturbation_interval=config.sweep.exchange_epochs,
             custom_explore_fn=explorer(space_of(config.sweep.over, stated), config.seed),
             log_config=False,
+            synch=True,  # else who is compared with whom, and when, hangs on the members' speeds
         )
     return None
 

@@ -15,6 +15,7 @@ from trivial_trial import DyingTrial, swept
 
 from cluster.trial import earlier_checkpoints
 from rlcas import records, settings
+from rlcas.search_space import draws, space_of
 from rlcas.sweep_table import ERROR_FILE, Sweep
 
 pytestmark = pytest.mark.medium
@@ -116,14 +117,18 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_population_ends_with_the_settings_that_its_folders_tell(
+def test_a_member_of_a_population_goes_on_with_other_settings_and_its_folder_tells_them(
     tmp_path: Path, held_before: set[str]
 ) -> None:
-    sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": {"sampler.lr": "1e-3..1.0"}}
+    over = {"sampler.max_count": "2..40"}
+    sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": over}
+    drawn = [point["sampler.max_count"] for point in draws(space_of(over, {}), 2, seed=0)]
     done = swept(tmp_path / "pbt", concurrent=2, **{"sampler.epochs": 8, "sampler.k": 2, "sweep": sweep})
+    ended = [trial.settings["sampler.max_count"] for trial in done.trials]
+    assert ended != drawn, "one went on from the better one's epoch with settings near its"
     for trial in done.trials:
-        lr = settings.load(done.folder(trial)).sampler.lr
-        assert lr == trial.settings["sampler.lr"], "the folder tells the settings that it ended with"
+        max_count = settings.load(done.folder(trial)).sampler.max_count
+        assert max_count == trial.settings["sampler.max_count"], "its folder tells what it ended with"
     assert [trial.status for trial in done.trials] == ["finished", "finished"]
     assert [trial.epochs for trial in done.trials] == [8, 8]
     assert left_behind(held_before) == set()
