@@ -1,4 +1,4 @@
-"""Presets: named sets of settings over the defaults of `rlcas/config.py`; flags and files override them."""
+"""Presets: named sets of settings over the defaults of `rlcas/config/`; flags and files override them."""
 
 from __future__ import annotations
 

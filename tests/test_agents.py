@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcas.agents import AGENTS, ResponseAgents, agents_named, build_agents
-from rlcas.config import AGENT_DEFAULTS, COMPARING_REWARDS, REWARD_DEFAULTS, WITHOUT_GRADIENT, SamplerConfig
+from rlcas.config import AGENT_DEFAULTS, REWARD_DEFAULTS, SamplerConfig
+from rlcas.config.sampler import COMPARING_REWARDS, WITHOUT_GRADIENT
 from rlcas.errors import UserError
 from rlcas.reinforce import advantages, log_prob, policy_loss
 from rlcas.rewards import REWARDS

@@ -1,0 +1,83 @@
+"""Every setting of rlcas: its name, type, default and meaning, declared in this package and nowhere else.
+
+A run is one frozen `RunConfig`. Dotted flags (`--sampler.k 5`), YAML files and Ray Tune use the same keys.
+The text under a field is its help. Presets, which override these defaults, are in `rlcas/presets.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from rlcas.config.classifier import ClassifierConfig
+from rlcas.config.cluster import ClusterConfig
+from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
+from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
+from rlcas.config.sweep import SweepConfig
+from rlcas.config.synth import (
+    AutoencoderConfig,
+    DenoiserConfig,
+    GenerationConfig,
+    MgdmConfig,
+    ScoringConfig,
+    SkinSdmConfig,
+    SynthConfig,
+)
+from rlcas.config.values import Count, Settings
+
+__all__ = [
+    "AGENT_DEFAULTS",
+    "POPULATION",
+    "REWARD_DEFAULTS",
+    "AutoencoderConfig",
+    "ClassifierConfig",
+    "ClusterConfig",
+    "DatasetConfig",
+    "DenoiserConfig",
+    "GenerationConfig",
+    "MgdmConfig",
+    "PhantomConfig",
+    "RunConfig",
+    "SamplerConfig",
+    "ScoringConfig",
+    "Settings",
+    "ShotsConfig",
+    "SkinSdmConfig",
+    "SweepConfig",
+    "SweptConfig",
+    "SynthConfig",
+]
+
+
+class RunConfig(Settings):
+    """A whole run: both phases on one data set."""
+
+    data: str = "phantom"
+    """A data set's name (phantom, breastmnist, breastmnist_64, …), or npz:PATH, folder:PATH, csv:PATH."""
+    preset: Literal["quick", "paper", "best"] = "best"
+    """quick: minutes on 2 cores; paper: the paper's figures; best: what we found best."""
+    out: Path | None = None
+    """The run's folder. None: runs/<data>-<preset>-<seed>."""
+    pool: str | None = None
+    """A pool of synthetic images, DIR or folder:PATH (a folder a class); skips the synthesiser."""
+    seed: Count = 0
+    """The one seed that every draw of the run comes from."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the synthesiser and evaluation run; episodes run where Ray puts them."""
+    dataset: DatasetConfig = DatasetConfig()
+    shots: ShotsConfig = ShotsConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    synth: SynthConfig = SynthConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+class SweptConfig(RunConfig):
+    """A run of which some settings are swept: what `rlcas sweep` takes."""
+
+    sweep: SweepConfig = SweepConfig()
+
+    @property
+    def run(self) -> RunConfig:
+        """Return the settings that the trials share, as those of a run."""
+        return RunConfig.model_construct(**{name: getattr(self, name) for name in RunConfig.model_fields})

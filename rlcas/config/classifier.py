@@ -1,0 +1,36 @@
+"""Settings of the classifier."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
+
+
+class ClassifierConfig(Settings):
+    """The classifier and how one epoch trains it."""
+
+    backbone: str = "resnet18"
+    """Any timm model name, or package.module:function."""
+    width: PositiveCount | None = None
+    """Channels of the first stage of a ResNet (64 as published). None keeps the backbone's."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights (downloads them once)."""
+    small_stem_below_px: Count = 96
+    """Smaller images get a 3x3 stem of stride 1 without pooling, where the backbone is a ResNet."""
+    loss: str = "balanced_softmax"
+    """A name in rlcas.losses.LOSSES, or package.module:function."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser of the classifier (SGD with Nesterov momentum 0.9)."""
+    lr: Positive = 1e-3
+    """Learning rate at the start."""
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate over the run's steps."""
+    weight_decay: NonNegative = 5e-4
+    """Decoupled weight decay (AdamW) or L2 (SGD)."""
+    batch_size: PositiveCount = 128
+    """Real images in a mini-batch; synthetic ones are appended, or take their place (`sampler.batch_mode`)."""
+    augment: Literal["none", "light"] = "light"
+    """light: horizontal flip, small rotation, shift and scale, small brightness and contrast change."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""

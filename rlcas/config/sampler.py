@@ -1,0 +1,146 @@
+"""Settings of the agents and the episodes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from rlcas.config.values import AbsolutePath, Counts, Fraction, NonNegative, Positive, PositiveCount, Settings
+
+AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
+    "response": {"exploration": 0.2, "memory_epochs": 15.0},
+}
+"""Settings of the sampler that these agents have where nothing else is said (docs/sampler.md measures them)."""
+REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
+"""The same by reward."""
+POPULATION = "pbt"
+"""The agents that are none: population-based training moves the counts of K members (`cluster.population`)."""
+WITHOUT_GRADIENT = ("response", "uniform", "constant", POPULATION)
+"""Agents that no gradient teaches."""
+COMPARING_REWARDS = ("rank", "per_class")
+"""Rewards that compare the episodes of an epoch."""
+
+
+class SamplerConfig(Settings):
+    """The RL-driven class-adaptive sampler (paper, section 2.2)."""
+
+    epochs: PositiveCount = 30
+    """Epochs: each is K parallel one-epoch trainings and one update of the agents."""
+    k: PositiveCount = 3
+    """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
+    agents: str = "paper"
+    """A name in rlcas.agents.AGENTS, or package.module:class. pbt has none but K members, whose counts Ray Tune's
+    population-based training moves (a control)."""
+    lr: NonNegative = 1e-3
+    """Learning rate of the agents' Adam, where they have parameters; 0 freezes the policy (a control)."""
+    entropy_bonus: NonNegative = 0.0
+    """Weight of the policy's entropy, added to what the agents maximise."""
+    exploration: Fraction | None = None
+    """Chance that an agent acts at random: agents response, which have 0.2; None for the others."""
+    memory_epochs: Positive | None = None
+    """Epochs after which an observation weighs 1/e: agents response, which have 15; None for the others."""
+    baseline_gamma: Fraction = 0.99
+    """γ of eq. 2: weight of the new mean reward in the baseline."""
+    advantages: Literal["baseline", "normalised"] = "baseline"
+    """baseline: the reward minus B of eq. 2, the paper's. normalised: minus the mean over the K episodes, divided
+    by the standard deviation over episodes and classes. Agents state: normalised."""
+    reward: str = "cubic"
+    """A name in rlcas.rewards.REWARDS, or package.module:function. Agents state: per_class."""
+    signal: str = "log_likelihood"
+    """Figure of a class on its own validation images that reward per_class, agents response and observation signal
+    take: a name in rlcas.metrics.CLASS_SIGNALS."""
+    team_share: NonNegative | None = None
+    """Weight of the team's metric beside the own signal: reward per_class, which has 1; None for the others."""
+    metric: str = "f1"
+    """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
+    initial_count: Counts = 2
+    """Synthetic images per class and mini-batch before the first action; or C counts with commas, one a class."""
+    action_step: PositiveCount = 2
+    """An agent's actions are -step, 0 and +step."""
+    max_count: PositiveCount = 16
+    """Counts are clamped to [0, max_count]."""
+    batch_mode: Literal["append", "fixed_total"] = "append"
+    """append: synthetic images come on top of the real ones; fixed_total: they replace as many of the batch."""
+    draw_mode: Literal["cycle", "with_replacement"] = "cycle"
+    """cycle: each class's pool in shuffled rounds, every image once a round; with_replacement: any image any time."""
+    prior: Literal["real", "effective"] = "real"
+    """Class counts in the training loss: the real ones, or those of the images that the epoch shows."""
+    observation: tuple[str, ...] | None = None
+    """What agents see: names in envs.observations.OBSERVATIONS. None: what the agents ask for."""
+    replay: AbsolutePath | None = None
+    """Folder of a run whose surviving compositions are the actions here, epoch by epoch; no agents learn. Of `rlcas
+    train`, its settings are then the base."""
+    common_random_numbers: bool = True
+    """Order and augmentation of the real images are the same in all K episodes of an epoch."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, stated: Any) -> Any:
+        """Fill in what agents and reward have of their own where it is not stated."""
+        if not isinstance(stated, dict):
+            return stated
+        for setting, table in (("agents", AGENT_DEFAULTS), ("reward", REWARD_DEFAULTS)):
+            name = stated.get(setting, cls.model_fields[setting].default)
+            known = {key: value for key, value in stated.items() if value is not None}
+            stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
+        return stated
+
+    @model_validator(mode="after")
+    def _check(self) -> SamplerConfig:
+        most = self.initial_count if isinstance(self.initial_count, int) else max(self.initial_count, default=0)
+        if most > self.max_count:
+            raise ValueError(
+                f"sampler.initial_count {most} is above sampler.max_count {self.max_count}: "
+                "lower the first or raise the second"
+            )
+        if self.action_step > self.max_count:
+            raise ValueError(
+                f"sampler.action_step {self.action_step} is above sampler.max_count {self.max_count}: lower the first "
+                "or raise the second"
+            )
+        self._check_agents()
+        self._check_comparisons()
+        self._check_population()
+        return self
+
+    def _check_agents(self) -> None:
+        for name in ("exploration", "memory_epochs"):
+            if getattr(self, name) is not None and self.agents != "response" and ":" not in self.agents:
+                raise ValueError(
+                    f"sampler.{name} {getattr(self, name)} is for sampler.agents response, not for "
+                    f"{self.agents}: leave it out or change the agents"
+                )
+        if self.entropy_bonus > 0 and self.agents in WITHOUT_GRADIENT:
+            raise ValueError(
+                f"sampler.entropy_bonus {self.entropy_bonus} has no effect on sampler.agents {self.agents}, "
+                "which no gradient teaches: set it to 0"
+            )
+        if self.agents == "response" and self.observation and "composition" not in self.observation:
+            raise ValueError(
+                f"sampler.observation {','.join(self.observation)} leaves out composition, which sampler.agents "
+                "response must see: add it"
+            )
+
+    def _check_population(self) -> None:
+        if self.agents == POPULATION and self.replay is not None:
+            raise ValueError(f"sampler.agents {POPULATION} beside sampler.replay {self.replay}: leave one out")
+        if self.agents == POPULATION and self.k == 1:
+            raise ValueError(
+                f"sampler.agents {POPULATION} is a population of sampler.k {self.k} members: raise sampler.k"
+            )
+
+    def _check_comparisons(self) -> None:
+        if self.team_share is not None and self.reward != "per_class" and ":" not in self.reward:
+            raise ValueError(
+                f"sampler.team_share {self.team_share} is for sampler.reward per_class, not for {self.reward}: "
+                "leave it out or change the reward"
+            )
+        if self.k > 1 or self.replay or self.agents in WITHOUT_GRADIENT:
+            return
+        if self.reward in COMPARING_REWARDS or self.advantages == "normalised":
+            raise ValueError(
+                f"sampler.k {self.k} leaves nothing to compare, but sampler.reward is {self.reward} and "
+                f"sampler.advantages {self.advantages}: raise k, or use reward linear and advantages baseline"
+            )

@@ -1,0 +1,47 @@
+"""Settings of `rlcas sweep`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from rlcas.config.values import PositiveCount, Settings
+
+
+def _dotted(over: Any, prefix: str = "") -> Any:
+    """Return {"sampler": {"k": [1, 3]}} as {"sampler.k": (1, 3)}; one value becomes a tuple, text stays."""
+    if not isinstance(over, dict):
+        return over
+    flat: dict[str, Any] = {}
+    for name, values in over.items():
+        if isinstance(values, dict):
+            flat |= _dotted(values, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = values if isinstance(values, str | list | tuple) else (values,)
+    return flat
+
+
+class SweepConfig(Settings):
+    """`rlcas sweep`: which settings are tried, how, and how many at once."""
+
+    over: Annotated[dict[str, str | tuple[Any, ...]], BeforeValidator(_dotted)] = {  # noqa: RUF012 - pydantic copies it
+        "sampler.baseline_gamma": (0.5, 0.9, 0.99),
+        "sampler.k": (1, 3),
+        "sampler.reward": ("cubic", "linear"),
+    }
+    """SETTING=VALUES, once a setting: values 1,3 (with ; between those that are lists), or a range 1e-4..1e-2, drawn
+    on a log scale where both ends are positive and a factor of ten or more apart."""
+    search: Literal["grid", "random", "asha", "pbt"] = "grid"
+    """grid: every combination; random: `trials` draws; asha: draws, of which the worse stop early; pbt: a
+    population, of which the worse go on from the better with other values."""
+    trials: Annotated[int, Field(ge=2)] = 12
+    """Draws of random and asha; the population of pbt."""
+    concurrent: PositiveCount | None = None
+    """Trials side by side. None: as many as the cores, or the GPUs, take at `sampler.k` episodes each."""
+    metric: str | None = None
+    """Validation metric of a trial, the larger the better: a name in rlcas.metrics.SELECTING. None: sampler.metric."""
+    grace_epochs: PositiveCount = 4
+    """asha: epochs before a trial may be stopped; the next decisions come at 3, 9, ... times as many."""
+    exchange_epochs: PositiveCount = 4
+    """pbt: epochs from one exchange to the next."""

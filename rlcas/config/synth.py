@@ -1,0 +1,222 @@
+"""Settings of the synthesiser: autoencoder, denoiser, other generators, sampling and scoring."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rlcas.config.values import (
+    AbsolutePath,
+    Count,
+    Decay,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Settings,
+    Width,
+)
+
+
+class AutoencoderConfig(Settings):
+    """The variational autoencoder between pixels and latents."""
+
+    pretrained: str | None = None
+    """Folder or hub name of a diffusers AutoencoderKL to use as it is. None trains one on the images."""
+    factor: Literal[2, 4, 8] | None = None
+    """Downsampling factor. None: 2 up to 48 px, 4 up to 128 px, 8 above."""
+    channels: tuple[PositiveCount, ...] | None = None
+    """Width of each level, one more level than log2(factor). None: 16 to 64 by factor."""
+    latent_channels: PositiveCount = 4
+    """Channels of the latent."""
+    kl_weight: NonNegative = 1e-6
+    """Weight of the KL term beside the L1 reconstruction."""
+    lr: Positive = 1e-3
+    """Learning rate of AdamW."""
+    batch_size: PositiveCount = 32
+    """Images in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class DenoiserConfig(Settings):
+    """The class-conditional denoiser and its sketch branch (paper, section 2.1)."""
+
+    channels: tuple[Width, Width, Width, Width] = (64, 96, 128, 128)
+    """Width of the UNet's four levels; each a multiple of 8."""
+    layers_per_block: PositiveCount = 1
+    """Residual blocks a level."""
+    dropout: Fraction = 0.1
+    """Dropout in the residual blocks."""
+    prediction: Literal["epsilon", "v_prediction"] = "v_prediction"
+    """What the denoiser predicts; the paper's is epsilon."""
+    schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    """Noise schedule over 1000 steps."""
+    min_snr_gamma: Positive | None = 5.0
+    """Min-SNR weighting of the loss over timesteps. None: all the same, as in the paper."""
+    sketch_weight: NonNegative = 0.1
+    """λ of the sketch loss; 0 switches the sketch branch off (the paper's +SynClass row)."""
+    label_drop: Fraction = 0.1
+    """Share of images trained without their label, for classifier-free guidance."""
+    flip: bool = True
+    """Train on left-right mirrored images too; the denoiser is told which they are, and samples none of itself."""
+    moved_copies: Count = 0
+    """Train on so many rotated, scaled and shifted copies of each image too, told of in the same way."""
+    cbdm_weight: NonNegative = 0.0
+    """Weight of the class-balancing regulariser CBDM (its paper's is 1, as τ 0.001 x timestep); 0 is off, any other
+    doubles the cost of a step."""
+    class_balance: Fraction = 0.5
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
+    ema_decays: tuple[Decay, Decay] = (0.999, 0.9999)
+    """Decays of a short and a long moving average of the weights. Both are kept; the one with the lower
+    loss on the validation images is sampled from."""
+    lr: Positive = 1e-4
+    """Learning rate of AdamW."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    batch_size: PositiveCount = 32
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 200
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class GenerationConfig(Settings):
+    """Sampling the pool."""
+
+    solver: str = "unipc"
+    """A name in synth.diffusion.SOLVERS, or package.module:function."""
+    steps: PositiveCount = 20
+    """Denoising steps an image."""
+    guidance: Annotated[float, Field(ge=1.0)] = 1.5
+    """Classifier-free guidance scale; 1 is none and costs half."""
+    guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Noise levels t/T between which ldm and mgdm guide; a step outside costs half (Kynkäänniemi et al. 2024)."""
+    per_class: PositiveCount | None = None
+    """Images a class. None: as many as the class has real ones, but 50 at least and 1000 at most."""
+    micro_batch: PositiveCount = 32
+    """Images denoised together; fixed (padded) and recorded, because other shapes differ in the last bits."""
+    threads: PositiveCount = 1
+    """Torch threads of a sampler on a CPU; fixed and recorded, because another number moves the last bits."""
+    shard_images: PositiveCount = 256
+    """Images in one file of the pool."""
+
+    @model_validator(mode="after")
+    def _check(self) -> GenerationConfig:
+        low, high = self.guidance_interval
+        if low >= high:
+            raise ValueError(
+                f"synth.generation.guidance_interval is {low:g},{high:g}: the first share must be below the second"
+            )
+        return self
+
+
+class MgdmConfig(Settings):
+    """MGDM (Luo et al. 2024), for `synth.generator` mgdm: the ldm, and an uncertainty gradient over its images."""
+
+    scale: NonNegative = 5.0
+    """Strength s of the uncertainty gradient; 0 inverts and decodes without one."""
+    uncertainty: str = "entropy"
+    """A name in synth.disturbance.UNCERTAINTIES, or package.module:function."""
+    ddim_steps: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Steps of the inversion, and as many of the decoding."""
+    channels: tuple[Width, ...] = (32, 64, 64)
+    """Width of each level of the noise-aware classifier; each a multiple of 8."""
+    class_balance: Fraction = 0.0
+    """The classifier draws class c with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    lr: Positive = 3e-4
+    """Learning rate of the classifier's AdamW."""
+    weight_decay: NonNegative = 1e-5
+    """Decoupled weight decay of the classifier."""
+    batch_size: PositiveCount = 64
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = None
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+
+
+class SkinSdmConfig(Settings):
+    """Skin-SDM (Patcharapimpisut and Khanarsa 2024), for `synth.generator` skin_sdm: Stable Diffusion with LoRA."""
+
+    pretrained: str | None = None
+    """Folder or hub name of a Stable Diffusion pipeline, which must be given; its safety checker is not used."""
+    prompt: str = "an ultrasound image of a breast lesion, {class}"
+    """What images of a class are called; {class} stands for its name."""
+    size_px: Annotated[int, Field(ge=8, multiple_of=8)] = 512
+    """Side to which images are resized, in pixels; samples are brought back to the data's own."""
+    rank: PositiveCount = 8
+    """Rank of the LoRA in the UNet's attention."""
+    flip: bool = True
+    """Train on left-right mirrored images too."""
+    class_balance: Fraction = 0.0
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    lr: Positive = 1e-4
+    """Learning rate of AdamW."""
+    weight_decay: NonNegative = 1e-2
+    """Decoupled weight decay."""
+    batch_size: PositiveCount = 8
+    """Latents in a mini-batch."""
+    epochs: PositiveCount = 100
+    """Passes over the training images."""
+    max_steps: PositiveCount | None = 10_000
+    """Stop after this many optimiser steps, if they come before `epochs`."""
+    steps: PositiveCount = 50
+    """DDIM steps an image, in place of `synth.generation.steps`."""
+    guidance: Annotated[float, Field(ge=1.0)] = 7.5
+    """Classifier-free guidance scale, in place of `synth.generation.guidance`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SkinSdmConfig:
+        if "{class}" not in self.prompt:
+            raise ValueError(
+                f"synth.skin_sdm.prompt {self.prompt!r} is the same for every class: write {{class}} where the "
+                "class's name shall stand"
+            )
+        return self
+
+
+class ScoringConfig(Settings):
+    """How the pool is judged."""
+
+    extractor: str = "classifier"
+    """Features that distances are taken in: a name in rlcas.features.EXTRACTORS, any timm model name (inception_v3),
+    or package.module:function. classifier: the penultimate ones of a Baseline trained on the real images."""
+    extractor_weights: AbsolutePath | None = None
+    """File of weights for a timm model. None: timm's pretrained ones (downloads them once)."""
+    leave_out_copies: bool = True
+    """Leave images out of the pool that are nearer to a training image than held-out real images are."""
+    pool_only_epochs: Count = 10
+    """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
+
+
+class SynthConfig(Settings):
+    """The sketch-supervised synthesiser, or another generator in its place."""
+
+    generator: str = "ldm"
+    """A name in synth.generators.GENERATORS, or package.module:object."""
+    sketch: str = "ratio_of_averages"
+    """A name in synth.sketch.SKETCHES, or package.module:object."""
+    sketch_weights: AbsolutePath | None = None
+    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
+    checkpoint_steps: PositiveCount = 500
+    """Optimiser steps from one checkpoint of the training to the next."""
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    generation: GenerationConfig = GenerationConfig()
+    mgdm: MgdmConfig = MgdmConfig()
+    skin_sdm: SkinSdmConfig = SkinSdmConfig()
+    scoring: ScoringConfig = ScoringConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> SynthConfig:
+        if self.denoiser.label_drop == 0 and self.generation.guidance > 1:
+            raise ValueError(
+                f"synth.generation.guidance {self.generation.guidance} needs unlabelled training, but "
+                "synth.denoiser.label_drop is 0.0: set guidance to 1 or label_drop to 0.1"
+            )
+        return self
