@@ -47,7 +47,7 @@ class Loop:
     def __init__(self, config: RunConfig, trainer: ClassifierTrainer, class_counts: Tensor) -> None:
         self.config, self.device, self.class_counts = config, trainer.device, class_counts
         self.model = copy.deepcopy(trainer.model).train()
-        self.optimizer = build_optimizer(config.classifier, self.model)
+        self.optimizer = build_optimizer(config.classifier, self.model.parameters())
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Take one optimiser step and return its loss."""
@@ -102,8 +102,8 @@ def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[
     loop = Loop(config, trainer, torch.tensor([num_images // 2] * 2, device=device))
     plan = trainer.batch_maker.plan(incumbent, counts_C, child=0)
     fixed = list(trainer.batch_maker.batches(plan, epoch=0, child=0))
-    images, labels = fixed[0]
-    sizes = [len(batch_labels) for _, batch_labels in fixed]
+    images, labels = fixed[0].images_NCHW, fixed[0].labels_N
+    sizes = [len(batch.labels_N) for batch in fixed]
     shapes = {
         size: images[:size].contiguous(memory_format=torch.channels_last) for size in dict.fromkeys(sizes)
     }

@@ -30,7 +30,7 @@ class Holder:
         torch.set_num_threads(1)
         config = ClassifierConfig(optimizer="adamw")
         self.model = build_classifier(config, channels=3, num_classes=NUM_CLASSES, size_px=28)
-        self.optimizer = build_optimizer(config, self.model)
+        self.optimizer = build_optimizer(config, self.model.parameters())
         snapshot.materialise(self.optimizer)
         self.left = incumbent(snapshot.take(self.model, self.optimizer))
 

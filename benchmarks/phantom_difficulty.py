@@ -13,8 +13,9 @@ from common import emit, parser
 
 from rlcas.config import PhantomConfig, RunConfig
 from rlcas.data import load, load_test
-from rlcas.evaluate import Classifier, ClassifierMeta, predict
+from rlcas.evaluate import Classifier, predict
 from rlcas.fit import fit
+from rlcas.meta import ClassifierMeta
 from rlcas.metrics import macro_recall, per_class_recall, shot_recalls
 from rlcas.shots import shot_groups
 from rlcas.snapshot import to_state_dict
@@ -45,7 +46,7 @@ def test_figures(config: RunConfig) -> dict[str, float]:
     best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), config.sampler.epochs)
     trainer.model.load_state_dict(to_state_dict(best.arrays, trainer.model))
     test, _ = load_test(config)
-    classifier = Classifier(trainer.model, ClassifierMeta.of(data, config.classifier), CPU)
+    classifier = Classifier(trainer.model, ClassifierMeta.of(data, config), CPU)
     p_NC = predict(classifier, test.images_NCHW)
     groups = shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     recall_C = per_class_recall(p_NC, test.labels_N)

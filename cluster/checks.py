@@ -12,6 +12,7 @@ from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SamplerConfig,
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
+from rlcas.methods import METHODS
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
@@ -31,6 +32,7 @@ def check_settings(config: RunConfig) -> None:
     Raises:
         UserError: a name is unknown, or a file of weights is missing or wrong.
     """
+    lookup(config.classifier.method, METHODS, "classifier.method")
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
     if config.sampler.agents == POPULATION and config.cluster.episode_runner == "in_process":

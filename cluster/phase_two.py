@@ -62,7 +62,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
     trained = _population if config.sampler.agents == POPULATION else _agents
     try:
         best = trained(folder, config, data, pool)
-        save_incumbent(folder.path, best, data, config.classifier)
+        save_incumbent(folder.path, best, data, config)
     finally:
         if started_here:
             ray.shutdown()

@@ -102,7 +102,7 @@ class SweepTrial(tune.Trainable):
 
     def save_model(self, algorithm: RLCAS) -> None:
         """Write the classifier that was best on validation."""
-        save_incumbent(self._folder.path, algorithm.best, self._data, self._config.classifier)
+        save_incumbent(self._folder.path, algorithm.best, self._data, self._config)
 
     @cached_property
     def _data(self) -> TrainingData:

@@ -24,8 +24,10 @@ def train_baseline(
     On synthetic images it tells whether they show what the classes look like; on the real ones it judges them. The
     best epoch is chosen on the real validation images, as for every other classifier.
     """
-    config = config.model_copy(update={"sampler": config.sampler.model_copy(update={"epochs": epochs})})
+    sampler = config.sampler.model_copy(update={"epochs": epochs})
+    classifier = config.classifier.model_copy(update={"method": "baseline"})
+    config = config.model_copy(update={"sampler": sampler, "classifier": classifier})
     data = replace(data, train=train)
     trainer = ClassifierTrainer(data, config, pool=RealImages(train), device=device)
     best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), epochs)
-    save_incumbent(folder, best, data, config.classifier)
+    save_incumbent(folder, best, data, config)

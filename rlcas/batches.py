@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,7 +16,24 @@ from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.images import Normalisation, SyntheticImages, to_float
 from rlcas.seeding import rng_for, seed_for
-from rlcas.types import Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import Float64, Incumbent, Int64, SyntheticSource, TrainingData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """What one step trains on; B images, the real ones first."""
+
+    views: tuple[Tensor, ...]
+    """[B, C, H, W] float32 each, normalised: the same images under draws of augmentation of their own."""
+    labels_N: Tensor
+    """[B] int64."""
+    resampled: Batch | None = None
+    """As many real images drawn by the sizes of their classes, in as many views."""
+
+    @property
+    def images_NCHW(self) -> Tensor:
+        """Return the first view."""
+        return self.views[0]
 
 
 class BatchMaker:
@@ -26,13 +44,22 @@ class BatchMaker:
         pool: where synthetic images come from.
         config: the run's settings.
         device: where batches are made.
+        num_views: augmentations of each image.
+        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q; None makes none.
 
     Raises:
         UserError: the pool or the composition's settings do not fit the data.
     """
 
     def __init__(
-        self, data: TrainingData, pool: SyntheticSource, config: RunConfig, device: torch.device
+        self,
+        data: TrainingData,
+        pool: SyntheticSource,
+        config: RunConfig,
+        device: torch.device,
+        *,
+        num_views: int = 1,
+        resampling_power: float | None = None,
     ) -> None:
         _check_pool(pool, data)
         check_composition(config, data.num_classes)
@@ -49,6 +76,8 @@ class BatchMaker:
             with_replacement=config.sampler.draw_mode == "with_replacement",
         )
         self._augment = Augment(config.classifier.augment)
+        self._num_views = num_views
+        self._chances_N = None if resampling_power is None else _chances(data, resampling_power)
 
     def plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
         """Return which images go into which batch of the epoch after `incumbent`."""
@@ -62,8 +91,8 @@ class BatchMaker:
             fixed_total=self._config.sampler.batch_mode == "fixed_total",
         )
 
-    def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images [B, C, H, W] (float32, normalised, augmented) and labels [B], a batch a step.
+    def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[Batch]:
+        """Yield a batch a step.
 
         The real images come first; their order and augmentation do not depend on the composition, nor,
         under `sampler.common_random_numbers`, on the child.
@@ -73,18 +102,54 @@ class BatchMaker:
         for step, indices in enumerate(plan.real_batches):
             real = as_tensor(indices, self._device)
             synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
-            real_draws = self._draw(len(real), "augment-real", epoch, step, self._real_child(child))
-            synthetic_draws = self._draw(len(synthetic_labels), "augment-synthetic", epoch, step, child)
-            images = to_float(torch.cat([self._images[real], *synthetic]))
-            images = self._augment.apply(images, torch.cat([real_draws, synthetic_draws]))
-            labels = torch.cat([self._labels[real], synthetic_labels])
-            yield self.normalisation.apply(images), labels
+            images = torch.cat([self._images[real], *synthetic])
+            draws = [
+                torch.cat(
+                    [
+                        self._draw(len(real), "augment-real", epoch, step, self._real_child(child), *view),
+                        self._draw(len(synthetic_labels), "augment-synthetic", epoch, step, child, *view),
+                    ]
+                )
+                for view in self._views()
+            ]
+            yield Batch(
+                views=self._augmented(images, draws),
+                labels_N=torch.cat([self._labels[real], synthetic_labels]),
+                resampled=self._resampled(len(images), epoch, step, child),
+            )
+
+    def _resampled(self, num_images: int, epoch: int, step: int, child: int) -> Batch | None:
+        if self._chances_N is None:
+            return None
+        path = (epoch, step, self._real_child(child))
+        rng = rng_for(self._config.seed, "resampled", *path)
+        drawn = as_tensor(rng.choice(len(self._chances_N), num_images, p=self._chances_N), self._device)
+        draws = [self._draw(num_images, "augment-resampled", *path, *view) for view in self._views()]
+        return Batch(views=self._augmented(self._images[drawn], draws), labels_N=self._labels[drawn])
+
+    def _augmented(self, images_NCHW: Tensor, draws_by_view: list[Tensor]) -> tuple[Tensor, ...]:
+        images_NCHW = to_float(images_NCHW)
+        return tuple(
+            self.normalisation.apply(self._augment.apply(images_NCHW, draws)) for draws in draws_by_view
+        )
+
+    def _views(self) -> Iterator[tuple[str | int, ...]]:
+        """Yield what each view adds to the path of its seeds; the first adds nothing."""
+        yield ()
+        yield from (("view", view) for view in range(1, self._num_views))
 
     def _draw(self, num_images: int, *path: str | int) -> Tensor:
         return self._augment.draw(num_images, seed_for(self._config.seed, *path))
 
     def _real_child(self, child: int) -> int:
         return 0 if self._config.sampler.common_random_numbers else child
+
+
+def _chances(data: TrainingData, power: float) -> Float64:
+    """Return [N]: the chance of each training image where class c has weight n_c^-power an image."""
+    counts_C = data.train.class_counts(data.num_classes).astype(np.float64)
+    weights_N = counts_C[data.train.labels_N] ** -power
+    return weights_N / weights_N.sum()
 
 
 def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlcas.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -46,7 +48,7 @@ def as_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: Network, device: torch.device) -> Network:
     """Return `model` on `device`, channels-last where that is safe: 1.2 times faster on a CPU.
 
     On a CPU the backward pass of a strided 1x1 convolution of fewer than 16 channels-last channels writes

@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ValidationError
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import Tensor
 
-from rlcas.classifiers import build_classifier
-from rlcas.config import ClassifierConfig, ShotsConfig
+from rlcas.config import RunConfig, ShotsConfig
 from rlcas.devices import as_tensor, place, same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing
-from rlcas.images import Normalisation
 from rlcas.inference import predict_logits, probabilities
+from rlcas.meta import ClassifierMeta
+from rlcas.methods import build_objective
+from rlcas.methods.objective import Objective
 from rlcas.metrics import METRICS, report
 from rlcas.shots import shot_groups
 from rlcas.snapshot import to_state_dict
@@ -30,47 +31,11 @@ METADATA_KEY = "rlcas"
 WITH_INTERVALS = ("acc", "f1", "recall", "auc")
 
 
-class ClassifierMeta(BaseModel):
-    """What a classifier needs besides its weights; stored as JSON in the header of model.safetensors."""
-
-    classifier: ClassifierConfig
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    """Channels, height and width."""
-    mean: tuple[float, ...]
-    """Mean of each channel of the training images, for pixels in [0, 1]."""
-    std: tuple[float, ...]
-    train_counts: tuple[int, ...]
-    """Real training images of each class, for the shot groups."""
-
-    @classmethod
-    def of(cls, data: TrainingData, config: ClassifierConfig) -> ClassifierMeta:
-        """Return what goes with a classifier that was trained on `data`."""
-        normalisation = Normalisation.of(data.train.images_NCHW)
-        return cls(
-            classifier=config,
-            class_names=data.class_names,
-            image_shape=data.image_shape_CHW,
-            mean=normalisation.mean,
-            std=normalisation.std,
-            train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
-        )
-
-    def build(self) -> nn.Module:
-        """Return the classifier with weights that mean nothing yet."""
-        untrained = self.classifier.model_copy(update={"pretrained": False})
-        channels, height, _ = self.image_shape
-        with same_bits(torch.device("cpu")):
-            return build_classifier(
-                untrained, channels=channels, num_classes=len(self.class_names), size_px=height
-            )
-
-
 @dataclass(frozen=True, slots=True)
 class Classifier:
     """A trained classifier, ready to predict."""
 
-    model: nn.Module
+    model: Objective
     meta: ClassifierMeta
     device: torch.device
 
@@ -84,10 +49,17 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
 
 
-def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: ClassifierConfig) -> None:
+def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: RunConfig) -> None:
     """Write the classifier of an incumbent that was trained on `data`."""
     meta = ClassifierMeta.of(data, config)
-    save_classifier(folder, to_state_dict(incumbent.arrays, meta.build()), meta)
+    save_classifier(folder, to_state_dict(incumbent.arrays, untrained(meta)), meta)
+
+
+def untrained(meta: ClassifierMeta) -> Objective:
+    """Return the classifier with weights that mean nothing yet."""
+    classifier = meta.classifier.model_copy(update={"pretrained": False})
+    with same_bits(torch.device("cpu")):
+        return build_objective(meta.model_copy(update={"classifier": classifier}))
 
 
 def load_classifier(folder: Path, device: torch.device) -> Classifier:
@@ -102,7 +74,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
-    model = meta.build()
+    model = untrained(meta)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -124,9 +96,8 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
             f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
             f"trained on {meta.image_shape}: make them alike with dataset.channels and dataset.size_px"
         )
-    normalisation = Normalisation(meta.mean, meta.std)
     images = as_tensor(images_NCHW, torch.device("cpu"))
-    logits = predict_logits(classifier.model, images, normalisation, meta.classifier, classifier.device)
+    logits = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, classifier.device)
     return probabilities(logits)
 
 

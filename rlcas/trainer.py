@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlcas import snapshot
 from rlcas.batches import BatchMaker
-from rlcas.classifiers import build_classifier
 from rlcas.composition import EpochPlan
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
 from rlcas.inference import predict_logits, probabilities
-from rlcas.losses import LOSSES
-from rlcas.metrics import CLASS_SIGNALS, METRICS, class_signals, per_class_recall, shot_recalls
+from rlcas.meta import ClassifierMeta
+from rlcas.methods import build_objective
+from rlcas.methods.objective import Objective
+from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.shots import shot_groups
@@ -45,16 +48,24 @@ class ClassifierTrainer:
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
-        self.batch_maker = BatchMaker(data, pool, config, device)
         self._data = data
         self._val_images = as_tensor(data.val.images_NCHW, device)
         self._val_labels = as_tensor(data.val.labels_N, device)
-        self._loss = lookup(config.classifier.loss, LOSSES, "classifier.loss")
         train_counts_C = data.train.class_counts(data.num_classes)
         self._class_counts = as_tensor(train_counts_C, device)
         self._shots = shot_groups(config.shots, train_counts_C, None)
         self.model = self._new_model()
-        self._optimizer = build_optimizer(config.classifier, self.model)
+        self.batch_maker = BatchMaker(
+            data,
+            pool,
+            config,
+            device,
+            num_views=self.model.num_views,
+            resampling_power=self.model.resampling_power,
+        )
+        self._optimizer = build_optimizer(
+            config.classifier, self.model.parameter_groups(config.classifier.weight_decay)
+        )
         snapshot.materialise(self._optimizer)
         self._initial_arrays = snapshot.take(self.model, self._optimizer)
         self._place: tuple[int, Int64, Int64] | None = None
@@ -87,27 +98,24 @@ class ClassifierTrainer:
         arrays = snapshot.take(self.model, self._optimizer)
         return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
 
-    def _new_model(self) -> nn.Module:
-        channels, height, _ = self._data.image_shape_CHW
+    def _new_model(self) -> Objective:
         with same_bits(self.device):
             torch.manual_seed(seed_for(self.config.seed, "classifier"))
-            model = build_classifier(
-                self.config.classifier, channels=channels, num_classes=self.num_classes, size_px=height
-            )
+            model = build_objective(ClassifierMeta.of(self._data, self.config))
         return place(model, self.device)
 
     def _train(self, plan: EpochPlan, epoch: int, child: int) -> float:
         """Return the mean loss of the epoch's steps; it is read from the device once."""
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, child))
         self.model.train()
+        self.model.start_epoch(epoch, self.config.sampler.epochs)
         class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
-        for step, (images, labels) in enumerate(self.batch_maker.batches(plan, epoch, child)):
+        for step, batch in enumerate(self.batch_maker.batches(plan, epoch, child)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):
-                logits = self.model(images)
-            loss = self._loss(logits.float(), labels, class_counts)
+                loss = self.model.loss(batch, class_counts)
             self._optimizer.zero_grad()  # of an epoch that failed midway too
             loss.backward()
             self._optimizer.step()
@@ -130,7 +138,8 @@ class ClassifierTrainer:
         logits = predict_logits(
             self.model, self._val_images, normalisation, self.config.classifier, self.device
         )
-        val_loss = self._loss(logits, self._val_labels, self._class_counts).item()
+        logits = self.model.calibrate(logits, self._val_labels, self._score)
+        val_loss = self.model.validation_loss(logits, self._val_labels, self._class_counts).item()
         finite = math.isfinite(train_loss) and math.isfinite(val_loss)
         recall_C = np.full(self.num_classes, np.nan)
         per_class = dict.fromkeys(CLASS_SIGNALS, recall_C)
@@ -149,6 +158,11 @@ class ClassifierTrainer:
             finite=finite,
         )
 
+    def _score(self, logits_NC: Tensor, labels_N: Tensor) -> float:
+        """Return the metric that selects, of logits."""
+        metric = lookup(self.config.sampler.metric, SELECTING, "sampler.metric")
+        return metric(probabilities(logits_NC), labels_N.cpu().numpy())
+
     def _lr(self, step: int) -> float:
         """Return the learning rate of global step `step`: a half cosine over the run's steps."""
         settings = self.config.classifier
@@ -158,12 +172,17 @@ class ClassifierTrainer:
         return 0.5 * settings.lr * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def build_optimizer(config: ClassifierConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser of the setting `classifier.optimizer`."""
+def build_optimizer(config: ClassifierConfig, groups: Iterable[Any]) -> torch.optim.Optimizer:
+    """Return the optimiser of the setting `classifier.optimizer`.
+
+    Args:
+        config: the classifier's settings.
+        groups: parameters, or groups of them with settings of their own.
+    """
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     return torch.optim.SGD(
-        model.parameters(),
+        groups,
         lr=config.lr,
         momentum=0.9,
         nesterov=True,

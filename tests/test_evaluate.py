@@ -10,7 +10,6 @@ from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
 from rlcas.evaluate import (
     MODEL_FILE,
-    ClassifierMeta,
     by_patient,
     evaluate,
     in_class_order,
@@ -20,10 +19,11 @@ from rlcas.evaluate import (
     save_incumbent,
 )
 from rlcas.fit import fit
+from rlcas.meta import ClassifierMeta
 from rlcas.metrics import METRICS
 from rlcas.types import ImageSet
 
-META = ClassifierMeta.of(tiny_data(), tiny_config().classifier)
+META = ClassifierMeta.of(tiny_data(), tiny_config())
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory) -> Path:
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}))
     best, _ = fit(trainer, np.zeros(3, np.int64), epochs=3)
     folder = tmp_path_factory.mktemp("run")
-    save_incumbent(folder, best, tiny_data(), tiny_config().classifier)
+    save_incumbent(folder, best, tiny_data(), tiny_config())
     return folder
 
 

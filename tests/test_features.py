@@ -11,8 +11,9 @@ from tiny import tiny_config, tiny_data
 
 from rlcas.config import ScoringConfig
 from rlcas.errors import UserError
-from rlcas.evaluate import Classifier, ClassifierMeta
+from rlcas.evaluate import Classifier, untrained
 from rlcas.features import EXTRACTORS, build_extractor, check_extractor
+from rlcas.meta import ClassifierMeta
 from rlcas.types import Float32, Uint8
 
 CPU = torch.device("cpu")
@@ -20,8 +21,8 @@ GRAY = np.random.default_rng(0).integers(0, 256, (5, 1, 24, 20), dtype=np.uint8)
 
 
 def judge() -> Classifier:
-    meta = ClassifierMeta.of(tiny_data(), tiny_config().classifier)
-    return Classifier(meta.build(), meta, CPU)
+    meta = ClassifierMeta.of(tiny_data(), tiny_config())
+    return Classifier(untrained(meta), meta, CPU)
 
 
 def no_judge() -> Classifier:

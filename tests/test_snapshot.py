@@ -16,7 +16,7 @@ def fresh(optimizer: str = "adamw", width: int = 16, seed: int = 0):
     torch.manual_seed(seed)
     model = build_classifier(config, channels=1, num_classes=3, size_px=16)
     model = model.to(memory_format=torch.channels_last)
-    made = build_optimizer(config, model)
+    made = build_optimizer(config, model.parameters())
     snapshot.materialise(made)
     return model, made
 

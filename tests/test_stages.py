@@ -15,8 +15,9 @@ from cluster.stages import stage, timings
 from rlcas import settings
 from rlcas.baseline import train_baseline
 from rlcas.errors import UserError
-from rlcas.evaluate import Classifier, ClassifierMeta, predict
+from rlcas.evaluate import Classifier, predict, untrained
 from rlcas.features import penultimate
+from rlcas.meta import ClassifierMeta
 from rlcas.rundir import RunFolder
 from rlcas.sources import RealImages, all_images
 
@@ -92,12 +93,13 @@ def test_the_presets_pass_the_checks(preset: str) -> None:
 
 def test_features_are_what_the_last_layer_is_given() -> None:
     data, config = tiny_data(), tiny_config()
-    meta = ClassifierMeta.of(data, config.classifier)
-    classifier = Classifier(meta.build(), meta, CPU)
+    meta = ClassifierMeta.of(data, config)
+    classifier = Classifier(untrained(meta), meta, CPU)
     extractor = penultimate(lambda: classifier)
     assert extractor.described == "penultimate features of the Baseline's resnet18 of width 8"
     features_ND = extractor(data.val.images_NCHW)
-    logits = torch.from_numpy(features_ND) @ classifier.model.fc.weight.T + classifier.model.fc.bias
+    fc = classifier.model.classifier.fc
+    logits = torch.from_numpy(features_ND) @ fc.weight.T + fc.bias
     np.testing.assert_allclose(
         logits.softmax(1).detach().numpy(), predict(classifier, data.val.images_NCHW), atol=1e-5
     )
@@ -105,7 +107,7 @@ def test_features_are_what_the_last_layer_is_given() -> None:
 
 def test_a_classifier_without_a_linear_layer_has_no_features() -> None:
     data, config = tiny_data(), tiny_config()
-    meta = ClassifierMeta.of(data, config.classifier)
+    meta = ClassifierMeta.of(data, config)
     with pytest.raises(UserError, match=r"has no linear layer to take features from: use another backbone, or"):
         penultimate(lambda: Classifier(torch.nn.Conv2d(1, 1, 1), meta, CPU))
 

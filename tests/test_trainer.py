@@ -72,7 +72,7 @@ def test_a_composition_of_zeros_is_the_baseline_bit_for_bit():
     config = tiny_config(classifier={"augment": "none", "width": 16})
     trainer = tiny_trainer(config)
     state = to_state_dict(run(trainer, ZEROS, 3).arrays, trainer.model)
-    expected = plain_baseline(tiny_data(), config, 3).state_dict()
+    expected = plain_baseline(tiny_data(), config, 3).state_dict(prefix="classifier.")
     assert state.keys() == expected.keys()
     for name in state:
         assert torch.equal(state[name], expected[name]), name
@@ -135,7 +135,8 @@ def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
 
 def batches_of(trainer: ClassifierTrainer, counts_C: np.ndarray, child: int) -> list:
     plan = trainer.batch_maker.plan(trainer.initial(counts_C), counts_C, child)
-    return list(trainer.batch_maker.batches(plan, epoch=0, child=child))
+    batches = trainer.batch_maker.batches(plan, epoch=0, child=child)
+    return [(batch.images_NCHW, batch.labels_N) for batch in batches]
 
 
 def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():
@@ -214,8 +215,8 @@ def test_a_batch_that_may_overflow_is_refused_at_construction():
 
 def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[int]]:
     """Return the class counts that the loss is given in one epoch, call by call: the steps, then validation."""
-    seen, loss = [], trainer._loss
-    trainer._loss = lambda logits, labels, counts: seen.append(counts.tolist()) or loss(logits, labels, counts)
+    seen, loss = [], trainer.model._loss
+    trainer.model._loss = lambda logits, labels, counts: seen.append(counts.tolist()) or loss(logits, labels, counts)
     assert trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).finite
     return seen
 

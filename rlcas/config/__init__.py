@@ -12,6 +12,7 @@ from typing import Literal
 from rlcas.config.classifier import ClassifierConfig
 from rlcas.config.cluster import ClusterConfig
 from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
+from rlcas.config.method import MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
@@ -35,6 +36,7 @@ __all__ = [
     "DatasetConfig",
     "DenoiserConfig",
     "GenerationConfig",
+    "MethodConfig",
     "MgdmConfig",
     "PhantomConfig",
     "RunConfig",
@@ -67,6 +69,7 @@ class RunConfig(Settings):
     dataset: DatasetConfig = DatasetConfig()
     shots: ShotsConfig = ShotsConfig()
     classifier: ClassifierConfig = ClassifierConfig()
+    method: MethodConfig = MethodConfig()
     sampler: SamplerConfig = SamplerConfig()
     synth: SynthConfig = SynthConfig()
     cluster: ClusterConfig = ClusterConfig()

@@ -18,6 +18,8 @@ class ClassifierConfig(Settings):
     """Start from timm's pretrained weights (downloads them once)."""
     small_stem_below_px: Count = 96
     """Smaller images get a 3x3 stem of stride 1 without pooling, where the backbone is a ResNet."""
+    method: str = "baseline"
+    """Whose training step: a name in rlcas.methods.METHODS, or package.module:object."""
     loss: str = "balanced_softmax"
     """A name in rlcas.losses.LOSSES, or package.module:function."""
     optimizer: Literal["adamw", "sgd"] = "adamw"

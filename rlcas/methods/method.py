@@ -1,0 +1,49 @@
+"""What a row of the comparison declares; all that it leaves open is the same for every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rlcas.config import RunConfig
+from rlcas.meta import ClassifierMeta
+from rlcas.methods.objective import LossOnLogits, Objective
+
+PoolName = Literal["real", "sketch", "class", "mgdm", "skin_sdm"]
+"""Where added images come from: the real training images again, or a pool of the synthesiser with its sketch branch,
+without it, or of another generator."""
+Engine = Literal["fit", "episodes", "best_of_k"]
+"""fit: one classifier under one composition. episodes: the sampler's K episodes an epoch. best_of_k: K classifiers
+from K seeds, of which validation takes one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A row: what is its own."""
+
+    title: str
+    """As the tables print it."""
+    source: str
+    """The paper, or what the row is a control of."""
+    objective: Callable[[ClassifierMeta], Objective] = LossOnLogits
+    engine: Engine = "fit"
+    pool: PoolName | None = None
+    select: str | None = None
+    """Name in `cluster.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its own settings by dotted keys, over those of the comparison."""
+    search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """What `--compare.tune` tries beside the learning rate: dotted keys to values."""
+    needs: str | None = None
+    """Setting that must name foundation weights."""
+    passes: Callable[[RunConfig], int] = lambda config: 1
+    """Forward and backward passes of a classifier for each image that the method sees: its compute over the
+    Baseline's."""
+    control: bool = False
+    """Whether it is a control, which the paper does not have."""
+
+
+def k_passes(config: RunConfig) -> int:
+    """Return K: every image is trained on by each of the K episodes."""
+    return config.sampler.k

@@ -1,0 +1,94 @@
+"""What a method trains and how: a classifier with whatever else learns, and the loss of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlcas.batches import Batch
+from rlcas.classifiers import build_classifier
+from rlcas.losses import LOSSES
+from rlcas.meta import ClassifierMeta
+from rlcas.registry import lookup
+
+Score = Callable[[Tensor, Tensor], float]
+"""A figure of logits [N, C] and labels [N], the larger the better."""
+
+
+class Objective(nn.Module):
+    """A method's network, its state and its loss; called with images, it predicts.
+
+    All that carries over from step to step is a parameter or a buffer: these are the incumbent, and nothing else is.
+    Random numbers come from torch's global generator, which is seeded for every epoch.
+
+    Args:
+        meta: what the classifier is for.
+    """
+
+    num_views: int = 1
+    """Augmentations of each image that a step sees."""
+    resampling_power: float | None = None
+    """q of a second batch whose images are drawn with probability ~ n_c^-q; None where there is none."""
+
+    def __init__(self, meta: ClassifierMeta) -> None:
+        super().__init__()
+        self.meta = meta
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return [N, C] logits of normalised images, as the method predicts."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+        """Return the training loss of a step.
+
+        Args:
+            batch: the step's images.
+            counts_C: [C] class counts of the loss (`sampler.prior`), all above 0.
+        """
+        raise NotImplementedError
+
+    def start_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Get ready for epoch `epoch` (from 0) of `num_epochs`."""
+
+    def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+        """Return the loss of predictions on the validation images, which breaks ties."""
+        return F.cross_entropy(logits_NC, labels_N)
+
+    def calibrate(self, logits_NC: Tensor, labels_N: Tensor, score: Score) -> Tensor:
+        """Decide on the validation images what they decide; return the logits as they are predicted from now on."""
+        return logits_NC
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Return the optimiser's groups of what is trained."""
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [{"params": trained, "weight_decay": weight_decay}]
+
+
+class LossOnLogits(Objective):
+    """One classifier and the loss that `classifier.loss` names."""
+
+    def __init__(self, meta: ClassifierMeta) -> None:
+        super().__init__(meta)
+        self.classifier = new_classifier(meta)
+        self._loss = lookup(meta.classifier.loss, LOSSES, "classifier.loss")
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return [N, C] logits."""
+        return self.classifier(images_NCHW)
+
+    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+        """Return the loss of the one view."""
+        return self._loss(self.classifier(batch.images_NCHW).float(), batch.labels_N, counts_C)
+
+    def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+        """Return the same loss of the validation images."""
+        return self._loss(logits_NC, labels_N, counts_C)
+
+
+def new_classifier(meta: ClassifierMeta) -> nn.Module:
+    """Return a new backbone with its linear layer, as `classifier.backbone` says."""
+    channels, height, _ = meta.image_shape
+    return build_classifier(meta.classifier, channels=channels, num_classes=meta.num_classes, size_px=height)
