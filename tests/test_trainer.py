@@ -216,7 +216,9 @@ def test_a_batch_that_may_overflow_is_refused_at_construction():
 def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[int]]:
     """Return the class counts that the loss is given in one epoch, call by call: the steps, then validation."""
     seen, loss = [], trainer.model._loss
-    trainer.model._loss = lambda logits, labels, counts: seen.append(counts.tolist()) or loss(logits, labels, counts)
+    trainer.model._loss = lambda logits, labels, counts: (
+        seen.append(counts.tolist()) or loss(logits, labels, counts)
+    )
     assert trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).finite
     return seen
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 from rlcas.config.classifier import ClassifierConfig
 from rlcas.config.cluster import ClusterConfig
+from rlcas.config.compare import CompareConfig
 from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
 from rlcas.config.method import MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
@@ -33,6 +34,8 @@ __all__ = [
     "AutoencoderConfig",
     "ClassifierConfig",
     "ClusterConfig",
+    "CompareConfig",
+    "ComparedConfig",
     "DatasetConfig",
     "DenoiserConfig",
     "GenerationConfig",
@@ -84,3 +87,9 @@ class SweptConfig(RunConfig):
     def run(self) -> RunConfig:
         """Return the settings that the trials share, as those of a run."""
         return RunConfig.model_construct(**{name: getattr(self, name) for name in RunConfig.model_fields})
+
+
+class ComparedConfig(RunConfig):
+    """The settings that all rows of a comparison share: what `rlcas compare` takes."""
+
+    compare: CompareConfig = CompareConfig()

@@ -1,0 +1,1 @@
+"""What a comparison found: its cells, their statistics, tables, figures and page. Nothing here trains."""

@@ -1,0 +1,86 @@
+"""One cell of a comparison: a row under a seed, what it cost and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from rlcas.errors import UserError
+from rlcas.files import read_facts, replacing, write_json
+from rlcas.types import Float64, Int64
+
+CELL_FILE = "cell.json"
+PREDICTIONS_FILE = "test.npz"
+
+CellStatus = Literal["finished", "left_out", "failed"]
+"""left_out: foundation weights are not given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A row under one seed; JSON all through."""
+
+    dataset: str
+    method: str
+    seed: int
+    equal_compute: bool = False
+    """Trained with no more passes over images than the Baseline has; else with the budget of images."""
+    status: CellStatus = "finished"
+    reason: str = ""
+    """Why it is left out or failed, and the mend, in one line."""
+    epochs: int = 0
+    steps: int = 0
+    """Optimiser steps of the classifier that is kept."""
+    images: int = 0
+    """Images that it has seen, real and synthetic."""
+    passes: int = 0
+    """Passes over images through a classifier, forward and backward, in all: views, experts and losing episodes too."""
+    seconds: float = 0.0
+    """Of its training."""
+    device: str = ""
+    pool: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its own settings by dotted keys: the method's, and what was found best where they were searched."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """What `compare.tune` tried: `settings`, and the best validation `metric` with them."""
+    curve: tuple[Mapping[str, Any], ...] = ()
+    """A mapping an epoch: `epoch` from 1, `images` seen so far, `train_loss`, `val_loss` and the validation metrics."""
+    best_epoch: int = 0
+    """Epoch of the classifier that validation chose."""
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    """Its metrics on the validation images."""
+    test: Mapping[str, Any] = field(default_factory=dict)
+    """`rlcas.metrics.report` of the test images, which were read once."""
+
+
+def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: Int64) -> None:
+    """Write a finished cell: its predictions first, so that cell.json says that all is there."""
+    with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, probabilities=probabilities_NC, labels=labels_N)
+    write_json(folder / CELL_FILE, asdict(cell))
+
+
+def read_cell(folder: Path) -> Cell | None:
+    """Return the cell of a folder; None where it is not finished."""
+    facts = read_facts(folder / CELL_FILE)
+    if not facts:
+        return None
+    return Cell(**{**facts, "tried": tuple(facts["tried"]), "curve": tuple(facts["curve"])})
+
+
+def read_predictions(folder: Path) -> tuple[Float64, Int64]:
+    """Return the test probabilities [N, C] and labels [N] of a finished cell.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / PREDICTIONS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["probabilities"], file["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete {folder}, then resume the comparison") from error

@@ -1,0 +1,30 @@
+"""Settings of `rlcas compare`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rlcas.config.values import Count, Positive, PositiveCount, Settings
+
+
+class CompareConfig(Settings):
+    """`rlcas compare`: which rows, how often, and what they share."""
+
+    methods: tuple[str, ...] = ("all",)
+    """Rows: names in rlcas.methods.METHODS with commas, or all."""
+    seeds: PositiveCount = 5
+    """Seeds of each row, from `seed` on; the same for all rows."""
+    epochs: PositiveCount = 30
+    """Budget of images of every row, in passes over the real training images; rows that add images take fewer epochs."""
+    equal_compute: bool = True
+    """Train rows that need more passes over each image once more, with the passes that the Baseline needs."""
+    tune: Count = 0
+    """Draws of each row's own settings, of which validation takes one with the first seed; 0 keeps the authors'."""
+    synthetic_ratio: Positive = 1.0
+    """Added images for each real one, in rows whose mixture stays the same."""
+    synthetic_balance: Literal["proportional", "uniform"] = "proportional"
+    """Of which classes those are: as the real ones, or as many of each."""
+    pools: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    """NAME=DIR, once a pool: pools that are there, in place of making them: sketch, class, mgdm, skin_sdm."""
+    concurrent: PositiveCount | None = None
+    """Cells side by side. None: as many as there are cores, or GPUs."""
