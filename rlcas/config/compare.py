@@ -15,7 +15,7 @@ class CompareConfig(Settings):
     seeds: PositiveCount = 5
     """Seeds of each row, from `seed` on; the same for all rows."""
     epochs: PositiveCount = 30
-    """Budget of images of every row, in passes over the real training images; rows that add images take fewer epochs."""
+    """Budget of images of every row, as passes over the real training images: rows that add images train fewer epochs."""
     equal_compute: bool = True
     """Train rows that need more passes over each image once more, with the passes that the Baseline needs."""
     tune: Count = 0
