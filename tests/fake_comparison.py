@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from fake_run import class_names, train_counts
+
 from rlcas import settings
 from rlcas.comparison.cell import CELL_FILE, Cell, write_cell
 from rlcas.comparison.folder import cell_folder
