@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlcas.config.values import NonNegative, Positive, PositiveCount, Settings
+from rlcas.config.values import NonNegative, Positive, PositiveCount, Prompt, Settings
 
 
 class LiftConfig(Settings):
@@ -10,7 +10,7 @@ class LiftConfig(Settings):
 
     pretrained: str | None = None
     """Folder or hub name of a CLIP in transformers' layout, such as openai/clip-vit-base-patch16 (0.6 GB)."""
-    prompt: str = "a photo of a {class}."
+    prompt: Prompt = "a photo of a {class}."
     """What the text encoder is given of a class; {class} becomes its name."""
     names: tuple[str, ...] | None = None
     """Full names of the classes for the prompt, in their order. None: as the data has them."""

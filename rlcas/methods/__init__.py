@@ -7,6 +7,7 @@ from rlcas.methods.baseline import BASELINE
 from rlcas.methods.baseline_best_of_k import BASELINE_BEST_OF_K
 from rlcas.methods.ce import CE
 from rlcas.methods.constant import CONSTANT
+from rlcas.methods.lift import LIFT
 from rlcas.methods.method import Method
 from rlcas.methods.mgdm import MGDM
 from rlcas.methods.objective import Objective
@@ -25,6 +26,7 @@ from rlcas.registry import lookup
 METHODS: dict[str, Method] = {
     "baseline": BASELINE,
     "ce": CE,
+    "lift": LIFT,
     "mgdm": MGDM,
     "skin_sdm": SKIN_SDM,
     "syn_class": SYN_CLASS,
