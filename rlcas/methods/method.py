@@ -30,7 +30,7 @@ class Method:
     engine: Engine = "fit"
     pool: PoolName | None = None
     select: str | None = None
-    """Name in `cluster.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
+    """Name in `rlcas.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its own settings by dotted keys, over those of the comparison."""
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
