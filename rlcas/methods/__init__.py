@@ -9,6 +9,7 @@ from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.ce import CE
 from rlcas.methods.constant import CONSTANT
 from rlcas.methods.glmc import GLMC
+from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
 from rlcas.methods.method import Method
 from rlcas.methods.mgdm import MGDM
@@ -32,6 +33,7 @@ METHODS: dict[str, Method] = {
     "ce": CE,
     "cbfocal": CBFOCAL,
     "logit_adjust": LOGIT_ADJUST,
+    "lift": LIFT,
     "proco": PROCO,
     "ncl": NCL,
     "glmc": GLMC,

@@ -11,5 +11,5 @@ SYN_CLASS_RESAMPLING = Method(
     pool="class",
     select="freemask",
     settings=BASELINE.settings,
-    search=MIX_SEARCH | {"method.freemask.tolerance": (1.1, 1.25, 1.5)},
+    search={**MIX_SEARCH, "method.freemask.tolerance": (1.1, 1.25, 1.5)},
 )
