@@ -24,6 +24,8 @@ DOTS_INCHES = 5.4
 PANEL_INCHES = 1.25
 COLUMNS = 4
 LABEL_POINTS = 7.5
+NEAREST, FARTHEST = 5.0, 90.0
+"""How far a name may be from its dot, in points."""
 MOST_CLASSES = 40
 """More classes than this have no names and counts under the heat map."""
 DARK_SHARE = 0.85
@@ -167,14 +169,16 @@ def _label(
     axes: Axes, names: Sequence[str], dots: Sequence[tuple[float, float]], colours: Sequence[str]
 ) -> None:
     """Write the names beside the dots, each at the nearest place where it covers no other name and no dot."""
-    scale = 72 / axes.figure.dpi
+    scale = 72 / axes.get_figure(root=True).dpi
     dots_R2 = axes.transData.transform(np.array(dots)) * scale
+    right_edge = axes.bbox.x1 * scale
     taken: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in dots_R2]
     for name, (x, y), dot, colour in zip(names, dots_R2, dots, colours, strict=True):
-        width, height = 0.55 * LABEL_POINTS * len(name), LABEL_POINTS
-        offset = next(_free(x, y, width, height, taken), (5.0, -height / 2))
+        weight = "bold" if name == OURS else "normal"
+        width, height = _width(name, weight), LABEL_POINTS
+        offset = next(_free(x, y, width, height, taken, right_edge), (NEAREST, -height / 2))
         taken.append(_box(x, y, offset, width, height))
-        far = abs(offset[1] + height / 2) > height or offset[0] not in (5, -5 - width)
+        beside = offset[1] == -height / 2 and offset[0] in (NEAREST, -NEAREST - width)
         axes.annotate(
             name,
             dot,
@@ -183,21 +187,30 @@ def _label(
             textcoords="offset points",
             color=colour,
             fontsize=LABEL_POINTS,
-            fontweight="bold" if name == OURS else "normal",
-            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 2} if far else None,
+            fontweight=weight,
+            arrowprops=None if beside else {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 2},
         )
 
 
+def _width(name: str, weight: str) -> float:
+    """Return the width of a label in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), name, LABEL_POINTS, FontProperties(weight=weight)).get_extents().width)
+
+
 def _free(
-    x: float, y: float, width: float, height: float, taken: Sequence[Box]
+    x: float, y: float, width: float, height: float, taken: Sequence[Box], right_edge: float
 ) -> Iterator[tuple[float, float]]:
     """Yield the offsets of the label's lower left corner that cover nothing, the nearest first."""
-    for away in range(5, 90, 4):
+    for away in np.arange(NEAREST, FARTHEST, 4):
         for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False):
             along, up = away * np.cos(turn), away * np.sin(turn) - height / 2
             offset = (along if along > -1e-9 else along - width, up)
             left, bottom, right, top = _box(x, y, offset, width, height)
-            if not any(left < x1 and x0 < right and bottom < y1 and y0 < top for x0, y0, x1, y1 in taken):
+            covers = any(left < x1 and x0 < right and bottom < y1 and y0 < top for x0, y0, x1, y1 in taken)
+            if not covers and right < right_edge:
                 yield offset
 
 

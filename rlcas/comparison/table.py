@@ -41,10 +41,10 @@ NOTES = {
     "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
     "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
     "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval).",
-    "differences": "An interval that holds 0 decides nothing. It is over test images (paired bootstrap within classes, "
-    "the same images for all rows and seeds) and seeds (Student's t of the paired differences). Rank: by F1 under each "
-    "seed, mean over the seeds. Equal compute: rows that need more passes over images than the Baseline, trained "
-    "again with no more than it; same: the row needs no more.",
+    "differences": "Bold: the interval leaves out 0; one that holds 0 decides nothing. It is over test images (paired "
+    "bootstrap within classes, the same images for all rows and seeds) and seeds (Student's t of the paired "
+    "differences). Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more passes over "
+    "images than the Baseline, trained again with no more than it; same: the row needs no more.",
     "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
     "training images again.",
     "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added. Passes: images through a "
@@ -220,7 +220,7 @@ def summary_table(results: Results) -> Table:
         figures = [
             figure_text(row.figures[name]) if row.figures else DASH for name in ("f1", "recall", "few", "auc")
         ]
-        against, ours, rank = _differences(row)[:3]
+        against, ours, rank = (text.strip("*") for text in _differences(row)[:3])
         time = format_seconds(row.cost["seconds"]) if row.figures else DASH
         table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
     return table
@@ -260,7 +260,9 @@ def _equal(row: Summary) -> Sequence[str]:
 
 
 def _interval(found: Interval | None) -> str:
-    return interval_text(found) if found else DASH
+    if found is None:
+        return DASH
+    return f"**{interval_text(found)}**" if found.sign else interval_text(found)
 
 
 def _pool(row: Summary) -> list[str]:
