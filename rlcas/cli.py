@@ -78,11 +78,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     from rlcas.settings import stated
 
     given = _given(arguments)
-    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
-        raise UserError(
-            f"--resume {arguments.resume} goes on with the sweep's own settings: leave out --"
-            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
-        )
+    _check_resumes_alone(arguments, given, "sweep")
     settings = stated(given=given, file=arguments.config)
     from cluster import sweep as sweeps
 
@@ -91,6 +87,29 @@ def sweep(arguments: argparse.Namespace) -> int:
         return 0
     done = sweeps.sweep(settings) if arguments.resume is None else sweeps.resume(arguments.resume)
     return int(any(trial.status == "failed" for trial in done.trials))
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Train every compared method under every seed; status 1 where a cell failed."""
+    from rlcas.settings import stated
+
+    given = _given(arguments)
+    _check_resumes_alone(arguments, given, "comparison")
+    settings = stated(given=given, file=arguments.config)
+    from cluster import compare as comparisons
+
+    if arguments.dry_run:
+        print(comparisons.describe(settings))
+        return 0
+    if arguments.resume is not None:
+        return _compared(comparisons.resume(arguments.resume))
+    return _compared(comparisons.compare(settings))
+
+
+def _compared(folder: Path) -> int:
+    from cluster.compare import cells_in
+
+    return int(any(cell.status == "failed" for cell in cells_in(folder)))
 
 
 def synth_train(arguments: argparse.Namespace) -> int:
@@ -123,7 +142,11 @@ def synth_score(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with an interrupted run."""
+    """Go on with an interrupted run or comparison."""
+    if _is_comparison(arguments.folder):
+        from cluster.compare import resume as resume_comparison
+
+        return _compared(resume_comparison(arguments.folder))
     _check_is_run(arguments.folder)
     from cluster.run import resume as resume_run
 
@@ -141,7 +164,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the page of a run or a sweep again."""
+    """Write the page of a run, a sweep or a comparison again."""
+    if _is_comparison(arguments.folder):
+        from cluster.compare import write_results
+
+        print(write_results(arguments.folder))
+        return 0
     if (arguments.folder / "sweep.json").exists():
         from rlcas.report.sweep import write_sweep_report
 
@@ -167,6 +195,9 @@ COMMANDS: dict[str, Command] = {
     "run": Command("both phases on your data: synthesiser, pool, agents, report", run, ALL),
     "train": Command("phase two alone, with a pool of synthetic images that is there", train, ALL),
     "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL),
+    "compare": Command(
+        "train every compared method under every seed: the paper's Tables 1 and 2", compare, ALL
+    ),
     "synth train": Command("train the synthesiser alone", synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser", synth_sample, OF_SAMPLING, folder="the run's folder"
@@ -177,9 +208,11 @@ COMMANDS: dict[str, Command] = {
         OF_SCORING,
         folder="the run's folder",
     ),
-    "resume": Command("go on with an interrupted run", resume, folder="the run's folder"),
+    "resume": Command("go on with an interrupted run or comparison", resume, folder="the folder"),
     "evaluate": Command("test figures of a run's classifier", evaluate, OF_DATA, folder="the run's folder"),
-    "report": Command("write the page of a run or a sweep from its folder", report, folder="the folder"),
+    "report": Command(
+        "write the page of a run, sweep or comparison from its folder", report, folder="the folder"
+    ),
 }
 
 
@@ -249,6 +282,8 @@ def _parse(name: str, words: Sequence[str]) -> argparse.Namespace:
         return parser.parse_args(words)
     if name == "sweep":
         _add_sweep(parser)
+    if name == "compare":
+        _add_compare(parser)
     _add_settings(parser, command.settings)
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
@@ -270,27 +305,70 @@ def _add_sweep(parser: Parser) -> None:
     _add_flags(group, others)
 
 
-class _Over(argparse.Action):
-    """Gathers SETTING=VALUES of every --over in one dict."""
+def _add_compare(parser: Parser) -> None:
+    """Add what `rlcas compare` takes beside the settings of a run."""
+    from rlcas.config import CompareConfig
+    from rlcas.settings import flags
+
+    text = "go on with an interrupted comparison's folder"
+    parser.add_argument("--resume", type=Path, metavar="COMPARISON", help=text)
+    group = parser.add_argument_group("comparison settings")
+    known = {flag.key: flag for flag in flags(CompareConfig, "compare.")}
+    methods, pools = known.pop("compare.methods"), known.pop("compare.pools")
+    options: dict[str, Any] = {"dest": methods.key, "default": argparse.SUPPRESS, "metavar": "VALUE"}
+    group.add_argument("--methods", f"--{methods.key}", help=f"{methods.help} [all]", **options)
+    options = {"action": _Pools, "default": argparse.SUPPRESS, "metavar": "NAME=DIR"}
+    group.add_argument(f"--{pools.key}", help=pools.help, **options)
+    _add_flags(group, list(known.values()))
+
+
+class _Gathered(argparse.Action):
+    """Gathers KEY=VALUE of every use of a flag in one dict."""
+
+    form: str
+    """What to write."""
+    again: str
+    """What to tell of a key that is there."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        key, equals, text = str(values).partition("=")
-        if not equals:
-            parser.error(f"--over {values}: write SETTING=VALUES, as in --over sampler.k=1,3")
-        gathered = getattr(namespace, self.dest, {})
-        if key in gathered:
-            parser.error(f"--over {values}: {key} is swept twice: give all its values in one --over")
-        setattr(namespace, self.dest, {**gathered, key: text})
+        gathered = dict(getattr(namespace, self.dest, {}))
+        for given in self.divided(str(values)):
+            key, equals, text = given.partition("=")
+            if not equals:
+                parser.error(f"{option_string} {given}: {self.form}")
+            if key in gathered:
+                parser.error(f"{option_string} {given}: {key} {self.again}")
+            gathered[key] = text
+        setattr(namespace, self.dest, gathered)
+
+    def divided(self, values: str) -> list[str]:
+        """Return what one use of the flag gives."""
+        return [values]
+
+
+class _Over(_Gathered):
+    form = "write SETTING=VALUES, as in --over sampler.k=1,3"
+    again = "is swept twice: give all its values in one --over"
+
+
+class _Pools(_Gathered):
+    form = "write NAME=DIR, as in --compare.pools sketch=runs/mine"
+    again = "is given twice: leave one out"
+
+    def divided(self, values: str) -> list[str]:
+        """Return NAME=DIR of each pool; commas stand between them."""
+        return values.split(",")
 
 
 def _unknown(name: str, key: str) -> str:
     """Return the line that answers a setting that the command does not take."""
-    from rlcas.config import SweptConfig
+    from rlcas.config import StatedConfig
     from rlcas.settings import flags, unknown_setting
 
-    if COMMANDS[name].settings == ALL and key in (flag.key for flag in flags(SweptConfig)):
-        return f"{key} is a setting of `rlcas sweep` alone: leave it out"
-    if key in (flag.key for flag in flags(SweptConfig)):
+    known = key in (flag.key for flag in flags(StatedConfig))
+    if COMMANDS[name].settings == ALL and known:
+        return f"{key} is a setting of `rlcas {key.partition('.')[0]}` alone: leave it out"
+    if known:
         return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"
     return unknown_setting(key)
 
@@ -325,6 +403,21 @@ def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
 
     given, file = _given(arguments), arguments.config
     return resolve(given=given, file=file, base=base or base_settings(stated(given=given, file=file)))
+
+
+def _check_resumes_alone(arguments: argparse.Namespace, given: dict[str, Any], what: str) -> None:
+    """Refuse settings beside --resume, which goes on with the folder's own."""
+    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
+        raise UserError(
+            f"--resume {arguments.resume} goes on with the {what}'s own settings: leave out --"
+            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
+        )
+
+
+def _is_comparison(folder: Path) -> bool:
+    from rlcas.settings import COMPARE_CONFIG_FILE
+
+    return (folder / COMPARE_CONFIG_FILE).is_file()
 
 
 def _check_is_run(folder: Path) -> None:

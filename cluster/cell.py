@@ -1,0 +1,264 @@
+"""One cell of a comparison in a process of its own: training by the row's engine, then the test images, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.compare_plan import POOLS_FOLDER, REAL, PlannedCell
+from cluster.judging import kept
+from cluster.phase_one import open_pool
+from rlcas import data as datasets
+from rlcas import records, settings
+from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
+from rlcas.composition import batch_starts
+from rlcas.config import RunConfig
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device, torch_threads
+from rlcas.errors import first_line
+from rlcas.evaluate import examine, save_incumbent
+from rlcas.files import write_text
+from rlcas.fit import fit, selection_key
+from rlcas.methods import METHODS
+from rlcas.methods.method import Method
+from rlcas.registry import lookup
+from rlcas.rundir import RunFolder
+from rlcas.seeding import seed_for
+from rlcas.sources import RealImages
+from rlcas.trainer import ClassifierTrainer
+from rlcas.types import EpochResult, Incumbent, SyntheticSource, TrainingData
+from synth.pool import SyntheticPool
+
+ERROR_FILE = "error.txt"
+"""Below a failed cell's folder: its traceback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What an engine left: the classifier is in the cell's folder."""
+
+    curve: Sequence[Mapping[str, Any]]
+    """As in `rlcas.comparison.cell.Cell`."""
+    best_epoch: int
+    passes: int
+    """Passes over images, if one image asks one."""
+
+
+def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
+    """Train a cell into its folder, unless it is finished, and return what came of it.
+
+    What goes wrong is the cell's own: it fails, with its traceback beside it.
+
+    Args:
+        comparison: the comparison's folder, with its images and pools.
+        cell: the cell.
+    """
+    folder = comparison / cell.name
+    done = read_cell(folder)
+    if done is not None and done.status == "finished":
+        return done
+    try:
+        return _finished(comparison, folder, cell)
+    except Exception as error:
+        return fail(comparison, cell, first_line(error), traceback.format_exc())
+
+
+def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) -> Cell:
+    """Write down that a cell failed and return it; the traceback goes beside it."""
+    failed = replace(_blank(comparison, cell), status="failed", reason=reason)
+    write_text(comparison / cell.name / ERROR_FILE, traceback_text)
+    write_facts(comparison / cell.name, failed)
+    return failed
+
+
+def leave_out(comparison: Path, cell: PlannedCell) -> None:
+    """Write down that a cell is left out, and why."""
+    left_out = replace(_blank(comparison, cell), status="left_out", reason=cell.missing)
+    write_facts(comparison / cell.name, left_out)
+
+
+def _blank(comparison: Path, cell: PlannedCell) -> Cell:
+    """Return a cell of which nothing is known but its plan."""
+    return Cell(
+        dataset=open_prepared(RunFolder(comparison).prepared).name,
+        method=cell.method,
+        seed=cell.seed,
+        equal_compute=cell.equal_compute,
+        settings=dict(cell.own),
+        pool=_method(cell).pool,
+    )
+
+
+def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
+    _see_own_gpus()
+    _open(comparison, folder, cell)
+    method, config = _method(cell), cell.config
+    data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
+    threads = config.cluster.threads_per_episode
+    assert threads is not None, "a plan's settings are concrete"
+    started = time.perf_counter()
+    with torch_threads(threads):
+        trained = ENGINES[method.engine](comparison, folder, cell, data, device)
+    seconds = time.perf_counter() - started
+    best = trained.curve[trained.best_epoch - 1]
+    test, _ = datasets.load_test(
+        settings.of_comparison(settings.read_yaml(comparison / settings.COMPARE_CONFIG_FILE))
+    )
+    figures, p_NC = examine(folder, test, config.shots, device)
+    finished = replace(
+        _blank(comparison, cell),
+        epochs=config.sampler.epochs,
+        steps=config.sampler.epochs * len(batch_starts(len(data.train), config.classifier.batch_size)),
+        images=trained.curve[-1]["images"],
+        passes=trained.passes if method.engine != "fit" else trained.passes * method.passes(config),
+        seconds=seconds,
+        device=_described(device),
+        curve=tuple(trained.curve),
+        best_epoch=trained.best_epoch,
+        validation={name: value for name, value in best.items() if name not in ("epoch", "images")},
+        test=figures,
+    )
+    write_cell(folder, finished, p_NC, test.labels_N)
+    return finished
+
+
+def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
+    """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings.save(cell.config, folder)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
+    if (pool := _method(cell).pool) not in (None, REAL):
+        _link(RunFolder(comparison / POOLS_FOLDER / str(pool)).pool, RunFolder(folder).pool)
+
+
+def _link(there: Path, here: Path) -> None:
+    if not here.is_symlink():
+        here.symlink_to(os.path.relpath(there, here.parent))
+
+
+def _method(cell: PlannedCell) -> Method:
+    return lookup(cell.method, METHODS, "compare.methods")
+
+
+def _see_own_gpus() -> None:
+    """Let torch find the GPUs that Ray gave to this task alone; a task without one would see them all."""
+    import ray
+
+    if ray.is_initialized():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+
+
+def _described(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _pool(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData) -> SyntheticPool:
+    """Return the pool that the cell's row shares, without its marked copies."""
+    there = RunFolder(comparison / POOLS_FOLDER / str(_method(cell).pool))
+    stored = open_pool(there, settings.load(there.path), data)
+    return kept(RunFolder(folder), cell.config, stored.folder)
+
+
+def _source(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData) -> SyntheticSource:
+    """Return where a row of the plain loop takes its added images from."""
+    if _method(cell).pool in (None, REAL):
+        return RealImages(data.train)
+    return _pool(comparison, folder, cell, data)
+
+
+def _fit(
+    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
+) -> Trained:
+    """Train under one composition."""
+    best, results = _fitted(_source(comparison, folder, cell, data), cell.config, cell, data, device)
+    save_incumbent(folder, best, data, cell.config)
+    return Trained(curve=_curve(results), best_epoch=best.epoch, passes=_images(results))
+
+
+def _best_of_k(
+    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
+) -> Trained:
+    """Train K classifiers, the first as the plain row is, and keep the one that is best on validation."""
+    source, metric = _source(comparison, folder, cell, data), cell.config.sampler.metric
+    fits = []
+    for j in range(cell.config.sampler.k):
+        seed = cell.seed if j == 0 else seed_for(cell.seed, "best_of_k", j)
+        config = cell.config.model_copy(update={"seed": seed})
+        fits.append((config, *_fitted(source, config, cell, data, device)))
+    config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
+    save_incumbent(folder, best, data, config)
+    return Trained(
+        curve=_curve(results), best_epoch=best.epoch, passes=sum(_images(results) for _, _, results in fits)
+    )
+
+
+def _fitted(
+    source: SyntheticSource, config: RunConfig, cell: PlannedCell, data: TrainingData, device: torch.device
+) -> tuple[Incumbent, list[EpochResult]]:
+    trainer = ClassifierTrainer(data, config, pool=source, device=device)
+    return fit(trainer, np.array(cell.counts_C, np.int64), config.sampler.epochs)
+
+
+def _images(results: Sequence[EpochResult]) -> int:
+    return sum(result.num_images for result in results)
+
+
+def _curve(results: Sequence[EpochResult]) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": epoch,
+            "images": _images(results[:epoch]),
+            "train_loss": result.train_loss,
+            "val_loss": result.val_loss,
+            **result.metrics,
+        }
+        for epoch, result in enumerate(results, start=1)
+    ]
+
+
+def _episodes(
+    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
+) -> Trained:
+    """Train the sampler itself, its K episodes one after another in this process."""
+    from cluster import phase_two  # RLlib takes seconds to import, and the other engines do not need it
+
+    run = RunFolder(folder)
+    phase_two.train(run, cell.config, data, _pool(comparison, folder, cell, data))
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    return told_by_epochs(records.read_epochs(folder))
+
+
+def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
+    """Return what the lines of epochs.jsonl tell: the curve is the winners'."""
+    curve: list[dict[str, Any]] = []
+    for line in lines:
+        winner = line["winner"]
+        seen = curve[-1]["images"] if curve else 0
+        curve.append(
+            {
+                "epoch": line["epoch"],
+                "images": seen + line["images"][winner],
+                "train_loss": line["train_losses"][winner],
+                "val_loss": line["val_losses"][winner],
+                **line["metrics"][winner],
+            }
+        )
+    passes = sum(sum(line["images"]) for line in lines)
+    return Trained(curve=curve, best_epoch=lines[-1]["best_epoch"], passes=passes)
+
+
+ENGINES: dict[str, Callable[[Path, Path, PlannedCell, TrainingData, torch.device], Trained]] = {
+    "fit": _fit,
+    "episodes": _episodes,
+    "best_of_k": _best_of_k,
+}
