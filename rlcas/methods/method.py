@@ -44,6 +44,26 @@ class Method:
     """Whether it is a control, which the paper does not have."""
 
 
+MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
+"""What is tried of a mixture that stays the same."""
+SAMPLER_SEARCH: Mapping[str, Sequence[Any]] = {
+    "sampler.initial_count": (1, 2, 4),
+    "sampler.action_step": (1, 2),
+}
+"""What is tried of compositions that change."""
+
+
+def with_agents(name: str) -> dict[str, Any]:
+    """Return the settings of other agents than the user's, without what the user's alone can have."""
+    return {
+        "sampler.agents": name,
+        "sampler.entropy_bonus": 0.0,
+        "sampler.exploration": None,
+        "sampler.memory_epochs": None,
+        "sampler.replay": None,
+    }
+
+
 def k_passes(config: RunConfig) -> int:
     """Return K: every image is trained on by each of the K episodes."""
     return config.sampler.k
