@@ -174,7 +174,7 @@ def _walk(path: Path, planned: Plan) -> Path:
 
 
 def _train(path: Path, planned: Plan, waiting: Sequence[PlannedCell]) -> None:
-    pool_of = {row.name: row.pool for row in planned.rows}
+    pool_of = {row.name: row.pool or "" for row in planned.rows}
     for method, reason in {cell.method: cell.missing for cell in waiting if cell.missing}.items():
         say(f"note: row {method} is left out: {reason}")
     for cell in waiting:
@@ -184,14 +184,17 @@ def _train(path: Path, planned: Plan, waiting: Sequence[PlannedCell]) -> None:
     needed = {pool_of[cell.method] for cell in waiting}
     failed = make_pools(path, [name for name in planned.pools if name in needed])
     for cell in waiting:
-        if reason := failed.get(pool_of[cell.method] or ""):
-            fail(path, cell, reason, reason)
+        pool = pool_of[cell.method]
+        if pool in failed:
+            fail(path, cell, failed[pool], failed[pool])
     waiting = [cell for cell in waiting if pool_of[cell.method] not in failed]
     if not waiting:
         return
-    with benches(planned.config, len(waiting)) as there:
-        with phase(f"Training {len(waiting)} cells, {there.number} side by side"):
-            run_cells(path, waiting, there)
+    with (
+        benches(planned.config, len(waiting)) as there,
+        phase(f"Training {len(waiting)} cells, {there.number} side by side"),
+    ):
+        run_cells(path, waiting, there)
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:

@@ -17,6 +17,7 @@ from rlcas.config import ComparedConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
+from rlcas.mixture import static_counts
 from rlcas.registry import lookup
 from rlcas.search_space import value_of
 from rlcas.types import Int64, TrainingData
@@ -142,7 +143,7 @@ def cells_of_row(row: Row, data: TrainingData, tried: Mapping[str, Any] | None =
     except UserError as error:
         raise UserError(f"row {row.name}: {error}") from None
     passes = row.method.passes(row.config)
-    variants = [(False, compare.epochs)]
+    variants: list[tuple[bool, float]] = [(False, compare.epochs)]
     if compare.equal_compute and passes > 1:
         variants.append((True, compare.epochs / passes))
     own = {**row.method.settings, **(tried or {})}
@@ -181,7 +182,7 @@ def _cell(
 ) -> PlannedCell:
     num_images, batch_size = len(data.train), row.config.classifier.batch_size
     counts_C = _counts(row, data)
-    appended = row.method.engine != "episodes" or row.config.sampler.batch_mode == "append"
+    appended = row.config.sampler.batch_mode == "append"
     num_added, num_steps = int(counts_C.sum()) * appended, len(batch_starts(num_images, batch_size))
     epochs = budget_epochs(budget, num_images, num_added, num_steps)
     run = row.config.run
@@ -211,7 +212,9 @@ def _counts(row: Row, data: TrainingData) -> Int64:
     """Return [C]: images of each class that are added to a mini-batch."""
     if row.method.engine == "episodes":
         return initial_counts(row.config.sampler, data.num_classes)
-    return np.zeros(data.num_classes, np.int64)
+    if row.method.pool is None:
+        return np.zeros(data.num_classes, np.int64)
+    return static_counts(row.config, data.train.class_counts(data.num_classes))
 
 
 def _chosen(names: Sequence[str]) -> list[str]:

@@ -7,13 +7,13 @@ The text under a field is its help. Presets, which override these defaults, are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from rlcas.config.classifier import ClassifierConfig
 from rlcas.config.cluster import ClusterConfig
 from rlcas.config.compare import CompareConfig
 from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
-from rlcas.config.method import MethodConfig
+from rlcas.config.method import CbFocalConfig, MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
@@ -32,6 +32,7 @@ __all__ = [
     "POPULATION",
     "REWARD_DEFAULTS",
     "AutoencoderConfig",
+    "CbFocalConfig",
     "ClassifierConfig",
     "ClusterConfig",
     "CompareConfig",
@@ -55,7 +56,8 @@ __all__ = [
     "only",
 ]
 
-Part = TypeVar("Part", bound=Settings)
+
+Part = TypeVar("Part", bound="RunConfig")
 
 
 class RunConfig(Settings):
@@ -110,4 +112,4 @@ class StatedConfig(SweptConfig, ComparedConfig):
 
 def only(model: type[Part], config: RunConfig) -> Part:
     """Return the settings of `config` that `model` has."""
-    return model.model_construct(**{name: getattr(config, name) for name in model.model_fields})
+    return cast("Part", model.model_construct(**{name: getattr(config, name) for name in model.model_fields}))
