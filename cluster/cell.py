@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from cluster.compare_plan import POOLS_FOLDER, REAL, PlannedCell
-from cluster.judging import kept
+from cluster.judging import kept, real_classifier
 from cluster.phase_one import open_pool
 from rlcas import data as datasets
 from rlcas import records, settings
@@ -30,12 +30,14 @@ from rlcas.files import write_text
 from rlcas.fit import fit, selection_key
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
+from rlcas.mixture import apportion
 from rlcas.registry import lookup
 from rlcas.rundir import RunFolder
 from rlcas.seeding import seed_for
+from rlcas.selection import SELECTIONS
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
-from rlcas.types import EpochResult, Incumbent, SyntheticSource, TrainingData
+from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
 from synth.pool import SyntheticPool
 
 ERROR_FILE = "error.txt"
@@ -169,18 +171,28 @@ def _pool(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData)
     return kept(RunFolder(folder), cell.config, stored.folder)
 
 
-def _source(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData) -> SyntheticSource:
-    """Return where a row of the plain loop takes its added images from."""
-    if _method(cell).pool in (None, REAL):
-        return RealImages(data.train)
-    return _pool(comparison, folder, cell, data)
+def _mixture(
+    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
+) -> tuple[SyntheticSource, Int64]:
+    """Return where a row of the plain loop takes its added images from, and [C] how many a batch gets of each class."""
+    method, counts_C = _method(cell), np.array(cell.counts_C, np.int64)
+    if method.pool in (None, REAL):
+        return RealImages(data.train), counts_C
+    pool = _pool(comparison, folder, cell, data)
+    if method.select is None:
+        return pool, counts_C
+    there = RunFolder(comparison / POOLS_FOLDER / str(method.pool))
+    judge = real_classifier(there, settings.load(there.path), data, device)
+    selected = lookup(method.select, SELECTIONS, "a method's select")(data, pool, judge, cell.config)
+    return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
 def _fit(
     comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
 ) -> Trained:
     """Train under one composition."""
-    best, results = _fitted(_source(comparison, folder, cell, data), cell.config, cell, data, device)
+    mixture = _mixture(comparison, folder, cell, data, device)
+    best, results = _fitted(mixture, cell.config, data, device)
     save_incumbent(folder, best, data, cell.config)
     return Trained(curve=_curve(results), best_epoch=best.epoch, passes=_images(results))
 
@@ -189,24 +201,25 @@ def _best_of_k(
     comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
 ) -> Trained:
     """Train K classifiers, the first as the plain row is, and keep the one that is best on validation."""
-    source, metric = _source(comparison, folder, cell, data), cell.config.sampler.metric
+    mixture = _mixture(comparison, folder, cell, data, device)
     fits = []
     for j in range(cell.config.sampler.k):
         seed = cell.seed if j == 0 else seed_for(cell.seed, "best_of_k", j)
         config = cell.config.model_copy(update={"seed": seed})
-        fits.append((config, *_fitted(source, config, cell, data, device)))
+        fits.append((config, *_fitted(mixture, config, data, device)))
+    metric = cell.config.sampler.metric
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
     save_incumbent(folder, best, data, config)
-    return Trained(
-        curve=_curve(results), best_epoch=best.epoch, passes=sum(_images(results) for _, _, results in fits)
-    )
+    passes = sum(_images(results) for _, _, results in fits)
+    return Trained(curve=_curve(results), best_epoch=best.epoch, passes=passes)
 
 
 def _fitted(
-    source: SyntheticSource, config: RunConfig, cell: PlannedCell, data: TrainingData, device: torch.device
+    mixture: tuple[SyntheticSource, Int64], config: RunConfig, data: TrainingData, device: torch.device
 ) -> tuple[Incumbent, list[EpochResult]]:
+    source, counts_C = mixture
     trainer = ClassifierTrainer(data, config, pool=source, device=device)
-    return fit(trainer, np.array(cell.counts_C, np.int64), config.sampler.epochs)
+    return fit(trainer, counts_C, config.sampler.epochs)
 
 
 def _images(results: Sequence[EpochResult]) -> int:

@@ -13,6 +13,7 @@ from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.methods import METHODS
+from rlcas.methods.method import missing_weights
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
@@ -51,7 +52,7 @@ def check_training(config: RunConfig) -> None:
     Raises:
         UserError: a name is unknown, or the backbone cannot be built.
     """
-    lookup(config.classifier.method, METHODS, "classifier.method")
+    _check_method(config)
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
     _check_backbone(config.classifier)
@@ -66,6 +67,13 @@ def check_fits(config: RunConfig, data: TrainingData) -> None:
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+
+
+def _check_method(config: RunConfig) -> None:
+    """Look the training step up; what a row needs for its pool is not its classifier's need."""
+    method = lookup(config.classifier.method, METHODS, "classifier.method")
+    if method.pool is None and (missing := missing_weights(method, config)):
+        raise UserError(f"classifier.method {config.classifier.method!r}: {missing}")
 
 
 def _check_sampler(config: SamplerConfig) -> None:

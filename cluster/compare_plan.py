@@ -16,10 +16,9 @@ from rlcas.composition import batch_starts, initial_counts
 from rlcas.config import ComparedConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
-from rlcas.methods.method import Method
+from rlcas.methods.method import Method, missing_weights
 from rlcas.mixture import static_counts
 from rlcas.registry import lookup
-from rlcas.search_space import value_of
 from rlcas.types import Int64, TrainingData
 
 ALL = "all"
@@ -226,13 +225,8 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 
 def _missing(config: ComparedConfig, method: Method) -> str:
-    if (
-        method.needs is None
-        or value_of(config, method.needs) is not None
-        or method.pool in config.compare.pools
-    ):
-        return ""
-    return f"weights not given: name them with --{method.needs}"
+    """Return why a row is left out; a pool that is there needs no weights."""
+    return "" if method.pool in config.compare.pools else missing_weights(method, config) or ""
 
 
 def _concrete(config: ComparedConfig) -> ComparedConfig:

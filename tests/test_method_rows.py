@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from cluster.checks import check_settings
 from rlcas import settings
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
+from rlcas.methods.method import missing_weights
 
 USERS: list[dict[str, Any]] = [
     {},
@@ -60,6 +62,24 @@ def test_rows_that_train_k_classifiers_count_k_passes_and_one_episode_counts_one
     k_times = {name for name, method in METHODS.items() if method.passes(config) == 5}
     assert k_times == {"syn_class_rlcas", "rlcas", "rlcas_frozen", "constant", "pbt", "baseline_best_of_k"}
     assert METHODS["rlcas_k1"].passes(config) == 1
+
+
+def test_rows_say_which_weights_they_lack_and_where_they_are_got() -> None:
+    config = settings.of({})
+    missing = {name: text for name, method in METHODS.items() if (text := missing_weights(method, config))}
+    assert set(missing) == {"lift", "skin_sdm"}
+    assert "not given: --method.lift.pretrained takes them: folder or hub name of a CLIP" in missing["lift"]
+    assert "--synth.skin_sdm.pretrained takes them: folder or hub name of a Stable Diff" in missing["skin_sdm"]
+    given = settings.of({"method.lift.pretrained": "clip", "synth.skin_sdm.pretrained": "sd"})
+    assert not any(missing_weights(METHODS[name], given) for name in missing)
+
+
+def test_a_run_without_the_weights_of_its_classifier_does_not_start() -> None:
+    with pytest.raises(
+        UserError, match=r"classifier\.method 'lift': weights not given: --method\.lift\.pretrained"
+    ):
+        check_settings(settings.of({"classifier.method": "lift"}))
+    check_settings(settings.of({"classifier.method": "skin_sdm"}))
 
 
 def test_a_row_that_chooses_the_composition_has_a_pool_and_best_of_k_has_none() -> None:

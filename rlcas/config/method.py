@@ -13,7 +13,8 @@ class LiftConfig(Settings):
     """LIFT (Shi et al. 2024): a frozen CLIP with adapters, and a cosine head that starts from text."""
 
     pretrained: str | None = None
-    """Folder or hub name of a CLIP in transformers' layout, such as openai/clip-vit-base-patch16 (0.6 GB)."""
+    """Folder or hub name of a CLIP in transformers' layout, such as openai/clip-vit-base-patch16 (0.6 GB); it must be
+    given."""
     prompt: Prompt = "a photo of a {class}."
     """What the text encoder is given of a class; {class} becomes its name."""
     names: tuple[str, ...] | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal
 
 from rlcas.config import RunConfig
 from rlcas.meta import ClassifierMeta
 from rlcas.methods.objective import LossOnLogits, Objective
+from rlcas.settings import flags
 
 PoolName = Literal["real", "sketch", "class", "mgdm", "skin_sdm"]
 """Where added images come from: the real training images again, or a pool of the synthesiser with its sketch branch,
@@ -30,7 +32,7 @@ class Method:
     engine: Engine = "fit"
     pool: PoolName | None = None
     select: str | None = None
-    """Name in `cluster.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
+    """Name in `rlcas.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its own settings by dotted keys, over those of the comparison."""
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -67,3 +69,11 @@ def with_agents(name: str) -> dict[str, Any]:
 def k_passes(config: RunConfig) -> int:
     """Return K: every image is trained on by each of the K episodes."""
     return config.sampler.k
+
+
+def missing_weights(method: Method, config: RunConfig) -> str | None:
+    """Return how to give the foundation weights that a row needs; None where it has all that it needs."""
+    if method.needs is None or reduce(getattr, method.needs.split("."), config) is not None:
+        return None
+    meaning = next(flag.help for flag in flags() if flag.key == method.needs)
+    return f"weights not given: --{method.needs} takes them: {meaning[0].lower()}{meaning[1:].rstrip('.')}"
