@@ -37,7 +37,7 @@ from rlcas.seeding import seed_for
 from rlcas.selection import SELECTIONS
 from rlcas.sources import RealImages
 from rlcas.trainer import ClassifierTrainer
-from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, SyntheticSource, TrainingData
 from synth.pool import SyntheticPool
 
 ERROR_FILE = "error.txt"
@@ -97,6 +97,7 @@ def _blank(comparison: Path, cell: PlannedCell) -> Cell:
         equal_compute=cell.equal_compute,
         settings=dict(cell.own),
         pool=_method(cell).pool,
+        tried=cell.tried,
     )
 
 
@@ -111,26 +112,42 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     with torch_threads(threads):
         trained = ENGINES[method.engine](comparison, folder, cell, data, device)
     seconds = time.perf_counter() - started
-    best = trained.curve[trained.best_epoch - 1]
-    test, _ = datasets.load_test(
-        settings.of_comparison(settings.read_yaml(comparison / settings.COMPARE_CONFIG_FILE))
-    )
+    ended = _told(comparison, cell, trained, seconds, len(data.train), device)
+    if cell.trial is not None:
+        write_facts(folder, ended)
+        return ended
+    test = _test_images(comparison)
     figures, p_NC = examine(folder, test, config.shots, device)
-    finished = replace(
+    write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
+    return ended
+
+
+def _told(
+    comparison: Path, cell: PlannedCell, trained: Trained, seconds: float, num_train: int, device: torch.device
+) -> Cell:
+    """Return the cell before the test."""
+    epochs, method = cell.config.sampler.epochs, _method(cell)
+    best = trained.curve[trained.best_epoch - 1]
+    return replace(
         _blank(comparison, cell),
-        epochs=config.sampler.epochs,
-        steps=config.sampler.epochs * len(batch_starts(len(data.train), config.classifier.batch_size)),
+        epochs=epochs,
+        steps=epochs * len(batch_starts(num_train, cell.config.classifier.batch_size)),
         images=trained.curve[-1]["images"],
-        passes=trained.passes if method.engine != "fit" else trained.passes * method.passes(config),
+        passes=trained.passes * (method.passes(cell.config) if method.engine == "fit" else 1),
         seconds=seconds,
         device=_described(device),
         curve=tuple(trained.curve),
         best_epoch=trained.best_epoch,
-        validation={name: value for name, value in best.items() if name not in ("epoch", "images")},
-        test=figures,
+        validation={
+            name: value for name, value in best.items() if name not in ("epoch", "images", "train_loss")
+        },
     )
-    write_cell(folder, finished, p_NC, test.labels_N)
-    return finished
+
+
+def _test_images(comparison: Path) -> ImageSet:
+    """Return the test images, which are of the comparison's seed whatever the cell's is."""
+    shared = settings.of_comparison(settings.read_yaml(comparison / settings.COMPARE_CONFIG_FILE))
+    return datasets.load_test(shared)[0]
 
 
 def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:

@@ -34,7 +34,7 @@ class Benches:
 
 
 @contextlib.contextmanager
-def benches(config: ComparedConfig, num_cells: int) -> Iterator[Benches]:
+def benches(config: ComparedConfig) -> Iterator[Benches]:
     """Have Ray with benches for the cells, and yield them; a Ray of our own ends with them."""
     quiet_ray()
     started_here = not ray.is_initialized()
@@ -44,7 +44,7 @@ def benches(config: ComparedConfig, num_cells: int) -> Iterator[Benches]:
         total = ray.cluster_resources()
         number = side_by_side(config, total)
         resources = share_of(config, number, total)
-        yield Benches(min(number, num_cells), resources, config.cluster.episode_retries)
+        yield Benches(number, resources, config.cluster.episode_retries)
     finally:
         if started_here:
             ray.shutdown()

@@ -6,6 +6,7 @@ Its folder holds compare.yaml (what the rows share), `prepared` (the images), `p
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import shlex
@@ -15,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster import phase_one
-from cluster.cell import ERROR_FILE, fail, leave_out
-from cluster.cells import benches, run_cells, share_of, side_by_side, this_machine
+from cluster.cell import fail, leave_out
+from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
 from cluster.compare_plan import POOLS_FOLDER, Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.compare_pools import make_pools, pool_figures
 from cluster.finish import VERSIONS_OF
+from cluster.tuning import found, tries_of, tuned_cells
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell
@@ -157,44 +159,55 @@ def _create(planned: Plan, data: TrainingData, out: Path) -> None:
 
 
 def _walk(path: Path, planned: Plan) -> Path:
-    """Do what is missing: the pools, the cells that wait, the tables."""
+    """Do what is missing: the pools, the trials of settings, the cells, the tables."""
     with alone_in(path):
-        cells = cells_of(planned, open_prepared(RunFolder(path).prepared))
-        waiting = _waiting(path, cells)
-        if not waiting:
-            say(f"{path} is finished")
         try:
-            _train(path, planned, waiting)
+            _train(path, planned)
         finally:
             write_results(path)
-    for cell in _waiting(path, cells):
-        say(f"cell {cell.name} failed, its traceback: {path / cell.name / ERROR_FILE}")
-    say(f"{path / COMPARISON_FILE}")
+    for cell in cells_in(path):
+        if cell.status == "failed":
+            say(f"{cell.method} seed {cell.seed} failed: {cell.reason}")
+    say(f"all cells: {path / COMPARISON_FILE}")
     return path
 
 
-def _train(path: Path, planned: Plan, waiting: Sequence[PlannedCell]) -> None:
-    pool_of = {row.name: row.pool or "" for row in planned.rows}
+def _train(path: Path, planned: Plan) -> None:
+    """Train what is not finished; what cannot be trained is written down as left out or failed."""
+    data = open_prepared(RunFolder(path).prepared)
+    planned_cells, tries = cells_of(planned, data), tries_of(planned, data)
+    waiting = _waiting(path, planned_cells)
+    if not waiting:
+        say(f"{path} is finished")
+        return
     for method, reason in {cell.method: cell.missing for cell in waiting if cell.missing}.items():
         say(f"note: row {method} is left out: {reason}")
     for cell in waiting:
         if cell.missing:
             leave_out(path, cell)
-    waiting = [cell for cell in waiting if not cell.missing]
-    needed = {pool_of[cell.method] for cell in waiting}
-    failed = make_pools(path, [name for name in planned.pools if name in needed])
-    for cell in waiting:
-        pool = pool_of[cell.method]
-        if pool in failed:
-            fail(path, cell, failed[pool], failed[pool])
-    waiting = [cell for cell in waiting if pool_of[cell.method] not in failed]
-    if not waiting:
-        return
-    with (
-        benches(planned.config, len(waiting)) as there,
-        phase(f"Training {len(waiting)} cells, {there.number} side by side"),
-    ):
-        run_cells(path, waiting, there)
+    names = {cell.method for cell in waiting if not cell.missing}
+    pools = {row.name: row.pool for row in planned.rows if row.pool and row.name in names}
+    no_pool = make_pools(path, [name for name in planned.pools if name in pools.values()])
+    reasons = {method: no_pool[pool] for method, pool in pools.items() if pool in no_pool}
+    able = names - reasons.keys()
+    with contextlib.ExitStack() as stack:
+        there = stack.enter_context(benches(planned.config)) if able else None
+        _run(path, [cell for cell in tries if cell.method in able], there, "trials of settings")
+        settled = found(path, planned, tries)
+        reasons |= {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
+        cells = [cell for of_row in settled for cell in tuned_cells(of_row, data) if cell.method in names]
+        for cell in _waiting(path, cells):
+            if cell.method in reasons:
+                fail(path, cell, reasons[cell.method], reasons[cell.method])
+        _run(path, [cell for cell in cells if cell.method not in reasons], there, "cells")
+
+
+def _run(path: Path, cells: Sequence[PlannedCell], there: Benches | None, what: str) -> None:
+    """Train those of the cells that are not finished."""
+    waiting = _waiting(path, cells)
+    if waiting and there is not None:
+        with phase(f"Training {len(waiting)} {what}, {min(there.number, len(waiting))} side by side"):
+            run_cells(path, waiting, there)
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:

@@ -67,11 +67,17 @@ class PlannedCell:
     passes: int
     """Passes over images that its training takes, about."""
     missing: str = ""
+    """Why it is left out, and the mend, in one line."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """What was tried to find its settings, as in `rlcas.comparison.cell.Cell`."""
+    trial: int | None = None
+    """Its number among these trials, from 1, where it is one: it reads no test image."""
 
     @property
     def name(self) -> str:
         """Return its folder below the comparison's."""
-        return f"{CELLS_FOLDER}/{slug(self.method)}/{self.seed}{'-equal' if self.equal_compute else ''}"
+        leaf = f"{self.seed}{'-equal' if self.equal_compute else ''}"
+        return f"{CELLS_FOLDER}/{slug(self.method)}/{leaf if self.trial is None else f'tried/{self.trial}'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +101,12 @@ def plan(stated: Mapping[str, Any]) -> Plan:
         UserError: a setting, row or pool is unknown, a value does not fit, or settings do not go together in some row.
     """
     config = settings.of_comparison(stated)
+    _check_pool_names(config)
     return plan_of(_concrete(config))
 
 
 def plan_of(config: ComparedConfig) -> Plan:
     """Return the rows and pools of resolved settings, as `plan` does."""
-    _check_pool_names(config)
     rows = [row_of(config, name) for name in _chosen(config.compare.methods)]
     needed = [name for name in POOLS if name in {row.pool for row in rows}]
     return Plan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
@@ -226,7 +232,8 @@ def _chosen(names: Sequence[str]) -> list[str]:
 
 def _missing(config: ComparedConfig, method: Method) -> str:
     """Return why a row is left out; a pool that is there needs no weights."""
-    return "" if method.pool in config.compare.pools else missing_weights(method, config) or ""
+    missing = None if method.pool in config.compare.pools else missing_weights(method, config)
+    return " ".join((missing or "").split())
 
 
 def _concrete(config: ComparedConfig) -> ComparedConfig:
