@@ -31,9 +31,9 @@ from rlcas.registry import lookup
 METHODS: dict[str, Method] = {
     "baseline": BASELINE,
     "ce": CE,
-    "lift": LIFT,
     "cbfocal": CBFOCAL,
     "logit_adjust": LOGIT_ADJUST,
+    "lift": LIFT,
     "proco": PROCO,
     "ncl": NCL,
     "glmc": GLMC,
