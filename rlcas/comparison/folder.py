@@ -11,6 +11,7 @@ import numpy as np
 
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, read_predictions
+from rlcas.comparison.statistics import RAREST
 from rlcas.config import ComparedConfig
 from rlcas.data.prepared import DATA_FILE
 from rlcas.errors import UserError
@@ -83,6 +84,12 @@ class Comparison:
     def shots(self) -> ShotGroups:
         """Return the many-, medium- and few-shot classes."""
         return shot_groups(self.config.shots, self.train_counts_C, self.test_counts_C)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Return the classes of each group whose recall is told of."""
+        rarest = (int(self.train_counts_C.argmin()),)
+        return {"many": self.shots.many, "medium": self.shots.medium, "few": self.shots.few, RAREST: rarest}
 
     @property
     def seeds(self) -> range:
