@@ -125,9 +125,7 @@ def test_the_optimiser_has_every_parameter_once(variant: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every_variant
 def test_on_a_gpu_an_epoch_repeats_to_the_bit(variant: str) -> None:
-    trainers = [
-        tiny_trainer(config_of(variant), data_of(8), device=torch.device("cuda")) for _ in range(2)
-    ]
+    trainers = [tiny_trainer(config_of(variant), data_of(8), device=torch.device("cuda")) for _ in range(2)]
     counts_C, left = np.arange(8) % 3, []
     for trainer in trainers:
         result = trainer.train_epoch(trainer.initial(counts_C), counts_C, child=1)
@@ -195,7 +193,9 @@ def bare_network(config: ClassifierConfig, *, channels: int, num_classes: int, s
 
 @pytest.mark.parametrize("backbone", ["test_methods:bare_network", "deit_tiny_distilled_patch16_224"])
 def test_a_backbone_without_a_single_last_layer_is_refused_by_name(backbone: str) -> None:
-    with pytest.raises(UserError, match=rf"backbone '{backbone}' has no single linear layer .*'proco' needs: use"):
+    with pytest.raises(
+        UserError, match=rf"backbone '{backbone}' has no single linear layer .*'proco' needs: use"
+    ):
         build_objective(meta_of(backbone))
 
 
