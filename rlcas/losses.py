@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlcas.config import CbFocalConfig
+
+CB_FOCAL = CbFocalConfig()
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -36,16 +39,26 @@ def logit_adjusted(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Ten
     return F.cross_entropy(logits_NC + (counts_C / counts_C.sum()).log(), labels_N)
 
 
+def class_balanced_weights(counts_C: Tensor, beta: float) -> Tensor:
+    """Return [C]: w_c ∝ (1 - β) / (1 - β^n_c) with Σ_c w_c = C (Cui et al. 2019, eq. 2, and their code)."""
+    weights_C = (1 - beta) / (1 - beta**counts_C)
+    return weights_C * len(weights_C) / weights_C.sum()
+
+
 def class_balanced_focal(
-    logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor, *, beta: float = 0.9999, gamma: float = 1.0
+    logits_NC: Tensor,
+    labels_N: Tensor,
+    counts_C: Tensor,
+    *,
+    beta: float = CB_FOCAL.beta,
+    gamma: float = CB_FOCAL.gamma,
 ) -> Tensor:
     """Return the class-balanced sigmoid focal loss (Cui et al. 2019, eqs. 5 and 10, as in their code).
 
-    The C outputs are C one-against-all problems with p_t = σ(±z); an image weighs w_y, where
-    w_c ∝ (1 - β) / (1 - β^n_c) and Σ_c w_c = C. The sum is divided by N.
+    The C outputs are C one-against-all problems with p_t = σ(±z); an image weighs w_y of
+    `class_balanced_weights`. The sum is divided by N.
     """
-    weights_C = (1 - beta) / (1 - beta ** counts_C.to(logits_NC))
-    weights_C = weights_C * len(weights_C) / weights_C.sum()
+    weights_C = class_balanced_weights(counts_C.to(logits_NC), beta)
     targets_NC = F.one_hot(labels_N, logits_NC.shape[1]).to(logits_NC)
     cross_entropy_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
     # (1 - p_t)^γ in a form that does not underflow.
@@ -53,9 +66,26 @@ def class_balanced_focal(
     return (weights_C[labels_N, None] * modulator_NC * cross_entropy_NC).sum() / len(labels_N)
 
 
+def class_balanced_softmax_focal(
+    logits_NC: Tensor,
+    labels_N: Tensor,
+    counts_C: Tensor,
+    *,
+    beta: float = CB_FOCAL.beta,
+    gamma: float = CB_FOCAL.gamma,
+) -> Tensor:
+    """Return the mean of w_y (1 - p_y)^γ (-log p_y), p the softmax: the focal loss that many call class-balanced."""
+    weights_C = class_balanced_weights(counts_C.to(logits_NC), beta)
+    cross_entropy_N = F.cross_entropy(logits_NC, labels_N, reduction="none")
+    # Without the bound the gradient at p_y = 1 is 0 x inf for γ < 1.
+    missing_N = (-torch.expm1(-cross_entropy_N)).clamp_min(torch.finfo(logits_NC.dtype).tiny)
+    return (weights_C[labels_N] * missing_N**gamma * cross_entropy_N).mean()
+
+
 LOSSES: dict[str, Loss] = {
     "balanced_softmax": balanced_softmax,
     "ce": cross_entropy,
     "logit_adjust": logit_adjusted,
     "cb_focal": class_balanced_focal,
+    "cb_softmax_focal": class_balanced_softmax_focal,
 }

@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlcas.config import RunConfig, SweptConfig
+from rlcas.config import ComparedConfig, RunConfig, SweptConfig
 from rlcas.errors import UserError
 from rlcas.files import write_text
 from rlcas.presets import PRESETS
 
 CONFIG_FILE = "config.yaml"
 SWEEP_CONFIG_FILE = "sweep.yaml"
+COMPARE_CONFIG_FILE = "compare.yaml"
 
 Checked = TypeVar("Checked", bound=BaseModel)
 
@@ -93,6 +94,15 @@ def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) 
     nested = _merged(_nested(stated, "settings"), _nested(anew, "sweep.over"))
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
     return _checked(SweptConfig, _merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
+
+
+def of_comparison(stated: Mapping[str, Any]) -> ComparedConfig:
+    """Return what is stated as the settings of a comparison.
+
+    Raises:
+        UserError: a setting is unknown or its value does not fit.
+    """
+    return _checked(ComparedConfig, _nested(stated, "settings"))
 
 
 def override(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:

@@ -138,7 +138,8 @@ class ClassifierTrainer:
         logits = predict_logits(
             self.model, self._val_images, normalisation, self.config.classifier, self.device
         )
-        logits = self.model.calibrate(logits, self._val_labels, self._score)
+        if logits.isfinite().all():
+            logits = self.model.calibrate(logits, self._val_labels, self._score)
         val_loss = self.model.validation_loss(logits, self._val_labels, self._class_counts).item()
         finite = math.isfinite(train_loss) and math.isfinite(val_loss)
         recall_C = np.full(self.num_classes, np.nan)

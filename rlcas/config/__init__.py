@@ -13,7 +13,7 @@ from rlcas.config.classifier import ClassifierConfig
 from rlcas.config.cluster import ClusterConfig
 from rlcas.config.compare import CompareConfig
 from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
-from rlcas.config.method import MethodConfig
+from rlcas.config.method import CbFocalConfig, MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
@@ -32,6 +32,7 @@ __all__ = [
     "POPULATION",
     "REWARD_DEFAULTS",
     "AutoencoderConfig",
+    "CbFocalConfig",
     "ClassifierConfig",
     "ClusterConfig",
     "CompareConfig",

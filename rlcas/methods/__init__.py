@@ -5,14 +5,19 @@ from __future__ import annotations
 from rlcas.meta import ClassifierMeta
 from rlcas.methods.baseline import BASELINE
 from rlcas.methods.baseline_best_of_k import BASELINE_BEST_OF_K
+from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.ce import CE
 from rlcas.methods.constant import CONSTANT
+from rlcas.methods.glmc import GLMC
 from rlcas.methods.lift import LIFT
+from rlcas.methods.logit_adjust import LOGIT_ADJUST
 from rlcas.methods.method import Method
 from rlcas.methods.mgdm import MGDM
+from rlcas.methods.ncl import NCL
 from rlcas.methods.objective import Objective
 from rlcas.methods.oversampling import OVERSAMPLING
 from rlcas.methods.pbt import PBT
+from rlcas.methods.proco import PROCO
 from rlcas.methods.rlcas import RLCAS
 from rlcas.methods.rlcas_frozen import RLCAS_FROZEN
 from rlcas.methods.rlcas_k1 import RLCAS_K1
@@ -26,7 +31,12 @@ from rlcas.registry import lookup
 METHODS: dict[str, Method] = {
     "baseline": BASELINE,
     "ce": CE,
+    "cbfocal": CBFOCAL,
+    "logit_adjust": LOGIT_ADJUST,
     "lift": LIFT,
+    "proco": PROCO,
+    "ncl": NCL,
+    "glmc": GLMC,
     "mgdm": MGDM,
     "skin_sdm": SKIN_SDM,
     "syn_class": SYN_CLASS,

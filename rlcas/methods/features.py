@@ -1,0 +1,39 @@
+"""A classifier in two parts: what makes features, and its last linear layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rlcas.errors import UserError
+from rlcas.meta import ClassifierMeta
+from rlcas.methods.objective import new_classifier
+
+
+def split_classifier(meta: ClassifierMeta) -> tuple[nn.Module, nn.Linear]:
+    """Return a new backbone, called with images for features [N, D], and its linear layer from D to C.
+
+    Raises:
+        UserError: the backbone has no such parts.
+    """
+    network: Any = new_classifier(meta)
+    linear = last_linear(network, meta)
+    network.reset_classifier(0)
+    return network, linear
+
+
+def last_linear(network: Any, meta: ClassifierMeta) -> nn.Linear:
+    """Return the layer that gives the logits.
+
+    Raises:
+        UserError: the backbone does not tell which that is, or it is not linear.
+    """
+    layer = network.get_classifier() if hasattr(network, "get_classifier") else None
+    if not (isinstance(layer, nn.Linear) and hasattr(network, "reset_classifier")):
+        raise UserError(
+            f"classifier.backbone {meta.classifier.backbone!r} has no single linear layer after its features, which "
+            f"classifier.method {meta.classifier.method!r} needs: use another of timm's models, or give yours "
+            "get_classifier() and reset_classifier(num_classes) as they have"
+        )
+    return layer

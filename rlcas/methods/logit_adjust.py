@@ -1,0 +1,70 @@
+"""Logit adjustment: the logarithm of the class prior, taken off the logits or added in training."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rlcas.batches import Batch
+from rlcas.meta import ClassifierMeta
+from rlcas.methods.method import Method
+from rlcas.methods.objective import Objective, Score, new_classifier
+
+
+class LogitAdjustment(Objective):
+    """One classifier and a multiple τ of log π, π the class shares that it is trained on (Menon et al. 2021).
+
+    Mode posthoc (eq. 9) trains plain cross-entropy and predicts z - τ log π; validation takes τ after every epoch,
+    ties the first. Mode loss (eq. 10) trains the cross-entropy of z + τ log π and predicts z.
+    """
+
+    tau: Tensor
+    """τ of the prediction; 0 until validation has chosen."""
+    log_prior_C: Tensor
+    """log π of the images in training."""
+
+    def __init__(self, meta: ClassifierMeta) -> None:
+        super().__init__(meta)
+        self.settings = meta.method.logit_adjust
+        self.classifier = new_classifier(meta)
+        counts_C = Tensor(meta.train_counts)
+        self.register_buffer("tau", counts_C.new_zeros(()))
+        self.register_buffer("log_prior_C", log_prior(counts_C))
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return [N, C] logits, adjusted in mode posthoc."""
+        return self.classifier(images_NCHW).float() - self.tau * self.log_prior_C
+
+    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+        """Return the cross-entropy of the one view, of z or of z + τ log π."""
+        self.log_prior_C.copy_(log_prior(counts_C))
+        tau = self.settings.tau if self.settings.mode == "loss" else 0.0
+        logits_NC = self.classifier(batch.images_NCHW).float()
+        return F.cross_entropy(logits_NC + tau * self.log_prior_C, batch.labels_N)
+
+    def start_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Forget τ, so that validation chooses for the logits themselves."""
+        self.tau.zero_()
+
+    def calibrate(self, logits_NC: Tensor, labels_N: Tensor, score: Score) -> Tensor:
+        """Take the τ of `method.logit_adjust.taus` with the best score; return the logits with it."""
+        if self.settings.mode == "loss":
+            return logits_NC
+        plain_NC = logits_NC + self.tau * self.log_prior_C
+        scores = {tau: score(plain_NC - tau * self.log_prior_C, labels_N) for tau in self.settings.taus}
+        self.tau.fill_(max(scores, key=scores.__getitem__))
+        return plain_NC - self.tau * self.log_prior_C
+
+
+def log_prior(counts_C: Tensor) -> Tensor:
+    """Return [C]: log π_c = log(n_c / Σ n)."""
+    counts_C = counts_C.float()
+    return (counts_C / counts_C.sum()).log()
+
+
+LOGIT_ADJUST = Method(
+    title="Logit-Adjust",
+    source="Menon et al. 2021",
+    objective=LogitAdjustment,
+    search={"method.logit_adjust.mode": ("posthoc", "loss"), "method.logit_adjust.tau": (0.5, 1.0, 1.5, 2.0)},
+)

@@ -1,0 +1,97 @@
+"""NCL: experts that learn side by side, and from each other, over all classes and over the hardest."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rlcas.batches import Batch
+from rlcas.losses import balanced_softmax
+from rlcas.meta import ClassifierMeta
+from rlcas.methods.method import Method
+from rlcas.methods.objective import Objective, new_classifier
+
+EXCLUDED = -1e9
+"""Logit of a class whose probability is 0, with finite differences of logarithms."""
+
+
+class NestedCollaboration(Objective):
+    """K classifiers of their own on the same images (Li et al. 2022); their mean logits predict.
+
+    With z_k the logits of expert k, b_k = z_k + log n and h_k the same over the hard classes of each image, the loss
+    is Σ_k CE(b_k) + r Σ_k CE(h_k) + KL(b) + KL(h): the KL terms draw the experts to each other, both ways. The hard
+    classes are the first expert's largest logits, the label always among them. The paper's optional third part, a
+    self-supervised contrast (MoCo) in each expert, is left out.
+    """
+
+    def __init__(self, meta: ClassifierMeta) -> None:
+        super().__init__(meta)
+        self.settings = meta.method.ncl
+        self.experts = nn.ModuleList(new_classifier(meta) for _ in range(self.settings.experts))
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        """Return [N, C]: the mean of the experts' logits."""
+        return self._logits(images_NCHW).mean(dim=0)
+
+    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+        """Return the nested losses of the one view."""
+        settings, labels_N = self.settings, batch.labels_N
+        logits_KNC = self._logits(batch.images_NCHW)
+        balanced_KNC = logits_KNC + counts_C.float().log()
+        hard_NC = hard_classes(logits_KNC[0].detach(), labels_N, settings.hcm_share)
+        fill = 0.0 if settings.hcm_fill == "zero" else EXCLUDED
+        nested_KNC = balanced_KNC.masked_fill(~hard_NC, fill)
+        supervised = summed_cross_entropy(balanced_KNC, labels_N)
+        hard_supervised = summed_cross_entropy(nested_KNC, labels_N)
+        return (
+            supervised
+            + settings.hcm_weight * hard_supervised
+            + settings.distillation * mutual_divergence(balanced_KNC)
+            + settings.hcm_distillation * mutual_divergence(nested_KNC)
+        )
+
+    def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+        """Return the Balanced Softmax of the mean logits."""
+        return balanced_softmax(logits_NC, labels_N, counts_C)
+
+    def _logits(self, images_NCHW: Tensor) -> Tensor:
+        return torch.stack([expert(images_NCHW).float() for expert in self.experts])
+
+
+def hard_classes(logits_NC: Tensor, labels_N: Tensor, share: float) -> Tensor:
+    """Return [N, C] bool: the label and the largest other logits, in all max(2, round(share C)) classes."""
+    num_classes = logits_NC.shape[1]
+    logits_NC = logits_NC.masked_fill(F.one_hot(labels_N, num_classes).bool(), torch.inf)
+    least_N1 = logits_NC.topk(max(2, round(share * num_classes)), dim=1).values[:, -1:]
+    return logits_NC >= least_N1
+
+
+def summed_cross_entropy(logits_KNC: Tensor, labels_N: Tensor) -> Tensor:
+    """Return the experts' mean cross-entropies, summed over the K experts."""
+    return torch.stack([F.cross_entropy(logits_NC, labels_N) for logits_NC in logits_KNC]).sum()
+
+
+def mutual_divergence(logits_KNC: Tensor) -> Tensor:
+    """Return Σ_{i≠j} KL(p_j ‖ p_i) / (K - 1), the mean over images; gradients flow into both sides."""
+    log_p_KNC = logits_KNC.log_softmax(dim=2)
+    divergences = [
+        F.kl_div(log_p_i, log_p_j, log_target=True, reduction="batchmean")
+        for log_p_i, log_p_j in permutations(log_p_KNC, 2)
+    ]
+    return torch.stack(divergences).sum() / (len(logits_KNC) - 1)
+
+
+NCL = Method(
+    title="NCL",
+    source="Li et al. 2022",
+    objective=NestedCollaboration,
+    search={
+        "method.ncl.hcm_share": (0.3, 0.5),
+        "method.ncl.distillation": (0.3, 0.6, 1.0),
+        "method.ncl.hcm_distillation": (0.3, 0.6, 1.0),
+    },
+    passes=lambda config: config.method.ncl.experts,
+)
