@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from cluster.compare_plan import POOLS_FOLDER, REAL, PlannedCell
+from cluster.compare_plan import REAL, PlannedCell
 from cluster.judging import kept, real_classifier
 from cluster.phase_one import open_pool
 from rlcas import data as datasets
 from rlcas import records, settings
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
+from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.composition import batch_starts
 from rlcas.config import RunConfig
 from rlcas.data.prepared import open_prepared

@@ -1,7 +1,8 @@
 """A comparison: the rows of Tables 1 and 2 on one data set, every cell a Ray task.
 
 Its folder holds compare.yaml (what the rows share), `prepared` (the images), `pools/NAME` (a phase one each),
-`cells/ROW/SEED` (a run's folder each, with cell.json once it has ended), and compare.json, which has all of them.
+`cells/ROW/SEED` (a run's folder each, with cell.json once it has ended), and the tables, figures and page that
+`rlcas.report.compare` makes of them.
 """
 
 from __future__ import annotations
@@ -11,31 +12,32 @@ import datetime
 import importlib.metadata
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cluster import phase_one
 from cluster.cell import fail, leave_out
 from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
-from cluster.compare_plan import POOLS_FOLDER, Plan, PlannedCell, cells_of, plan, plan_of
-from cluster.compare_pools import make_pools, pool_figures
+from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.compare_pools import make_pools
 from cluster.finish import VERSIONS_OF
 from cluster.tuning import found, tries_of, tuned_cells
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.comparison.cell import Cell, read_cell
+from rlcas.comparison.cell import read_cell
+from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER
+from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import ComparedConfig
-from rlcas.console import phase, say
+from rlcas.console import phase, say, show_table
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.features import require_weights
 from rlcas.files import alone_in, replacing_folder, write_json, write_text
+from rlcas.report import REPORT_FILE
+from rlcas.report.compare import write_tables
 from rlcas.rundir import RunFolder
 from rlcas.types import TrainingData
-
-COMPARISON_FILE = "compare.json"
 
 
 def compare(stated: Mapping[str, Any]) -> Path:
@@ -104,13 +106,6 @@ def load(path: Path) -> ComparedConfig:
     return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
 
 
-def cells_in(path: Path) -> list[Cell]:
-    """Return the cells of a comparison's folder that have ended, in the order of the plan."""
-    planned = plan_of(load(path))
-    cells = cells_of(planned, open_prepared(RunFolder(path).prepared))
-    return [ended for cell in cells if (ended := read_cell(path / cell.name))]
-
-
 def check_is_free(config: ComparedConfig) -> Path:
     """Return the comparison's folder, which is yet to be made.
 
@@ -161,25 +156,31 @@ def _create(planned: Plan, data: TrainingData, out: Path) -> None:
 def _walk(path: Path, planned: Plan) -> Path:
     """Do what is missing: the pools, the trials of settings, the cells, the tables."""
     with alone_in(path):
-        try:
-            _train(path, planned)
-        finally:
-            write_results(path)
-    for cell in cells_in(path):
-        if cell.status == "failed":
-            say(f"{cell.method} seed {cell.seed} failed: {cell.reason}")
-    say(f"all cells: {path / COMPARISON_FILE}")
+        if _train(path, planned):
+            write_json(path / MADE_FILE, made_now())
+        else:
+            say(f"{path} is finished")
+        results = write_tables(path)
+    show_table(summary_table(results))
+    for note in summary_notes(results):
+        say(note)
+    say(f"report: {path / REPORT_FILE}")
     return path
 
 
-def _train(path: Path, planned: Plan) -> None:
-    """Train what is not finished; what cannot be trained is written down as left out or failed."""
+def made_now() -> dict[str, Any]:
+    """Return what is kept of when and by which versions the cells were trained."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return {"date": datetime.date.today().isoformat(), "versions": versions}
+
+
+def _train(path: Path, planned: Plan) -> bool:
+    """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
     data = open_prepared(RunFolder(path).prepared)
     planned_cells, tries = cells_of(planned, data), tries_of(planned, data)
     waiting = _waiting(path, planned_cells)
     if not waiting:
-        say(f"{path} is finished")
-        return
+        return False
     for method, reason in {cell.method: cell.missing for cell in waiting if cell.missing}.items():
         say(f"note: row {method} is left out: {reason}")
     for cell in waiting:
@@ -200,6 +201,7 @@ def _train(path: Path, planned: Plan) -> None:
             if cell.method in reasons:
                 fail(path, cell, reasons[cell.method], reasons[cell.method])
         _run(path, [cell for cell in cells if cell.method not in reasons], there, "cells")
+    return True
 
 
 def _run(path: Path, cells: Sequence[PlannedCell], there: Benches | None, what: str) -> None:
@@ -212,25 +214,6 @@ def _run(path: Path, cells: Sequence[PlannedCell], there: Benches | None, what: 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [cell for cell in cells if not (ended := read_cell(path / cell.name)) or ended.status == "failed"]
-
-
-def write_results(path: Path) -> Path:
-    """Write compare.json from the folder's cells and pools, finished or not; return its path."""
-    config = load(path)
-    data = open_prepared(RunFolder(path).prepared)
-    write_json(
-        path / COMPARISON_FILE,
-        {
-            "dataset": data.name,
-            "class_names": data.class_names,
-            "date": datetime.date.today().isoformat(),
-            "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
-            "settings": config.model_dump(mode="json"),
-            "pools": pool_figures(path),
-            "cells": [asdict(cell) for cell in cells_in(path)],
-        },
-    )
-    return path / COMPARISON_FILE
 
 
 def _described_rows(planned: Plan, data: TrainingData) -> list[str]:

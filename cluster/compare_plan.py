@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from cluster.checks import check_fits, check_settings, check_training
 from rlcas import rundir, settings
+from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
 from rlcas.composition import batch_starts, initial_counts
 from rlcas.config import ComparedConfig, RunConfig
 from rlcas.errors import UserError
@@ -21,9 +21,8 @@ from rlcas.mixture import static_counts
 from rlcas.registry import lookup
 from rlcas.types import Int64, TrainingData
 
-ALL = "all"
-CELLS_FOLDER = "cells"
-POOLS_FOLDER = "pools"
+TRIED_FOLDER = "tried"
+"""Below a row's folder: a cell for each setting that `compare.tune` tried."""
 REAL = "real"
 """The pool that is the training images themselves; every other one is made."""
 POOLS: dict[str, dict[str, Any]] = {
@@ -76,8 +75,8 @@ class PlannedCell:
     @property
     def name(self) -> str:
         """Return its folder below the comparison's."""
-        leaf = f"{self.seed}{'-equal' if self.equal_compute else ''}"
-        return f"{CELLS_FOLDER}/{slug(self.method)}/{leaf if self.trial is None else f'tried/{self.trial}'}"
+        folder = cell_folder(Path(), self.method, self.seed, equal_compute=self.equal_compute)
+        return str(folder if self.trial is None else folder.parent / TRIED_FOLDER / str(self.trial))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +106,9 @@ def plan(stated: Mapping[str, Any]) -> Plan:
 
 def plan_of(config: ComparedConfig) -> Plan:
     """Return the rows and pools of resolved settings, as `plan` does."""
-    rows = [row_of(config, name) for name in _chosen(config.compare.methods)]
+    if not config.compare.methods:
+        raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
+    rows = [row_of(config, name) for name in row_names(config)]
     needed = [name for name in POOLS if name in {row.pool for row in rows}]
     return Plan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
 
@@ -171,15 +172,9 @@ def budget_epochs(budget: float, num_images: int, num_added: int, num_steps: int
     return max(1, round(budget * num_images / (num_images + num_added * num_steps)))
 
 
-def slug(name: str) -> str:
-    """Return a method's name as a folder's."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
-
-
 def default_out(config: RunConfig) -> Path:
     """Return runs/<data>-compare-<preset>-<seed>."""
-    run = rundir.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
-    return run
+    return rundir.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
 
 
 def _cell(
@@ -220,14 +215,6 @@ def _counts(row: Row, data: TrainingData) -> Int64:
     if row.method.pool is None:
         return np.zeros(data.num_classes, np.int64)
     return static_counts(row.config, data.train.class_counts(data.num_classes))
-
-
-def _chosen(names: Sequence[str]) -> list[str]:
-    """Return the rows that are asked for, each once."""
-    known = [known for name in names for known in (METHODS if name == ALL else [name])]
-    if not known:
-        raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
-    return list(dict.fromkeys(known))
 
 
 def _missing(config: ComparedConfig, method: Method) -> str:

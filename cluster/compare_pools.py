@@ -7,20 +7,19 @@ import shutil
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cluster import judging
-from cluster.compare_plan import POOLS_FOLDER
 from cluster.phase_one import open_pool
 from cluster.run import make_pool
 from cluster.scoring import score_pool
 from rlcas import settings
+from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import first_line
-from rlcas.files import read_facts, replacing_folder, write_text
+from rlcas.files import replacing_folder, write_text
 from rlcas.rundir import RunFolder
 from synth.ldm import PIPELINE_FOLDER
 from synth.mgdm import LDM_FOLDER, LEFT_BY_A_KILL
@@ -47,12 +46,6 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
             failed[name] = f"pool {name}: {first_line(error)}"
             say(f"pool {name} failed, its traceback: {folder.path / ERROR_FILE}: {first_line(error)}")
     return failed
-
-
-def pool_figures(comparison: Path) -> dict[str, dict[str, Any]]:
-    """Return the figures of each pool that is there, by its name."""
-    folders = sorted((comparison / POOLS_FOLDER).glob("*"))
-    return {folder.name: figures for folder in folders if (figures := read_facts(RunFolder(folder).scores))}
 
 
 def _share(comparison: Path, folder: RunFolder) -> None:

@@ -57,9 +57,9 @@ def compare_arguments(parser: Parser) -> str:
 
 
 def _status(folder: Path) -> int:
-    from cluster.compare import cells_in
+    from rlcas.comparison.folder import read_comparison
 
-    return int(any(cell.status == "failed" for cell in cells_in(folder)))
+    return int(any(cell.status == "failed" for cell in read_comparison(folder).cells))
 
 
 class _Pools(Gathered):

@@ -92,9 +92,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def report(arguments: argparse.Namespace) -> int:
     """Write the page of a run, a sweep or a comparison again."""
     if is_comparison(arguments.folder):
-        from cluster.compare import write_results
+        from rlcas.report import REPORT_FILE
+        from rlcas.report.compare import write_tables
 
-        print(write_results(arguments.folder))
+        write_tables(arguments.folder)
+        print(arguments.folder / REPORT_FILE)
         return 0
     if (arguments.folder / "sweep.json").exists():
         from rlcas.report.sweep import write_sweep_report

@@ -27,6 +27,8 @@ from rlcas.types import Float64, Int64
 CELLS_FOLDER = "cells"
 POOLS_FOLDER = "pools"
 EQUAL_SUFFIX = "-equal"
+MADE_FILE = "made.json"
+"""When its cells were trained, and by which versions."""
 ALL = "all"
 
 

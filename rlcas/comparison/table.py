@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rlcas.comparison.cell import Cell
+from rlcas.comparison.folder import MADE_FILE
 from rlcas.comparison.statistics import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
 from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.console import format_distance, format_figure, format_seconds
-from rlcas.files import jsonable, replacing, write_json, write_text
+from rlcas.files import jsonable, read_facts, replacing, write_json, write_text
 
 MARKDOWN_FILE = "compare.md"
 CSV_FILE = "compare.csv"
@@ -173,6 +174,8 @@ def facts_of(results: Results) -> dict[str, Any]:
         "test_counts": comparison.test_counts_C,
         "shots": asdict(comparison.shots),
         "seeds": list(comparison.seeds),
+        "settings": comparison.config.model_dump(mode="json"),
+        **read_facts(comparison.path / MADE_FILE),
         "findings": sentences(results),
         "distinctly_best": dict(results.best),
         "rows": [asdict(row) for row in results.rows],
