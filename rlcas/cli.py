@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rlcas.commands import deploy, runs
 from rlcas.commands.command import ALL, Command, parse
+from rlcas.commands.compare import compare, compare_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
@@ -25,6 +26,12 @@ COMMANDS: dict[str, Command] = {
     "run": Command("both phases on your data: synthesiser, pool, agents, report", runs.run, ALL),
     "train": Command("phase two alone, with a pool of synthetic images that is there", runs.train, ALL),
     "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL, own=sweep_arguments),
+    "compare": Command(
+        "train every compared method under every seed: the paper's Tables 1 and 2",
+        compare,
+        ALL,
+        own=compare_arguments,
+    ),
     "synth train": Command("train the synthesiser alone", runs.synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser",
@@ -38,7 +45,7 @@ COMMANDS: dict[str, Command] = {
         OF_SCORING,
         folder="the run's folder",
     ),
-    "resume": Command("go on with an interrupted run", runs.resume, folder="the run's folder"),
+    "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
         "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder"
     ),
@@ -55,7 +62,9 @@ COMMANDS: dict[str, Command] = {
         folder="the run's folder",
         own=deploy.export_arguments,
     ),
-    "report": Command("write the page of a run or a sweep from its folder", runs.report, folder="the folder"),
+    "report": Command(
+        "write the page of a run, sweep or comparison from its folder", runs.report, folder="the folder"
+    ),
 }
 
 
