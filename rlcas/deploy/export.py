@@ -36,6 +36,9 @@ LARGEST_DIFFERENCE = 1e-5
 CHECKED_BATCHES = (1, 3)
 """Sizes of the batches that an exported file is checked with; it was traced with another."""
 
+UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, StopIteration)
+"""What torch's tracers were seen to raise on networks that they cannot hold."""
+
 Predictor = Callable[[Uint8], np.ndarray]
 
 
@@ -93,7 +96,7 @@ def export(run: Path, out: Path | None = None, format: str | None = None) -> Pat
                 network, torch.from_numpy(_noise(classifier.meta, 2)), _facts(classifier.meta), temporary
             )
             _check(chosen.open(temporary), classifier)
-        except RuntimeError as error:
+        except UNTRACEABLE as error:
             raise RunError(f"{path} is not kept ({first_line(error)}): try another --format") from error
     return path
 
