@@ -8,7 +8,7 @@ from envs.observations import named
 from rlcas import replay
 from rlcas.classifiers import build_classifier
 from rlcas.composition import check_composition
-from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
+from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
@@ -33,14 +33,7 @@ def check_settings(config: RunConfig) -> None:
     Raises:
         UserError: a name is unknown, or a file of weights is missing or wrong.
     """
-    _check_method(config)
-    lookup(config.classifier.loss, LOSSES, "classifier.loss")
-    _check_sampler(config.sampler)
-    if config.sampler.agents == POPULATION and config.cluster.episode_runner == "in_process":
-        raise UserError(
-            f"sampler.agents {POPULATION} trains on Ray Tune's workers, but cluster.episode_runner is in_process: "
-            "leave one out"
-        )
+    check_training(config)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
@@ -48,10 +41,21 @@ def check_settings(config: RunConfig) -> None:
         raise UserError(
             f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
         )
-    _check_backbone(config.classifier)
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
+
+
+def check_training(config: RunConfig) -> None:
+    """Look up what phase two needs.
+
+    Raises:
+        UserError: a name is unknown, or the backbone cannot be built.
+    """
+    _check_method(config)
+    lookup(config.classifier.loss, LOSSES, "classifier.loss")
+    _check_sampler(config.sampler)
+    _check_backbone(config.classifier)
 
 
 def check_fits(config: RunConfig, data: TrainingData) -> None:

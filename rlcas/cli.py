@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rlcas.commands import runs
+from rlcas.commands import deploy, runs
 from rlcas.commands.command import ALL, Command, parse
+from rlcas.commands.compare import compare, compare_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
@@ -14,6 +15,7 @@ from rlcas.files import mend_of
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
+OF_PREDICTING = ("dataset.window", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
 COMMANDS: dict[str, Command] = {
@@ -24,6 +26,12 @@ COMMANDS: dict[str, Command] = {
     "run": Command("both phases on your data: synthesiser, pool, agents, report", runs.run, ALL),
     "train": Command("phase two alone, with a pool of synthetic images that is there", runs.train, ALL),
     "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL, own=sweep_arguments),
+    "compare": Command(
+        "train every compared method under every seed: the paper's Tables 1 and 2",
+        compare,
+        ALL,
+        own=compare_arguments,
+    ),
     "synth train": Command("train the synthesiser alone", runs.synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser",
@@ -37,11 +45,26 @@ COMMANDS: dict[str, Command] = {
         OF_SCORING,
         folder="the run's folder",
     ),
-    "resume": Command("go on with an interrupted run", runs.resume, folder="the run's folder"),
+    "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
         "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder"
     ),
-    "report": Command("write the page of a run or a sweep from its folder", runs.report, folder="the folder"),
+    "predict": Command(
+        "class and probabilities of new images, as a table",
+        deploy.predict,
+        OF_PREDICTING,
+        folder="the run's folder",
+        own=deploy.predict_arguments,
+    ),
+    "export": Command(
+        "the classifier as TorchScript, .pt2 or ONNX, which need no rlcas",
+        deploy.export,
+        folder="the run's folder",
+        own=deploy.export_arguments,
+    ),
+    "report": Command(
+        "write the page of a run, sweep or comparison from its folder", runs.report, folder="the folder"
+    ),
 }
 
 

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from fake_run import class_names, train_counts
+
 from rlcas import settings
 from rlcas.comparison.cell import CELL_FILE, Cell, write_cell
 from rlcas.comparison.folder import cell_folder
 from rlcas.config import ComparedConfig
 from rlcas.data.prepared import DATA_FILE
 from rlcas.files import write_json, write_text
-from rlcas.methods import METHODS
-from rlcas.methods.method import Method
 from rlcas.metrics import report
 from rlcas.rundir import RunFolder
 from rlcas.shots import shot_groups
@@ -62,14 +60,6 @@ ROWS = {
 }
 POOLS = {"class": 71.2, "sketch": 55.9, "mgdm": 90.4}
 """Pool -> FID."""
-
-
-def fill_methods() -> dict[str, Method]:
-    """Return a declaration of each made row: the real one where there is one."""
-    return {
-        name: METHODS.get(name, Method(title=name, source="made", pool=made.pool))
-        for name, made in ROWS.items()
-    }
 
 
 def write_fake_comparison(

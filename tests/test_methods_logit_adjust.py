@@ -116,9 +116,7 @@ def test_the_prior_is_that_of_the_images_in_training() -> None:
 def test_the_epochs_figures_are_those_of_the_tau_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     calibrate = LogitAdjustment.calibrate
-    monkeypatch.setattr(
-        LogitAdjustment, "calibrate", lambda *args: seen.append(calibrate(*args)) or seen[-1]
-    )
+    monkeypatch.setattr(LogitAdjustment, "calibrate", lambda *args: seen.append(calibrate(*args)) or seen[-1])
     trainer = tiny_trainer(config())
     result = trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=0)
     labels_N = torch.from_numpy(tiny_data().val.labels_N)

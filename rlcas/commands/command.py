@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rlcas.errors import UserError
+
 if TYPE_CHECKING:
     from rlcas.settings import Flag
 
@@ -65,13 +67,22 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
     return arguments
 
 
-def add_flags(group: Any, flags: Sequence[Flag]) -> None:
+def check_resumes_alone(arguments: argparse.Namespace, what: str) -> None:
+    """Refuse settings beside --resume, which goes on with the folder's own."""
+    given = arguments.given
+    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
+        raise UserError(
+            f"--resume {arguments.resume} goes on with the {what}'s own settings: leave out --"
+            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
+        )
+
+
+def add_flags(group: Any, flags: Sequence[Flag], *aliases: str) -> None:
     """Add settings as dotted flags to a group of a parser."""
     for flag in flags:
         text = f"{flag.help} [{flag.default}]".replace("%", "%%")
-        group.add_argument(
-            f"--{flag.key}", action=_Given, default=argparse.SUPPRESS, metavar="VALUE", help=text
-        )
+        options: dict[str, Any] = {"dest": flag.key, "action": _Given, "default": argparse.SUPPRESS}
+        group.add_argument(*aliases, f"--{flag.key}", metavar="VALUE", help=text, **options)
 
 
 class _Given(argparse.Action):
@@ -79,6 +90,31 @@ class _Given(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         namespace.given = {**namespace.given, self.dest: values}
+
+
+class Gathered(argparse.Action):
+    """Gathers KEY=VALUE of every use of a flag in one dict of `given`."""
+
+    form: str
+    """What to write."""
+    again: str
+    """What to tell of a key that is there already."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add what one use of the flag gives."""
+        gathered = dict(namespace.given.get(self.dest, {}))
+        for part in self.parts(str(values)):
+            key, equals, text = part.partition("=")
+            if not equals:
+                parser.error(f"{option_string} {part}: {self.form}")
+            if key in gathered:
+                parser.error(f"{option_string} {part}: {key} {self.again}")
+            gathered[key] = text
+        namespace.given = {**namespace.given, self.dest: gathered}
+
+    def parts(self, values: str) -> list[str]:
+        """Return each KEY=VALUE of one use."""
+        return [values]
 
 
 def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
@@ -97,11 +133,11 @@ def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
 
 def _unknown(name: str, command: Command, key: str) -> str:
     """Return the line that answers a setting that the command does not take."""
-    from rlcas.config import SweptConfig
+    from rlcas.config import StatedConfig
     from rlcas.settings import flags, unknown_setting
 
-    if key not in (flag.key for flag in flags(SweptConfig)):
+    if key not in (flag.key for flag in flags(StatedConfig)):
         return unknown_setting(key)
     if command.settings == ALL:
-        return f"{key} is a setting of `rlcas sweep` alone: leave it out"
+        return f"{key} is a setting of `rlcas {key.partition('.')[0]}` alone: leave it out"
     return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlcas.commands.command import Parser
+from rlcas.commands.compare import go_on, is_comparison
 from rlcas.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def synth_score(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with an interrupted run."""
+    """Go on with an interrupted run or comparison."""
+    if is_comparison(arguments.folder):
+        return go_on(arguments.folder)
     check_is_run(arguments.folder)
     from cluster.run import resume as resume_run
 
@@ -87,7 +90,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the page of a run or a sweep again."""
+    """Write the page of a run, a sweep or a comparison again."""
+    if is_comparison(arguments.folder):
+        from cluster.compare import write_results
+
+        print(write_results(arguments.folder))
+        return 0
     if (arguments.folder / "sweep.json").exists():
         from rlcas.report.sweep import write_sweep_report
 

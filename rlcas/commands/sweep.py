@@ -6,21 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rlcas.commands.command import Parser, add_flags
-from rlcas.errors import UserError
+from rlcas.commands.command import Gathered, Parser, add_flags, check_resumes_alone
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Phase one once, then a trial a point of the search space; status 1 where a trial failed."""
     from rlcas.settings import stated
 
-    given = arguments.given
-    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
-        raise UserError(
-            f"--resume {arguments.resume} goes on with the sweep's own settings: leave out --"
-            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
-        )
-    settings = stated(given=given, file=arguments.config)
+    check_resumes_alone(arguments, "sweep")
+    settings = stated(given=arguments.given, file=arguments.config)
     from cluster import sweep as sweeps
 
     if arguments.dry_run:
@@ -45,14 +39,6 @@ def sweep_arguments(parser: Parser) -> str:
     return "[--over SETTING=VALUES ...]"
 
 
-class _Over(argparse.Action):
-    """Gathers SETTING=VALUES of every --over in one dict."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        key, equals, text = str(values).partition("=")
-        if not equals:
-            parser.error(f"--over {values}: write SETTING=VALUES, as in --over sampler.k=1,3")
-        gathered = namespace.given.get(self.dest, {})
-        if key in gathered:
-            parser.error(f"--over {values}: {key} is swept twice: give all its values in one --over")
-        namespace.given = {**namespace.given, self.dest: {**gathered, key: text}}
+class _Over(Gathered):
+    form = "write SETTING=VALUES, as in --over sampler.k=1,3"
+    again = "is swept twice: give all its values in one --over"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, read_predictions
+from rlcas.comparison.statistics import RAREST
 from rlcas.config import ComparedConfig
 from rlcas.data.prepared import DATA_FILE
 from rlcas.errors import UserError
@@ -85,6 +87,12 @@ class Comparison:
         return shot_groups(self.config.shots, self.train_counts_C, self.test_counts_C)
 
     @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Return the classes of each group whose recall is told of."""
+        rarest = (int(self.train_counts_C.argmin()),)
+        return {"many": self.shots.many, "medium": self.shots.medium, "few": self.shots.few, RAREST: rarest}
+
+    @property
     def seeds(self) -> range:
         """Return the seeds that every row is asked for."""
         return range(self.config.seed, self.config.seed + self.config.compare.seeds)
@@ -99,7 +107,12 @@ class Comparison:
 
 def cell_folder(path: Path, method: str, seed: int, *, equal_compute: bool = False) -> Path:
     """Return the folder of a cell below that of its comparison."""
-    return path / CELLS_FOLDER / method / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
+    return path / CELLS_FOLDER / slug(method) / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
+
+
+def slug(method: str) -> str:
+    """Return a method's name as a folder's: that of one from outside has a colon."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", method)
 
 
 def row_names(config: ComparedConfig) -> list[str]:

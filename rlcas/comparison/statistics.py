@@ -8,20 +8,23 @@ bootstrap interval covers the truth in 70 to 90 % of cases, not 95. Their mean i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlcas.metrics import NUM_ECE_BINS, calibration_gaps, ratio
 from rlcas.seeding import rng_for
-from rlcas.shots import ShotGroups
 from rlcas.statistics import LEVEL, RESAMPLES, SEED
 from rlcas.types import Float32, Float64, Int64
 
 Draws = Mapping[str, Float64]
 """Name of a figure -> [B + 1]: on the test images as they are, then in each of the B draws of them."""
-WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", "many", "medium", "few")
+RAREST = "rarest"
+"""Recall of the class with the fewest training images: what stands for few-shot recall where no class is."""
+GROUPS = ("many", "medium", "few", RAREST)
+"""Groups of classes whose mean recall is a figure."""
+WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", *GROUPS)
 """Figures that have draws. AUC has none: it ranks all images anew in every draw, where these are weighted counts."""
 
 
@@ -62,15 +65,16 @@ def image_draws(labels_N: Int64, draws: int = RESAMPLES) -> Float32:
 
 
 def drawn_figures(
-    probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32, shots: ShotGroups
+    probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32, groups: Mapping[str, Sequence[int]]
 ) -> dict[str, Float64]:
     """Return every figure of `WITH_DRAWS` in each draw, [B + 1], as `rlcas.metrics` defines it.
+
+    `groups` holds the classes of each of `GROUPS`; the recall of a group without classes is NaN.
 
     All follow from counts that are linear in the images' weights: three matrix products instead of B evaluations.
     """
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = ratio(found_BC, true_BC)
-    groups = {"many": shots.many, "medium": shots.medium, "few": shots.few}
     return {
         "f1": ratio(2 * found_BC, predicted_BC + true_BC).mean(axis=1),
         "recall": recall_BC.mean(axis=1),

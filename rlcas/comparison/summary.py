@@ -26,7 +26,7 @@ from rlcas.types import Float64
 BASELINE = "baseline"
 OURS = "rlcas"
 RANKED = "f1"
-SHOTS = ("many", "medium", "few")
+WITHOUT_DRAWS = tuple(name for name in METRICS if name not in WITH_DRAWS)
 NAN = float("nan")
 SMALLER_IS_BETTER = ("ece",)
 COST = ("epochs", "steps", "images", "passes", "seconds")
@@ -63,7 +63,7 @@ class Summary:
     seeds: tuple[int, ...]
     """Those with figures."""
     figures: Mapping[str, Figure]
-    """Every name of `METRICS`, `many`, `medium`, `few`; empty where no seed is finished."""
+    """Every name of `METRICS` and of `rlcas.comparison.statistics.GROUPS`; empty where no seed is finished."""
     per_class_recall: tuple[float, ...]
     """[C], mean over the seeds."""
     against_baseline: Mapping[str, Interval]
@@ -121,12 +121,12 @@ def summarise(comparison: Comparison) -> Results:
     return Results(comparison=comparison, rows=rows, best={name: row for name, row in best.items() if row})
 
 
-def _draw(comparison: Comparison) -> dict[tuple[str, bool], Drawn]:
+def _draw(comparison: Comparison) -> Mapping[tuple[str, bool], Drawn]:
     """Return the draws of every row that has figures, and of its equal-compute cells, all from the same images."""
     weights_BN = image_draws(comparison.labels_N)
     found: dict[tuple[str, bool], dict[str, dict[int, Float64]]] = {}
     for (method, seed, equal), probabilities_NC in comparison.probabilities.items():
-        figures = drawn_figures(probabilities_NC, comparison.labels_N, weights_BN, comparison.shots)
+        figures = drawn_figures(probabilities_NC, comparison.labels_N, weights_BN, comparison.groups)
         row = found.setdefault((method, equal), {name: {} for name in figures})
         for name, draws in figures.items():
             row[name][seed] = draws
@@ -185,9 +185,11 @@ def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure
     if drawn is None:
         return {}
     found = {}
-    for name in (*METRICS, *SHOTS):
-        mean, std = mean_and_std({seed: _or_nan(cell.test[name]) for seed, cell in cells.items()})
-        over = interval(drawn[name]) if name in drawn else None
+    for name in (*WITH_DRAWS, *WITHOUT_DRAWS):
+        draws = drawn.get(name, {})
+        values = {seed: draws[seed][0] if draws else cell.test[name] for seed, cell in cells.items()}
+        mean, std = mean_and_std({seed: _or_nan(value) for seed, value in values.items()})
+        over = interval(draws) if draws else None
         low, high = np.clip((over.low, over.high), 0, 1).tolist() if over else (NAN, NAN)
         found[name] = Figure(mean=mean, std=std, low=low, high=high)
     return found

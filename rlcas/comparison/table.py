@@ -37,11 +37,24 @@ TABLE_1 = {
 TABLE_2 = ("f1", "recall", "few")
 STATUS_WORDS = {"left_out": "weights not given", "failed": "failed", "waiting": "not trained yet"}
 DASH = "–"
+NOTES = {
+    "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
+    "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
+    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval).",
+    "differences": "Bold: the interval leaves out 0; one that holds 0 decides nothing. It is over test images (paired "
+    "bootstrap within classes, the same images for all rows and seeds) and seeds (Student's t of the paired "
+    "differences). Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more passes over "
+    "images than the Baseline, trained again with no more than it; same: the row needs no more.",
+    "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
+    "training images again.",
+    "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added. Passes: images through a "
+    "classifier, forward and backward, in all; × Baseline is their ratio.",
+}
 MORE_PASSES = 1.5
 """Rows need a whole multiple of the Baseline's passes, but for rounding to whole epochs."""
 FACTS_OF_CELL = (
-    "dataset", "method", "seed", "equal_compute", "status", "reason", "epochs", "best_epoch", "steps", "images", "passes",
-    "seconds", "device", "pool",
+    "dataset", "method", "seed", "equal_compute", "status", "reason", "epochs", "best_epoch", "steps", "images",
+    "passes", "seconds", "device", "pool",
 )  # fmt: skip
 
 
@@ -69,9 +82,7 @@ def table_1(results: Results) -> Grid:
         "Table 1: all systems",
         ("method", *TABLE_1.values()),
         tuple(rows),
-        "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are mean "
-        "recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the 95 % "
-        "interval of its difference to the next best leaves out 0 (AUC has no such interval).",
+        NOTES["all"],
     )
 
 
@@ -85,10 +96,7 @@ def table_differences(results: Results) -> Grid:
             "− Baseline [95 %]",
         ),
         tuple((name_of(results, row), *_differences(row)) for row in rows),
-        "An interval that holds 0 decides nothing. It is over test images (paired bootstrap within classes, the same "
-        "images for all rows and seeds) and seeds (Student's t of the paired differences). Rank: by F1 under each seed, "
-        "mean over the seeds. Equal compute: rows that need more passes over images than the Baseline, trained again with "
-        "no more than it; same: the row needs no more.",
+        NOTES["differences"],
     )  # fmt: skip
 
 
@@ -105,8 +113,7 @@ def table_2(results: Results) -> Grid:
             )
             for row in rows
         ),
-        "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real training "
-        "images again.",
+        NOTES["added"],
     )  # fmt: skip
 
 
@@ -117,8 +124,7 @@ def table_cost(results: Results) -> Grid:
         "Compute",
         ("method", "epochs", "steps", "images", "passes", "× Baseline", "time", "device"),
         tuple((name_of(results, row), *_cost(row)) for row in rows),
-        "A seed's mean. Images: seen by the classifier that is kept, real and added. Passes: images through a classifier, "
-        "forward and backward, in all; × Baseline is their ratio.",
+        NOTES["cost"],
     )
 
 
@@ -147,9 +153,9 @@ def markdown(results: Results) -> str:
     """Return compare.md: what was found, by rule, then the tables."""
     comparison = results.comparison
     facts = (
-        f"{comparison.name}: {len(comparison.class_names)} classes, {comparison.train_counts_C.sum()} training and "
-        f"{len(comparison.labels_N)} test images; {comparison.config.classifier.backbone}, {len(comparison.seeds)} seeds, "
-        f"a budget of {comparison.config.compare.epochs} passes over the real training images."
+        f"{len(comparison.class_names)} classes, {comparison.train_counts_C.sum()} training and "
+        f"{len(comparison.labels_N)} test images; {comparison.config.classifier.backbone}, {len(comparison.seeds)} "
+        f"seeds, a budget of {comparison.config.compare.epochs} passes over the real training images."
     )
     parts = [f"# Comparison on {comparison.name}", " ".join(sentences(results)), facts]
     for grid in grids(results):
@@ -214,7 +220,7 @@ def summary_table(results: Results) -> Table:
         figures = [
             figure_text(row.figures[name]) if row.figures else DASH for name in ("f1", "recall", "few", "auc")
         ]
-        against, ours, rank = _differences(row)[:3]
+        against, ours, rank = (text.strip("*") for text in _differences(row)[:3])
         time = format_seconds(row.cost["seconds"]) if row.figures else DASH
         table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
     return table
@@ -254,7 +260,9 @@ def _equal(row: Summary) -> Sequence[str]:
 
 
 def _interval(found: Interval | None) -> str:
-    return interval_text(found) if found else DASH
+    if found is None:
+        return DASH
+    return f"**{interval_text(found)}**" if found.sign else interval_text(found)
 
 
 def _pool(row: Summary) -> list[str]:

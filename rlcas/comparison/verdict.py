@@ -44,7 +44,7 @@ def _against_baseline(results: Results) -> Iterator[str]:
     )
     if equal := ours.equal_against_baseline:
         yield (
-            f"With no more compute than the Baseline's it is {WORDS[equal.sign]} it ({signed(equal.value)}, "
+            f"With no more compute than the Baseline, {OURS} is {WORDS[equal.sign]} it ({signed(equal.value)}, "
             f"{signed(equal.low)} to {signed(equal.high)})."
         )
 
