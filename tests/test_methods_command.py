@@ -27,9 +27,27 @@ def test_agents_dose_synthetic_images_for_any_method(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         for i, image in enumerate(images[labels == label][:5]):
             Image.fromarray(255 - image).save(folder / f"{i}.png")
-    words = ["--classifier.method", "proco", "--method.proco.alpha", "0.5", "--cluster.episode_runner", "in_process"]
+    words = [
+        "--classifier.method",
+        "proco",
+        "--method.proco.alpha",
+        "0.5",
+        "--cluster.episode_runner",
+        "in_process",
+    ]
     command = [
-        *(sys.executable, "-m", "rlcas", "train", "--data", "npz:shapes.npz", "--pool", "folder:own", "--out", "r"),
+        *(
+            sys.executable,
+            "-m",
+            "rlcas",
+            "train",
+            "--data",
+            "npz:shapes.npz",
+            "--pool",
+            "folder:own",
+            "--out",
+            "r",
+        ),
         *small_run.flags(),
         *words,
     ]
