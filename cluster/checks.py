@@ -8,11 +8,12 @@ from envs.observations import named
 from rlcas import replay
 from rlcas.classifiers import build_classifier
 from rlcas.composition import check_composition
-from rlcas.config import POPULATION, ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
+from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.features import check_extractor
 from rlcas.losses import LOSSES
 from rlcas.methods import METHODS
+from rlcas.methods.method import missing_weights
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
@@ -32,14 +33,7 @@ def check_settings(config: RunConfig) -> None:
     Raises:
         UserError: a name is unknown, or a file of weights is missing or wrong.
     """
-    lookup(config.classifier.method, METHODS, "classifier.method")
-    lookup(config.classifier.loss, LOSSES, "classifier.loss")
-    _check_sampler(config.sampler)
-    if config.sampler.agents == POPULATION and config.cluster.episode_runner == "in_process":
-        raise UserError(
-            f"sampler.agents {POPULATION} trains on Ray Tune's workers, but cluster.episode_runner is in_process: "
-            "leave one out"
-        )
+    check_training(config)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
     generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
@@ -47,10 +41,21 @@ def check_settings(config: RunConfig) -> None:
         raise UserError(
             f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
         )
-    _check_backbone(config.classifier)
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
+
+
+def check_training(config: RunConfig) -> None:
+    """Look up what phase two needs.
+
+    Raises:
+        UserError: a name is unknown, or the backbone cannot be built.
+    """
+    _check_method(config)
+    lookup(config.classifier.loss, LOSSES, "classifier.loss")
+    _check_sampler(config.sampler)
+    _check_backbone(config.classifier)
 
 
 def check_fits(config: RunConfig, data: TrainingData) -> None:
@@ -62,6 +67,13 @@ def check_fits(config: RunConfig, data: TrainingData) -> None:
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+
+
+def _check_method(config: RunConfig) -> None:
+    """Look the training step up; what a row needs for its pool is not its classifier's need."""
+    method = lookup(config.classifier.method, METHODS, "classifier.method")
+    if method.pool is None and (missing := missing_weights(method, config)):
+        raise UserError(f"classifier.method {config.classifier.method!r}: {missing}")
 
 
 def _check_sampler(config: SamplerConfig) -> None:

@@ -15,6 +15,7 @@ from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
 from cluster.judging import kept
 from cluster.population import train_population
+from cluster.population_in_process import train_population_in_process
 from cluster.stages import stage
 from cluster.start import quiet_ray
 from rlcas import records, settings
@@ -29,6 +30,9 @@ from rlcas.tracking import Tracker
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import EpisodeTrainer, EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
+
+POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
+"""What trains a population, by `cluster.episode_runner`."""
 
 
 def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
@@ -97,7 +101,7 @@ def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: 
     records.keep_epochs(folder.path, 0)
     title = f"Training a population of K={config.sampler.k} for {config.sampler.epochs} epochs"
     with stage(folder, title, "episodes"), _telling(folder, config, data) as tell:
-        return train_population(
+        return POPULATIONS[config.cluster.episode_runner](
             functools.partial(build_trainer, folder.path, pool.folder),
             config.sampler,
             config.cluster,

@@ -74,7 +74,8 @@ def train_population(
     """
     ensure_ray(sampler.k)
     resources = episode_resources(cluster, sampler.k, ray.cluster_resources())
-    recorder = Recorder(sampler, num_classes, folder, tell)
+    epochs = PopulationEpochs(sampler, num_classes, tell)
+    recorder = Recorder(epochs, sampler.k, folder)
     shutil.rmtree(folder, ignore_errors=True)
     config = {
         PLACE: tune.grid_search(first_places(sampler.k, num_classes, seed)),
@@ -97,7 +98,7 @@ def train_population(
     if errors:
         cause = getattr(errors[0], "cause", None)
         raise cause if isinstance(cause, UserError) else EpisodeError(str(errors[0]))
-    return recorder.best
+    return epochs.best
 
 
 def _tuner(
@@ -137,6 +138,45 @@ def first_places(num_members: int, num_classes: int, seed: int) -> list[Place]:
 def uniform(num_classes: int) -> Float64:
     """Return [C, 3]: the probabilities that a population moves by."""
     return np.full((num_classes, len(ACTIONS)), 1 / len(ACTIONS))
+
+
+class PopulationEpochs:
+    """Makes an epoch's record of what the members report, and keeps the best classifier of all.
+
+    Args:
+        sampler: the sampler's settings.
+        num_classes: C.
+        tell: is given every epoch's record.
+    """
+
+    best: Incumbent
+    """The best classifier on validation of all members and epochs so far."""
+
+    def __init__(self, sampler: SamplerConfig, num_classes: int, tell: Callable[[EpochRecord], None]) -> None:
+        self._sampler, self._tell = sampler, tell
+        self._probabilities_C3 = uniform(num_classes)
+        self._started = time.perf_counter()
+
+    def end(self, reports: list[EpisodeReport], left_by_member: Callable[[int], Incumbent]) -> None:
+        """Tell an epoch whose members are all done."""
+        epoch, metric = reports[0].epoch, self._sampler.metric
+        winner, reports = choose(reports, metric), rewarded(reports, self._sampler)
+        incumbent = left_by_member(winner)
+        self.best = incumbent if epoch == 1 else better(self.best, incumbent, metric)
+        assert self.best.result is not None
+        started, self._started = self._started, time.perf_counter()
+        self._tell(
+            EpochRecord(
+                epoch=epoch,
+                reports=tuple(reports),
+                winner=winner,
+                baseline=0.0,
+                probabilities_C3=self._probabilities_C3,
+                best_metric=self.best.result.metrics[metric],
+                best_epoch=self.best.epoch,
+                seconds=self._started - started,
+            )
+        )
 
 
 class CountsScheduler(PopulationBasedTraining):
@@ -187,24 +227,14 @@ def _explorer(num_classes: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 class Recorder(tune.Callback):
-    """Gathers the members' reports and makes an epoch's record of them when all are there."""
+    """Gathers the members' reports and has an epoch told when all are there."""
 
-    best: Incumbent
-    """The best classifier on validation of all members and epochs so far."""
     fault: Exception | None = None
     """What went wrong in telling an epoch, of which Tune keeps the text alone."""
 
-    def __init__(
-        self,
-        sampler: SamplerConfig,
-        num_classes: int,
-        folder: Path,
-        tell: Callable[[EpochRecord], None],
-    ) -> None:
-        self._sampler, self._folder, self._tell = sampler, folder, tell
-        self._probabilities_C3 = uniform(num_classes)
+    def __init__(self, epochs: PopulationEpochs, num_members: int, folder: Path) -> None:
+        self._epochs, self._num_members, self._folder = epochs, num_members, folder
         self._reports: dict[int, EpisodeReport] = {}
-        self._started = time.perf_counter()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune keeps a copy of its callbacks on the disk, and this one goes on in no other process."""
@@ -216,7 +246,7 @@ class Recorder(tune.Callback):
         """Take a member's report out of its result; Tune need not log it."""
         report: EpisodeReport = result.pop(REPORT)
         self._reports[report.child] = report
-        if len(self._reports) == self._sampler.k:
+        if len(self._reports) == self._num_members:
             try:
                 self._epoch([self._reports[child] for child in sorted(self._reports)])
             except Exception as error:
@@ -226,24 +256,8 @@ class Recorder(tune.Callback):
 
     def _epoch(self, reports: list[EpisodeReport]) -> None:
         """Tell an epoch; what its members started from is no longer needed."""
-        epoch, metric = reports[0].epoch, self._sampler.metric
-        winner, reports = choose(reports, metric), rewarded(reports, self._sampler)
-        incumbent = read_incumbent(left_by(self._folder, epoch, winner))
-        self.best = incumbent if epoch == 1 else better(self.best, incumbent, metric)
-        assert self.best.result is not None
-        started, self._started = self._started, time.perf_counter()
-        self._tell(
-            EpochRecord(
-                epoch=epoch,
-                reports=tuple(reports),
-                winner=winner,
-                baseline=0.0,
-                probabilities_C3=self._probabilities_C3,
-                best_metric=self.best.result.metrics[metric],
-                best_epoch=self.best.epoch,
-                seconds=self._started - started,
-            )
-        )
+        epoch = reports[0].epoch
+        self._epochs.end(reports, lambda member: read_incumbent(left_by(self._folder, epoch, member)))
         shutil.rmtree(left_by(self._folder, epoch - 1, 0).parent, ignore_errors=True)
 
 

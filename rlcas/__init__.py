@@ -24,6 +24,8 @@ _PUBLIC = {
     "score": "cluster.run:score",
     "sweep": "cluster.sweep:sweep",
     "evaluate_data": "cluster.run:evaluate_data",
+    "predict": "rlcas.deploy.predict:predict",
+    "export": "rlcas.deploy.export:export",
     "describe": "cluster.estimate:describe",
     "write_report": "rlcas.report:write_report",
     "diagnose": "rlcas.doctor:diagnose",

@@ -111,6 +111,13 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     Raises:
         UserError: the classifier cannot be read, or does not fit the images or labels.
     """
+    return examine(run_folder, test, shots, device)[0]
+
+
+def examine(
+    run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device
+) -> tuple[dict[str, Any], Float64]:
+    """Return what `evaluate` returns, and the [N, C] probabilities that it is made of."""
     classifier = load_classifier(run_folder, device)
     num_classes = len(classifier.meta.class_names)
     if test.labels_N.max() >= num_classes:
@@ -127,7 +134,7 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
     }
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups)
-    return figures
+    return figures, p_NC
 
 
 def in_class_order(images: ImageSet, found: Sequence[str], known: Sequence[str], source: str) -> ImageSet:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from rlcas.errors import UserError
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64
 
 
-def fit(trainer: ClassifierTrainer, counts_C: Int64, epochs: int) -> tuple[Incumbent, list[EpochResult]]:
+def untold(result: EpochResult) -> None:
+    """Tell nobody."""
+
+
+def fit(
+    trainer: ClassifierTrainer,
+    counts_C: Int64,
+    epochs: int,
+    tell: Callable[[EpochResult], None] = untold,
+) -> tuple[Incumbent, list[EpochResult]]:
     """Train `epochs` epochs under one composition and return the best incumbent with all results.
 
     Zeros are the plain Baseline, a constant the static mix. The best is by `sampler.metric` on the
-    validation images; ties go to the lower validation loss, then to the earlier epoch.
+    validation images; ties go to the lower validation loss, then to the earlier epoch. `tell` is given each result.
 
     Raises:
         UserError: a loss is not finite.
@@ -29,6 +39,7 @@ def fit(trainer: ClassifierTrainer, counts_C: Int64, epochs: int) -> tuple[Incum
             raise UserError(f"the loss is not finite in epoch {epoch}: lower classifier.lr, which is {lr}")
         incumbent = trainer.trained()
         results.append(result)
+        tell(result)
         if (key := selection_key(result, metric)) > best_key:
             best, best_key = incumbent, key
     return best, results

@@ -40,6 +40,12 @@ class Normalisation:
         offset_C11 = images_NCHW.new_tensor(self.mean)[:, None, None]
         return (images_NCHW - offset_C11) * scale_C11
 
+    def undo(self, images_NCHW: Tensor) -> Tensor:
+        """Return normalised images in [0, 1] again."""
+        scale_C11 = images_NCHW.new_tensor(self.std)[:, None, None]
+        offset_C11 = images_NCHW.new_tensor(self.mean)[:, None, None]
+        return torch.addcmul(offset_C11, images_NCHW, scale_C11)
+
 
 CPU = torch.device("cpu")
 

@@ -29,16 +29,21 @@ def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
+def ratio(part: Int64 | Float64, whole: Int64 | Float64) -> Float64:
+    """Return part / whole, of one shape; 0 where the whole is 0, as `zero_division=0` in scikit-learn."""
+    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+
+
 def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
     """Return [C]: the share of each class's images that is found; 0 for a class without images."""
     matrix_CC = _confusion(probabilities_NC, labels_N)
-    return _ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
+    return ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
 
 
 def per_class_f1(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
     """Return [C]: F1 = 2 TP / (2 TP + FP + FN) of each class; 0 where all three are."""
     matrix_CC = _confusion(probabilities_NC, labels_N)
-    return _ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1))
+    return ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1))
 
 
 def per_class_log_likelihood(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
@@ -46,7 +51,7 @@ def per_class_log_likelihood(probabilities_NC: Probabilities, labels_N: Int64) -
     own_N = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
     num_classes = probabilities_NC.shape[1]
     sums_C = np.bincount(labels_N, np.log(np.clip(own_N, LEAST_PROBABILITY, 1.0)), num_classes)
-    return _ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
+    return ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
 
 
 def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -62,7 +67,7 @@ def macro_recall(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 def macro_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
     """Return the mean over classes of precision."""
     matrix_CC = _confusion(probabilities_NC, labels_N)
-    return float(_ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=0)).mean())
+    return float(ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=0)).mean())
 
 
 def macro_f1(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -84,11 +89,16 @@ def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 
 def expected_calibration_error(probabilities_NC: Probabilities, labels_N: Int64) -> float:
     """Return Σ_b n_b/N |accuracy_b - confidence_b| of the top class in 15 equal bins (Guo et al. 2017)."""
+    gaps_N, bins_N = calibration_gaps(probabilities_NC, labels_N)
+    return float(np.abs(np.bincount(bins_N, gaps_N, NUM_ECE_BINS)).sum() / len(labels_N))
+
+
+def calibration_gaps(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[Float64, Int64]:
+    """Return each image's [correct] - confidence of the top class, and the bin of that confidence, [N] each."""
     confidence_N = probabilities_NC.max(axis=1).astype(np.float64)
     correct_N = probabilities_NC.argmax(axis=1) == labels_N
     bins_N = np.clip(np.ceil(confidence_N * NUM_ECE_BINS) - 1, 0, NUM_ECE_BINS - 1).astype(np.int64)
-    gaps = np.bincount(bins_N, weights=correct_N - confidence_N, minlength=NUM_ECE_BINS)
-    return float(np.abs(gaps).sum() / len(labels_N))
+    return correct_N - confidence_N, bins_N
 
 
 METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
@@ -175,10 +185,6 @@ def report(probabilities_NC: Probabilities, labels_N: Int64, shots: ShotGroups) 
 
 def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
     return confusion(labels_N, probabilities_NC.argmax(axis=1), probabilities_NC.shape[1])
-
-
-def _ratio(part_C: Int64 | Float64, whole_C: Int64) -> Float64:
-    return np.divide(part_C, whole_C, out=np.zeros(len(whole_C)), where=whole_C > 0)
 
 
 def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:

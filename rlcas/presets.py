@@ -9,6 +9,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "classifier": {"width": 16, "batch_size": 64},
         "sampler": {"epochs": 10},
+        "compare": {"epochs": 20, "synthetic_ratio": 0.25},
         "synth": {
             "autoencoder": {
                 "factor": 4,

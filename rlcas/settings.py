@@ -16,15 +16,17 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlcas.config import RunConfig, SweptConfig
+from rlcas.config import ComparedConfig, RunConfig, StatedConfig, SweptConfig, only
 from rlcas.errors import UserError
 from rlcas.files import write_text
 from rlcas.presets import PRESETS
 
 CONFIG_FILE = "config.yaml"
 SWEEP_CONFIG_FILE = "sweep.yaml"
+COMPARE_CONFIG_FILE = "compare.yaml"
 
 Checked = TypeVar("Checked", bound=BaseModel)
+Given = TypeVar("Given", bound=RunConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,12 @@ def stated(
 def of(stated: Mapping[str, Any]) -> RunConfig:
     """Return the settings of a run from what is stated of them, nested or dotted, over the preset named there.
 
-    A section `sweep` is checked and left out, so that one file serves `rlcas run` and `rlcas sweep`.
+    Sections `sweep` and `compare` are checked and left out, so that one file serves all commands.
 
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
-    return of_sweep(stated).run
+    return only(RunConfig, _resolved(stated))
 
 
 def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> SweptConfig:
@@ -89,16 +91,29 @@ def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) 
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
+    return only(SweptConfig, _resolved(stated, point))
+
+
+def of_comparison(stated: Mapping[str, Any]) -> ComparedConfig:
+    """Return what is stated as the settings of a comparison.
+
+    Raises:
+        UserError: a setting is unknown or its value does not fit.
+    """
+    return only(ComparedConfig, _resolved(stated))
+
+
+def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> StatedConfig:
     anew = {key: _parse(key, value) for key, value in (point or {}).items()}
     nested = _merged(_nested(stated, "settings"), _nested(anew, "sweep.over"))
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
-    return _checked(SweptConfig, _merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
+    return _checked(StatedConfig, _merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
 
-def override(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
-    """Return a run's settings with some of them given anew, as typed on the command line or as values."""
+def override(config: Given, given: Mapping[str, Any]) -> Given:
+    """Return settings with some of them given anew, as typed on the command line or as values."""
     typed = _nested({key: _parse(key, value) for key, value in given.items()}, "flag")
-    return validated(_merged(config.model_dump(), typed))
+    return _checked(type(config), _merged(config.model_dump(), typed))
 
 
 def validated(nested: Mapping[str, Any]) -> RunConfig:
@@ -111,8 +126,12 @@ def validated(nested: Mapping[str, Any]) -> RunConfig:
 
 
 def kinds_of(key: str) -> set[Any]:
-    """Return the plain types that a setting takes, and its choices; nothing where there is no such setting."""
-    return next((_kinds(flag.annotation) for flag in flags() if flag.key == key), set())
+    """Return the plain types that a run's setting takes, and its choices; nothing where there is no such setting."""
+    return _kinds_in(RunConfig, key)
+
+
+def _kinds_in(model: type[BaseModel], key: str) -> set[Any]:
+    return next((_kinds(flag.annotation) for flag in flags(model) if flag.key == key), set())
 
 
 def _checked(model: type[Checked], nested: Mapping[str, Any]) -> Checked:
@@ -155,6 +174,10 @@ def load(folder: Path) -> RunConfig:
         raise UserError(
             f"{folder} is a sweep's folder: `rlcas sweep --resume` goes on with it; name one of its trials"
         )
+    if (folder / COMPARE_CONFIG_FILE).is_file():
+        raise UserError(
+            f"{folder} is a comparison's folder: `rlcas resume` goes on with it; name one of its cells"
+        )
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no {CONFIG_FILE}; name the --out of a run")
     return validated(read_yaml(path))
@@ -172,7 +195,7 @@ def as_yaml(config: RunConfig) -> str:
 
 def unknown_setting(key: str) -> str:
     """Return the line that answers an unknown setting with the nearest known one."""
-    known = [flag.key for flag in flags(SweptConfig)]
+    known = [flag.key for flag in flags(StatedConfig)]
     leaf = key.rpartition(".")[2]
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
@@ -206,7 +229,7 @@ def _parse(key: str, text: Any) -> Any:
     """Return a flag's text as the value that pydantic shall check: lists take commas, one of a few numbers is it."""
     if not isinstance(text, str):
         return text
-    kinds = kinds_of(key)
+    kinds = _kinds_in(StatedConfig, key)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
     if tuple in kinds and (int not in kinds or "," in text):
@@ -235,7 +258,7 @@ def _kinds(annotation: Any) -> set[Any]:
 
 def _setting_at(parts: list[str]) -> str:
     """Return the setting at a place of pydantic's, which goes deeper where a setting takes several types."""
-    known = {flag.key for flag in flags()}
+    known = {flag.key for flag in flags(StatedConfig)}
     starts = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return next((start for start in starts if start in known), ".".join(parts))
 

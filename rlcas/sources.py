@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from rlcas.types import ImageSet, Int64, SyntheticSource, Uint8
@@ -22,6 +24,28 @@ class RealImages:
     def images(self, class_id: int, indices: Int64) -> Uint8:
         """Return [len(indices), channels, H, W] uint8."""
         return self._images_NCHW[self._indices_by_class[class_id][indices]]
+
+
+class ListedImages:
+    """The images of another source that a list names, as a `SyntheticSource`; some may be named more than once.
+
+    Args:
+        source: where the images are.
+        indices_by_class: [C] arrays of indices into each class of `source`.
+    """
+
+    def __init__(self, source: SyntheticSource, indices_by_class: Sequence[Int64]) -> None:
+        self._source = source
+        self._indices_by_class = indices_by_class
+
+    @property
+    def class_sizes_C(self) -> Int64:
+        """Return [C] int64: length of each class's list."""
+        return np.array([len(indices) for indices in self._indices_by_class], dtype=np.int64)
+
+    def images(self, class_id: int, indices: Int64) -> Uint8:
+        """Return [len(indices), channels, H, W] uint8."""
+        return self._source.images(class_id, self._indices_by_class[class_id][indices])
 
 
 def all_images(pool: SyntheticSource) -> ImageSet:

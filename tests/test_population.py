@@ -126,6 +126,57 @@ def test_a_fault_in_telling_an_epoch_is_shown_as_it_is(ray_session: None, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.medium
+def test_in_process_it_gives_the_bits_of_tunes_workers(population: Any, tmp_path: Path) -> None:
+    from cluster.population_in_process import train_population_in_process
+
+    told: list[EpochRecord] = []
+    best = train_population_in_process(
+        functools.partial(TrivialTrainer, num_classes=NUM_CLASSES),
+        SAMPLER,
+        ClusterConfig(),
+        num_classes=NUM_CLASSES,
+        seed=SEED,
+        folder=tmp_path,
+        tell=told.append,
+    )
+    assert [record.reports for record in told] == [record.reports for record in population[0]]
+    assert best.arrays["float32"].tobytes() == population[1].arrays["float32"].tobytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_process_a_member_that_fails_ends_it_with_its_traceback(tmp_path: Path) -> None:
+    from cluster.children import EpisodeError
+    from cluster.population_in_process import train_population_in_process
+
+    with pytest.raises(
+        EpisodeError, match=r"(?s)epoch 2: member 1 of the population failed \(exception\).*told to fail"
+    ):
+        train_population_in_process(
+            functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults={(2, 1): "exception"}),
+            SAMPLER,
+            ClusterConfig(),
+            num_classes=NUM_CLASSES,
+            seed=SEED,
+            folder=tmp_path,
+            tell=lambda record: None,
+        )
+
+
+@pytest.mark.parametrize(("num_members", "moved"), [(2, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
+def test_a_quarter_of_the_members_move_rounded_up(num_members: int, moved: int) -> None:
+    from cluster.population_in_process import exchanged
+
+    trainer = TrivialTrainer(num_classes=NUM_CLASSES)
+    members = [trainer.initial(np.full(NUM_CLASSES, j)) for j in range(num_members)]
+    parents, actions_KC = exchanged(members, list(range(num_members)), NUM_CLASSES, SEED)
+    assert [parent is member for parent, member in zip(parents, members, strict=True)] == [False] * moved + [
+        True
+    ] * (num_members - moved)
+    assert all(int(parent.counts_C[0]) >= num_members - moved for parent in parents[:moved])
+    assert all((actions_C == KEEP).all() for actions_C in actions_KC[moved:])
+
+
 def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:
     from cluster.checkpoint import read_incumbent, write_incumbent
 
@@ -148,14 +199,6 @@ def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_settings_that_a_population_cannot_have_are_refused(sampler: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         settings.of({"sampler": {"agents": "pbt", **sampler}})
-
-
-def test_a_population_does_not_train_in_the_process_itself() -> None:
-    from cluster.checks import check_settings
-
-    config = settings.of({"sampler": {"agents": "pbt"}, "cluster": {"episode_runner": "in_process"}})
-    with pytest.raises(UserError, match=r"agents pbt trains on .*, but cluster.episode_runner is in_process"):
-        check_settings(config)
 
 
 def test_a_population_is_no_rllib_algorithm() -> None:

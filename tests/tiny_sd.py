@@ -16,7 +16,7 @@ def write_tiny_sd(folder: Path, *, prediction: str = "epsilon", seed: int = 0) -
     """Save the pipeline to `folder`; its latents have half the side of the images."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tokenizer = _byte_tokenizer(folder)
+        tokenizer = byte_tokenizer(folder)
         pipeline = StableDiffusionPipeline(
             vae=_vae(),
             text_encoder=_text_encoder(tokenizer),
@@ -38,7 +38,7 @@ def write_tiny_sd(folder: Path, *, prediction: str = "epsilon", seed: int = 0) -
     return folder
 
 
-def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
+def byte_tokenizer(folder: Path) -> CLIPTokenizer:
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     source = folder / "tokenizer"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from rlcas.config import SamplerConfig
 
 
-class Agents(nn.Module):
+class Agents(nn.Module, abc.ABC):
     """From what C agents see to C × 3 logits; what must outlive a restart lies in parameters and buffers.
 
     Args:
@@ -32,13 +33,13 @@ class Agents(nn.Module):
         """The names of the F features."""
         return self.sampler.observation or self.observes
 
+    @abc.abstractmethod
     def forward(self, features_BCF: Tensor) -> Tensor:
         """Return logits [B, C, 3] for -step, 0 and +step.
 
         Args:
             features_BCF: [B, C, F] in [0, 1].
         """
-        raise NotImplementedError
 
     def learn(self, counts_KC: Tensor, signals_KC: Tensor, progress: float) -> None:
         """Learn without a gradient from the valid episodes of an epoch; most agents do not.

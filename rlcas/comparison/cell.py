@@ -61,6 +61,11 @@ def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: In
     """Write a finished cell: its predictions first, so that cell.json says that all is there."""
     with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, probabilities=probabilities_NC, labels=labels_N)
+    write_facts(folder, cell)
+
+
+def write_facts(folder: Path, cell: Cell) -> None:
+    """Write what is told of a cell; of one that is left out or failed it is all."""
     write_json(folder / CELL_FILE, asdict(cell))
 
 

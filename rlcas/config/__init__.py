@@ -7,7 +7,7 @@ The text under a field is its help. Presets, which override these defaults, are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar, cast
 
 from rlcas.config.classifier import ClassifierConfig
 from rlcas.config.cluster import ClusterConfig
@@ -49,10 +49,15 @@ __all__ = [
     "Settings",
     "ShotsConfig",
     "SkinSdmConfig",
+    "StatedConfig",
     "SweepConfig",
     "SweptConfig",
     "SynthConfig",
+    "only",
 ]
+
+
+Part = TypeVar("Part", bound="RunConfig")
 
 
 class RunConfig(Settings):
@@ -87,10 +92,24 @@ class SweptConfig(RunConfig):
     @property
     def run(self) -> RunConfig:
         """Return the settings that the trials share, as those of a run."""
-        return RunConfig.model_construct(**{name: getattr(self, name) for name in RunConfig.model_fields})
+        return only(RunConfig, self)
 
 
 class ComparedConfig(RunConfig):
     """The settings that all rows of a comparison share: what `rlcas compare` takes."""
 
     compare: CompareConfig = CompareConfig()
+
+    @property
+    def run(self) -> RunConfig:
+        """Return the settings that the rows share, as those of a run."""
+        return only(RunConfig, self)
+
+
+class StatedConfig(SweptConfig, ComparedConfig):
+    """All that a file of settings may hold, so that one serves every command."""
+
+
+def only(model: type[Part], config: RunConfig) -> Part:
+    """Return the settings of `config` that `model` has."""
+    return cast("Part", model.model_construct(**{name: getattr(config, name) for name in model.model_fields}))

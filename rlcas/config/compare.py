@@ -15,11 +15,11 @@ class CompareConfig(Settings):
     seeds: PositiveCount = 5
     """Seeds of each row, from `seed` on; the same for all rows."""
     epochs: PositiveCount = 30
-    """Budget of images of every row, as passes over the real training images: rows that add images train fewer epochs."""
+    """Budget of every row: as many images as this many passes over the real ones; rows that add images need fewer."""
     equal_compute: bool = True
     """Train rows that need more passes over each image once more, with the passes that the Baseline needs."""
     tune: Count = 0
-    """Draws of each row's own settings, of which validation takes one with the first seed; 0 keeps the authors'."""
+    """Settings tried for each row on validation, with the first seed; 0 keeps the authors'."""
     synthetic_ratio: Positive = 1.0
     """Added images for each real one, in rows whose mixture stays the same."""
     synthetic_balance: Literal["proportional", "uniform"] = "proportional"

@@ -15,6 +15,8 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
+Prompt = Annotated[str, Field(pattern=r"\{class\}")]
+"""A text with {class} where a class's name shall stand."""
 Counts = Annotated[
     Annotated[Count, Tag("one")] | Annotated[tuple[Count, ...], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),

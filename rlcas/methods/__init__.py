@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from rlcas.meta import ClassifierMeta
 from rlcas.methods.baseline import BASELINE
+from rlcas.methods.baseline_best_of_k import BASELINE_BEST_OF_K
 from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.ce import CE
+from rlcas.methods.constant import CONSTANT
 from rlcas.methods.glmc import GLMC
+from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
 from rlcas.methods.method import Method
+from rlcas.methods.mgdm import MGDM
 from rlcas.methods.ncl import NCL
 from rlcas.methods.objective import Objective
+from rlcas.methods.oversampling import OVERSAMPLING
+from rlcas.methods.pbt import PBT
 from rlcas.methods.proco import PROCO
+from rlcas.methods.rlcas import RLCAS
+from rlcas.methods.rlcas_frozen import RLCAS_FROZEN
+from rlcas.methods.rlcas_k1 import RLCAS_K1
+from rlcas.methods.skin_sdm import SKIN_SDM
+from rlcas.methods.syn_class import SYN_CLASS
+from rlcas.methods.syn_class_resampling import SYN_CLASS_RESAMPLING
+from rlcas.methods.syn_class_rlcas import SYN_CLASS_RLCAS
+from rlcas.methods.syn_sketch import SYN_SKETCH
 from rlcas.registry import lookup
 
 METHODS: dict[str, Method] = {
@@ -19,9 +33,23 @@ METHODS: dict[str, Method] = {
     "ce": CE,
     "cbfocal": CBFOCAL,
     "logit_adjust": LOGIT_ADJUST,
+    "lift": LIFT,
     "proco": PROCO,
     "ncl": NCL,
     "glmc": GLMC,
+    "mgdm": MGDM,
+    "skin_sdm": SKIN_SDM,
+    "syn_class": SYN_CLASS,
+    "syn_sketch": SYN_SKETCH,
+    "syn_class_resampling": SYN_CLASS_RESAMPLING,
+    "syn_class_rlcas": SYN_CLASS_RLCAS,
+    "rlcas": RLCAS,
+    "rlcas_frozen": RLCAS_FROZEN,
+    "rlcas_k1": RLCAS_K1,
+    "constant": CONSTANT,
+    "oversampling": OVERSAMPLING,
+    "pbt": PBT,
+    "baseline_best_of_k": BASELINE_BEST_OF_K,
 }
 """Rows of `rlcas compare` by name, and whose training step `classifier.method` names; from outside comes
 package.module:object, a Method."""

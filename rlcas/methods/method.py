@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal
 
 from rlcas.config import RunConfig
 from rlcas.meta import ClassifierMeta
 from rlcas.methods.objective import LossOnLogits, Objective
+from rlcas.settings import flags
 
 PoolName = Literal["real", "sketch", "class", "mgdm", "skin_sdm"]
 """Where added images come from: the real training images again, or a pool of the synthesiser with its sketch branch,
@@ -30,7 +32,7 @@ class Method:
     engine: Engine = "fit"
     pool: PoolName | None = None
     select: str | None = None
-    """Name in `cluster.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
+    """Name in `rlcas.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its own settings by dotted keys, over those of the comparison."""
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -44,6 +46,34 @@ class Method:
     """Whether it is a control, which the paper does not have."""
 
 
+MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
+"""What is tried of a mixture that stays the same."""
+SAMPLER_SEARCH: Mapping[str, Sequence[Any]] = {
+    "sampler.initial_count": (1, 2, 4),
+    "sampler.action_step": (1, 2),
+}
+"""What is tried of compositions that change."""
+
+
+def with_agents(name: str) -> dict[str, Any]:
+    """Return the settings of other agents than the user's, without what the user's alone can have."""
+    return {
+        "sampler.agents": name,
+        "sampler.entropy_bonus": 0.0,
+        "sampler.exploration": None,
+        "sampler.memory_epochs": None,
+        "sampler.replay": None,
+    }
+
+
 def k_passes(config: RunConfig) -> int:
     """Return K: every image is trained on by each of the K episodes."""
     return config.sampler.k
+
+
+def missing_weights(method: Method, config: RunConfig) -> str | None:
+    """Return how to give the foundation weights that a row needs; None where it has all that it needs."""
+    if method.needs is None or reduce(getattr, method.needs.split("."), config) is not None:
+        return None
+    meaning = next(flag.help for flag in flags() if flag.key == method.needs)
+    return f"weights not given: --{method.needs} takes them: {meaning[0].lower()}{meaning[1:].rstrip('.')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,7 @@ Score = Callable[[Tensor, Tensor], float]
 """A figure of logits [N, C] and labels [N], the larger the better."""
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, abc.ABC):
     """A method's network, its state and its loss; called with images, it predicts.
 
     All that carries over from step to step is a parameter or a buffer: these are the incumbent, and nothing else is.
@@ -37,10 +38,11 @@ class Objective(nn.Module):
         super().__init__()
         self.meta = meta
 
+    @abc.abstractmethod
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return [N, C] logits of normalised images, as the method predicts."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
         """Return the training loss of a step.
 
@@ -48,7 +50,6 @@ class Objective(nn.Module):
             batch: the step's images.
             counts_C: [C] class counts of the loss (`sampler.prior`), all above 0.
         """
-        raise NotImplementedError
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Get ready for epoch `epoch` (from 0) of `num_epochs`."""

@@ -67,13 +67,24 @@ def drawing() -> Iterator[None]:
 
 def panels(count: int, panel_inches: float, *, common_x: bool = True) -> tuple[Figure, list[Axes]]:
     """Return a figure of `count` panels, one above the other."""
+    return grid(count, 1, WIDTH_INCHES, panel_inches, common="x" if common_x else "")
+
+
+def grid(
+    count: int, columns: int, width_inches: float, panel_inches: float, *, common: str
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `count` panels in rows of `columns`; `common` names the axes that they share: x, y, xy."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_INCHES, panel_inches * count + 0.35), layout="constrained")
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width_inches, panel_inches * rows + 0.35), layout="constrained")
     FigureCanvasAgg(figure)
-    axes_C = figure.subplots(count, 1, sharex=common_x, squeeze=False)[:, 0]
-    return figure, list(axes_C)
+    axes = figure.subplots(rows, columns, sharex="x" in common, sharey="y" in common, squeeze=False).ravel()
+    for place in range(count, len(axes)):
+        axes[place].remove()
+        axes[place - columns].tick_params(labelbottom=True)
+    return figure, list(axes[:count])
 
 
 def save(figure: Figure, png: Path) -> Markup:

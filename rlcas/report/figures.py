@@ -146,7 +146,7 @@ def confusion(facts: RunFacts) -> Figure:
     shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
     num_classes = len(counts_CC)
     figure, (axes,) = panels(1, min(SQUARE_INCHES, 1 + 0.6 * num_classes))
-    axes.imshow(shares_CC, cmap=_from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(shares_CC, cmap=from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
     if num_classes <= MOST_PANELS:
         for (row, column), share in np.ndenumerate(shares_CC):
             if share >= 0.0005:
@@ -258,7 +258,7 @@ def _short(name: str) -> str:
 def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high: float) -> Figure:
     """Classes down, epochs across; a range around 0 gets two hues."""
     figure, (axes,) = panels(1, SQUARE_INCHES)
-    cmap = _two_hues(SECOND, ACCENT) if low < 0 else _from_clear(ACCENT)
+    cmap = _two_hues(SECOND, ACCENT) if low < 0 else from_clear(ACCENT)
     first, last = _epochs(facts)[0], _epochs(facts)[-1]
     extent = (first - 0.5, last + 0.5, len(values_CT) - 0.5, -0.5)
     image = axes.imshow(
@@ -270,7 +270,7 @@ def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high:
     return figure
 
 
-def _from_clear(colour: str) -> Any:
+def from_clear(colour: str) -> Any:
     """Return a colour map from nothing to `colour`, which suits a light and a dark ground."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 

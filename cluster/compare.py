@@ -1,0 +1,230 @@
+"""A comparison: the rows of Tables 1 and 2 on one data set, every cell a Ray task.
+
+Its folder holds compare.yaml (what the rows share), `prepared` (the images), `pools/NAME` (a phase one each),
+`cells/ROW/SEED` (a run's folder each, with cell.json once it has ended), and the tables, figures and page that
+`rlcas.report.compare` makes of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster import phase_one
+from cluster.cell import fail, leave_out
+from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
+from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.compare_pools import make_pools
+from cluster.finish import VERSIONS_OF
+from cluster.tuning import found, tries_of, tuned_cells
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.comparison.cell import read_cell
+from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER
+from rlcas.comparison.table import summary_notes, summary_table
+from rlcas.config import ComparedConfig
+from rlcas.console import phase, say, show_table
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device
+from rlcas.errors import UserError
+from rlcas.features import require_weights
+from rlcas.files import alone_in, replacing_folder, write_json, write_text
+from rlcas.report import REPORT_FILE
+from rlcas.report.compare import write_tables
+from rlcas.rundir import RunFolder
+from rlcas.types import TrainingData
+
+
+def compare(stated: Mapping[str, Any]) -> Path:
+    """Compare rows in a new folder and return it.
+
+    Args:
+        stated: settings as of `rlcas run`, and a section `compare`; nested or dotted.
+
+    Raises:
+        UserError: a setting, a row, a file or the folder is wrong; nothing is left behind then.
+    """
+    planned = plan(stated)
+    out = check_is_free(planned.config)
+    data = _checked(planned)
+    for note in data.notes:
+        say(f"note: {note}")
+    _create(planned, data, out)
+    return _walk(out, planned)
+
+
+def resume(path: Path) -> Path:
+    """Go on with an interrupted comparison and return its folder: finished cells stay, failed ones are tried again.
+
+    Raises:
+        UserError: the folder is not a comparison's.
+    """
+    return _walk(path.absolute(), plan_of(load(path)))
+
+
+def describe(stated: Mapping[str, Any]) -> str:
+    """Return the rows, cells and pools of a comparison, and what they ask of this machine.
+
+    Raises:
+        UserError: a setting, a row, a file or an image is wrong.
+    """
+    planned = plan(stated)
+    data = _checked(planned)
+    cells = [cell for cell in cells_of(planned, data) if not cell.missing]
+    number = side_by_side(planned.config, this_machine())
+    share = share_of(planned.config, number, this_machine())
+    passes = sum(cell.passes for cell in cells)
+    return "\n".join(
+        [
+            settings.as_yaml(planned.config),
+            *_described_rows(planned, data),
+            f"pools: {', '.join(planned.pools) or 'none'}",
+            f"demand: {len(cells)} cells, {number} side by side, {share['num_cpus']:g} cores and "
+            f"{share['num_gpus']:g} GPUs each (here: {this_machine()['CPU']:g} cores, {this_machine()['GPU']:g} GPUs)",
+            f"budget: compare.epochs {planned.config.compare.epochs} x {len(data.train)} training images a cell; "
+            f"{passes / 1e6:.2f} million passes over images in all",
+        ]
+    )
+
+
+def load(path: Path) -> ComparedConfig:
+    """Return what the rows of a comparison's folder share.
+
+    Raises:
+        UserError: the folder is not a comparison's.
+    """
+    file = path / settings.COMPARE_CONFIG_FILE
+    if not file.is_file():
+        raise UserError(
+            f"{path} is not a comparison's folder: it has no {file.name}; name the --out of a comparison"
+        )
+    return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
+
+
+def check_is_free(config: ComparedConfig) -> Path:
+    """Return the comparison's folder, which is yet to be made.
+
+    Raises:
+        UserError: it is there and not empty.
+    """
+    out = config.out
+    assert out is not None, "a plan has its folder"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
+            f"`rlcas compare --resume {shlex.quote(str(out))}`"
+        )
+    return out
+
+
+def _checked(planned: Plan) -> TrainingData:
+    """Return the images, after all that can be checked of them and the settings."""
+    config = planned.config
+    choose_device(config.device)
+    if planned.pools:
+        require_weights(config.synth.scoring)
+    data = datasets.load(config, progress=True)
+    datasets.require_test(config)
+    for name, pool in planned.pools.items():
+        try:
+            phase_one.check(pool, data)
+        except UserError as error:
+            raise UserError(f"pool {name}: {error}") from None
+    cells_of(planned, data)
+    return data
+
+
+def _create(planned: Plan, data: TrainingData, out: Path) -> None:
+    """Make the folder with the settings and the images, whole or not at all."""
+    try:
+        with replacing_folder(out) as temporary:
+            datasets.prepare(data, RunFolder(temporary).prepared)
+            for name, config in planned.pools.items():
+                settings.save(config, temporary / POOLS_FOLDER / name)
+            write_text(temporary / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
+    except OSError as error:
+        raise UserError(
+            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
+        ) from error
+
+
+def _walk(path: Path, planned: Plan) -> Path:
+    """Do what is missing: the pools, the trials of settings, the cells, the tables."""
+    with alone_in(path):
+        if _train(path, planned):
+            write_json(path / MADE_FILE, made_now())
+        else:
+            say(f"{path} is finished")
+        results = write_tables(path)
+    show_table(summary_table(results))
+    for note in summary_notes(results):
+        say(note)
+    say(f"report: {path / REPORT_FILE}")
+    return path
+
+
+def made_now() -> dict[str, Any]:
+    """Return what is kept of when and by which versions the cells were trained."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return {"date": datetime.date.today().isoformat(), "versions": versions}
+
+
+def _train(path: Path, planned: Plan) -> bool:
+    """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
+    data = open_prepared(RunFolder(path).prepared)
+    planned_cells, tries = cells_of(planned, data), tries_of(planned, data)
+    waiting = _waiting(path, planned_cells)
+    if not waiting:
+        return False
+    for method, reason in {cell.method: cell.missing for cell in waiting if cell.missing}.items():
+        say(f"note: row {method} is left out: {reason}")
+    for cell in waiting:
+        if cell.missing:
+            leave_out(path, cell)
+    names = {cell.method for cell in waiting if not cell.missing}
+    pools = {row.name: row.pool for row in planned.rows if row.pool and row.name in names}
+    no_pool = make_pools(path, [name for name in planned.pools if name in pools.values()])
+    reasons = {method: no_pool[pool] for method, pool in pools.items() if pool in no_pool}
+    able = names - reasons.keys()
+    with contextlib.ExitStack() as stack:
+        there = stack.enter_context(benches(planned.config)) if able else None
+        _run(path, [cell for cell in tries if cell.method in able], there, "trials of settings")
+        settled = found(path, planned, tries)
+        reasons |= {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
+        cells = [cell for of_row in settled for cell in tuned_cells(of_row, data) if cell.method in names]
+        for cell in _waiting(path, cells):
+            if cell.method in reasons:
+                fail(path, cell, reasons[cell.method], reasons[cell.method])
+        _run(path, [cell for cell in cells if cell.method not in reasons], there, "cells")
+    return True
+
+
+def _run(path: Path, cells: Sequence[PlannedCell], there: Benches | None, what: str) -> None:
+    """Train those of the cells that are not finished."""
+    waiting = _waiting(path, cells)
+    if waiting and there is not None:
+        with phase(f"Training {len(waiting)} {what}, {min(there.number, len(waiting))} side by side"):
+            run_cells(path, waiting, there)
+
+
+def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    return [cell for cell in cells if not (ended := read_cell(path / cell.name)) or ended.status == "failed"]
+
+
+def _described_rows(planned: Plan, data: TrainingData) -> list[str]:
+    lines = []
+    for cell in cells_of(planned, data):
+        if cell.seed != planned.config.seed:
+            continue
+        name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"
+        if cell.missing:
+            lines.append(f"{name}: left out, {cell.missing}")
+            continue
+        added = f" + {','.join(map(str, cell.counts_C))} a batch" if any(cell.counts_C) else ""
+        lines.append(f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images")
+    return lines

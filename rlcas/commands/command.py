@@ -1,0 +1,143 @@
+"""What a command is, and how its words are parsed: settings as dotted flags, beside arguments of its own."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rlcas.errors import UserError
+
+if TYPE_CHECKING:
+    from rlcas.settings import Flag
+
+ALL = ("",)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line and whose flags are never abbreviated."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"rlcas: {message}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One verb: its line in the help, what it does, and what it takes."""
+
+    help: str
+    action: Callable[[argparse.Namespace], int]
+    """Takes `given` (settings as typed, by their dotted keys) and the arguments below; returns the exit status."""
+    settings: tuple[str, ...] = ()
+    """Which settings it takes, by the start of their names; ("",) is all, with --config and --dry-run."""
+    folder: str | None = None
+    """Help of the positional run folder, where the command takes one."""
+    own: Callable[[Parser], str] | None = None
+    """Adds the arguments that no other command has; returns them as the line of usage shows them."""
+
+
+def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespace:
+    """Return the words after the command's name as its arguments; exit with one line and status 2 on wrong ones."""
+    parser = Parser(prog=f"rlcas {name}", description=f"{command.help[0].upper()}{command.help[1:]}.")
+    parser.set_defaults(given={})
+    takes = ["RUN"] * bool(command.folder)
+    if command.folder:
+        parser.add_argument("folder", type=Path, metavar="RUN", help=command.folder)
+    if command.settings == ALL:
+        parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the same settings")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="print settings, demand and estimate; start nothing"
+        )
+    if command.own:
+        takes.append(command.own(parser))
+    takes += ["[--SETTING VALUE ...]"] * bool(command.settings)
+    parser.usage = " ".join(["rlcas", name, *takes])
+    if not command.settings:
+        return parser.parse_args(words)
+    _add_settings(parser, command.settings)
+    arguments, unknown = parser.parse_known_intermixed_args(words)
+    if unknown:
+        parser.error(_unknown(name, command, unknown[0].partition("=")[0].lstrip("-")))
+    return arguments
+
+
+def check_resumes_alone(arguments: argparse.Namespace, what: str) -> None:
+    """Refuse settings beside --resume, which goes on with the folder's own."""
+    given = arguments.given
+    if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
+        raise UserError(
+            f"--resume {arguments.resume} goes on with the {what}'s own settings: leave out --"
+            f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
+        )
+
+
+def add_flags(group: Any, flags: Sequence[Flag], *aliases: str) -> None:
+    """Add settings as dotted flags to a group of a parser."""
+    for flag in flags:
+        text = f"{flag.help} [{flag.default}]".replace("%", "%%")
+        options: dict[str, Any] = {"dest": flag.key, "action": _Given, "default": argparse.SUPPRESS}
+        group.add_argument(*aliases, f"--{flag.key}", metavar="VALUE", help=text, **options)
+
+
+class _Given(argparse.Action):
+    """Gathers the settings that are typed in one dict, `given`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        namespace.given = {**namespace.given, self.dest: values}
+
+
+class Gathered(argparse.Action):
+    """Gathers KEY=VALUE of every use of a flag in one dict of `given`."""
+
+    form: str
+    """What to write."""
+    again: str
+    """What to tell of a key that is there already."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add what one use of the flag gives."""
+        gathered = dict(namespace.given.get(self.dest, {}))
+        for part in self.parts(str(values)):
+            key, equals, text = part.partition("=")
+            if not equals:
+                parser.error(f"{option_string} {part}: {self.form}")
+            if key in gathered:
+                parser.error(f"{option_string} {part}: {key} {self.again}")
+            gathered[key] = text
+        namespace.given = {**namespace.given, self.dest: gathered}
+
+    def parts(self, values: str) -> list[str]:
+        """Return each KEY=VALUE of one use."""
+        return [values]
+
+
+def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
+    """Add the settings whose names start so, a group a section."""
+    from rlcas.settings import flags
+
+    groups: dict[str, Any] = {}
+    for flag in flags():
+        if not flag.key.startswith(starts):
+            continue
+        section = flag.key.rpartition(".")[0]
+        if section not in groups:
+            groups[section] = parser.add_argument_group(f"{section} settings" if section else "settings")
+        add_flags(groups[section], [flag])
+
+
+def _unknown(name: str, command: Command, key: str) -> str:
+    """Return the line that answers a setting that the command does not take."""
+    from rlcas.config import StatedConfig
+    from rlcas.settings import flags, unknown_setting
+
+    if key not in (flag.key for flag in flags(StatedConfig)):
+        return unknown_setting(key)
+    if command.settings == ALL:
+        return f"{key} is a setting of `rlcas {key.partition('.')[0]}` alone: leave it out"
+    return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"

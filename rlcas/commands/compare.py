@@ -1,0 +1,71 @@
+"""`rlcas compare`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rlcas.commands.command import Gathered, Parser, add_flags, check_resumes_alone
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Train every compared method under every seed; status 1 where a cell failed."""
+    from rlcas.settings import stated
+
+    check_resumes_alone(arguments, "comparison")
+    settings = stated(given=arguments.given, file=arguments.config)
+    from cluster import compare as comparisons
+
+    if arguments.dry_run:
+        print(comparisons.describe(settings))
+        return 0
+    if arguments.resume is not None:
+        return go_on(arguments.resume)
+    return _status(comparisons.compare(settings))
+
+
+def go_on(folder: Path) -> int:
+    """Go on with a comparison's folder."""
+    from cluster.compare import resume
+
+    return _status(resume(folder))
+
+
+def is_comparison(folder: Path) -> bool:
+    """Return whether a folder is a comparison's."""
+    from rlcas.settings import COMPARE_CONFIG_FILE
+
+    return (folder / COMPARE_CONFIG_FILE).is_file()
+
+
+def compare_arguments(parser: Parser) -> str:
+    """Add what `rlcas compare` takes beside the settings of a run."""
+    from rlcas.config import CompareConfig
+    from rlcas.settings import flags
+
+    text = "go on with an interrupted comparison's folder"
+    parser.add_argument("--resume", type=Path, metavar="COMPARISON", help=text)
+    group = parser.add_argument_group("comparison settings")
+    known = {flag.key: flag for flag in flags(CompareConfig, "compare.")}
+    pools = known.pop("compare.pools")
+    add_flags(group, [known.pop("compare.methods")], "--methods")
+    options: dict[str, Any] = {"action": _Pools, "default": argparse.SUPPRESS, "metavar": "NAME=DIR"}
+    group.add_argument(f"--{pools.key}", help=pools.help, **options)
+    add_flags(group, list(known.values()))
+    return "[--methods NAMES]"
+
+
+def _status(folder: Path) -> int:
+    from rlcas.comparison.folder import read_comparison
+
+    return int(any(cell.status == "failed" for cell in read_comparison(folder).cells))
+
+
+class _Pools(Gathered):
+    form = "write NAME=DIR, as in --compare.pools sketch=runs/mine"
+    again = "is given twice: leave one out"
+
+    def parts(self, values: str) -> list[str]:
+        """Return NAME=DIR of each pool; commas stand between them."""
+        return values.split(",")

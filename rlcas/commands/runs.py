@@ -1,0 +1,154 @@
+"""The commands of one run, from `rlcas demo` to its report; every heavy import is inside its command."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlcas.commands.command import Parser
+from rlcas.commands.compare import go_on, is_comparison
+from rlcas.errors import UserError
+
+if TYPE_CHECKING:
+    from rlcas.config import RunConfig
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Both phases on phantoms; a second call shows the finished run."""
+    from rlcas.presets import DEMO
+
+    config = _settings(arguments, {"out": "runs/demo", **DEMO})
+    from cluster.run import run_or_show
+
+    if arguments.dry_run:
+        return _dry_run(config)
+    run_or_show(config)
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Both phases on one data set."""
+    return _run(_settings(arguments), arguments)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Phase two alone, on a pool that is there."""
+    config = _settings(arguments)
+    if config.pool is None:
+        raise UserError("pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
+    return _run(config, arguments)
+
+
+def synth_train(arguments: argparse.Namespace) -> int:
+    """Train the synthesiser alone."""
+    config = _settings(arguments)
+    from cluster.run import synthesise
+
+    if arguments.dry_run:
+        return _dry_run(config)
+    synthesise(config)
+    return 0
+
+
+def synth_sample(arguments: argparse.Namespace) -> int:
+    """Make the pool of a run whose synthesiser is trained."""
+    check_is_run(arguments.folder)
+    from cluster.run import sample
+
+    sample(arguments.folder, arguments.given)
+    return 0
+
+
+def synth_score(arguments: argparse.Namespace) -> int:
+    """Score the pool of a run."""
+    check_is_run(arguments.folder)
+    from cluster.run import score
+
+    score(arguments.folder, arguments.given)
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """Go on with an interrupted run or comparison."""
+    if is_comparison(arguments.folder):
+        return go_on(arguments.folder)
+    check_is_run(arguments.folder)
+    from cluster.run import resume as resume_run
+
+    resume_run(arguments.folder)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Read the test images of a data set with a run's classifier."""
+    check_is_run(arguments.folder)
+    from cluster.run import evaluate_data
+
+    evaluate_data(arguments.folder, arguments.given)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the page of a run, a sweep or a comparison again."""
+    if is_comparison(arguments.folder):
+        from rlcas.report import REPORT_FILE
+        from rlcas.report.compare import write_tables
+
+        write_tables(arguments.folder)
+        print(arguments.folder / REPORT_FILE)
+        return 0
+    if (arguments.folder / "sweep.json").exists():
+        from rlcas.report.sweep import write_sweep_report
+
+        print(write_sweep_report(arguments.folder))
+        return 0
+    check_is_run(arguments.folder)
+    from rlcas.report import write_report
+
+    print(write_report(arguments.folder))
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Check the installation."""
+    from rlcas.doctor import main_report
+
+    return main_report(deep=arguments.deep)
+
+
+def doctor_arguments(parser: Parser) -> str:
+    """Add what `rlcas doctor` takes."""
+    parser.add_argument("--deep", action="store_true", help="also start Ray")
+    return "[--deep]"
+
+
+def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:
+    from rlcas.replay import base_settings
+    from rlcas.settings import resolve, stated
+
+    given, file = arguments.given, arguments.config
+    return resolve(given=given, file=file, base=base or base_settings(stated(given=given, file=file)))
+
+
+def check_is_run(folder: Path) -> None:
+    """Refuse what is not a run's folder before anything heavy is imported."""
+    from rlcas.settings import load
+
+    load(folder)
+
+
+def _run(config: RunConfig, arguments: argparse.Namespace) -> int:
+    if arguments.dry_run:
+        return _dry_run(config)
+    from cluster.run import run as run_both_phases
+
+    run_both_phases(config)
+    return 0
+
+
+def _dry_run(config: RunConfig) -> int:
+    from cluster.estimate import describe
+
+    print(describe(config))
+    return 0

@@ -1,0 +1,186 @@
+"""A comparison's folder, read: its settings, data, rows with their cells, predictions and pools."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcas import settings
+from rlcas.comparison.cell import Cell, read_cell, read_predictions
+from rlcas.comparison.statistics import RAREST
+from rlcas.config import ComparedConfig
+from rlcas.data.prepared import DATA_FILE
+from rlcas.errors import UserError
+from rlcas.files import read_facts
+from rlcas.methods import METHODS
+from rlcas.methods.method import Method
+from rlcas.registry import lookup
+from rlcas.rundir import RunFolder
+from rlcas.shots import ShotGroups, shot_groups
+from rlcas.types import Float64, Int64
+
+CELLS_FOLDER = "cells"
+POOLS_FOLDER = "pools"
+EQUAL_SUFFIX = "-equal"
+MADE_FILE = "made.json"
+"""When its cells were trained, and by which versions."""
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method with its cells, by seed."""
+
+    name: str
+    method: Method
+    cells: dict[int, Cell]
+    """Under the budget of images."""
+    equal: dict[int, Cell]
+    """With the passes of the Baseline, where the row needs more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A comparison's folder, read; what has not been trained yet is not in it."""
+
+    path: Path
+    config: ComparedConfig
+    settings_text: str
+    """compare.yaml as it stands."""
+    data: dict[str, Any]
+    """data.json of the prepared images: name, class_names, class_counts of train and val, notes."""
+    rows: tuple[Row, ...]
+    """All that are asked for, in the order of the tables."""
+    pools: dict[str, dict[str, Any]]
+    """Pool -> its figures; empty where it was not judged."""
+    probabilities: dict[tuple[str, int, bool], Float64]
+    """(method, seed, equal_compute) -> [N, C], of finished cells."""
+    labels_N: Int64
+    """[N] true classes of the test images; none before the first cell is finished."""
+
+    @property
+    def name(self) -> str:
+        """Return the data set's name."""
+        return self.data["name"]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Return C names."""
+        return self.data["class_names"]
+
+    @property
+    def train_counts_C(self) -> Int64:
+        """Return [C]: real training images."""
+        return np.array(self.data["class_counts"]["train"], dtype=np.int64)
+
+    @property
+    def test_counts_C(self) -> Int64:
+        """Return [C]: test images."""
+        return np.bincount(self.labels_N, minlength=len(self.class_names)).astype(np.int64)
+
+    @property
+    def shots(self) -> ShotGroups:
+        """Return the many-, medium- and few-shot classes."""
+        return shot_groups(self.config.shots, self.train_counts_C, self.test_counts_C)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Return the classes of each group whose recall is told of."""
+        rarest = (int(self.train_counts_C.argmin()),)
+        return {"many": self.shots.many, "medium": self.shots.medium, "few": self.shots.few, RAREST: rarest}
+
+    @property
+    def seeds(self) -> range:
+        """Return the seeds that every row is asked for."""
+        return range(self.config.seed, self.config.seed + self.config.compare.seeds)
+
+    @property
+    def cells(self) -> Iterator[Cell]:
+        """Yield all cells, row after row."""
+        for row in self.rows:
+            yield from row.cells.values()
+            yield from row.equal.values()
+
+
+def cell_folder(path: Path, method: str, seed: int, *, equal_compute: bool = False) -> Path:
+    """Return the folder of a cell below that of its comparison."""
+    return path / CELLS_FOLDER / slug(method) / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
+
+
+def slug(method: str) -> str:
+    """Return a method's name as a folder's: that of one from outside has a colon."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", method)
+
+
+def row_names(config: ComparedConfig) -> list[str]:
+    """Return the rows that are asked for; `all` are those of `METHODS`, in their order."""
+    asked = config.compare.methods
+    names = [name for method in asked for name in (METHODS if method == ALL else [method])]
+    return list(dict.fromkeys(names))
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Read a comparison's folder, finished or not.
+
+    Raises:
+        UserError: it is not a comparison's folder, a file in it is damaged, or cells were tested on other images.
+    """
+    settings_file = path / settings.COMPARE_CONFIG_FILE
+    data = read_facts(RunFolder(path).prepared / DATA_FILE)
+    if not settings_file.is_file() or not data:
+        raise UserError(
+            f"{path} is not a comparison's folder: it has no {settings_file.name}, or no prepared images; name the "
+            "--out of a comparison"
+        )
+    config = settings.of_comparison(settings.read_yaml(settings_file))
+    rows = tuple(_row(path, config, name) for name in row_names(config))
+    probabilities, labels_N = _predictions(path, rows)
+    return Comparison(
+        path=path,
+        config=config,
+        settings_text=settings_file.read_text(encoding="utf-8"),
+        data=data,
+        rows=rows,
+        pools=_pools(path),
+        probabilities=probabilities,
+        labels_N=labels_N,
+    )
+
+
+def _row(path: Path, config: ComparedConfig, name: str) -> Row:
+    seeds = range(config.seed, config.seed + config.compare.seeds)
+
+    def cells(equal_compute: bool) -> dict[int, Cell]:
+        found = {seed: read_cell(cell_folder(path, name, seed, equal_compute=equal_compute)) for seed in seeds}
+        return {seed: cell for seed, cell in found.items() if cell}
+
+    method = lookup(name, METHODS, "compare.methods")
+    return Row(name=name, method=method, cells=cells(False), equal=cells(True))
+
+
+def _predictions(path: Path, rows: tuple[Row, ...]) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
+    """Return the test probabilities of all finished cells, and the labels that they share."""
+    probabilities: dict[tuple[str, int, bool], Float64] = {}
+    labels_N, first = np.empty(0, np.int64), None
+    for cell in (cell for row in rows for of in (row.cells, row.equal) for cell in of.values()):
+        if cell.status != "finished":
+            continue
+        folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
+        found_NC, found_N = read_predictions(folder)
+        labels_N, first = (found_N, folder) if first is None else (labels_N, first)
+        if not np.array_equal(found_N, labels_N):
+            raise UserError(
+                f"{folder} was tested on other images than {first}: delete it, then resume the comparison"
+            )
+        probabilities[cell.method, cell.seed, cell.equal_compute] = found_NC
+    return probabilities, labels_N
+
+
+def _pools(path: Path) -> dict[str, dict[str, Any]]:
+    folders = sorted((path / POOLS_FOLDER).glob("*/"))
+    return {folder.name: read_facts(RunFolder(folder).scores) for folder in folders}

@@ -1,0 +1,231 @@
+"""What the cells of a comparison come to, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rlcas.comparison.cell import Cell
+from rlcas.comparison.folder import Comparison, Row
+from rlcas.comparison.statistics import (
+    WITH_DRAWS,
+    Interval,
+    drawn_figures,
+    image_draws,
+    interval,
+    mean_and_std,
+    paired_interval,
+    ranks,
+)
+from rlcas.metrics import METRICS
+from rlcas.types import Float64
+
+BASELINE = "baseline"
+OURS = "rlcas"
+RANKED = "f1"
+WITHOUT_DRAWS = tuple(name for name in METRICS if name not in WITH_DRAWS)
+NAN = float("nan")
+SMALLER_IS_BETTER = ("ece",)
+COST = ("epochs", "steps", "images", "passes", "seconds")
+
+RowStatus = Literal["finished", "failed", "left_out", "waiting"]
+Drawn = Mapping[str, Mapping[int, Float64]]
+"""Figure -> seed -> [B + 1] draws, of one row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure over a row's seeds."""
+
+    mean: float
+    std: float
+    """Of the seeds (n - 1); NaN of one seed."""
+    low: float = float("nan")
+    high: float = float("nan")
+    """95 % interval over test images and seeds, within [0, 1]; NaN for AUC, which has no draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A row of the tables."""
+
+    method: str
+    title: str
+    source: str
+    control: bool
+    status: RowStatus
+    """finished where a seed is; waiting where nothing has been tried yet."""
+    reason: str
+    """Why it is left out or failed, or a seed of it did."""
+    seeds: tuple[int, ...]
+    """Those with figures."""
+    figures: Mapping[str, Figure]
+    """Every name of `METRICS` and of `rlcas.comparison.statistics.GROUPS`; empty where no seed is finished."""
+    per_class_recall: tuple[float, ...]
+    """[C], mean over the seeds."""
+    against_baseline: Mapping[str, Interval]
+    """This row minus the Baseline, every figure of `WITH_DRAWS`."""
+    against_ours: Mapping[str, Interval]
+    """This row minus rlcas."""
+    equal_compute: Mapping[str, Figure]
+    """Figures of its equal-compute cells; empty where it has none."""
+    equal_against_baseline: Interval | None
+    """F1 of its equal-compute cells minus the Baseline's."""
+    ranks: Mapping[int, float]
+    """Seed -> rank by F1 among the rows that have the seed."""
+    rank: float
+    """Their mean; NaN where it has none."""
+    cost: Mapping[str, float]
+    """Mean over the seeds of epochs, steps, images, passes, seconds."""
+    passes_over_baseline: float
+    device: str
+    pool: str | None
+    pool_figures: Mapping[str, Any]
+    """fid, kid, intervals and more of its pool; empty where it has none or it was not judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """A comparison with what it comes to."""
+
+    comparison: Comparison
+    rows: tuple[Summary, ...]
+    best: Mapping[str, str]
+    """Figure -> the row of the best mean, where the interval of its difference to the next best leaves out 0."""
+
+    def row(self, method: str) -> Summary | None:
+        """Return the row of a method, if it has figures."""
+        return next((row for row in self.rows if row.method == method and row.figures), None)
+
+
+def summarise(comparison: Comparison) -> Results:
+    """Return what the cells of a comparison come to; takes seconds, not minutes."""
+    drawn = _draw(comparison)
+    of_f1 = {
+        row.name: {seed: cell.test[RANKED] for seed, cell in _finished(row.cells).items()}
+        for row in comparison.rows
+    }
+    ranks_of = ranks(of_f1)
+    passes_of = {row.name: _cost(row.cells)["passes"] for row in comparison.rows}
+    rows = tuple(
+        _summary(row, comparison, drawn, ranks_of[row.name], passes_of.get(BASELINE, NAN))
+        for row in comparison.rows
+    )
+    under_budget = {name: of for (name, equal), of in drawn.items() if not equal}
+    best = {
+        name: _distinctly_best({row: of[name] for row, of in under_budget.items()}, name) for name in WITH_DRAWS
+    }
+    return Results(comparison=comparison, rows=rows, best={name: row for name, row in best.items() if row})
+
+
+def _draw(comparison: Comparison) -> Mapping[tuple[str, bool], Drawn]:
+    """Return the draws of every row that has figures, and of its equal-compute cells, all from the same images."""
+    weights_BN = image_draws(comparison.labels_N)
+    found: dict[tuple[str, bool], dict[str, dict[int, Float64]]] = {}
+    for (method, seed, equal), probabilities_NC in comparison.probabilities.items():
+        figures = drawn_figures(probabilities_NC, comparison.labels_N, weights_BN, comparison.groups)
+        row = found.setdefault((method, equal), {name: {} for name in figures})
+        for name, draws in figures.items():
+            row[name][seed] = draws
+    return found
+
+
+def _summary(
+    row: Row,
+    comparison: Comparison,
+    drawn: Mapping[tuple[str, bool], Drawn],
+    of_seeds: Mapping[int, float],
+    baseline_passes: float,
+) -> Summary:
+    cells = _finished(row.cells)
+    status, reason = _status(row)
+    cost = _cost(row.cells)
+    equal = drawn.get((row.name, True))
+    pool = next((cell.pool for cell in cells.values() if cell.pool), row.method.pool)
+    return Summary(
+        method=row.name,
+        title=row.method.title,
+        source=row.method.source,
+        control=row.method.control,
+        status=status,
+        reason=reason,
+        seeds=tuple(cells),
+        figures=_figures(cells, drawn.get((row.name, False))),
+        per_class_recall=_per_class_recall(cells),
+        against_baseline=_against(drawn, row.name, BASELINE),
+        against_ours=_against(drawn, row.name, OURS),
+        equal_compute=_figures(_finished(row.equal), equal),
+        equal_against_baseline=_difference(equal, drawn.get((BASELINE, False)), RANKED),
+        ranks=of_seeds,
+        rank=mean_and_std(of_seeds)[0],
+        cost=cost,
+        passes_over_baseline=cost["passes"] / baseline_passes,
+        device=", ".join(sorted({cell.device for cell in cells.values()})),
+        pool=pool,
+        pool_figures=comparison.pools.get(pool or "", {}),
+    )
+
+
+def _finished(cells: Mapping[int, Cell]) -> dict[int, Cell]:
+    return {seed: cell for seed, cell in cells.items() if cell.status == "finished"}
+
+
+def _status(row: Row) -> tuple[RowStatus, str]:
+    """Return what became of the row, and the reason of the first cell that was left out or failed."""
+    reason = next((cell.reason for cell in (*row.cells.values(), *row.equal.values()) if cell.reason), "")
+    there = {cell.status for cell in row.cells.values()}
+    known: tuple[RowStatus, ...] = ("finished", "failed", "left_out")
+    return next((status for status in known if status in there), "waiting"), reason
+
+
+def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure]:
+    if drawn is None:
+        return {}
+    found = {}
+    for name in (*WITH_DRAWS, *WITHOUT_DRAWS):
+        draws = drawn.get(name, {})
+        values = {seed: draws[seed][0] if draws else cell.test[name] for seed, cell in cells.items()}
+        mean, std = mean_and_std({seed: _or_nan(value) for seed, value in values.items()})
+        over = interval(draws) if draws else None
+        low, high = np.clip((over.low, over.high), 0, 1).tolist() if over else (NAN, NAN)
+        found[name] = Figure(mean=mean, std=std, low=low, high=high)
+    return found
+
+
+def _per_class_recall(cells: Mapping[int, Cell]) -> tuple[float, ...]:
+    recalls_SC = [cell.test["per_class_recall"] for cell in cells.values()]
+    return tuple(np.mean(recalls_SC, axis=0).tolist()) if recalls_SC else ()
+
+
+def _against(drawn: Mapping[tuple[str, bool], Drawn], name: str, other: str) -> dict[str, Interval]:
+    row, reference = drawn.get((name, False)), drawn.get((other, False))
+    differences = {figure: _difference(row, reference, figure) for figure in WITH_DRAWS}
+    return {figure: found for figure, found in differences.items() if found}
+
+
+def _difference(row: Drawn | None, other: Drawn | None, figure: str) -> Interval | None:
+    return paired_interval(row[figure], other[figure]) if row and other else None
+
+
+def _cost(cells: Mapping[int, Cell]) -> dict[str, float]:
+    finished = _finished(cells)
+    return {
+        name: mean_and_std({seed: getattr(cell, name) for seed, cell in finished.items()})[0] for name in COST
+    }
+
+
+def _distinctly_best(rows: Mapping[str, Mapping[int, Float64]], figure: str) -> str | None:
+    sign = -1 if figure in SMALLER_IS_BETTER else 1
+    means = {name: sign * interval(draws).value for name, draws in rows.items()}
+    ranked = sorted((name for name in means if not np.isnan(means[name])), key=means.__getitem__, reverse=True)
+    if len(ranked) < 2:
+        return None
+    found = paired_interval(rows[ranked[0]], rows[ranked[1]])
+    return ranked[0] if found and found.sign == sign else None
+
+
+def _or_nan(value: float | None) -> float:
+    return NAN if value is None else value

@@ -1,0 +1,290 @@
+"""The tables of a comparison: Markdown, CSV and JSON in its folder, and one for the console."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from rlcas.comparison.cell import Cell
+from rlcas.comparison.folder import MADE_FILE
+from rlcas.comparison.statistics import Interval
+from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
+from rlcas.comparison.verdict import interval_text, sentences
+from rlcas.console import format_distance, format_figure, format_seconds
+from rlcas.files import jsonable, read_facts, replacing, write_json, write_text
+
+MARKDOWN_FILE = "compare.md"
+CSV_FILE = "compare.csv"
+JSON_FILE = "compare.json"
+
+TABLE_1 = {
+    "acc": "All",
+    "many": "Many",
+    "medium": "Medium",
+    "few": "Few",
+    "f1": "F1",
+    "recall": "Recall",
+    "precision": "Precision",
+    "auc": "AUC",
+}
+"""Figure -> its column in Table 1; All is accuracy, Many to Few are mean recalls of these classes."""
+TABLE_2 = ("f1", "recall", "few")
+STATUS_WORDS = {"left_out": "weights not given", "failed": "failed", "waiting": "not trained yet"}
+DASH = "–"
+NOTES = {
+    "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
+    "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
+    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval).",
+    "differences": "Bold: the interval leaves out 0; one that holds 0 decides nothing. It is over test images (paired "
+    "bootstrap within classes, the same images for all rows and seeds) and seeds (Student's t of the paired "
+    "differences). Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more passes over "
+    "images than the Baseline, trained again with no more than it; same: the row needs no more.",
+    "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
+    "training images again.",
+    "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added. Passes: images through a "
+    "classifier, forward and backward, in all; × Baseline is their ratio.",
+}
+MORE_PASSES = 1.5
+"""Rows need a whole multiple of the Baseline's passes, but for rounding to whole epochs."""
+FACTS_OF_CELL = (
+    "dataset", "method", "seed", "equal_compute", "status", "reason", "epochs", "best_epoch", "steps", "images",
+    "passes", "seconds", "device", "pool",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table as text: what Markdown, the page and the console share."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """The row's name first; **bold** where it is distinctly best."""
+    note: str
+
+
+def grids(results: Results) -> list[Grid]:
+    """Return the tables of a comparison, those of no rows left out."""
+    made = [table_1(results), table_differences(results), table_2(results), table_cost(results)]
+    return [grid for grid in made if grid.rows]
+
+
+def table_1(results: Results) -> Grid:
+    """Table 1 of the paper: every row, every figure."""
+    rows = [(name_of(results, row), *_figures(results, row, TABLE_1)) for row in results.rows]
+    return Grid(
+        "Table 1: all systems",
+        ("method", *TABLE_1.values()),
+        tuple(rows),
+        NOTES["all"],
+    )
+
+
+def table_differences(results: Results) -> Grid:
+    """How the rows stand to the Baseline and to ours, with intervals, ranks, and equal compute."""
+    rows = [row for row in results.rows if row.figures]
+    return Grid(
+        "Differences in macro F1",
+        (
+            "method", "− Baseline [95 %]", f"− {OURS} [95 %]", "rank", "equal compute: F1", "recall",
+            "− Baseline [95 %]",
+        ),
+        tuple((name_of(results, row), *_differences(row)) for row in rows),
+        NOTES["differences"],
+    )  # fmt: skip
+
+
+def table_2(results: Results) -> Grid:
+    """Table 2 of the paper: the rows that add images, with what their pool is worth."""
+    rows = [row for row in results.rows if row.pool and row.figures]
+    return Grid(
+        "Table 2: rows that add images",
+        ("method", "pool", "FID", "KID [95 %]", *(TABLE_1[name] for name in TABLE_2), "F1 − Baseline [95 %]"),
+        tuple(
+            (
+                name_of(results, row), str(row.pool), *_pool(row), *_figures(results, row, TABLE_2),
+                _interval(row.against_baseline.get(RANKED)),
+            )
+            for row in rows
+        ),
+        NOTES["added"],
+    )  # fmt: skip
+
+
+def table_cost(results: Results) -> Grid:
+    """What each row was trained with."""
+    rows = [row for row in results.rows if row.figures]
+    return Grid(
+        "Compute",
+        ("method", "epochs", "steps", "images", "passes", "× Baseline", "time", "device"),
+        tuple((name_of(results, row), *_cost(row)) for row in rows),
+        NOTES["cost"],
+    )
+
+
+def name_of(results: Results, row: Summary) -> str:
+    """Return a row's name, with the seeds that it has where some are missing."""
+    asked = len(results.comparison.seeds)
+    return (
+        row.method
+        if not row.seeds or len(row.seeds) == asked
+        else f"{row.method} ({len(row.seeds)} of {asked} seeds)"
+    )
+
+
+def status_text(row: Summary) -> str:
+    """Return why a row has no figures, and the mend."""
+    words = STATUS_WORDS[row.status]
+    return f"{words}: {row.reason}" if row.reason and words not in row.reason else row.reason or words
+
+
+def figure_text(found: Figure) -> str:
+    """Return 0.724 ± 0.012, without the deviation where there is one seed."""
+    return format_figure(found.mean) + ("" if math.isnan(found.std) else f" ± {found.std:.3f}")
+
+
+def markdown(results: Results) -> str:
+    """Return compare.md: what was found, by rule, then the tables."""
+    comparison = results.comparison
+    facts = (
+        f"{len(comparison.class_names)} classes, {comparison.train_counts_C.sum()} training and "
+        f"{len(comparison.labels_N)} test images; {comparison.config.classifier.backbone}, {len(comparison.seeds)} "
+        f"seeds, a budget of {comparison.config.compare.epochs} passes over the real training images."
+    )
+    parts = [f"# Comparison on {comparison.name}", " ".join(sentences(results)), facts]
+    for grid in grids(results):
+        parts += [f"## {grid.title}", _markdown(grid), grid.note]
+    return "\n\n".join(parts) + "\n"
+
+
+def facts_of(results: Results) -> dict[str, Any]:
+    """Return compare.json: the data, what was found, a summary a row, and all cells."""
+    comparison = results.comparison
+    return {
+        "dataset": comparison.name,
+        "class_names": comparison.class_names,
+        "train_counts": comparison.train_counts_C,
+        "test_counts": comparison.test_counts_C,
+        "shots": asdict(comparison.shots),
+        "seeds": list(comparison.seeds),
+        "settings": comparison.config.model_dump(mode="json"),
+        **read_facts(comparison.path / MADE_FILE),
+        "findings": sentences(results),
+        "distinctly_best": dict(results.best),
+        "rows": [asdict(row) for row in results.rows],
+        "pools": comparison.pools,
+        "cells": [asdict(cell) for cell in comparison.cells],
+    }
+
+
+def write_csv(path: Path, cells: Iterable[Cell]) -> None:
+    """Write a line a cell: what it is, what it cost, and its test figures; empty where there is none."""
+    names = (*TABLE_1, "ece")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*FACTS_OF_CELL, *names])
+        for cell in cells:
+            figures = jsonable({name: cell.test.get(name) for name in names})
+            writer.writerow([*(getattr(cell, name) for name in FACTS_OF_CELL), *figures.values()])
+
+
+def write_texts(results: Results) -> None:
+    """Write compare.md, compare.csv and compare.json into the comparison's folder."""
+    path = results.comparison.path
+    write_text(path / MARKDOWN_FILE, markdown(results))
+    write_csv(path / CSV_FILE, results.comparison.cells)
+    write_json(path / JSON_FILE, facts_of(results))
+
+
+def summary_table(results: Results) -> Table:
+    """Return a row a method for the console: the leading figures, differences, rank, time."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    columns = (
+        "method",
+        "F1",
+        "recall",
+        "few",
+        "AUC",
+        "F1 − Baseline [95 %]",
+        f"F1 − {OURS} [95 %]",
+        "rank",
+        "time",
+    )
+    for name in columns:
+        table.add_column(Text(name), justify="left" if name == "method" else "right")
+    for row in results.rows:
+        figures = [
+            figure_text(row.figures[name]) if row.figures else DASH for name in ("f1", "recall", "few", "auc")
+        ]
+        against, ours, rank = (text.strip("*") for text in _differences(row)[:3])
+        time = format_seconds(row.cost["seconds"]) if row.figures else DASH
+        table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
+    return table
+
+
+def summary_notes(results: Results) -> list[str]:
+    """Return the lines under the console's table: why rows have no figures, and what was found."""
+    return [
+        *(f"{row.method}: {status_text(row)}" for row in results.rows if not row.figures),
+        *sentences(results),
+    ]
+
+
+def _figures(results: Results, row: Summary, names: Iterable[str]) -> list[str]:
+    """Return a row's figures as text; where it has none, why, once."""
+    names = list(names)
+    if not row.figures:
+        return [status_text(row), *[""] * (len(names) - 1)]
+    texts = {name: figure_text(row.figures[name]) for name in names}
+    return [f"**{text}**" if results.best.get(name) == row.method else text for name, text in texts.items()]
+
+
+def _differences(row: Summary) -> list[str]:
+    return [
+        DASH if row.method == BASELINE else _interval(row.against_baseline.get(RANKED)),
+        DASH if row.method == OURS else _interval(row.against_ours.get(RANKED)),
+        DASH if math.isnan(row.rank) else f"{row.rank:.1f}",
+        *_equal(row),
+    ]
+
+
+def _equal(row: Summary) -> Sequence[str]:
+    if row.equal_compute:
+        figures = [figure_text(row.equal_compute[name]) for name in (RANKED, "recall")]
+        return [*figures, _interval(row.equal_against_baseline)]
+    return ["same" if row.passes_over_baseline < MORE_PASSES else DASH] * 3
+
+
+def _interval(found: Interval | None) -> str:
+    if found is None:
+        return DASH
+    return f"**{interval_text(found)}**" if found.sign else interval_text(found)
+
+
+def _pool(row: Summary) -> list[str]:
+    figures: Mapping[str, Any] = row.pool_figures
+    if not figures:
+        return ["n/a", "n/a"]
+    low, high = figures["intervals"]["kid"]
+    kid = f"{format_distance(figures['kid'])} [{format_distance(low)}, {format_distance(high)}]"
+    return [format_distance(figures["fid"]), kid]
+
+
+def _cost(row: Summary) -> list[str]:
+    counts = [f"{row.cost[name]:,.0f}".replace(",", " ") for name in ("epochs", "steps", "images", "passes")]
+    return [*counts, format_distance(row.passes_over_baseline), format_seconds(row.cost["seconds"]), row.device]
+
+
+def _markdown(grid: Grid) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---", *["---:"] * (len(grid.head) - 1)]
+    return "\n".join([line(grid.head), line(rule), *map(line, grid.rows)])

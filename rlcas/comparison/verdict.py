@@ -1,0 +1,81 @@
+"""What a comparison found in sentences, each by a rule: nobody words them in favour of anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rlcas.comparison.statistics import Interval
+from rlcas.comparison.summary import OURS, RANKED, Results
+
+WORDS = {1: "better than", 0: "not distinguishable from", -1: "worse than"}
+"""Sign of an interval -> what it says: one that holds 0 decides nothing."""
+MINUS = "−"
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign and three decimals."""
+    return f"{value:+z.3f}".replace("-", MINUS)
+
+
+def interval_text(found: Interval) -> str:
+    """Return a difference with its interval: +0.012 (−0.020 to +0.041)."""
+    return f"{signed(found.value)} ({signed(found.low)} to {signed(found.high)})"
+
+
+def sentences(results: Results) -> list[str]:
+    """Return what the comparison found, the first sentence on ours against the Baseline.
+
+    A row is better or worse only where the 95 % interval of its paired difference in macro F1 leaves out 0.
+    """
+    return [*_against_baseline(results), *_others(results), *_highest(results), *_missing(results)]
+
+
+def _against_baseline(results: Results) -> Iterator[str]:
+    ours = results.row(OURS)
+    if ours is None or RANKED not in ours.against_baseline:
+        without = OURS if ours is None else f"the Baseline with a seed of {OURS}"
+        yield f"{OURS} cannot be compared with the Baseline: there are no figures of {without}."
+        return
+    found = ours.against_baseline[RANKED]
+    over = f"{found.num_seeds} seeds" if found.num_seeds > 1 else "1 seed, so of test images alone"
+    yield (
+        f"{OURS} is {WORDS[found.sign]} the Baseline in macro F1 ({signed(found.value)}, 95 % interval "
+        f"{signed(found.low)} to {signed(found.high)}, {over})."
+    )
+    if equal := ours.equal_against_baseline:
+        yield (
+            f"With no more compute than the Baseline, {OURS} is {WORDS[equal.sign]} it ({signed(equal.value)}, "
+            f"{signed(equal.low)} to {signed(equal.high)})."
+        )
+
+
+def _others(results: Results) -> Iterator[str]:
+    """Yield how the other rows stand to ours."""
+    others = [row for row in results.rows if row.method != OURS and RANKED in row.against_ours]
+    for sign in (1, -1, 0):
+        names = [row.method for row in others if row.against_ours[RANKED].sign == sign]
+        if names:
+            yield f"{WORDS[sign].capitalize()} {OURS}: {', '.join(names)}."
+
+
+def _highest(results: Results) -> Iterator[str]:
+    rows = [row for row in results.rows if row.figures]
+    if rows:
+        first = max(rows, key=lambda row: row.figures[RANKED].mean)
+        marked = results.best.get(RANKED) == first.method
+        next_best = "distinguishable" if marked else "not distinguishable"
+        yield (
+            f"Highest mean F1: {first.method}, {first.figures[RANKED].mean:.3f}; {next_best} from the next best row."
+        )
+
+
+def _missing(results: Results) -> Iterator[str]:
+    for status, words in (("left_out", "Left out"), ("failed", "Failed"), ("waiting", "Not trained yet")):
+        names = [row.method for row in results.rows if row.status == status]
+        if names:
+            yield f"{words}: {', '.join(names)}."
+    short = [
+        row.method for row in results.rows if row.figures and len(row.seeds) < len(results.comparison.seeds)
+    ]
+    if short:
+        yield f"Not all seeds: {', '.join(short)}."

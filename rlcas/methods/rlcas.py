@@ -1,0 +1,16 @@
+"""RL-CAS over images of the sketch-supervised synthesiser: both phases of the paper."""
+
+from __future__ import annotations
+
+from rlcas.methods.baseline import BASELINE
+from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes
+
+RLCAS = Method(
+    title="Ours",
+    source="Chen et al. 2025",
+    engine="episodes",
+    pool="sketch",
+    settings=BASELINE.settings,
+    search=SAMPLER_SEARCH,
+    passes=k_passes,
+)

@@ -1,0 +1,14 @@
+"""The Baseline with images of the synthesiser without its sketch branch, in an unchanging mixture."""
+
+from __future__ import annotations
+
+from rlcas.methods.baseline import BASELINE
+from rlcas.methods.method import MIX_SEARCH, Method
+
+SYN_CLASS = Method(
+    title="+ SynClass",
+    source="the paper, Table 2",
+    pool="class",
+    settings=BASELINE.settings,
+    search=MIX_SEARCH,
+)

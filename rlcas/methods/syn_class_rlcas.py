@@ -1,0 +1,16 @@
+"""RL-CAS over images of the synthesiser without its sketch branch."""
+
+from __future__ import annotations
+
+from rlcas.methods.baseline import BASELINE
+from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes
+
+SYN_CLASS_RLCAS = Method(
+    title="+ SynClass + RL-CAS",
+    source="the paper, Table 2",
+    engine="episodes",
+    pool="class",
+    settings=BASELINE.settings,
+    search=SAMPLER_SEARCH,
+    passes=k_passes,
+)

@@ -1,0 +1,195 @@
+"""The plan of a comparison: rows, budgets, cells and pools, and what is refused before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import tiny_data
+
+from cluster.compare_plan import Plan, PlannedCell, budget_epochs, cells_of, plan, plan_of
+from cluster.tuning import points_of, tries_of
+from rlcas import settings
+from rlcas.errors import UserError
+from rlcas.methods import METHODS
+
+DATA = tiny_data(40)
+"""14, 13 and 13 images of three classes: with batches of 16, three steps an epoch."""
+
+
+def planned(tmp_path: Path, methods: str = "all", **stated: Any) -> Plan:
+    compare = {
+        "methods": methods.split(",") if methods else [],
+        "seeds": 2,
+        "epochs": 30,
+        **stated.pop("compare", {}),
+    }
+    classifier = {"width": 8, "batch_size": 16, **stated.pop("classifier", {})}
+    sections = {"data": "phantom", "out": str(tmp_path / "out"), "compare": compare, "classifier": classifier}
+    return plan(sections | stated)
+
+
+def cells_by_row(made: Plan) -> dict[str, list[PlannedCell]]:
+    rows: dict[str, list[PlannedCell]] = {}
+    for cell in cells_of(made, DATA):
+        rows.setdefault(cell.method, []).append(cell)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("budget", "num_added", "epochs"),
+    [
+        (30, 0, 30),
+        (30, 64, 15),  # 30 * 640 / (640 + 64 * 10)
+        (30, 6, 27),  # 30 * 640 / 700 = 27.4
+        (10 / 3, 0, 3),
+        (0.1, 0, 1),
+    ],
+)
+def test_a_row_trains_the_epochs_in_which_it_sees_the_budget(
+    budget: float, num_added: int, epochs: int
+) -> None:
+    assert budget_epochs(budget, num_images=640, num_added=num_added, num_steps=10) == epochs
+
+
+def test_every_method_is_a_row_and_weights_that_are_not_given_leave_one_out(tmp_path: Path) -> None:
+    made = planned(tmp_path)
+    assert [row.name for row in made.rows] == list(METHODS)
+    missing = {row.name: row.missing for row in made.rows if row.missing}
+    assert set(missing) == {"lift", "skin_sdm"}
+    assert missing["lift"].startswith("weights not given: --method.lift.pretrained takes them: ")
+    assert all("\n" not in reason for reason in missing.values())
+    assert list(made.pools) == ["sketch", "class", "mgdm"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_see_the_same_images_in_fewer_epochs_where_images_are_added(tmp_path: Path) -> None:
+    rows = cells_by_row(planned(tmp_path))
+    assert {cell.config.sampler.epochs for cell in rows["baseline"]} == {30}
+    static = rows["syn_sketch"][0]
+    assert sum(static.counts_C) == 13 and len(static.counts_C) == 3, "40 images in 3 batches: 13 for each"
+    assert static.config.sampler.epochs == 15 and static.passes == 15 * (40 + 3 * 13)
+    episodes = rows["rlcas"][0]
+    assert episodes.counts_C == (2, 2, 2)
+    assert episodes.config.sampler.epochs == 21, "30 * 40 / (40 + 3 * 6) = 20.7"
+    assert episodes.passes == 3 * 21 * 58
+
+
+def test_what_needs_more_passes_is_trained_once_more_with_as_many_as_the_baseline(tmp_path: Path) -> None:
+    rows = cells_by_row(planned(tmp_path))
+    assert [cell.name for cell in rows["baseline"]] == ["cells/baseline/0", "cells/baseline/1"]
+    names = ["cells/ncl/0", "cells/ncl/0-equal", "cells/ncl/1", "cells/ncl/1-equal"]
+    assert [cell.name for cell in rows["ncl"]] == names
+    full, equal, *_ = rows["ncl"]
+    assert (full.config.sampler.epochs, equal.config.sampler.epochs) == (30, 10)
+    assert full.passes == 3 * equal.passes
+    without = cells_by_row(planned(tmp_path, compare={"equal_compute": False}))
+    assert not any(cell.equal_compute for cells in without.values() for cell in cells)
+
+
+def test_replaced_images_cost_no_epochs(tmp_path: Path) -> None:
+    sampler = {"batch_mode": "fixed_total", "max_count": 4}
+    rows = cells_by_row(planned(tmp_path, "rlcas,syn_sketch", sampler=sampler))
+    assert [cells[0].config.sampler.epochs for cells in rows.values()] == [30, 30]
+
+
+def test_cells_share_all_but_seed_epochs_and_the_rows_own(tmp_path: Path) -> None:
+    made = planned(tmp_path, "baseline,ce,rlcas_frozen", seed=7)
+    first, second, ce, *_, frozen = [cell.config for cell in cells_of(made, DATA) if not cell.equal_compute]
+    assert (first.seed, second.seed) == (7, 8)
+    assert first.model_copy(update={"seed": 8}) == second
+    changed = {"method": "ce", "loss": "ce"}
+    assert first.model_copy(update={"classifier": first.classifier.model_copy(update=changed)}) == ce
+    assert (frozen.sampler.agents, first.sampler.agents) == ("uniform", "paper")
+    assert frozen.cluster.episode_runner == "in_process" and frozen.cluster.threads_per_episode == 1
+
+
+def test_a_resolved_plan_is_the_plan_again(tmp_path: Path) -> None:
+    made = planned(tmp_path, sampler={"agents": "response"}, preset="quick")
+    again = plan_of(settings.of_comparison(made.config.model_dump(mode="json")))
+    assert again == made
+    assert cells_of(again, DATA) == cells_of(made, DATA)
+
+
+def test_the_given_pool_is_the_sketch_pool_and_is_not_made(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas,skin_sdm", pool="mine", compare={"pools": {"skin_sdm": "folder:own"}})
+    assert made.pools["sketch"].pool == str(Path("mine").absolute())
+    assert made.pools["skin_sdm"].pool == f"folder:{Path('own').absolute()}"
+    assert not any(row.missing for row in made.rows), "a pool that is there needs no weights"
+    assert made.config.pool is None
+
+
+def test_pools_differ_in_what_their_rows_compare(tmp_path: Path) -> None:
+    pools = planned(tmp_path).pools
+    assert pools["sketch"].synth.denoiser.sketch_weight == 0.1
+    assert [pools[name].synth.denoiser.sketch_weight for name in ("class", "mgdm")] == [0, 0]
+    assert [pools[name].synth.generator for name in pools] == ["ldm", "ldm", "mgdm"]
+    assert pools["class"].out == tmp_path / "out/pools/class"
+
+
+def test_a_row_from_outside_is_a_row_as_any_other(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas.methods.ce:CE")
+    assert cells_of(made, DATA)[0].name == "cells/rlcas.methods.ce:CE/0"
+    assert made.rows[0].config.classifier.loss == "ce"
+
+
+def test_each_row_is_tried_with_as_many_settings_its_own_first(tmp_path: Path) -> None:
+    made = planned(tmp_path, "baseline,syn_sketch,lift", compare={"tune": 4})
+    tries = tries_of(made, DATA)
+    assert [cell.name for cell in tries[:4]] == [f"cells/baseline/tried/{number}" for number in (1, 2, 3, 4)]
+    assert len(tries) == 8, "what is left out is not tried"
+    own, *drawn = points_of(made.rows[1])
+    assert own == {"classifier.lr": 1e-3, "compare.synthetic_ratio": 1.0}
+    assert all(2.5e-4 <= point["classifier.lr"] <= 4e-3 for point in drawn)
+    assert {cell.seed for cell in tries} == {0}
+    assert [cell.config.classifier.lr for cell in tries[4:]] == [
+        point["classifier.lr"] for point in [own, *drawn]
+    ]
+    assert points_of(made.rows[0]) != points_of(made.rows[1])
+    assert points_of(planned(tmp_path, "baseline").rows[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("methods", "stated", "message"),
+    [
+        ("nope", {}, r"^compare\.methods 'nope' is unknown: use one of baseline, baseline_best_of_k, "),
+        ("os.path:join", {}, r"^compare\.methods 'os\.path:join' is no rlcas\.methods\.method\."),
+        ("", {}, r"^compare\.methods is empty: name rows of baseline, ce, .*, or all$"),
+        (
+            "baseline",
+            {"compare": {"pools": {"nope": "x"}}},
+            r"^compare\.pools nope=x: there is no pool 'nope': use one of sketch, class, mgdm, skin_sdm$",
+        ),
+        ("baseline", {"compare": {"seeds": 0}}, r"^compare\.seeds is 0: input should be greater than or equal"),
+        (
+            "baseline",
+            {"compare": {"sedes": 2}},
+            r"^unknown setting compare\.sedes: did you mean compare\.seeds\?$",
+        ),
+        ("ce", {"sampler": {"metric": "nope"}}, r"^row ce: sampler\.metric 'nope' is unknown: use one of acc"),
+        (
+            "pbt",
+            {"sampler": {"k": 1}},
+            r"^row pbt: sampler\.agents pbt is a population of sampler\.k 1 members",
+        ),
+        (
+            "mgdm",
+            {"synth": {"mgdm": {"uncertainty": "nope"}}},
+            r"^pool mgdm: synth\.mgdm\.uncertainty 'nope' is unknown",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    tmp_path: Path, methods: str, stated: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        planned(tmp_path, methods, **stated)
+
+
+def test_settings_of_a_row_that_do_not_fit_the_data_are_one_line(tmp_path: Path) -> None:
+    made = planned(tmp_path, "baseline", sampler={"initial_count": [1, 2]})
+    with pytest.raises(
+        UserError, match=r"^row baseline: sampler\.initial_count 1,2 has 2 counts, but the data"
+    ):
+        cells_of(made, DATA)

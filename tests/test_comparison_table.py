@@ -1,0 +1,276 @@
+"""What a comparison's folder shows: tables, sentences, CSV, JSON, figures and the page, from made predictions."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_comparison import FAILED, LEFT_OUT, ROWS, write_fake_comparison
+from rich.console import Console
+
+from rlcas.comparison.cell import PREDICTIONS_FILE, read_cell, write_cell
+from rlcas.comparison.figures import curves, f1_by_few, rare_axis, recall_of_classes
+from rlcas.comparison.folder import cell_folder, read_comparison
+from rlcas.comparison.statistics import Interval
+from rlcas.comparison.summary import OURS, Results, summarise
+from rlcas.comparison.table import markdown, summary_notes, summary_table, table_1, table_2, table_differences
+from rlcas.comparison.verdict import interval_text, sentences
+from rlcas.errors import UserError
+from rlcas.metrics import macro_f1
+from rlcas.report.canvas import drawing
+from rlcas.report.compare import bold, write_tables
+from rlcas.types import Float64, Int64
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_fake_comparison(tmp_path_factory.mktemp("comparison"))
+
+
+@pytest.fixture
+def results(folder: Path) -> Results:
+    return summarise(read_comparison(folder))
+
+
+def one_class_found(share: float, labels_N: Int64) -> Float64:
+    """Return predictions of two classes that find all of class 0 and `share` of class 1, the first ones."""
+    found_N = labels_N.astype(np.float64)
+    found_N[np.flatnonzero(labels_N == 1)[round(share * (labels_N == 1).sum()) :]] = 0
+    return np.stack([1 - found_N, found_N], axis=1)
+
+
+def write_shares(path: Path, shares: dict[str, list[float]]) -> Results:
+    """Give every row of a two-class comparison the shares of class 1 that it finds under each seed."""
+    write_fake_comparison(path, num_classes=2, seeds=3, rows=tuple(shares))
+    for method, of_seeds in shares.items():
+        for seed, share in enumerate(of_seeds):
+            shutil.rmtree(cell_folder(path, method, seed, equal_compute=True), ignore_errors=True)
+            folder = cell_folder(path, method, seed)
+            cell = read_cell(folder)
+            assert cell is not None
+            labels_N = np.repeat([0, 1], [200, 100])
+            p_NC = one_class_found(share, labels_N)
+            test = {**cell.test, "f1": macro_f1(p_NC, labels_N), "per_class_recall": [1.0, share]}
+            write_cell(folder, dataclasses.replace(cell, test=test), p_NC, labels_N)
+    return summarise(read_comparison(path))
+
+
+def test_a_row_that_is_surely_better_is_called_better_and_a_worse_one_worse(tmp_path: Path) -> None:
+    close = [0.50, 0.51, 0.52]
+    results = write_shares(
+        tmp_path,
+        {"baseline": close, "rlcas_k1": [0.2, 0.21, 0.22], OURS: [0.8, 0.81, 0.82], "ce": [0.79, 0.83, 0.81]},
+    )
+    first, *others = sentences(results)
+    assert first.startswith("rlcas is better than the Baseline in macro F1 (+0.142")
+    assert "Worse than rlcas: baseline, rlcas_k1." in others
+    assert "Not distinguishable from rlcas: ce." in others
+    assert "Highest mean F1: rlcas, " in others[-1] and "not distinguishable from the next" in others[-1]
+    assert results.best == {}, "rlcas and ce are too close"
+    assert "**" not in "".join(map("".join, table_1(results).rows))
+
+
+def test_ours_is_called_worse_where_it_is(tmp_path: Path) -> None:
+    results = write_shares(tmp_path, {"baseline": [0.8, 0.81, 0.82], OURS: [0.5, 0.51, 0.52]})
+    assert sentences(results)[0].startswith("rlcas is worse than the Baseline in macro F1 (−0.142")
+    assert results.best["f1"] == "baseline"
+    assert table_1(results).rows[0][5].startswith("**0.92")
+
+
+def test_ours_against_the_same_predictions_is_not_distinguishable(tmp_path: Path) -> None:
+    results = write_shares(tmp_path, {"baseline": [0.8, 0.7, 0.6], OURS: [0.8, 0.7, 0.6]})
+    assert sentences(results)[0] == (
+        "rlcas is not distinguishable from the Baseline in macro F1 (+0.000, 95 % interval +0.000 to +0.000, 3 seeds)."
+    )
+
+
+def test_without_ours_or_the_baseline_the_sentence_says_so(tmp_path: Path) -> None:
+    results = write_shares(tmp_path, {"baseline": [0.8, 0.7, 0.6]})
+    assert sentences(results)[0] == "rlcas cannot be compared with the Baseline: there are no figures of rlcas."
+
+
+def test_one_seed_has_no_deviation_and_an_interval_over_images_alone(tmp_path: Path) -> None:
+    results = summarise(read_comparison(write_fake_comparison(tmp_path, seeds=1, rows=("baseline", OURS))))
+    assert "1 seed, so of test images alone" in sentences(results)[0]
+    assert "±" not in "".join(table_1(results).rows[0])
+
+
+def test_the_summary_holds_means_and_deviations_of_the_cells(results: Results) -> None:
+    row = results.row("ncl")
+    assert row is not None
+    cells = [cell for cell in results.comparison.cells if cell.method == "ncl" and not cell.equal_compute]
+    for name in ("acc", "f1", "auc", "few", "ece"):
+        values = [cell.test[name] for cell in cells]
+        assert row.figures[name].mean == pytest.approx(np.mean(values))
+        assert row.figures[name].std == pytest.approx(np.std(values, ddof=1))
+    assert row.figures["f1"].low < row.figures["f1"].mean < row.figures["f1"].high
+    assert row.passes_over_baseline == 3
+    equal = [
+        cell.test["f1"] for cell in results.comparison.cells if cell.method == "ncl" and cell.equal_compute
+    ]
+    assert row.equal_compute["f1"].mean == pytest.approx(np.mean(equal))
+
+
+def test_rows_without_figures_say_why_and_take_no_rank(results: Results) -> None:
+    of = {row.method: row for row in results.rows}
+    assert all(of[name].status == "left_out" and math.isnan(of[name].rank) for name in LEFT_OUT)
+    there = len(ROWS) - len(LEFT_OUT)
+    assert sum(row.ranks[0] for row in results.rows if row.figures) == there * (there + 1) / 2
+    text = markdown(results)
+    assert (
+        "| lift | weights not given: method.lift.weights is not set: give --method.lift.weights DIR |" in text
+    )
+    assert f"{FAILED} (2 of 3 seeds)" in text and "Left out: lift, skin_sdm." in text
+
+
+def test_a_row_that_failed_under_every_seed_tells_its_reason(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", FAILED))
+    failed = cell_folder(tmp_path, FAILED, 2) / "cell.json"
+    for seed in (0, 1):
+        (cell_folder(tmp_path, FAILED, seed) / "cell.json").write_text(failed.read_text())
+    row = table_1(summarise(read_comparison(tmp_path))).rows[1]
+    assert row[1].startswith("failed: the loss is not finite in epoch 3")
+
+
+def test_cells_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", OURS))
+    for seed in range(3):
+        (cell_folder(tmp_path, OURS, seed) / "cell.json").unlink()
+    results = summarise(read_comparison(tmp_path))
+    assert table_1(results).rows[1][1] == "not trained yet"
+    assert "Not trained yet: rlcas." in sentences(results)
+
+
+def test_table_2_has_the_figures_of_each_rows_own_pool(results: Results) -> None:
+    rows = {row[0]: row[1:4] for row in table_2(results).rows}
+    assert rows["syn_class"] == ("class", "71.2", "0.0712 [0.0593, 0.0791]")
+    assert rows["oversampling"] == ("real", "n/a", "n/a")
+    assert "baseline" not in rows and "skin_sdm" not in rows
+
+
+def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Results) -> None:
+    rows = {row[0]: row[4:] for row in table_differences(results).rows}
+    assert rows["rlcas_k1"] == ("same", "same", "same")
+    equal = results.row("ncl").equal_compute["f1"]
+    assert rows["ncl"][0] == f"{equal.mean:.3f} ± {equal.std:.3f}"
+
+
+def test_an_interval_is_written_with_signs() -> None:
+    assert (
+        interval_text(Interval(value=0.0119, low=-0.02, high=0.0412, num_seeds=3))
+        == "+0.012 (−0.020 to +0.041)"
+    )
+
+
+def test_an_empty_group_of_classes_is_not_available(tmp_path: Path) -> None:
+    results = summarise(
+        read_comparison(write_fake_comparison(tmp_path, num_classes=2, rows=("baseline", "ce")))
+    )
+    assert [row[4] for row in table_1(results).rows] == ["n/a", "n/a"]
+    assert rare_axis(results.comparison) == (
+        "rarest",
+        "recall of the smallest class, cyst, simple or compl… (no class is few-shot)",
+    )
+
+
+def test_the_folder_gets_tables_figures_and_page(folder: Path) -> None:
+    results = write_tables(folder)
+    facts = json.loads((folder / "compare.json").read_text())
+    assert len(facts["cells"]) == len(list(results.comparison.cells))
+    assert facts["cells"][0]["test"]["confusion"] and facts["cells"][0]["curve"][0]["images"]
+    summary = next(row for row in facts["rows"] if row["method"] == OURS)
+    assert set(summary["against_baseline"]["f1"]) == {"value", "low", "high", "num_seeds"}
+    lines = list(csv.DictReader((folder / "compare.csv").open()))
+    assert float(lines[0]["f1"]) == facts["cells"][0]["test"]["f1"]
+    assert [line["status"] for line in lines if line["method"] == "lift"] == ["left_out"] * 3
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 3 and "<script" not in page and "<link" not in page
+    assert "&lt;b&gt;lower&lt;/b&gt;" in page and "<b>lower</b>" not in page
+    assert sentences(results)[0] in page.replace("&#39;", "'")
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "f1_by_few.png",
+        "recall_of_classes.png",
+        "curves.png",
+    }
+
+
+def test_the_page_of_a_comparison_without_cells_yet_is_whole(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", OURS))
+    for path in (tmp_path / "cells").rglob("cell.json"):
+        path.unlink()
+    write_tables(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Not trained yet: baseline, rlcas." in page and "<svg" not in page
+
+
+def test_names_in_the_dots_figure_do_not_cover_each_other(results: Results) -> None:
+    with drawing():
+        figure = f1_by_few(results)
+        figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == [row.method for row in results.rows if row.figures]
+    boxes = [text.get_window_extent() for text in texts]
+    overlapping = [
+        (a.get_text(), b.get_text())
+        for i, (a, box) in enumerate(zip(texts, boxes, strict=True))
+        for b, other in zip(texts[i + 1 :], boxes[i + 1 :], strict=True)
+        if box.shrunk(1, 0.7).overlaps(other.shrunk(1, 0.7))
+    ]
+    assert not overlapping
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_the_heat_map_goes_from_the_largest_class_to_the_smallest(results: Results) -> None:
+    with drawing():
+        axes = recall_of_classes(results).axes[0]
+    counts = [int(label.get_text().split()[-1]) for label in axes.get_xticklabels()]
+    assert counts == sorted(counts, reverse=True)
+    assert list(axes.images[0].get_array()[0]) == pytest.approx(results.row("baseline").per_class_recall)
+
+
+def test_curves_have_a_line_a_seed_their_mean_and_the_budget(results: Results) -> None:
+    with drawing():
+        figure = curves(results)
+    baseline = figure.axes[0]
+    *seeds, mean, budget = baseline.lines
+    assert len(seeds) == 3
+    assert list(mean.get_ydata()) == pytest.approx(np.mean([line.get_ydata() for line in seeds], axis=0))
+    assert set(budget.get_xdata()) == {seeds[0].get_xdata()[-1]}
+
+
+def test_the_console_shows_a_row_a_method_and_why_some_have_none(results: Results) -> None:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(summary_table(results))
+    text = console.export_text()
+    assert len(text.splitlines()) == 1 + len(ROWS)
+    assert "*" not in text
+    assert summary_notes(results)[0].startswith("lift: weights not given: ")
+
+
+def test_bold_parts_are_bold_and_the_rest_is_escaped() -> None:
+    assert bold("**0.7** & <b>") == "<b>0.7</b> &amp; &lt;b&gt;"
+
+
+def test_a_folder_without_a_comparison_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"is not a comparison's folder: it has no compare\.yaml, or no prepared"
+    ):
+        read_comparison(tmp_path)
+
+
+def test_cells_that_were_tested_on_other_images_are_refused(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, num_classes=2, rows=("baseline", "ce"))
+    folder = cell_folder(tmp_path, "ce", 0)
+    with np.load(folder / PREDICTIONS_FILE) as file:
+        arrays = dict(file)
+    np.savez(folder / PREDICTIONS_FILE, **{**arrays, "labels": 1 - arrays["labels"]})
+    with pytest.raises(
+        UserError, match=r"ce/0 was tested on other images than .*baseline/0: delete it, then resume"
+    ):
+        read_comparison(tmp_path)
