@@ -23,7 +23,9 @@ from rlcas.methods.objective import new_classifier
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import Incumbent, TrainingData
 
-ONE_BY_OBJECTIVE = {method.objective: name for name, method in METHODS.items() if method.needs is None}
+ONE_BY_OBJECTIVE = {
+    method.objective: name for name, method in reversed(METHODS.items()) if method.needs is None
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in sorted(ONE_BY_OBJECTIVE.values())},
     "cbfocal, softmax": ("cbfocal", {"cbfocal": {"kind": "softmax"}}),
