@@ -54,7 +54,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     data = _checked(planned)
     for note in data.notes:
         say(f"note: {note}")
-    _create(planned, data, out)
+    create(planned, data, out)
     return _walk(out, planned)
 
 
@@ -154,7 +154,7 @@ def _checked(planned: Plan) -> TrainingData:
     return data
 
 
-def _create(planned: Plan, data: TrainingData, out: Path) -> None:
+def create(planned: Plan, data: TrainingData, out: Path) -> None:
     """Make the folder with the settings and the images, whole or not at all."""
     try:
         with replacing_folder(out) as temporary:

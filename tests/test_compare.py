@@ -219,7 +219,10 @@ def test_a_dry_run_lists_rows_budgets_and_demand(
 
 
 @pytest.mark.medium
-def test_a_failing_row_ends_with_status_1_beside_the_others_and_is_tried_again(home: Path) -> None:
+def test_a_failing_row_ends_with_status_1_beside_the_others_and_is_tried_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(home)
     rows = ("--methods", "faulty:FAILING,faulty:DYING_ONCE,ce", "--compare.seeds", 1)
     done = compare(*rows, out="faults", cwd=home)
     assert done.returncode == 1, done.stderr
@@ -266,7 +269,6 @@ def test_tuning_tries_as_many_settings_of_each_row_and_takes_what_validation_say
 
 @pytest.mark.medium
 def test_a_pool_that_cannot_be_made_fails_its_rows_alone(home: Path) -> None:
-    (home / "empty").mkdir()
     done = compare("--methods", "syn_class,ce", "--synth.autoencoder.lr", "1e12", out="no-pool", cwd=home)
     assert done.returncode == 1, done.stdout + done.stderr
     cells = cells_of(home / "no-pool")
