@@ -25,6 +25,8 @@ _PUBLIC = {
     "sweep": "cluster.sweep:sweep",
     "compare": "cluster.compare:compare",
     "evaluate_data": "cluster.run:evaluate_data",
+    "predict": "rlcas.deploy.predict:predict",
+    "export": "rlcas.deploy.export:export",
     "describe": "cluster.estimate:describe",
     "write_report": "rlcas.report:write_report",
     "diagnose": "rlcas.doctor:diagnose",

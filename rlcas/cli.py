@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rlcas.commands import runs
+from rlcas.commands import deploy, runs
 from rlcas.commands.command import ALL, Command, parse
 from rlcas.commands.compare import compare, compare_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
@@ -15,6 +15,7 @@ from rlcas.files import mend_of
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
+OF_PREDICTING = ("dataset.window", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
 COMMANDS: dict[str, Command] = {
@@ -47,6 +48,19 @@ COMMANDS: dict[str, Command] = {
     "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
         "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder"
+    ),
+    "predict": Command(
+        "class and probabilities of new images, as a table",
+        deploy.predict,
+        OF_PREDICTING,
+        folder="the run's folder",
+        own=deploy.predict_arguments,
+    ),
+    "export": Command(
+        "the classifier as TorchScript, .pt2 or ONNX, which need no rlcas",
+        deploy.export,
+        folder="the run's folder",
+        own=deploy.export_arguments,
     ),
     "report": Command(
         "write the page of a run, sweep or comparison from its folder", runs.report, folder="the folder"

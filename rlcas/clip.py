@@ -30,12 +30,26 @@ WHERE_TO_GET = (
 )
 
 
+class VisionTransformer(nn.Module):
+    """The parts of a CLIP's vision transformer, without transformers' model around them, which asks for parameters.
+
+    Args:
+        vision: transformers' `CLIPModel.vision_model`.
+    """
+
+    def __init__(self, vision: Any) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(vision.embeddings, vision.pre_layrnorm)
+        self.blocks = vision.encoder.layers
+        self.norm = vision.post_layernorm
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """The parts of a CLIP that LIFT takes."""
 
-    vision: Any
-    """Its vision transformer, `frozen`."""
+    vision: VisionTransformer
+    """Frozen by `freeze`."""
     text_CD: Tensor
     """[C, D]: the classes' texts in the D dimensions of the vision transformer, of length 1."""
     size_px: int
@@ -58,7 +72,9 @@ def load_clip(name: str | None, texts_C: Sequence[str]) -> Clip:
     model, tokenizer = _read(str(name))
     config = model.config.vision_config
     text_CD = _text_features(model, tokenizer, texts_C)
-    return Clip(frozen(model.vision_model), text_CD, config.image_size, config.hidden_size)
+    vision = VisionTransformer(model.vision_model)
+    freeze(vision)
+    return Clip(vision, text_CD, config.image_size, config.hidden_size)
 
 
 def check_clip(name: str | None) -> None:
@@ -73,13 +89,12 @@ def check_clip(name: str | None) -> None:
         raise UserError("classifier.method 'lift' needs transformers: pip install rlcas[lift]")
 
 
-def frozen(module: nn.Module) -> nn.Module:
+def freeze(module: nn.Module) -> None:
     """Make the parameters of `module` tensors that move with it but are neither trained nor in its state dict."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             delattr(part, name)
             part.register_buffer(name, parameter.detach(), persistent=False)
-    return module
 
 
 def _read(name: str) -> tuple[CLIPModel, Any]:

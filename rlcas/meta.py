@@ -22,6 +22,8 @@ class ClassifierMeta(BaseModel):
     std: tuple[float, ...]
     train_counts: tuple[int, ...]
     """Real training images of each class, for the shot groups and the methods that weigh by them."""
+    window: tuple[float, float] | None = None
+    """Values that images of more than 8 bits are shown as 0 and 255 by, as they were for training."""
 
     @classmethod
     def of(cls, data: TrainingData, config: RunConfig) -> ClassifierMeta:
@@ -35,6 +37,7 @@ class ClassifierMeta(BaseModel):
             mean=normalisation.mean,
             std=normalisation.std,
             train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+            window=data.window,
         )
 
     @property

@@ -9,7 +9,7 @@ from rlcas.config import ComparedConfig
 from rlcas.types import Float64, Int64
 
 
-def static_counts(config: ComparedConfig, train_counts_C: Int64, *, shares_C: Float64 | None = None) -> Int64:
+def static_counts(config: ComparedConfig, train_counts_C: Int64) -> Int64:
     """Return [C] int64: the composition of a row whose mixture stays the same.
 
     An epoch adds `compare.synthetic_ratio` images for each real one, and a batch one at least. Under
@@ -18,20 +18,17 @@ def static_counts(config: ComparedConfig, train_counts_C: Int64, *, shares_C: Fl
     Args:
         config: the comparison's settings.
         train_counts_C: [C] real training images.
-        shares_C: [C] weights of the classes among the added images, as a selection gives them. None: as
-            `compare.synthetic_balance` says.
 
     Returns:
-        `apportion` of the images. Zeros where all shares are: the selection left nothing.
+        `apportion` of the images among the classes, as `compare.synthetic_balance` says.
     """
     num_images = int(train_counts_C.sum())
     num_steps = len(batch_starts(num_images, config.classifier.batch_size))
     added = config.compare.synthetic_ratio * num_images / num_steps
     if config.sampler.batch_mode == "fixed_total":
         added /= 1 + config.compare.synthetic_ratio
-    if shares_C is None:
-        uniform = config.compare.synthetic_balance == "uniform"
-        shares_C = np.ones(len(train_counts_C)) if uniform else train_counts_C.astype(np.float64)
+    uniform = config.compare.synthetic_balance == "uniform"
+    shares_C = np.ones(len(train_counts_C)) if uniform else train_counts_C.astype(np.float64)
     return apportion(shares_C, max(1, round(added)))
 
 

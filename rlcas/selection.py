@@ -30,8 +30,8 @@ class Selection:
     source: SyntheticSource
     """The images; every class has one at least, as trainers want it."""
     shares_C: Float64
-    """[C]: shares of the classes among the added images, which sum to 1, for `rlcas.mixture.static_counts`; 0 for a
-    class of which nothing is left, and all 0 where nothing is."""
+    """[C]: shares of the classes among the added images, which sum to 1, for `rlcas.mixture.apportion`; 0 for a class
+    of which nothing is left, and all 0 where nothing is."""
     kept_C: Int64
     """[C] int64: images of the pool that passed the filter."""
     mean_losses_C: Float64

@@ -59,6 +59,8 @@ class TrainingData:
     val: ImageSet
     notes: tuple[str, ...] = ()
     """Findings a user should read: identical pictures across splits, resizing, thinning."""
+    window: tuple[float, float] | None = None
+    """Values that images of more than 8 bits were shown as 0 and 255 by; None where all had 8 bits."""
 
     @property
     def num_classes(self) -> int:

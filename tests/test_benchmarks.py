@@ -81,3 +81,12 @@ def test_hand_over_and_checkpoints_are_measured_against_copies_and_epochs_withou
     results = figures_of("checkpoints.py", "--repeats", "1")
     assert set(results) == {"classes_8", "classes_1000"}
     assert all(figures["checkpoint_ms"] > 0 < figures["epoch_ratio"] for figures in results.values())
+
+
+def test_the_intervals_of_a_comparison_cover_the_truth_where_drawing_seeds_again_does_not() -> None:
+    results = figures_of("intervals.py", "--simulations", "60")
+    assert len(results) == 12
+    for figures in results.values():
+        assert figures["interval"] >= 0.85
+    wide = results["seeds_3_images_1124_spread_0.4"]
+    assert wide["images_alone"] < wide["seeds_drawn"] < wide["interval"]

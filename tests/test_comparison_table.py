@@ -80,7 +80,7 @@ def test_ours_is_called_worse_where_it_is(tmp_path: Path) -> None:
     results = write_shares(tmp_path, {"baseline": [0.8, 0.81, 0.82], OURS: [0.5, 0.51, 0.52]})
     assert sentences(results)[0].startswith("rlcas is worse than the Baseline in macro F1 (−0.142")
     assert results.best["f1"] == "baseline"
-    assert table_1(results).rows[0][5].startswith("**0.8")
+    assert table_1(results).rows[0][5].startswith("**0.92")
 
 
 def test_ours_against_the_same_predictions_is_not_distinguishable(tmp_path: Path) -> None:

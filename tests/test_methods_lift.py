@@ -115,7 +115,7 @@ def test_texts_come_as_a_tensor_from_transformers_4(clip_folder: Path, monkeypat
 def test_an_adapter_adds_its_bottleneck_of_the_residual_beside_the_mlp(clip_folder: Path) -> None:
     objective = build(clip_folder, adapter_dim=2)
     untouched = objective.features(pixels(SIZE_PX))
-    adapter, block = objective.adapters[-1], objective.clip.encoder.layers[-1]
+    adapter, block = objective.adapters[-1], objective.clip.blocks[-1]
     torch.nn.init.normal_(adapter.up.weight)
     torch.nn.init.constant_(adapter.scale, 0.5)
     seen: dict[str, Tensor] = {}
@@ -125,7 +125,7 @@ def test_an_adapter_adds_its_bottleneck_of_the_residual_beside_the_mlp(clip_fold
     residual = seen["residual"]
     narrow = F.relu(F.layer_norm(residual, (WIDTH,)) @ adapter.down.weight.T)
     tokens = residual + seen["mlp"] + 0.5 * narrow @ adapter.up.weight.T
-    torch.testing.assert_close(changed, objective.clip.post_layernorm(tokens[:, 0]))
+    torch.testing.assert_close(changed, objective.clip.norm(tokens[:, 0]))
     assert narrow.shape[-1] == 2
     assert not torch.allclose(changed, untouched, atol=1e-2)
 
@@ -212,6 +212,19 @@ def test_a_saved_classifier_predicts_the_same_and_names_its_clip(clip_folder: Pa
     normalisation = classifier.meta.normalisation
     logits = predict_logits(trainer.model, IMAGES, normalisation, config.classifier, CPU)
     np.testing.assert_array_equal(predict(classifier, DATA.val.images_NCHW), probabilities(logits))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.medium
+def test_it_is_traced_and_exported_with_its_clip(clip_folder: Path, tmp_path: Path) -> None:
+    objective = build(clip_folder)
+    images = normalised(objective)
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(objective, images), tmp_path / "lift.ts")
+        torch.export.save(torch.export.export(objective, (images,)), tmp_path / "lift.pt2")
+        torch.testing.assert_close(torch.jit.load(tmp_path / "lift.ts")(images[:5]), objective(images[:5]))
+        exported = torch.export.load(tmp_path / "lift.pt2").module()
+        torch.testing.assert_close(exported(images), objective(images))
 
 
 def test_weights_that_are_not_given_are_told_with_where_to_get_them() -> None:

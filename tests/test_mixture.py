@@ -60,15 +60,9 @@ def test_a_row_adds_the_ratio_for_each_real_image_of_its_class() -> None:
     np.testing.assert_array_equal(static_counts(config_of(synthetic_balance="uniform"), counts), [31, 30])
 
 
-def test_a_tiny_ratio_still_adds_one_image_and_no_share_adds_none() -> None:
+def test_a_tiny_ratio_still_adds_one_image() -> None:
     counts = np.array([90, 10])
     np.testing.assert_array_equal(static_counts(config_of(synthetic_ratio=0.001), counts), [1, 0])
-    np.testing.assert_array_equal(static_counts(config_of(), counts, shares_C=np.zeros(2)), [0, 0])
-
-
-def test_a_selections_shares_stand_in_for_the_balance() -> None:
-    counts = static_counts(config_of(batch_size=50), np.array([90, 10]), shares_C=np.array([0.2, 0.8]))
-    np.testing.assert_array_equal(counts, [10, 40])
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 3.0])

@@ -319,6 +319,7 @@ def test_training_data_has_no_place_for_test_images():
         "train",
         "val",
         "notes",
+        "window",
     }
 
 

@@ -61,7 +61,7 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
     if not command.settings:
         return parser.parse_args(words)
     _add_settings(parser, command.settings)
-    arguments, unknown = parser.parse_known_args(words)
+    arguments, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         parser.error(_unknown(name, command, unknown[0].partition("=")[0].lstrip("-")))
     return arguments

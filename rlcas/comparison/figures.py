@@ -36,6 +36,8 @@ LEAST_RANGE = 0.1
 EDGE = 0.03
 """How far an axis goes past 0 and 1, so that no dot is cut."""
 NAME_LETTERS = 22
+LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 2}
+"""From a name to its dot, where it could not stand beside it."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in points."""
@@ -49,8 +51,8 @@ def f1_by_few(results: Results) -> Figure:
     dots = [(row.figures[name], row.figures[RANKED]) for row in rows]
     for row, (x, y) in zip(rows, dots, strict=True):
         colour, marker = _look(row)
-        axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, alpha=0.25, linewidth=1)
-        axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, alpha=0.25, linewidth=1)
+        axes.plot([x.low, x.high], [y.mean, y.mean], color=colour, alpha=0.2, linewidth=1)
+        axes.plot([x.mean, x.mean], [y.low, y.high], color=colour, alpha=0.2, linewidth=1)
         axes.plot(
             x.mean, y.mean, marker, color=colour, markersize=7 if row.method == OURS else 5, mew=0, zorder=3
         )
@@ -169,7 +171,7 @@ def _label(
     axes: Axes, names: Sequence[str], dots: Sequence[tuple[float, float]], colours: Sequence[str]
 ) -> None:
     """Write the names beside the dots, each at the nearest place where it covers no other name and no dot."""
-    scale = 72 / axes.get_figure(root=True).dpi
+    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     dots_R2 = axes.transData.transform(np.array(dots)) * scale
     right_edge = axes.bbox.x1 * scale
     taken: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in dots_R2]
@@ -188,7 +190,7 @@ def _label(
             color=colour,
             fontsize=LABEL_POINTS,
             fontweight=weight,
-            arrowprops=None if beside else {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 2},
+            arrowprops=None if beside else {**LEADER, "relpos": (float(offset[0] < 0), 0.5)},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,12 @@ class Comparison:
 
 def cell_folder(path: Path, method: str, seed: int, *, equal_compute: bool = False) -> Path:
     """Return the folder of a cell below that of its comparison."""
-    return path / CELLS_FOLDER / method / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
+    return path / CELLS_FOLDER / slug(method) / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
+
+
+def slug(method: str) -> str:
+    """Return a method's name as a folder's: that of one from outside has a colon."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", method)
 
 
 def row_names(config: ComparedConfig) -> list[str]:

@@ -2,8 +2,9 @@
 
 A figure varies because other patients could have been tested and because other seeds could have trained. The test
 images are drawn again within their classes (bootstrap), in one and the same draw for all rows and seeds, so that
-what is hard for every row cancels in a difference. Three to five seeds are too few to be drawn again: their
-bootstrap interval covers the truth in 70 to 90 % of cases, not 95. Their mean is taken to vary as Student's t.
+what is hard for every row cancels in a difference. Three to five seeds are too few to be drawn again: where their
+spread counts, such an interval holds the truth in 75 to 86 % of simulations, not in 95 (`benchmarks/intervals.py`).
+Their mean is taken to vary as Student's t.
 """
 
 from __future__ import annotations

@@ -144,8 +144,8 @@ class SkinSdmConfig(Settings):
     """Skin-SDM (Patcharapimpisut and Khanarsa 2024), for `synth.generator` skin_sdm: Stable Diffusion with LoRA."""
 
     pretrained: str | None = None
-    """Folder or hub name of a Stable Diffusion pipeline, such as stable-diffusion-v1-5/stable-diffusion-v1-5; it must be
-    given. Its safety checker is not used."""
+    """Folder or hub name of a Stable Diffusion pipeline, such as stable-diffusion-v1-5/stable-diffusion-v1-5; it must
+    be given. Its safety checker is not used."""
     prompt: str = "an ultrasound image of a breast lesion, {class}"
     """What images of a class are called; {class} stands for its name."""
     size_px: Annotated[int, Field(ge=8, multiple_of=8)] = 512

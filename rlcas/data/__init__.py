@@ -79,6 +79,7 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
         train=_image_set(train, layout),
         val=_image_set(splits["val"], layout),
         notes=source.notes + split_notes + layout_notes + findings + thin_notes,
+        window=layout.window,
     )
 
 

@@ -31,7 +31,7 @@ def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
     Raises:
         UserError: the file is missing, truncated, altered, of another form, or holds a pickle.
     """
-    keys = _keys(path)
+    keys = npz_keys(path)
     splits = {
         split: _open_split(path, split, keys)
         for split in NPZ_SPLITS
@@ -47,7 +47,12 @@ def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
     return Source(name=path.stem, where=str(path), splits=splits, class_names=class_names)
 
 
-def _keys(path: Path) -> set[str]:
+def npz_keys(path: Path) -> set[str]:
+    """Return the names of a file's arrays.
+
+    Raises:
+        UserError: the file is missing or no npz file.
+    """
     if not path.is_file():
         raise UserError(f"{path} is no file: check the path after npz:")
     if not zipfile.is_zipfile(path):
@@ -91,12 +96,21 @@ def _open_split(path: Path, split: SplitName, keys: set[str]) -> RawSplit:
 
 
 def _images(path: Path, split: SplitName, num_labels: int) -> NDArray[Any]:
-    key = f"{split}_images"
-    images = _array(path, key)
+    images = npz_images(path, f"{split}_images")
     if len(images) != num_labels:
         raise UserError(
-            f"{path}: {key} has {len(images)} images, but {split}_labels has {num_labels}: make them equal"
+            f"{path}: {split}_images has {len(images)} images, but {split}_labels has {num_labels}: make them equal"
         )
+    return images
+
+
+def npz_images(path: Path, key: str) -> NDArray[Any]:
+    """Return an array of images, [N, H, W] or [N, H, W, 3] of an integer dtype.
+
+    Raises:
+        UserError: the array is truncated, altered, a pickle or of another form.
+    """
+    images = _array(path, key)
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim != 3 and not (images.ndim == 4 and images.shape[3] == 3):

@@ -148,11 +148,12 @@ def convert(images: Sequence[Pixels] | Pixels, layout: Layout) -> Uint8:
     """Return uint8 [N, channels, H, W]: windowed, gray or RGB, resized whole (aspect ratio not kept)."""
     images_NCHW = np.empty((len(images), layout.channels, layout.height_px, layout.width_px), np.uint8)
     for index, image in enumerate(images):
-        images_NCHW[index] = _convert_one(image, layout)
+        images_NCHW[index] = convert_one(image, layout)
     return images_NCHW
 
 
-def _convert_one(image: Pixels, layout: Layout) -> Uint8:
+def convert_one(image: Pixels, layout: Layout) -> Uint8:
+    """Return one image as uint8 [channels, H, W], as `convert`."""
     if image.dtype != np.uint8:
         assert layout.window is not None
         image = windowed(image, layout.window)

@@ -36,6 +36,7 @@ def prepare(data: TrainingData, folder: Path) -> None:
             },
             "patients": {"train": data.train.patients_N is not None, "val": data.val.patients_N is not None},
             "notes": data.notes,
+            "window": data.window,
         },
     )
 
@@ -61,6 +62,7 @@ def open_prepared(folder: Path) -> TrainingData:
         train=sets["train"],
         val=sets["val"],
         notes=tuple(facts["notes"]),
+        window=tuple(window) if (window := facts.get("window")) else None,
     )
 
 

@@ -58,9 +58,9 @@ class Lift(Objective):
         clip = load_clip(self._settings.pretrained, texts(meta))
         self._size_px = clip.size_px
         self.clip = clip.vision
-        blocks = self.clip.encoder.layers
-        dim = self._settings.adapter_dim or adapter_dim(meta.num_classes, len(blocks))
-        self.adapters = nn.ModuleList(Adapter(clip.width, dim) for _ in blocks)
+        num_blocks = len(self.clip.blocks)
+        dim = self._settings.adapter_dim or adapter_dim(meta.num_classes, num_blocks)
+        self.adapters = nn.ModuleList(Adapter(clip.width, dim) for _ in range(num_blocks))
         self.head_CD = nn.Parameter(clip.text_CD)
 
     def train(self, mode: bool = True) -> Lift:
@@ -71,13 +71,10 @@ class Lift(Objective):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return [N, C] logits: of the image, or the mean over its four corners and its centre (`tte`)."""
-        from torchvision.transforms.v2.functional import five_crop
-
         if not self._settings.tte:
             return self._logits(self._pixels(images_NCHW, self._size_px))
         pixels = self._pixels(images_NCHW, self._size_px + CROP_MARGIN_PX)
-        crops = five_crop(pixels, [self._size_px, self._size_px])
-        return torch.stack([self._logits(crop) for crop in crops]).mean(dim=0)
+        return torch.stack([self._logits(crop) for crop in five_crops(pixels)]).mean(dim=0)
 
     def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
         """Return the logit-adjusted loss (τ = 1)."""
@@ -90,21 +87,31 @@ class Lift(Objective):
 
     def features(self, pixels_NCHW: Tensor) -> Tensor:
         """Return [N, D]: the class token after the last norm, before CLIP's projection."""
-        tokens_NTD = self.clip.pre_layrnorm(self.clip.embeddings(pixels_NCHW))
-        for block, adapter in zip(self.clip.encoder.layers, self.adapters, strict=True):
+        tokens_NTD = self.clip.embed(pixels_NCHW)
+        for block, adapter in zip(self.clip.blocks, self.adapters, strict=True):
             attended_NTD = tokens_NTD + block.self_attn(block.layer_norm1(tokens_NTD))[0]
             tokens_NTD = attended_NTD + block.mlp(block.layer_norm2(attended_NTD)) + adapter(attended_NTD)
-        return self.clip.post_layernorm(tokens_NTD[:, 0])
+        return self.clip.norm(tokens_NTD[:, 0])
 
     def _logits(self, pixels_NCHW: Tensor) -> Tensor:
         features_ND = F.normalize(self.features(pixels_NCHW).float())
-        return self._settings.scale * features_ND @ F.normalize(self.head_CD).T
+        return (self._settings.scale * features_ND @ F.normalize(self.head_CD).T).float()
 
     def _pixels(self, images_NCHW: Tensor, size_px: int) -> Tensor:
         """Return [N, 3, size_px, size_px] as CLIP takes them, of images normalised as the data is."""
         pixels = self.meta.normalisation.undo(images_NCHW)
         pixels = F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
         return CLIP_NORMALISATION.apply(pixels.expand(-1, 3, -1, -1))
+
+
+def five_crops(pixels_NCHW: Tensor) -> list[Tensor]:
+    """Return the four corners and the centre of square images, each `CROP_MARGIN_PX` smaller.
+
+    torchvision's `five_crop` cannot be traced, and takes seconds to import.
+    """
+    size_px, far, middle = pixels_NCHW.shape[-1] - CROP_MARGIN_PX, CROP_MARGIN_PX, CROP_MARGIN_PX // 2
+    places = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    return [pixels_NCHW[..., top : top + size_px, left : left + size_px] for top, left in places]
 
 
 def adapter_dim(num_classes: int, num_blocks: int) -> int:

@@ -1,0 +1,100 @@
+"""Do the intervals of a comparison hold the truth? Simulated comparisons of two rows, whose true difference is known.
+
+An image is found if skill + luck exceeds its difficulty, which is the same for both rows; a row's skill has a part of
+the seed's. `interval` is what `rlcas compare` prints, `seeds_drawn` draws the seeds again as the images are,
+`images_alone` leaves their spread out. The figure is the share of simulations whose 95 % interval holds the true
+difference, and `width` the mean width of `interval`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from common import emit, parser
+
+from rlcas.comparison.statistics import image_draws, interval
+from rlcas.seeding import rng_for
+from rlcas.types import Float64, Int64
+
+DRAWS = 400
+SKILLS = (1.0, 0.7)
+LUCK = 0.5
+"""Standard deviation, of each image under each seed; difficulty has 1."""
+
+
+class Case(NamedTuple):
+    """Seeds, test images, and the standard deviation of a seed's skill."""
+
+    seeds: int
+    images: int
+    spread: float
+
+    @property
+    def name(self) -> str:
+        """Return it in words."""
+        return f"seeds_{self.seeds}_images_{self.images}_spread_{self.spread:g}"
+
+
+CASES = [
+    Case(seeds, images, spread) for seeds in (3, 5) for images in (156, 1124) for spread in (0.02, 0.15, 0.4)
+]
+
+
+def measured(case: Case, simulations: int) -> dict[str, float]:
+    """Return how often each kind of interval holds the true difference."""
+    rng = rng_for(0, "intervals", case.name)
+    weights_BN = image_draws(np.zeros(case.images, np.int64), DRAWS)
+    truth = float(
+        np.diff([found(rng, rng.normal(size=1_000_000), case, skill).mean() for skill in SKILLS[::-1]])[0]
+    )
+    covered = np.zeros(3)
+    width = 0.0
+    for _ in range(simulations):
+        difficulty_N = rng.normal(size=case.images)
+        rows = [
+            np.stack([found(rng, difficulty_N, case, skill) for _ in range(case.seeds)]) for skill in SKILLS
+        ]
+        draws_SB = (rows[0] - rows[1]) @ weights_BN.T / case.images
+        limits_K2 = [ours(draws_SB), seeds_drawn(rng, draws_SB), quantiles(draws_SB[:, 1:].mean(axis=0))]
+        covered += [low <= truth <= high for low, high in limits_K2]
+        width += limits_K2[0][1] - limits_K2[0][0]
+    names = ("interval", "seeds_drawn", "images_alone")
+    return {**dict(zip(names, (covered / simulations).tolist(), strict=True)), "width": width / simulations}
+
+
+def found(rng: np.random.Generator, difficulty_N: Float64, case: Case, skill: float) -> Float64:
+    """Return [N]: 1 for the images that a row finds under a new seed; the truth has a new seed for each image."""
+    of_seed = rng.normal(0, case.spread, len(difficulty_N) if len(difficulty_N) > case.images else 1)
+    return (skill + of_seed + rng.normal(0, LUCK, len(difficulty_N)) > difficulty_N).astype(np.float64)
+
+
+def ours(draws_SB: Float64) -> tuple[float, float]:
+    """Return the interval of `rlcas.comparison.statistics`."""
+    told = interval(dict(enumerate(draws_SB)))
+    return told.low, told.high
+
+
+def seeds_drawn(rng: np.random.Generator, draws_SB: Float64) -> tuple[float, float]:
+    """Return the interval of a bootstrap over both images and seeds."""
+    num_seeds, num_draws = draws_SB.shape[0], draws_SB.shape[1] - 1
+    seeds_BS: Int64 = rng.integers(num_seeds, size=(num_draws, num_seeds))
+    return quantiles(draws_SB[seeds_BS, 1 + np.arange(num_draws)[:, None]].mean(axis=1))
+
+
+def quantiles(means_B: Float64) -> tuple[float, float]:
+    """Return the middle 95 % of the draws."""
+    low, high = np.quantile(means_B, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def main() -> None:
+    arguments = parser("Coverage of the intervals of a comparison.")
+    arguments.add_argument("--simulations", type=int, default=600)
+    options = arguments.parse_args()
+    results = {case.name: measured(case, options.simulations) for case in CASES}
+    emit("share of 95 % intervals that hold the true difference", results, options.json)
+
+
+if __name__ == "__main__":
+    main()

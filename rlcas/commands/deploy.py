@@ -1,0 +1,52 @@
+"""`rlcas predict` and `rlcas export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rlcas.commands.command import Parser
+from rlcas.commands.runs import check_is_run
+from rlcas.errors import UserError
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Write what a run's classifier says of new images."""
+    check_is_run(arguments.folder)
+    if arguments.out.suffix.lower() != ".csv":
+        raise UserError(f"--out {arguments.out} is no table: let it end in .csv")
+    from rlcas.deploy.predict import predict as predict_images
+
+    predictions = predict_images(arguments.folder, arguments.images, arguments.given)
+    predictions.write(arguments.out)
+    print(f"{arguments.out}: {len(predictions.paths)} images")
+    return 0
+
+
+def predict_arguments(parser: Parser) -> str:
+    """Add what `rlcas predict` takes."""
+    text = (
+        "folders, image files, or arrays: PATH.npz takes `images`, else `test_images`; PATH.npz:ARRAY names one"
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
+    table = "the table, written anew [predictions.csv]"
+    parser.add_argument("--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help=table)
+    return "IMAGES ... [--out FILE]"
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write a run's classifier to a file that needs no rlcas."""
+    check_is_run(arguments.folder)
+    from rlcas.deploy.export import export as export_run
+
+    print(export_run(arguments.folder, arguments.out, arguments.format))
+    return 0
+
+
+def export_arguments(parser: Parser) -> str:
+    """Add what `rlcas export` takes."""
+    to = "the file, written anew [model.pt2, .pt or .onnx in the run's folder]"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=to)
+    kinds = "torchscript, pt2 or onnx [by the file's ending, else pt2]"
+    parser.add_argument("--format", metavar="FORMAT", help=kinds)
+    return "[--out FILE] [--format FORMAT]"

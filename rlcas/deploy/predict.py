@@ -1,0 +1,111 @@
+"""Class probabilities of new images, prepared as the training images were."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlcas import settings
+from rlcas.console import progress, say
+from rlcas.data.pixels import Layout, convert_one
+from rlcas.data.source import Pixels, Window
+from rlcas.deploy.images import NamedImages, find_images
+from rlcas.devices import choose_device
+from rlcas.errors import UserError
+from rlcas.evaluate import load_classifier
+from rlcas.evaluate import predict as probabilities_of
+from rlcas.files import replacing
+from rlcas.inference import BATCH_SIZE
+from rlcas.meta import ClassifierMeta
+from rlcas.types import Float64, Uint8
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a classifier says of some images."""
+
+    paths: tuple[str, ...]
+    """[N] the image's file, or `FILE.npz:ARRAY[INDEX]`."""
+    class_names: tuple[str, ...]
+    p_NC: Float64
+    """Probability of each class."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Return [N] the name of each image's most probable class (ties: the first)."""
+        return [self.class_names[c] for c in self.p_NC.argmax(axis=1)]
+
+    def write(self, path: Path) -> None:
+        """Write a CSV table of path, label and a probability a class, whole or not at all."""
+        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["path", "label", *self.class_names])
+            for name, label, p_C in zip(self.paths, self.labels, self.p_NC, strict=True):
+                table.writerow([name, label, *(f"{p:.9g}" for p in p_C)])
+
+
+def predict(
+    run: Path, images: str | Path | Sequence[str | Path], given: Mapping[str, Any] | None = None
+) -> Predictions:
+    """Return what a run's classifier says of images, which are read and predicted batch by batch.
+
+    Args:
+        run: a run's folder.
+        images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
+        given: `device` or `dataset.window`, dotted as on the command line, in place of the run's own.
+
+    Raises:
+        UserError: the run has no classifier, or an image cannot be read; the line names it.
+    """
+    config = settings.override(settings.load(run), given or {})
+    classifier = load_classifier(run, choose_device(config.device))
+    sources = [images] if isinstance(images, str | Path) else images
+    found = [find_images(source, config.dataset.window) for source in sources]
+    paths = tuple(name for part in found for name in part.names)
+    p_NC, num_changed = [], 0
+    with progress("predict", len(paths)) as bar:
+        for images_NCHW, changed in _batches(found, classifier.meta, config.dataset.window):
+            p_NC.append(probabilities_of(classifier, images_NCHW))
+            num_changed += changed
+            bar.advance(len(images_NCHW))
+    if num_changed:
+        say(f"note: {num_changed} of {len(paths)} images were made {_form(classifier.meta)}")
+    return Predictions(paths, classifier.meta.class_names, np.concatenate(p_NC))
+
+
+def _batches(
+    found: Sequence[NamedImages], meta: ClassifierMeta, window: Window | None
+) -> Iterator[tuple[Uint8, int]]:
+    """Yield uint8 [n, channels, H, W] as the classifier takes them, and how many had another size or channels."""
+    channels, height_px, width_px = meta.image_shape
+    window = window or meta.window
+    shape = (height_px, width_px) if channels == 1 else (height_px, width_px, channels)
+    layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=window)
+    items = [(name, part.images, index) for part in found for index, name in enumerate(part.names)]
+
+    def read(item: tuple[str, Sequence[Pixels] | Pixels, int]) -> tuple[Uint8, bool]:
+        name, images, index = item
+        image = images[index]
+        if image.dtype != np.uint8 and window is None:
+            raise UserError(
+                f"{name} has more than 8 bits, but no training image had: give --dataset.window=LOW,HIGH"
+            )
+        return convert_one(image, layout), image.shape != shape
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in range(0, len(items), BATCH_SIZE):
+            images_CHW, changed = zip(*threads.map(read, items[start : start + BATCH_SIZE]), strict=True)
+            yield np.stack(images_CHW), sum(changed)
+
+
+def _form(meta: ClassifierMeta) -> str:
+    channels, height_px, width_px = meta.image_shape
+    kind = "gray (luma)" if channels == 1 else "RGB"
+    return f"{kind} of {height_px}x{width_px} px (area filter down, bicubic up), as the training images were"
