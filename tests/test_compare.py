@@ -345,7 +345,7 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_an_interrupted_comparison_goes_on_to_the_same_cells(
     finished: Path, home: Path, sent: signal.Signals
 ) -> None:
