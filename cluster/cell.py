@@ -22,7 +22,6 @@ from rlcas.errors import first_line
 from rlcas.evaluate import examine
 from rlcas.files import write_text
 from rlcas.rundir import RunFolder
-from rlcas.types import ImageSet
 
 ERROR_FILE = "error.txt"
 """Below a failed cell's folder: its traceback."""
@@ -88,7 +87,7 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     if cell.trial is not None:
         write_facts(folder, ended)
         return ended
-    test = _test_images(comparison)
+    test, _ = datasets.load_test(config)
     figures, p_NC = examine(folder, test, config.shots, device)
     write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
     return ended
@@ -112,12 +111,6 @@ def _told(comparison: Path, cell: PlannedCell, trained: Trained, num_train: int,
             name: value for name, value in best.items() if name not in ("epoch", "images", "train_loss")
         },
     )
-
-
-def _test_images(comparison: Path) -> ImageSet:
-    """Return the test images, which are of the comparison's seed whatever the cell's is."""
-    shared = settings.of_comparison(settings.read_yaml(comparison / settings.COMPARE_CONFIG_FILE))
-    return datasets.load_test(shared)[0]
 
 
 def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:

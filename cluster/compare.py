@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import phase_one
-from cluster.cell import fail, leave_out
+from cluster.cell import ERROR_FILE, fail, leave_out
 from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
 from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.compare_pools import make_pools
@@ -25,7 +25,7 @@ from cluster.tuning import found, still_to_try, tries_of, tuned_cells
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
-from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER
+from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import ComparedConfig
 from rlcas.console import format_seconds, phase, say, show_table
@@ -176,6 +176,10 @@ def _walk(path: Path, planned: Plan) -> Path:
         else:
             say(f"{path} is finished")
         results = write_tables(path)
+    for cell in results.comparison.cells:
+        if cell.status == "failed":
+            folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
+            say(f"{cell.method} seed {cell.seed} failed, its traceback: {folder / ERROR_FILE}")
     show_table(summary_table(results))
     for note in summary_notes(results):
         say(note)

@@ -99,6 +99,7 @@ def test_cells_share_all_but_seed_epochs_and_the_rows_own(tmp_path: Path) -> Non
     first, second, ce, *_, frozen = [cell.config for cell in cells_of(made, DATA) if not cell.equal_compute]
     assert (first.seed, second.seed) == (7, 8)
     assert first.model_copy(update={"seed": 8}) == second
+    assert first.dataset.seed == 7, "all seeds train on the same images"
     changed = {"method": "ce", "loss": "ce"}
     assert first.model_copy(update={"classifier": first.classifier.model_copy(update=changed)}) == ce
     assert (frozen.sampler.agents, first.sampler.agents) == ("uniform", "paper")
