@@ -230,7 +230,7 @@ def test_a_failing_row_ends_with_status_1_beside_the_others_and_is_tried_again(
     failed = cells["faulty:FAILING", 0, False]
     assert (failed.status, failed.reason) == ("failed", "told to fail")
     assert "faulty:FAILING seed 0  failed: told to fail" in done.stdout
-    traceback = home / "faults/cells/faulty:FAILING/0/error.txt"
+    traceback = home / "faults/cells/faulty-FAILING/0/error.txt"
     assert 'raise RuntimeError("told to fail' in traceback.read_text() and str(traceback) in done.stdout
     assert (home / "died").exists()
     assert cells["faulty:DYING_ONCE", 0, False].status == "finished", "a killed worker's cell is trained again"
