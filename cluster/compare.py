@@ -18,7 +18,7 @@ from cluster import phase_one
 from cluster.cell import ERROR_FILE, fail, leave_out
 from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
 from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
-from cluster.compare_pools import make_pools
+from cluster.compare_pools import make_pools, parts_taken_over
 from cluster.estimate import seconds_per_image, synthesis_seconds
 from cluster.finish import VERSIONS_OF
 from cluster.tuning import found, still_to_try, tries_of, tuned_cells
@@ -96,13 +96,14 @@ def describe(stated: Mapping[str, Any]) -> str:
 
 
 def _times(planned: Plan, data: TrainingData, passes_in_turn: float) -> str:
-    """Return the estimate of the time; pools share parts of their training, which it does not count on."""
-    pools = {
-        f"pool {name}": sum(synthesis_seconds(pool, data).values())
-        for name, pool in planned.pools.items()
-        if pool.pool is None
-    }
-    parts = {**pools, "cells": seconds_per_image(planned.config, data) * passes_in_turn}
+    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
+    parts: dict[str, float] = {}
+    making = [name for name, pool in planned.pools.items() if pool.pool is None]
+    for number, name in enumerate(making):
+        spared = parts_taken_over(name, making[:number])
+        seconds = synthesis_seconds(planned.pools[name], data)
+        parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
+    parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cluster import judging
@@ -47,6 +47,12 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
             failed[name] = f"pool {name}: {first_line(error)}"
             say(f"pool {name} failed, its traceback: {folder.path / ERROR_FILE}: {first_line(error)}")
     return failed
+
+
+def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
+    """Return the parts of a pool's training that pools made before it spare it."""
+    parts = {"autoencoder"} if {"sketch", "class"} & set(earlier) else set()
+    return parts | ({"denoiser"} if name == "mgdm" and "class" in earlier else set())
 
 
 def _share(comparison: Path, folder: RunFolder) -> None:

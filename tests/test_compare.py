@@ -215,6 +215,7 @@ def test_a_dry_run_lists_rows_budgets_and_demand(
     assert "row rlcas at equal compute: 1 epochs + 2,2,2 a batch" in text
     assert "row lift: left out, weights not given" in text
     assert "demand: 8 cells and 0 trials of settings, 2 side by side, 1 cores and 0 GPUs each" in text
+    assert "time, from a few steps on this machine: cells " in text
     assert not (home / "none").exists()
 
 

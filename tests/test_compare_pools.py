@@ -11,7 +11,7 @@ from cluster.cell_engines import passes_told, told_by_epochs
 from cluster.cells import Clock
 from cluster.compare import create
 from cluster.compare_plan import cells_of, plan
-from cluster.compare_pools import make_pools
+from cluster.compare_pools import make_pools, parts_taken_over
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.console import Progress
@@ -49,6 +49,9 @@ def test_what_pools_take_over_from_each_other_changes_no_image(tmp_path: Path) -
     }
     assert ['"autoencoder"' in log for log in logs.values()] == [True, False, False]
     assert ['"denoiser"' in log for log in logs.values()] == [True, True, False]
+    assert parts_taken_over("class", ["sketch"]) == {"autoencoder"}
+    assert parts_taken_over("mgdm", ["sketch", "class"]) == {"autoencoder", "denoiser"}
+    assert parts_taken_over("mgdm", []) == set()
     assert RunFolder(together / "pools/class").judge.resolve() == together / "judge"
     before = {path: path.stat().st_mtime_ns for path in (together / "pools").rglob("*")}
     assert make_pools(together, ["sketch", "class", "mgdm"]) == {}
