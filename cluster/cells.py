@@ -15,12 +15,16 @@ import torch
 from ray.exceptions import RayError
 
 from cluster.cell import fail, train_cell
+from cluster.cell_engines import passes_told
 from cluster.compare_plan import PlannedCell
 from cluster.start import ensure_ray, gpus_per_episode, quiet_ray
 from rlcas.comparison.cell import Cell
 from rlcas.config import ComparedConfig
-from rlcas.console import format_figure, format_seconds, phase, progress, say
+from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
 from rlcas.errors import first_line
+
+POLL_SECONDS = 1.0
+"""How often the cells under way are asked for their epochs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +84,45 @@ def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: Benches) ->
     training: dict[ray.ObjectRef, PlannedCell] = {}
     ended: list[Cell] = []
     with progress("Images of all cells", sum(cell.passes for cell in cells)) as bar:
-        clock = Clock(sum(cell.passes for cell in cells))
+        clock = Clock(bar, sum(cell.passes for cell in cells))
         while waiting or training:
             while waiting and len(training) < there.number:
                 cell = waiting.popleft()
                 training[task.remote(comparison, cell)] = cell
-            [done], _ = ray.wait(list(training), num_returns=1)
-            cell = training.pop(done)
-            ended.append(_result(comparison, cell, done))
-            bar.advance(cell.passes)
-            say(f"{len(ended)} of {len(cells)}: {told(ended[-1], cell)}  left {clock.left(cell.passes)}")
+            done, _ = ray.wait(list(training), num_returns=1, timeout=POLL_SECONDS)
+            for task_done in done:
+                cell = training.pop(task_done)
+                ended.append(_result(comparison, cell, task_done))
+                clock.ended(cell.passes)
+                line = f"{len(ended)} of {len(cells)}: {told(ended[-1], cell)}"
+            clock.under_way(sum(passes_told(comparison, cell) for cell in training.values()))
+            if done:
+                say(f"{line}  left {clock.left}")
     return ended
 
 
 class Clock:
-    """Tells how long what is left will take, at the speed so far."""
+    """Counts passes over images, moves the bar, and tells how long what is left will take at the speed so far."""
 
-    def __init__(self, total: int) -> None:
-        self._left, self._done, self._started = total, 0, time.monotonic()
+    def __init__(self, bar: Progress, total: int) -> None:
+        self._bar, self._total, self._started = bar, total, time.monotonic()
+        self._ended = self._done = 0
 
-    def left(self, done: int) -> str:
-        """Count `done` passes as done; return the time that the others will take."""
-        self._done, self._left = self._done + done, self._left - done
-        return format_seconds((time.monotonic() - self._started) * self._left / self._done)
+    def ended(self, passes: int) -> None:
+        """Count the passes of a cell that has ended."""
+        self._ended += passes
+
+    def under_way(self, passes: int) -> None:
+        """Count those of the cells under way; a cell that begins anew takes none back from the bar."""
+        self._done = self._ended + passes
+        if self._done > self._bar.done:
+            self._bar.advance(self._done - self._bar.done)
+
+    @property
+    def left(self) -> str:
+        """Return the time that is left."""
+        seconds = time.monotonic() - self._started
+        return format_seconds(seconds * (self._total - self._done) / self._done)
 
 
 def told(ended: Cell, cell: PlannedCell) -> str:

@@ -7,28 +7,28 @@ Its folder holds compare.yaml (what the rows share), `prepared` (the images), `p
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import importlib.metadata
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cluster import phase_one
-from cluster.cell import fail, leave_out
+from cluster.cell import ERROR_FILE, fail, leave_out
 from cluster.cells import Benches, benches, run_cells, share_of, side_by_side, this_machine
 from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
-from cluster.compare_pools import make_pools
+from cluster.compare_pools import make_pools, parts_taken_over
+from cluster.estimate import seconds_per_image, synthesis_seconds
 from cluster.finish import VERSIONS_OF
-from cluster.tuning import found, tries_of, tuned_cells
+from cluster.tuning import found, still_to_try, tries_of, tuned_cells
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
-from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER
+from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import ComparedConfig
-from rlcas.console import phase, say, show_table
+from rlcas.console import format_seconds, phase, say, show_table
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
@@ -54,7 +54,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     data = _checked(planned)
     for note in data.notes:
         say(f"note: {note}")
-    _create(planned, data, out)
+    create(planned, data, out)
     return _walk(out, planned)
 
 
@@ -74,22 +74,38 @@ def describe(stated: Mapping[str, Any]) -> str:
         UserError: a setting, a row, a file or an image is wrong.
     """
     planned = plan(stated)
-    data = _checked(planned)
+    data, here = _checked(planned), this_machine()
     cells = [cell for cell in cells_of(planned, data) if not cell.missing]
-    number = side_by_side(planned.config, this_machine())
-    share = share_of(planned.config, number, this_machine())
-    passes = sum(cell.passes for cell in cells)
+    tries = tries_of(planned, data)
+    number = side_by_side(planned.config, here)
+    share = share_of(planned.config, number, here)
+    passes = sum(cell.passes for cell in [*cells, *tries])
     return "\n".join(
         [
             settings.as_yaml(planned.config),
             *_described_rows(planned, data),
             f"pools: {', '.join(planned.pools) or 'none'}",
-            f"demand: {len(cells)} cells, {number} side by side, {share['num_cpus']:g} cores and "
-            f"{share['num_gpus']:g} GPUs each (here: {this_machine()['CPU']:g} cores, {this_machine()['GPU']:g} GPUs)",
+            f"demand: {len(cells)} cells and {len(tries)} trials of settings, {number} side by side, "
+            f"{share['num_cpus']:g} cores and {share['num_gpus']:g} GPUs each (here: {here['CPU']:g} cores, "
+            f"{here['GPU']:g} GPUs)",
             f"budget: compare.epochs {planned.config.compare.epochs} x {len(data.train)} training images a cell; "
             f"{passes / 1e6:.2f} million passes over images in all",
+            _times(planned, data, passes / number),
         ]
     )
+
+
+def _times(planned: Plan, data: TrainingData, passes_in_turn: float) -> str:
+    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
+    parts: dict[str, float] = {}
+    making = [name for name, pool in planned.pools.items() if pool.pool is None]
+    for number, name in enumerate(making):
+        spared = parts_taken_over(name, making[:number])
+        seconds = synthesis_seconds(planned.pools[name], data)
+        parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
+    parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
+    told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
+    return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
 
 
 def load(path: Path) -> ComparedConfig:
@@ -139,7 +155,7 @@ def _checked(planned: Plan) -> TrainingData:
     return data
 
 
-def _create(planned: Plan, data: TrainingData, out: Path) -> None:
+def create(planned: Plan, data: TrainingData, out: Path) -> None:
     """Make the folder with the settings and the images, whole or not at all."""
     try:
         with replacing_folder(out) as temporary:
@@ -161,6 +177,10 @@ def _walk(path: Path, planned: Plan) -> Path:
         else:
             say(f"{path} is finished")
         results = write_tables(path)
+    for cell in results.comparison.cells:
+        if cell.status == "failed":
+            folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
+            say(f"{cell.method} seed {cell.seed} failed, its traceback: {folder / ERROR_FILE}")
     show_table(summary_table(results))
     for note in summary_notes(results):
         say(note)
@@ -177,39 +197,50 @@ def made_now() -> dict[str, Any]:
 def _train(path: Path, planned: Plan) -> bool:
     """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
     data = open_prepared(RunFolder(path).prepared)
-    planned_cells, tries = cells_of(planned, data), tries_of(planned, data)
-    waiting = _waiting(path, planned_cells)
-    if not waiting:
-        return False
-    for method, reason in {cell.method: cell.missing for cell in waiting if cell.missing}.items():
-        say(f"note: row {method} is left out: {reason}")
+    waiting = _waiting(path, cells_of(planned, data))
+    _leave_out(path, waiting)
+    rows = {cell.method for cell in waiting if not cell.missing}
+    reasons = _make_pools(path, planned, rows)
+    if able := rows - reasons.keys():
+        with benches(planned.config) as there:
+            reasons |= _search_and_train(path, planned, data, able, there)
     for cell in waiting:
+        if cell.method in reasons:
+            fail(path, cell, reasons[cell.method], reasons[cell.method])
+    return bool(waiting)
+
+
+def _leave_out(path: Path, cells: Sequence[PlannedCell]) -> None:
+    for method, reason in {cell.method: cell.missing for cell in cells if cell.missing}.items():
+        say(f"note: row {method} is left out: {reason}")
+    for cell in cells:
         if cell.missing:
             leave_out(path, cell)
-    names = {cell.method for cell in waiting if not cell.missing}
-    pools = {row.name: row.pool for row in planned.rows if row.pool and row.name in names}
-    no_pool = make_pools(path, [name for name in planned.pools if name in pools.values()])
-    reasons = {method: no_pool[pool] for method, pool in pools.items() if pool in no_pool}
-    able = names - reasons.keys()
-    with contextlib.ExitStack() as stack:
-        there = stack.enter_context(benches(planned.config)) if able else None
-        _run(path, [cell for cell in tries if cell.method in able], there, "trials of settings")
-        settled = found(path, planned, tries)
-        reasons |= {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
-        cells = [cell for of_row in settled for cell in tuned_cells(of_row, data) if cell.method in names]
-        for cell in _waiting(path, cells):
-            if cell.method in reasons:
-                fail(path, cell, reasons[cell.method], reasons[cell.method])
-        _run(path, [cell for cell in cells if cell.method not in reasons], there, "cells")
-    return True
 
 
-def _run(path: Path, cells: Sequence[PlannedCell], there: Benches | None, what: str) -> None:
-    """Train those of the cells that are not finished."""
-    waiting = _waiting(path, cells)
-    if waiting and there is not None:
-        with phase(f"Training {len(waiting)} {what}, {min(there.number, len(waiting))} side by side"):
-            run_cells(path, waiting, there)
+def _make_pools(path: Path, planned: Plan, rows: Collection[str]) -> dict[str, str]:
+    """Make the pools that rows need; return the rows whose pool failed, with the reason."""
+    pool_of = {row.name: row.pool for row in planned.rows if row.pool and row.name in rows}
+    failed = make_pools(path, [name for name in planned.pools if name in pool_of.values()])
+    return {name: failed[pool] for name, pool in pool_of.items() if pool in failed}
+
+
+def _search_and_train(
+    path: Path, planned: Plan, data: TrainingData, rows: Collection[str], there: Benches
+) -> dict[str, str]:
+    """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
+    tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
+    _run(path, still_to_try(path, tries), there, "trials of settings")
+    settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
+    cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
+    _run(path, _waiting(path, cells), there, "cells")
+    return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
+
+
+def _run(path: Path, cells: Sequence[PlannedCell], there: Benches, what: str) -> None:
+    if cells:
+        with phase(f"Training {len(cells)} {what}, {min(there.number, len(cells))} side by side"):
+            run_cells(path, cells, there)
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:

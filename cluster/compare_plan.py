@@ -231,8 +231,10 @@ def _concrete(config: ComparedConfig) -> ComparedConfig:
         pools.setdefault("sketch", config.pool)
     pools = {name: _absolute_pool(config, pool) for name, pool in pools.items()}
     threads = config.cluster.threads_per_episode or 1
+    data_seed = config.seed if config.dataset.seed is None else config.dataset.seed
     update = {
         "out": out,
+        "dataset": config.dataset.model_copy(update={"seed": data_seed}),
         "pool": None,
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cluster import judging
+from cluster.compare_plan import POOLS
 from cluster.phase_one import open_pool
 from cluster.run import make_pool
 from cluster.scoring import score_pool
@@ -48,6 +49,12 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
     return failed
 
 
+def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
+    """Return the parts of a pool's training that pools made before it spare it."""
+    parts = {"autoencoder"} if {"sketch", "class"} & set(earlier) else set()
+    return parts | ({"denoiser"} if name == "mgdm" and "class" in earlier else set())
+
+
 def _share(comparison: Path, folder: RunFolder) -> None:
     """Give a pool the images, the judge, and what other pools have trained that it would only train again."""
     shared = RunFolder(comparison)
@@ -55,13 +62,12 @@ def _share(comparison: Path, folder: RunFolder) -> None:
     for there, here in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
         if not here.is_symlink():
             here.symlink_to(os.path.relpath(there, folder.path))
-    config = settings.load(folder.path)
-    if config.pool is not None:
+    if settings.load(folder.path).pool is not None:
         return
-    for other in sorted((comparison / POOLS_FOLDER).glob("*")):
-        if (RunFolder(other).synth / PIPELINE_FOLDER).exists():
-            _take_over(RunFolder(other), folder, config)
-            config = settings.load(folder.path)
+    for name in POOLS:  # in the order in which they were made, as one may have taken over from another
+        other = RunFolder(comparison / POOLS_FOLDER / name)
+        if other != folder and (other.synth / PIPELINE_FOLDER).exists():
+            _take_over(other, folder, settings.load(folder.path))
 
 
 def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:

@@ -89,9 +89,9 @@ def _trainer(config: RunConfig, data: TrainingData) -> ClassifierTrainer:
 
 def _times(config: RunConfig, data: TrainingData) -> list[str]:
     """Return the estimate of each part; every figure is that of a few steps here, times their number."""
-    parts = {} if config.pool else _synthesis_seconds(config, data)
+    parts = {} if config.pool else synthesis_seconds(config, data)
     untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
-    per_image = _seconds_per_image(config, data)
+    per_image = seconds_per_image(config, data)
     if config.synth.scoring.extractor == "classifier":
         parts["judge"] = per_image * len(data.train) * config.sampler.epochs
     parts["episodes"] = per_image * _images_in_turn(config, data)
@@ -101,7 +101,7 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
     ]
 
 
-def _synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
+def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
     """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
     synth, device = config.synth, choose_device(config.device)
     generator = lookup(synth.generator, GENERATORS, "synth.generator")
@@ -139,7 +139,7 @@ def _some(data: TrainingData) -> TrainingData:
     return dataclasses.replace(data, train=few(data.train), val=few(data.val))
 
 
-def _seconds_per_image(config: RunConfig, data: TrainingData) -> float:
+def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     """Return the seconds that one episode takes to train on an image, of an epoch run here."""
     batch = config.classifier.batch_size
     some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))

@@ -43,6 +43,16 @@ def tries_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
     ]
 
 
+def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Return the trials that have not ended; failed ones are tried again only where none of the row's has ended well.
+
+    Else what a row was found to do best with could change after cells were trained with it.
+    """
+    ended = {cell.name: done for cell in tries if (done := read_cell(path / cell.name))}
+    settled = {done.method for done in ended.values() if done.status == "finished"}
+    return [cell for cell in tries if cell.name not in ended or cell.method not in settled]
+
+
 def points_of(row: Row) -> list[Point]:
     """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate."""
     space, config = space_of(row), row.config

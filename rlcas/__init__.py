@@ -23,6 +23,7 @@ _PUBLIC = {
     "sample": "cluster.run:sample",
     "score": "cluster.run:score",
     "sweep": "cluster.sweep:sweep",
+    "compare": "cluster.compare:compare",
     "evaluate_data": "cluster.run:evaluate_data",
     "predict": "rlcas.deploy.predict:predict",
     "export": "rlcas.deploy.export:export",

@@ -99,6 +99,7 @@ def test_cells_share_all_but_seed_epochs_and_the_rows_own(tmp_path: Path) -> Non
     first, second, ce, *_, frozen = [cell.config for cell in cells_of(made, DATA) if not cell.equal_compute]
     assert (first.seed, second.seed) == (7, 8)
     assert first.model_copy(update={"seed": 8}) == second
+    assert first.dataset.seed == 7, "all seeds train on the same images"
     changed = {"method": "ce", "loss": "ce"}
     assert first.model_copy(update={"classifier": first.classifier.model_copy(update=changed)}) == ce
     assert (frozen.sampler.agents, first.sampler.agents) == ("uniform", "paper")
@@ -128,9 +129,9 @@ def test_pools_differ_in_what_their_rows_compare(tmp_path: Path) -> None:
     assert pools["class"].out == tmp_path / "out/pools/class"
 
 
-def test_a_row_from_outside_is_a_row_as_any_other(tmp_path: Path) -> None:
+def test_a_row_from_outside_has_a_folder_that_every_disk_takes(tmp_path: Path) -> None:
     made = planned(tmp_path, "rlcas.methods.ce:CE")
-    assert cells_of(made, DATA)[0].name == "cells/rlcas.methods.ce:CE/0"
+    assert cells_of(made, DATA)[0].name == "cells/rlcas.methods.ce-CE/0"
     assert made.rows[0].config.classifier.loss == "ce"
 
 

@@ -144,3 +144,14 @@ def test_only_train_is_thinned_and_a_note_says_what_is_left(tmp_path: Path) -> N
     again, other = (load(config(write_npz(tmp_path), imbalance_factor=3.0, seed=seed)) for seed in (0, 1))
     np.testing.assert_array_equal(again.train.images_NCHW, data.train.images_NCHW)
     assert not np.array_equal(other.train.images_NCHW, data.train.images_NCHW)
+
+
+def test_images_can_be_drawn_by_a_seed_of_their_own(tmp_path: Path) -> None:
+    path = write_npz(tmp_path, val_images=None, val_labels=None)
+    first, fifth = (config(path, seed=seed, imbalance_factor=2.0, val_from_train=0.25) for seed in (1, 5))
+    seeded = fifth.model_copy(update={"dataset": fifth.dataset.model_copy(update={"seed": 1})})
+    drawn, other, again = (load(drawing) for drawing in (first, fifth, seeded))
+    for split in ("train", "val"):
+        images, others, same = (getattr(data, split).images_NCHW for data in (drawn, other, again))
+        np.testing.assert_array_equal(same, images)
+        assert not np.array_equal(others, images)

@@ -38,6 +38,8 @@ class DatasetConfig(Settings):
     window: tuple[float, float] | None = None
     """Values shown as black and white in images of more than 8 bits. None: a DICOM file's own window, else the
     training images' range."""
+    seed: Count | None = None
+    """Seed of the phantoms, of the splits and of the thinning. None: the run's own, `seed`."""
     phantom: PhantomConfig = PhantomConfig()
 
 

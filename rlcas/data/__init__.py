@@ -40,7 +40,7 @@ def _medmnist_reader(flag: str, size_px: int) -> Reader:
 
 DATASETS: dict[str, Reader] = {
     "phantom": lambda config, progress: open_phantoms(
-        config.dataset.phantom, config.dataset.split, config.seed
+        config.dataset.phantom, config.dataset.split, _seed(config)
     ),
     **{name: _medmnist_reader(flag, size_px) for name, (flag, size_px) in medmnist_names().items()},
 }
@@ -63,7 +63,7 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
         UserError: whatever a user can mend: the file, its content, or a setting; one line.
     """
     source = _open(config, progress)
-    splits, split_notes = divided(source, config.dataset, config.seed, wanted=("train", "val"))
+    splits, split_notes = divided(source, config.dataset, _seed(config), wanted=("train", "val"))
     check_not_empty(source.where, splits)
     class_names = source.class_names or numbered(splits["train"].labels_N)
     check_classes(source.where, class_names)
@@ -114,7 +114,7 @@ def require_test(config: RunConfig) -> None:
 
 def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
     source = _open(config, progress)
-    splits, _ = divided(source, config.dataset, config.seed, wanted=("test",))
+    splits, _ = divided(source, config.dataset, _seed(config), wanted=("test",))
     check_not_empty(source.where, {"test": splits["test"]})
     return source, splits
 
@@ -142,6 +142,11 @@ def _image_set(split: RawSplit, layout: Layout) -> ImageSet:
     return ImageSet(images_NCHW=images_NCHW, labels_N=split.labels_N, patients_N=split.patients_N)
 
 
+def _seed(config: RunConfig) -> int:
+    """Return the seed of all that is drawn of the data."""
+    return config.seed if config.dataset.seed is None else config.dataset.seed
+
+
 def _thin(train: RawSplit, class_names: tuple[str, ...], config: RunConfig) -> tuple[RawSplit, tuple[str, ...]]:
     factor = config.dataset.imbalance_factor
     if factor is None:
@@ -149,4 +154,4 @@ def _thin(train: RawSplit, class_names: tuple[str, ...], config: RunConfig) -> t
     kept_C = long_tail_counts(np.bincount(train.labels_N, minlength=len(class_names)), factor)
     left = ", ".join(f"{name} {count}" for name, count in zip(class_names, kept_C, strict=True))
     note = f"train is thinned to a long tail of imbalance factor {factor:g}: {left}"
-    return train.take(thinned(train.labels_N, kept_C, rng_for(config.seed, "thin"))), (note,)
+    return train.take(thinned(train.labels_N, kept_C, rng_for(_seed(config), "thin"))), (note,)
