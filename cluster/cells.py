@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import ray
 import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, WorkerCrashedError
 
 from cluster.cell import fail, train_cell
 from cluster.cell_engines import passes_told
@@ -23,6 +24,7 @@ from rlcas.config import ComparedConfig
 from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
 from rlcas.errors import first_line
 
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 POLL_SECONDS = 1.0
 """How often the cells under way are asked for their epochs."""
 
@@ -139,8 +141,11 @@ def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
     """Return what a task gave; where its worker died more often than it is tried again, the cell fails."""
     try:
         return ray.get(task)
-    except RayError as error:
+    except WorkerCrashedError as error:
         return fail(comparison, cell, f"its worker died: {first_line(error)}", str(error))
+    except RayError as error:
+        text = ANSI_COLOUR.sub("", str(error))
+        return fail(comparison, cell, f"its worker could not train it: {text.strip().splitlines()[-1]}", text)
 
 
 def _gpus(config: ComparedConfig, total: Mapping[str, float]) -> int:

@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "rlcas: interrupted; `rlcas resume RUN`, or `rlcas sweep --resume SWEEP`, goes on", file=sys.stderr
+            "rlcas: interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`",
+            file=sys.stderr,
         )
         return 130
 

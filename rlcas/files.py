@@ -39,10 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: there is no room on the disk, or it must not be written.
     """
     with _telling_mend(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _new_beside(path)
         try:
             yield temporary
             _fsync(temporary)
@@ -51,6 +48,29 @@ def replacing(path: Path) -> Iterator[Path]:
             _fsync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Make the folders on the way to `path`, and find out whether it can be written before it costs anything.
+
+    Raises:
+        UserError: it cannot.
+    """
+    with _telling_mend(path):
+        _new_beside(path).unlink()
+
+
+def _new_beside(path: Path) -> Path:
+    """Return a new empty file beside `path`, whose folders are made."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        raise UserError(
+            f"{path} cannot be written, for {path.parent} can be no folder ({error.strerror}): name another place"
+        ) from error
+    os.close(handle)
+    return Path(name)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from rlcas import cli
 from rlcas.errors import UserError
-from rlcas.files import alone_in, read_facts, replacing, replacing_folder
+from rlcas.files import alone_in, check_place, read_facts, replacing, replacing_folder
 
 PROTECTED = OSError(errno.EROFS, os.strerror(errno.EROFS))
 TOLD = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
@@ -25,6 +25,16 @@ def test_a_file_on_a_read_only_disk_is_told_with_the_mend(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=TOLD.format("folder")), replacing_folder(tmp_path / "folder"):
         raise PROTECTED
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_no_folder_can_be_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    told = r"table\.csv cannot be written, for .*file(/below)? can be no folder \(.+\): name another place$"
+    for folder in ("file", "file/below"):
+        with pytest.raises(UserError, match=told):
+            check_place(tmp_path / folder / "table.csv")
+    check_place(tmp_path / "new" / "table.csv")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_command_on_a_read_only_disk_ends_with_one_line(

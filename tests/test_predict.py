@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,7 @@ def test_a_window_that_is_given_shows_images_of_more_bits(run: Path, tmp_path: P
         ("set.npz", r"set.npz has no array images or test_images \(it has x\): name one as set.npz:ARRAY"),
         ("set.npz:y", r"set.npz has no array y \(it has x\): name one as set.npz:ARRAY"),
         ("set.npz:x", r"set.npz: x is float64: images are taken as uint8 or wider integers"),
+        ("none.npz", r"none.npz has no images: name others"),
     ],
 )
 def test_what_cannot_be_read_is_named(
@@ -194,6 +196,7 @@ def test_what_cannot_be_read_is_named(
     Path("notes.txt").write_text("of no account")
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     np.savez("set.npz", x=np.zeros((2, 16, 16)))
+    np.savez("none.npz", images=np.zeros((0, 16, 16), np.uint8))
     with pytest.raises(UserError, match=f"^{message}"):
         rlcas.predict(run, source)
 
@@ -203,6 +206,12 @@ def test_a_table_has_a_line_an_image_with_nine_digits(tmp_path: Path) -> None:
     table.write(tmp_path / "table.csv")
     text = 'path,label,a,"b,c"\n"x, y.png",a,0.666666667,0.333333333\nü.png,"b,c",1e-12,1\n'
     assert (tmp_path / "table.csv").read_text(encoding="utf-8") == text
+
+
+def test_a_name_that_is_no_utf_8_keeps_its_bytes_in_the_table(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.png")
+    Predictions((name,), ("a", "b"), np.array([[0.25, 0.75]])).write(tmp_path / "table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == b"path,label,a,b\r\n\xff.png,b,0.25,0.75\r\n"
 
 
 @pytest.mark.medium
@@ -225,6 +234,10 @@ def test_the_command_writes_the_table(run: Path, files: Path, expected: Float64,
             "rlcas: gone.png is no file and no folder: name images, a folder of them, or an npz file\n",
         ),
         (["gone.png", "--device", "cpu", "b.png"], "rlcas: gone.png is no file and no folder: name images"),
+        (
+            ["a.png", "--out", "/dev/null/t.csv"],
+            "rlcas: /dev/null/t.csv cannot be written, for /dev/null can be no",
+        ),
         (["a.png", "--out", "a.png"], "rlcas: --out a.png is no table: let it end in .csv\n"),
         (["a.png", "--seed", "1"], "rlcas: seed is no setting of `rlcas predict`, which keeps the run's own"),
         ([], "rlcas: the following arguments are required: IMAGES\n"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from rlcas.commands.command import Parser
 from rlcas.commands.runs import check_is_run
 from rlcas.errors import UserError
+from rlcas.files import check_place
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -15,6 +16,7 @@ def predict(arguments: argparse.Namespace) -> int:
     check_is_run(arguments.folder)
     if arguments.out.suffix.lower() != ".csv":
         raise UserError(f"--out {arguments.out} is no table: let it end in .csv")
+    check_place(arguments.out)
     from rlcas.deploy.predict import predict as predict_images
 
     predictions = predict_images(arguments.folder, arguments.images, arguments.given)
@@ -37,6 +39,8 @@ def predict_arguments(parser: Parser) -> str:
 def export(arguments: argparse.Namespace) -> int:
     """Write a run's classifier to a file that needs no rlcas."""
     check_is_run(arguments.folder)
+    if arguments.out is not None:
+        check_place(arguments.out)
     from rlcas.deploy.export import export as export_run
 
     print(export_run(arguments.folder, arguments.out, arguments.format))

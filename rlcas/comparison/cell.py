@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -72,7 +74,7 @@ def write_facts(folder: Path, cell: Cell) -> None:
 def read_cell(folder: Path) -> Cell | None:
     """Return the cell of a folder; None where it is not finished."""
     facts = read_facts(folder / CELL_FILE)
-    if not facts:
+    if not facts or (facts["status"] == "finished" and not (folder / PREDICTIONS_FILE).exists()):
         return None
     return Cell(**{**facts, "tried": tuple(facts["tried"]), "curve": tuple(facts["curve"])})
 
@@ -87,5 +89,5 @@ def read_predictions(folder: Path) -> tuple[Float64, Int64]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["probabilities"], file["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged ({error}): delete {folder}, then resume the comparison") from error

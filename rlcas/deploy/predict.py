@@ -44,7 +44,10 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write a CSV table of path, label and a probability a class, whole or not at all."""
-        with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             table = csv.writer(file)
             table.writerow(["path", "label", *self.class_names])
             for name, label, p_C in zip(self.paths, self.labels, self.p_NC, strict=True):
@@ -69,6 +72,8 @@ def predict(
     sources = [images] if isinstance(images, str | Path) else images
     found = [find_images(source, config.dataset.window) for source in sources]
     paths = tuple(name for part in found for name in part.names)
+    if not paths:
+        raise UserError(f"{', '.join(map(str, sources))} has no images: name others")
     p_NC, num_changed = [], 0
     with progress("predict", len(paths)) as bar:
         for images_NCHW, changed in _batches(found, classifier.meta, config.dataset.window):

@@ -75,5 +75,5 @@ def missing_weights(method: Method, config: RunConfig) -> str | None:
     """Return how to give the foundation weights that a row needs; None where it has all that it needs."""
     if method.needs is None or reduce(getattr, method.needs.split("."), config) is not None:
         return None
-    meaning = next(flag.help for flag in flags() if flag.key == method.needs)
+    meaning = " ".join(next(flag.help for flag in flags() if flag.key == method.needs).split())
     return f"weights not given: --{method.needs} takes them: {meaning[0].lower()}{meaning[1:].rstrip('.')}"
