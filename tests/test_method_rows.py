@@ -46,6 +46,12 @@ def test_agents_of_the_user_do_not_leak_into_a_control() -> None:
     )
 
 
+def test_episodes_under_one_composition_differ_in_order_and_augmentation() -> None:
+    shared = settings.of({})
+    assert not settings.override(shared, own_settings("constant")).sampler.common_random_numbers
+    assert settings.override(shared, own_settings("rlcas_frozen")).sampler.common_random_numbers
+
+
 def test_a_population_has_no_row_of_one_episode() -> None:
     with pytest.raises(UserError, match=r"pbt is a population of sampler\.k 1 members: raise sampler\.k"):
         settings.override(settings.of({"sampler.agents": "pbt"}), own_settings("rlcas_k1"))

@@ -1,4 +1,8 @@
-"""K episodes an epoch under the initial composition, of which the best lives on: selection alone."""
+"""K episodes an epoch under the initial composition, of which the best lives on: selection alone.
+
+Under one composition and one order the K episodes would hardly differ, and there would be nothing to select: here each
+draws its own order and augmentation of the real images.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,11 @@ CONSTANT = Method(
     source="control of RL-CAS",
     engine="episodes",
     pool="sketch",
-    settings={**BASELINE.settings, **with_agents("constant")},
+    settings={
+        **BASELINE.settings,
+        **with_agents("constant"),
+        "sampler.common_random_numbers": False,
+    },
     search=SAMPLER_SEARCH,
     passes=k_passes,
     control=True,
