@@ -54,17 +54,20 @@ def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
 
 
 def points_of(row: Row) -> list[Point]:
-    """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate."""
+    """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate.
+
+    The learning rates are the same factors of the row's own in all rows: luck of the draw is no row's alone.
+    """
     space, config = space_of(row), row.config
     number = config.compare.tune
     if not number:
         return []
     own = {key: value_of(config, key) for key in space}
-    return [own, *draws(space, number - 1, seed_for(config.seed, "tune", row.name))]
+    return [own, *draws(space, number - 1, seed_for(config.seed, "tune"))]
 
 
 def space_of(row: Row) -> Space:
-    """Return what is searched of a row."""
+    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it."""
     lr = row.config.classifier.lr
     lrs: Space = {"classifier.lr": Range(lr / LR_FACTOR, lr * LR_FACTOR, whole=False)}
     return lrs | {key: Choices(tuple(values)) for key, values in row.method.search.items()}

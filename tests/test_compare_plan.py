@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import tiny_data
+from tiny_clip import write_tiny_clip
 
 from cluster.compare_plan import Plan, PlannedCell, budget_epochs, cells_of, plan, plan_of
 from cluster.tuning import points_of, tries_of
@@ -147,8 +149,29 @@ def test_each_row_is_tried_with_as_many_settings_its_own_first(tmp_path: Path) -
     assert [cell.config.classifier.lr for cell in tries[4:]] == [
         point["classifier.lr"] for point in [own, *drawn]
     ]
-    assert points_of(made.rows[0]) != points_of(made.rows[1])
     assert points_of(planned(tmp_path, "baseline").rows[0]) == []
+
+
+def test_all_rows_try_the_same_factors_of_their_own_learning_rate(tmp_path: Path) -> None:
+    clip = {"lift": {"pretrained": str(write_tiny_clip(tmp_path / "clip"))}}
+    made = planned(tmp_path, "baseline,proco,rlcas,lift", compare={"tune": 5}, method=clip)
+    factors = [
+        [point["classifier.lr"] / points[0]["classifier.lr"] for point in points]
+        for points in map(points_of, made.rows)
+    ]
+    for of_row in factors[1:]:
+        np.testing.assert_allclose(of_row, factors[0], rtol=1e-3)
+    assert len(set(factors[0])) == 5
+
+
+def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
+    assert not METHODS["logit_adjust"].search, (
+        "mode posthoc reads no tau, and chooses its own after every epoch"
+    )
+    assert "sampler.action_step" not in METHODS["constant"].search, "nobody acts"
+    assert "method.ncl.hcm_share" not in METHODS["ncl"].search, (
+        "0.3 and 0.5 of 5 classes or fewer are 2 hard ones"
+    )
 
 
 @pytest.mark.parametrize(

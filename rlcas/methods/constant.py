@@ -7,7 +7,7 @@ draws its own order and augmentation of the real images.
 from __future__ import annotations
 
 from rlcas.methods.baseline import BASELINE
-from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes, with_agents
+from rlcas.methods.method import INITIAL_SEARCH, Method, k_passes, with_agents
 
 CONSTANT = Method(
     title="Constant composition, best of K",
@@ -19,7 +19,7 @@ CONSTANT = Method(
         **with_agents("constant"),
         "sampler.common_random_numbers": False,
     },
-    search=SAMPLER_SEARCH,
+    search=INITIAL_SEARCH,
     passes=k_passes,
     control=True,
 )

@@ -48,8 +48,10 @@ class Method:
 
 MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
 """What is tried of a mixture that stays the same."""
+INITIAL_SEARCH: Mapping[str, Sequence[Any]] = {"sampler.initial_count": (1, 2, 4)}
+"""What is tried of a composition that stays what it was at first."""
 SAMPLER_SEARCH: Mapping[str, Sequence[Any]] = {
-    "sampler.initial_count": (1, 2, 4),
+    **INITIAL_SEARCH,
     "sampler.action_step": (1, 2),
 }
 """What is tried of compositions that change."""
