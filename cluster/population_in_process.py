@@ -15,6 +15,7 @@ from cluster.population import PopulationEpochs, first_places
 from rlcas.composition import ACTIONS, KEEP, initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.devices import torch_threads
+from rlcas.fit import selection_key
 from rlcas.seeding import seed_for
 from rlcas.types import EpochRecord, Incumbent, Int64
 
@@ -56,17 +57,24 @@ def train_population_in_process(
                 )
         members = [left for _, left in outcomes if left is not None]
         epochs.end([report for report, _ in outcomes], members.__getitem__)
-        scores_K = [report.result.metrics[sampler.metric] for report, _ in outcomes if report.result]
-        members, actions_KC = exchanged(members, scores_K, num_classes, seed_for(seed, "population", epoch))
+        keys_K = [selection_key(report.result, sampler.metric) for report, _ in outcomes if report.result]
+        members, actions_KC = exchanged(members, keys_K, num_classes, seed_for(seed, "population", epoch))
     return epochs.best
 
 
 def exchanged(
-    members: Sequence[Incumbent], scores_K: Sequence[float], num_classes: int, seed: int
+    members: Sequence[Incumbent], keys_K: Sequence[tuple[float, float]], num_classes: int, seed: int
 ) -> tuple[list[Incumbent], list[Int64]]:
-    """Return what each member goes on from, and its actions: the worst quarter move from the best, the others keep."""
+    """Return what each member goes on from, and its actions: the worst quarter move from the best, the others keep.
+
+    Args:
+        members: what each left.
+        keys_K: `rlcas.fit.selection_key` of each; of equal ones the lower index is the better.
+        num_classes: C.
+        seed: where the draws come from.
+    """
     number = min(math.ceil(QUANTILE * len(members)), len(members) // 2)
-    by_score = sorted(range(len(members)), key=scores_K.__getitem__)
+    by_score = sorted(range(len(members)), key=lambda member: (keys_K[member], -member))
     parents, actions_KC = list(members), [np.full(num_classes, KEEP) for _ in members]
     rng = random.Random(seed)
     for member in by_score[:number]:
