@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 from cluster.children import EpisodeError
 from cluster.episode import Episodes, TrainerFactory
 from cluster.population import PopulationEpochs, first_places
+from rlcas.budget import num_moving
 from rlcas.composition import ACTIONS, KEEP, initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.devices import torch_threads
 from rlcas.fit import selection_key
 from rlcas.seeding import seed_for
 from rlcas.types import EpochRecord, Incumbent, Int64
-
-QUANTILE = 0.25
-"""Share of the members that take over others' places: the default of Tune's scheduler."""
 
 
 def train_population_in_process(
@@ -73,7 +70,7 @@ def exchanged(
         num_classes: C.
         seed: where the draws come from.
     """
-    number = min(math.ceil(QUANTILE * len(members)), len(members) // 2)
+    number = num_moving(len(members))
     by_score = sorted(range(len(members)), key=lambda member: (keys_K[member], -member))
     parents, actions_KC = list(members), [np.full(num_classes, KEEP) for _ in members]
     rng = random.Random(seed)

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_data
 from tiny_clip import write_tiny_clip
 
-from cluster.compare_plan import Plan, PlannedCell, budget_epochs, cells_of, plan, plan_of
+from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.tuning import points_of, tries_of
 from rlcas import settings
 from rlcas.errors import UserError
@@ -39,22 +39,6 @@ def cells_by_row(made: Plan) -> dict[str, list[PlannedCell]]:
     return rows
 
 
-@pytest.mark.parametrize(
-    ("budget", "num_added", "epochs"),
-    [
-        (30, 0, 30),
-        (30, 64, 15),  # 30 * 640 / (640 + 64 * 10)
-        (30, 6, 27),  # 30 * 640 / 700 = 27.4
-        (10 / 3, 0, 3),
-        (0.1, 0, 1),
-    ],
-)
-def test_a_row_trains_the_epochs_in_which_it_sees_the_budget(
-    budget: float, num_added: int, epochs: int
-) -> None:
-    assert budget_epochs(budget, num_images=640, num_added=num_added, num_steps=10) == epochs
-
-
 def test_every_method_is_a_row_and_weights_that_are_not_given_leave_one_out(tmp_path: Path) -> None:
     made = planned(tmp_path)
     assert [row.name for row in made.rows] == list(METHODS)
@@ -74,8 +58,20 @@ def test_rows_see_the_same_images_in_fewer_epochs_where_images_are_added(tmp_pat
     assert static.config.sampler.epochs == 15 and static.passes == 15 * (40 + 3 * 13)
     episodes = rows["rlcas"][0]
     assert episodes.counts_C == (2, 2, 2)
-    assert episodes.config.sampler.epochs == 21, "30 * 40 / (40 + 3 * 6) = 20.7"
-    assert episodes.passes == 3 * 21 * 58
+    assert episodes.config.sampler.epochs == 17, "its counts are expected to be 2, 2.2, 2.4, … a class"
+    constant = rows["constant"][0]
+    assert constant.config.sampler.epochs == 21, "30 * 40 / (40 + 3 * 6) = 20.7"
+    assert constant.passes == 3 * 21 * 58
+    assert 17 < rows["pbt"][0].config.sampler.epochs <= 21, "a third of its members move, after the first epoch"
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_at_equal_compute_no_row_is_planned_with_more_passes_than_the_baseline(tmp_path: Path, k: int) -> None:
+    rows = cells_by_row(planned(tmp_path, sampler={"k": k}))
+    for cells in rows.values():
+        equal = [cell for cell in cells if cell.equal_compute]
+        assert all(cell.passes <= rows["baseline"][0].passes for cell in equal)
+    assert rows["constant"][1].config.sampler.epochs == 30 * 40 // (58 * k)
 
 
 def test_what_needs_more_passes_is_trained_once_more_with_as_many_as_the_baseline(tmp_path: Path) -> None:
