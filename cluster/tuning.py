@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.compare_plan import Plan, PlannedCell, Row, cells_of_row, row_of
 from rlcas.comparison.cell import Cell, read_cell
+from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.search_space import Choices, Point, Range, Space, draws, value_of
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData
@@ -67,10 +68,16 @@ def points_of(row: Row) -> list[Point]:
 
 
 def space_of(row: Row) -> Space:
-    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it."""
+    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it.
+
+    Agents have no learning rate to search where the comparison's own are taught by no gradient.
+    """
     lr = row.config.classifier.lr
     lrs: Space = {"classifier.lr": Range(lr / LR_FACTOR, lr * LR_FACTOR, whole=False)}
-    return lrs | {key: Choices(tuple(values)) for key, values in row.method.search.items()}
+    search = {key: Choices(tuple(values)) for key, values in row.method.search.items()}
+    if row.config.sampler.agents in WITHOUT_GRADIENT:
+        search.pop("sampler.lr", None)
+    return lrs | search
 
 
 def found(path: Path, plan: Plan, tries: Sequence[PlannedCell]) -> list[Found]:

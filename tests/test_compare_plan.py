@@ -160,6 +160,24 @@ def test_all_rows_try_the_same_factors_of_their_own_learning_rate(tmp_path: Path
     assert len(set(factors[0])) == 5
 
 
+def test_the_learning_rate_of_agents_is_tried_where_a_gradient_teaches_them(tmp_path: Path) -> None:
+    def searched(agents: str) -> set[str]:
+        made = planned(tmp_path, sampler={"agents": agents}, compare={"tune": 2})
+        return {row.name for row in made.rows if not row.missing and "sampler.lr" in points_of(row)[0]}
+
+    taught = {"rlcas", "syn_class_rlcas", "rlcas_k1", "rlcas_state"}
+    assert searched("paper") == taught
+    assert searched("response") == {"rlcas_state"}
+
+
+def test_agents_of_a_row_have_their_own_settings_after_a_resume_too(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas,rlcas_state,rlcas_response")
+    again = plan_of(settings.of_comparison(made.config.model_dump(mode="json")))
+    for of_plan in (made, again):
+        assert [row.config.sampler.lr for row in of_plan.rows] == [1e-3, 0.15, 1e-3]
+        assert [row.config.sampler.reward for row in of_plan.rows] == ["cubic", "per_class", "cubic"]
+
+
 def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
     assert not METHODS["logit_adjust"].search, (
         "mode posthoc reads no tau, and chooses its own after every epoch"
