@@ -234,9 +234,7 @@ def _concrete(config: ComparedConfig) -> ComparedConfig:
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
     }
-    resolved = rundir.resolved(config.model_copy(update=update))
-    assert isinstance(resolved, ComparedConfig)
-    return resolved
+    return rundir.resolved(config.model_copy(update=update))
 
 
 def _absolute_pool(config: RunConfig, pool: str) -> str:

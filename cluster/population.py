@@ -187,6 +187,8 @@ class CountsScheduler(PopulationBasedTraining):
         seed: the run's seed.
     """
 
+    _trial_state: dict[Trial, Any]
+
     def __init__(self, num_classes: int, seed: int) -> None:
         super().__init__(
             time_attr=TIME,

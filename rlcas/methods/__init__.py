@@ -59,6 +59,11 @@ METHODS: dict[str, Method] = {
 package.module:object, a Method."""
 
 
+def weight_settings() -> set[str]:
+    """Return the settings that name foundation weights, without which rows are left out."""
+    return {method.needs for method in METHODS.values() if method.needs is not None}
+
+
 def build_objective(meta: ClassifierMeta) -> Objective:
     """Return the network that `classifier.method` trains, with weights from torch's global generator.
 
