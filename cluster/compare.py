@@ -36,7 +36,8 @@ from rlcas.features import require_weights
 from rlcas.files import alone_in, replacing_folder, write_json, write_text
 from rlcas.report import REPORT_FILE
 from rlcas.report.compare import write_tables
-from rlcas.rundir import RunFolder
+from rlcas.rundir import RunFolder, resolved
+from rlcas.search_space import value_of
 from rlcas.types import TrainingData
 
 
@@ -58,13 +59,36 @@ def compare(stated: Mapping[str, Any]) -> Path:
     return _walk(out, planned)
 
 
-def resume(path: Path) -> Path:
+def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
     """Go on with an interrupted comparison and return its folder: finished cells stay, failed ones are tried again.
 
+    Args:
+        path: the folder.
+        weights: settings that name foundation weights, by dotted keys; rows that were left out for want of them are
+            trained now.
+
     Raises:
-        UserError: the folder is not a comparison's.
+        UserError: the folder is not a comparison's, or its rows have other weights already.
     """
-    return _walk(path.absolute(), plan_of(load(path)))
+    config = load(path)
+    path = path.absolute()
+    return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
+
+
+def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -> Plan:
+    """Return the plan with weights that were not given so far, after writing it down."""
+    completed = resolved(settings.override(config, weights))
+    for key, weight in weights.items():
+        if (before := value_of(config, key)) not in (None, value_of(completed, key)):
+            raise UserError(
+                f"{key} {weight}: {path} has trained with {before}: leave it out, or compare anew with another --out"
+            )
+    planned = plan_of(completed)
+    with alone_in(path):
+        data = open_prepared(RunFolder(path).prepared)
+        _check_pools(planned, data)
+        _write_settings(path, planned)
+    return planned
 
 
 def describe(stated: Mapping[str, Any]) -> str:
@@ -146,13 +170,17 @@ def _checked(planned: Plan) -> TrainingData:
         require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     datasets.require_test(config)
+    _check_pools(planned, data)
+    cells_of(planned, data)
+    return data
+
+
+def _check_pools(planned: Plan, data: TrainingData) -> None:
     for name, pool in planned.pools.items():
         try:
             phase_one.check(pool, data)
         except UserError as error:
             raise UserError(f"pool {name}: {error}") from None
-    cells_of(planned, data)
-    return data
 
 
 def create(planned: Plan, data: TrainingData, out: Path) -> None:
@@ -160,13 +188,20 @@ def create(planned: Plan, data: TrainingData, out: Path) -> None:
     try:
         with replacing_folder(out) as temporary:
             datasets.prepare(data, RunFolder(temporary).prepared)
-            for name, config in planned.pools.items():
-                settings.save(config, temporary / POOLS_FOLDER / name)
-            write_text(temporary / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
+            _write_settings(temporary, planned)
     except OSError as error:
         raise UserError(
             f"out {out} cannot be made: {error.strerror}: name another folder with --out"
         ) from error
+
+
+def _write_settings(path: Path, planned: Plan) -> None:
+    """Write what the rows share, after the settings of the pools that are not there yet."""
+    for name, config in planned.pools.items():
+        folder = path / POOLS_FOLDER / name
+        if not (folder / settings.CONFIG_FILE).exists():
+            settings.save(config, folder)
+    write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
 
 
 def _walk(path: Path, planned: Plan) -> Path:
@@ -244,7 +279,13 @@ def _run(path: Path, cells: Sequence[PlannedCell], there: Benches, what: str) ->
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    return [cell for cell in cells if not (ended := read_cell(path / cell.name)) or ended.status == "failed"]
+    """Return the cells to do: those that have not ended, that failed, or whose weights are given by now."""
+
+    def waits(cell: PlannedCell) -> bool:
+        ended = read_cell(path / cell.name)
+        return not ended or ended.status == "failed" or (ended.status == "left_out" and not cell.missing)
+
+    return [cell for cell in cells if waits(cell)]
 
 
 def _described_rows(planned: Plan, data: TrainingData) -> list[str]:

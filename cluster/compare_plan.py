@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from cluster.checks import check_fits, check_settings, check_training
 from rlcas import rundir, settings
+from rlcas.budget import epochs_within, expected_added
 from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
 from rlcas.composition import batch_starts, initial_counts
 from rlcas.config import ComparedConfig, RunConfig
@@ -148,28 +150,13 @@ def cells_of_row(row: Row, data: TrainingData, tried: Mapping[str, Any] | None =
         check_fits(row.config, data)
     except UserError as error:
         raise UserError(f"row {row.name}: {error}") from None
-    passes = row.method.passes(row.config)
-    variants: list[tuple[bool, float]] = [(False, compare.epochs)]
-    if compare.equal_compute and passes > 1:
-        variants.append((True, compare.epochs / passes))
+    dearer = compare.equal_compute and row.method.passes(row.config) > 1
     own = {**row.method.settings, **(tried or {})}
     return [
-        _cell(row, data, row.config.seed + number, budget, equal, own)
+        _cell(row, data, row.config.seed + number, equal, own)
         for number in range(compare.seeds)
-        for equal, budget in variants
+        for equal in ((False, True) if dearer else (False,))
     ]
-
-
-def budget_epochs(budget: float, num_images: int, num_added: int, num_steps: int) -> int:
-    """Return the epochs in which a row sees as many images as `budget` passes over the real ones have.
-
-    Args:
-        budget: passes over the real images.
-        num_images: N, the real images.
-        num_added: S, images added to each mini-batch.
-        num_steps: mini-batches an epoch.
-    """
-    return max(1, round(budget * num_images / (num_images + num_added * num_steps)))
 
 
 def default_out(config: RunConfig) -> Path:
@@ -177,14 +164,11 @@ def default_out(config: RunConfig) -> Path:
     return rundir.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
 
 
-def _cell(
-    row: Row, data: TrainingData, seed: int, budget: float, equal: bool, own: Mapping[str, Any]
-) -> PlannedCell:
-    num_images, batch_size = len(data.train), row.config.classifier.batch_size
-    counts_C = _counts(row, data)
-    appended = row.config.sampler.batch_mode == "append"
-    num_added, num_steps = int(counts_C.sum()) * appended, len(batch_starts(num_images, batch_size))
-    epochs = budget_epochs(budget, num_images, num_added, num_steps)
+def _cell(row: Row, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
+    num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
+    passes = row.method.passes(row.config)
+    budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
+    epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
     run = row.config.run
     config = run.model_copy(
         update={
@@ -203,7 +187,7 @@ def _cell(
         config=config,
         counts_C=tuple(counts_C.tolist()),
         own=own,
-        passes=epochs * (num_images + num_added * num_steps) * row.method.passes(row.config),
+        passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
         missing=row.missing,
     )
 
@@ -215,6 +199,17 @@ def _counts(row: Row, data: TrainingData) -> Int64:
     if row.method.pool is None:
         return np.zeros(data.num_classes, np.int64)
     return static_counts(row.config, data.train.class_counts(data.num_classes))
+
+
+def _added(row: Row, data: TrainingData) -> Callable[[], Iterator[float]]:
+    """Return what yields the images that are added in epochs 1, 2, …, as far as they can be foreseen."""
+    sampler = row.config.sampler
+    num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
+    if sampler.batch_mode == "fixed_total":
+        return lambda: itertools.repeat(0.0)
+    if row.method.engine == "episodes":
+        return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))
+    return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))
 
 
 def _missing(config: ComparedConfig, method: Method) -> str:
@@ -239,9 +234,7 @@ def _concrete(config: ComparedConfig) -> ComparedConfig:
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
     }
-    resolved = rundir.resolved(config.model_copy(update=update))
-    assert isinstance(resolved, ComparedConfig)
-    return resolved
+    return rundir.resolved(config.model_copy(update=update))
 
 
 def _absolute_pool(config: RunConfig, pool: str) -> str:

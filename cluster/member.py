@@ -15,10 +15,13 @@ from ray import tune
 from cluster.checkpoint import read_incumbent, write_incumbent
 from cluster.episode import EpisodeActor
 from rlcas.composition import KEEP, initial_counts
+from rlcas.fit import selection_key
 
 PLACE = "place"
 REPORT = "report"
 SCORE = "score"
+TIE = "tie"
+"""In a result: what the larger is the better of where scores are equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Member(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; the result holds the report and its metric as the score.
+        """Train one epoch; the result holds the report, and its key for selection as score and tie.
 
         Raises:
             RuntimeError: the episode failed; the text holds its traceback.
@@ -69,7 +72,8 @@ class Member(tune.Trainable):
             )
         write_incumbent(left, left_by(self._folder, left.epoch, place.member))
         self._incumbent = left
-        return {SCORE: report.result.metrics[self._sampler.metric], REPORT: report}
+        score, tie = selection_key(report.result, self._sampler.metric)
+        return {SCORE: score, TIE: tie, REPORT: report}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, int]:
         """Return the epoch, at which a member is restored: from its own state or its parent's."""

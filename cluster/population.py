@@ -27,7 +27,7 @@ from cluster.algorithm import better, choose
 from cluster.checkpoint import read_incumbent
 from cluster.children import EpisodeError
 from cluster.episode import TrainerFactory
-from cluster.member import PLACE, REPORT, SCORE, Member, Place, left_by
+from cluster.member import PLACE, REPORT, SCORE, TIE, Member, Place, left_by
 from cluster.start import ensure_ray, episode_resources
 from rlcas.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
@@ -187,6 +187,8 @@ class CountsScheduler(PopulationBasedTraining):
         seed: the run's seed.
     """
 
+    _trial_state: dict[Trial, Any]
+
     def __init__(self, num_classes: int, seed: int) -> None:
         super().__init__(
             time_attr=TIME,
@@ -203,6 +205,19 @@ class CountsScheduler(PopulationBasedTraining):
         """Take the result; with the last of an epoch, the worst members get new places."""
         random.seed(seed_for(self._seed, "population", result[TIME]))  # Tune draws from the global generator
         return super().on_trial_result(tune_controller, trial, result)
+
+    def _quantiles(self) -> tuple[list[Trial], list[Trial]]:
+        """Return the worst and the best members, worst first; ties go to less validation loss, then the lower index.
+
+        Tune sorts by score and keeps the order of the equal ones.
+        """
+
+        def tie(of: tuple[Trial, Any]) -> tuple[float, int]:
+            trial, state = of
+            return state.last_result[TIE], -trial.config[PLACE].member
+
+        self._trial_state = dict(sorted(self._trial_state.items(), key=tie))
+        return super()._quantiles()
 
     def _get_new_config(self, trial: Trial, trial_to_clone: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the config of a member that takes over another's state: whose, and when, Tune does not tell."""

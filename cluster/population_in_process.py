@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ import numpy as np
 from cluster.children import EpisodeError
 from cluster.episode import Episodes, TrainerFactory
 from cluster.population import PopulationEpochs, first_places
+from rlcas.budget import num_moving
 from rlcas.composition import ACTIONS, KEEP, initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.devices import torch_threads
+from rlcas.fit import selection_key
 from rlcas.seeding import seed_for
 from rlcas.types import EpochRecord, Incumbent, Int64
-
-QUANTILE = 0.25
-"""Share of the members that take over others' places: the default of Tune's scheduler."""
 
 
 def train_population_in_process(
@@ -56,17 +54,24 @@ def train_population_in_process(
                 )
         members = [left for _, left in outcomes if left is not None]
         epochs.end([report for report, _ in outcomes], members.__getitem__)
-        scores_K = [report.result.metrics[sampler.metric] for report, _ in outcomes if report.result]
-        members, actions_KC = exchanged(members, scores_K, num_classes, seed_for(seed, "population", epoch))
+        keys_K = [selection_key(report.result, sampler.metric) for report, _ in outcomes if report.result]
+        members, actions_KC = exchanged(members, keys_K, num_classes, seed_for(seed, "population", epoch))
     return epochs.best
 
 
 def exchanged(
-    members: Sequence[Incumbent], scores_K: Sequence[float], num_classes: int, seed: int
+    members: Sequence[Incumbent], keys_K: Sequence[tuple[float, float]], num_classes: int, seed: int
 ) -> tuple[list[Incumbent], list[Int64]]:
-    """Return what each member goes on from, and its actions: the worst quarter move from the best, the others keep."""
-    number = min(math.ceil(QUANTILE * len(members)), len(members) // 2)
-    by_score = sorted(range(len(members)), key=scores_K.__getitem__)
+    """Return what each member goes on from, and its actions: the worst quarter move from the best, the others keep.
+
+    Args:
+        members: what each left.
+        keys_K: `rlcas.fit.selection_key` of each; of equal ones the lower index is the better.
+        num_classes: C.
+        seed: where the draws come from.
+    """
+    number = num_moving(len(members))
+    by_score = sorted(range(len(members)), key=lambda member: (keys_K[member], -member))
     parents, actions_KC = list(members), [np.full(num_classes, KEEP) for _ in members]
     rng = random.Random(seed)
     for member in by_score[:number]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from cluster.compare_plan import Plan, PlannedCell, Row, cells_of_row, row_of
 from rlcas.comparison.cell import Cell, read_cell
+from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.search_space import Choices, Point, Range, Space, draws, value_of
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData
@@ -54,20 +55,29 @@ def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
 
 
 def points_of(row: Row) -> list[Point]:
-    """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate."""
+    """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate.
+
+    The learning rates are the same factors of the row's own in all rows: luck of the draw is no row's alone.
+    """
     space, config = space_of(row), row.config
     number = config.compare.tune
     if not number:
         return []
     own = {key: value_of(config, key) for key in space}
-    return [own, *draws(space, number - 1, seed_for(config.seed, "tune", row.name))]
+    return [own, *draws(space, number - 1, seed_for(config.seed, "tune"))]
 
 
 def space_of(row: Row) -> Space:
-    """Return what is searched of a row."""
+    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it.
+
+    Agents have no learning rate to search where the comparison's own are taught by no gradient.
+    """
     lr = row.config.classifier.lr
     lrs: Space = {"classifier.lr": Range(lr / LR_FACTOR, lr * LR_FACTOR, whole=False)}
-    return lrs | {key: Choices(tuple(values)) for key, values in row.method.search.items()}
+    search = {key: Choices(tuple(values)) for key, values in row.method.search.items()}
+    if row.config.sampler.agents in WITHOUT_GRADIENT:
+        search.pop("sampler.lr", None)
+    return lrs | search
 
 
 def found(path: Path, plan: Plan, tries: Sequence[PlannedCell]) -> list[Found]:

@@ -28,7 +28,7 @@ class Batch:
     labels_N: Tensor
     """[B] int64."""
     resampled: Batch | None = None
-    """As many real images drawn by the sizes of their classes, in as many views."""
+    """As many real images of a draw of their own, in as many views."""
 
     @property
     def images_NCHW(self) -> Tensor:
@@ -45,7 +45,8 @@ class BatchMaker:
         config: the run's settings.
         device: where batches are made.
         num_views: augmentations of each image.
-        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q; None makes none.
+        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q; at 0 it goes through
+            permutations of the images instead, so that each comes as often as the others. None makes none.
 
     Raises:
         UserError: the pool or the composition's settings do not fit the data.
@@ -77,7 +78,8 @@ class BatchMaker:
         )
         self._augment = Augment(config.classifier.augment)
         self._num_views = num_views
-        self._chances_N = None if resampling_power is None else _chances(data, resampling_power)
+        self._resamples = resampling_power is not None
+        self._chances_N = _chances(data, resampling_power) if resampling_power else None
 
     def plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
         """Return which images go into which batch of the epoch after `incumbent`."""
@@ -99,6 +101,7 @@ class BatchMaker:
         """
         counts_C = plan.counts_C
         synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
+        num_seen = 0
         for step, indices in enumerate(plan.real_batches):
             real = as_tensor(indices, self._device)
             synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
@@ -115,15 +118,23 @@ class BatchMaker:
             yield Batch(
                 views=self._augmented(images, draws),
                 labels_N=torch.cat([self._labels[real], synthetic_labels]),
-                resampled=self._resampled(len(images), epoch, step, child),
+                resampled=self._resampled(num_seen, len(images), epoch, step, child)
+                if self._resamples
+                else None,
             )
+            num_seen += len(images)
 
-    def _resampled(self, num_images: int, epoch: int, step: int, child: int) -> Batch | None:
-        if self._chances_N is None:
-            return None
+    def _resampled(self, num_seen: int, num_images: int, epoch: int, step: int, child: int) -> Batch:
+        """Return the second batch, which comes after `num_seen` images in those of the epoch."""
         path = (epoch, step, self._real_child(child))
-        rng = rng_for(self._config.seed, "resampled", *path)
-        drawn = as_tensor(rng.choice(len(self._chances_N), num_images, p=self._chances_N), self._device)
+        if self._chances_N is None:
+            seed = seed_for(self._config.seed, "permuted", epoch, self._real_child(child))
+            permutations = PoolCycles(np.array([len(self._labels)]), seed)
+            indices_N = permutations.take(0, num_seen, num_images)
+        else:
+            rng = rng_for(self._config.seed, "resampled", *path)
+            indices_N = rng.choice(len(self._chances_N), num_images, p=self._chances_N)
+        drawn = as_tensor(indices_N, self._device)
         draws = [self._draw(num_images, "augment-resampled", *path, *view) for view in self._views()]
         return Batch(views=self._augmented(self._images[drawn], draws), labels_N=self._labels[drawn])
 

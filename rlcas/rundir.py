@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlcas import settings
-from rlcas.config import RunConfig, SynthConfig
+from rlcas.config import MethodConfig, Part, RunConfig, SynthConfig
 from rlcas.errors import UserError
 
 PATH_PREFIXES = ("npz", "folder", "csv")
@@ -130,7 +130,7 @@ def create(config: RunConfig) -> RunFolder:
     return RunFolder(out)
 
 
-def resolved(config: RunConfig) -> RunConfig:
+def resolved(config: Part) -> Part:
     """Return the settings as the run's folder keeps them: paths absolute, the threads of an episode a number."""
     out = (config.out or default_out(config)).expanduser().absolute()
     return config.model_copy(
@@ -139,6 +139,7 @@ def resolved(config: RunConfig) -> RunConfig:
             "data": absolute(config.data),
             "pool": _absolute_pool(config),
             "synth": _absolute_weights(config.synth),
+            "method": _absolute_clip(config.method),
             "cluster": config.cluster.concrete(config.sampler.k, config.device),
         }
     )
@@ -174,6 +175,11 @@ def _absolute_weights(synth: SynthConfig) -> SynthConfig:
         for name, group in (("autoencoder", synth.autoencoder), ("skin_sdm", synth.skin_sdm))
     }
     return synth.model_copy(update=groups)
+
+
+def _absolute_clip(method: MethodConfig) -> MethodConfig:
+    lift = method.lift.model_copy(update={"pretrained": _absolute_model(method.lift.pretrained)})
+    return method.model_copy(update={"lift": lift})
 
 
 def _absolute_model(name: str | None) -> str | None:

@@ -111,9 +111,15 @@ def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None)
 
 
 def override(config: Given, given: Mapping[str, Any]) -> Given:
-    """Return settings with some of them given anew, as typed on the command line or as values."""
+    """Return settings with some of them given anew, as typed on the command line or as values.
+
+    New agents have their own settings in place of those that the old ones brought.
+    """
     typed = _nested({key: _parse(key, value) for key, value in given.items()}, "flag")
-    return _checked(type(config), _merged(config.model_dump(), typed))
+    known = config.model_dump()
+    if "agents" in typed.get("sampler", {}):
+        known["sampler"] = config.sampler.stated()
+    return _checked(type(config), _merged(known, typed))
 
 
 def validated(nested: Mapping[str, Any]) -> RunConfig:

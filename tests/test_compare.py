@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_run
+from tiny_clip import write_tiny_clip
 
 from rlcas import settings
 from rlcas.cli import main
@@ -197,6 +198,26 @@ def test_a_finished_comparison_is_only_shown(finished: Path, capsys: pytest.Capt
 
 
 @pytest.mark.medium
+def test_a_row_that_lacked_its_weights_is_trained_once_they_are_named_beside_resume(home: Path) -> None:
+    out, clip = home / "completed", write_tiny_clip(home / "clip")
+    done = compare(
+        "--methods", "ce,lift", "--compare.seeds", 1, "--compare.epochs", 1, out="completed", cwd=home
+    )
+    assert done.returncode == 0, done.stderr
+    assert cells_of(out)["lift", 0, False].status == "left_out"
+    before = bytes_below(out / "cells/ce")
+    done = rlcas("compare", "--resume", "completed", "--method.lift.pretrained", "clip", cwd=home)
+    assert done.returncode == 0, done.stderr
+    cell = cells_of(out)["lift", 0, False]
+    assert (cell.status, cell.reason) == ("finished", "") and cell.test["n"] == 18
+    assert bytes_below(out / "cells/ce") == before
+    assert settings.read_yaml(out / "compare.yaml")["method"]["lift"]["pretrained"] == str(clip)
+    again = rlcas("compare", "--resume", "completed", "--method.lift.pretrained", "other", cwd=home)
+    assert again.returncode == 2 and again.stderr.count("\n") == 1
+    assert f"method.lift.pretrained other: {out} has trained with {clip}: leave it out, or" in again.stderr
+
+
+@pytest.mark.medium
 def test_the_same_command_again_says_how_to_go_on(finished: Path, home: Path) -> None:
     again = compare(*ROWS, out="out", cwd=home)
     assert again.returncode == 2
@@ -292,7 +313,15 @@ def test_a_pool_that_cannot_be_made_fails_its_rows_alone(home: Path) -> None:
         (["--resume", "nowhere"], "rlcas: nowhere is not a comparison's folder: it has no compare.yaml; name"),
         (
             ["--resume", "x", "--seed", "1"],
-            "rlcas: --resume x goes on with the comparison's own settings: leave",
+            "rlcas: --resume x goes on with the comparison's own settings: leave out --seed",
+        ),
+        (
+            ["--resume", "x", "--method.lift.pretrained", "clip", "--method.lift.scale", "2"],
+            "rlcas: --resume x goes on with the comparison's own settings: leave out --method.lift.scale",
+        ),
+        (
+            ["--resume", "x", "--synth.skin_sdm.pretrained", "sd"],
+            "rlcas: x is not a comparison's folder: it has",
         ),
         (["--data", "npz:gone.npz"], "gone.npz"),
         (["--methods", "ce", "--data", "nope"], "rlcas: data 'nope' is unknown"),

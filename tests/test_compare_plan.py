@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny import tiny_data
+from tiny_clip import write_tiny_clip
 
-from cluster.compare_plan import Plan, PlannedCell, budget_epochs, cells_of, plan, plan_of
+from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.tuning import points_of, tries_of
 from rlcas import settings
 from rlcas.errors import UserError
@@ -37,22 +39,6 @@ def cells_by_row(made: Plan) -> dict[str, list[PlannedCell]]:
     return rows
 
 
-@pytest.mark.parametrize(
-    ("budget", "num_added", "epochs"),
-    [
-        (30, 0, 30),
-        (30, 64, 15),  # 30 * 640 / (640 + 64 * 10)
-        (30, 6, 27),  # 30 * 640 / 700 = 27.4
-        (10 / 3, 0, 3),
-        (0.1, 0, 1),
-    ],
-)
-def test_a_row_trains_the_epochs_in_which_it_sees_the_budget(
-    budget: float, num_added: int, epochs: int
-) -> None:
-    assert budget_epochs(budget, num_images=640, num_added=num_added, num_steps=10) == epochs
-
-
 def test_every_method_is_a_row_and_weights_that_are_not_given_leave_one_out(tmp_path: Path) -> None:
     made = planned(tmp_path)
     assert [row.name for row in made.rows] == list(METHODS)
@@ -72,8 +58,20 @@ def test_rows_see_the_same_images_in_fewer_epochs_where_images_are_added(tmp_pat
     assert static.config.sampler.epochs == 15 and static.passes == 15 * (40 + 3 * 13)
     episodes = rows["rlcas"][0]
     assert episodes.counts_C == (2, 2, 2)
-    assert episodes.config.sampler.epochs == 21, "30 * 40 / (40 + 3 * 6) = 20.7"
-    assert episodes.passes == 3 * 21 * 58
+    assert episodes.config.sampler.epochs == 17, "its counts are expected to be 2, 2.2, 2.4, … a class"
+    constant = rows["constant"][0]
+    assert constant.config.sampler.epochs == 21, "30 * 40 / (40 + 3 * 6) = 20.7"
+    assert constant.passes == 3 * 21 * 58
+    assert 17 < rows["pbt"][0].config.sampler.epochs <= 21, "a third of its members move, after the first epoch"
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_at_equal_compute_no_row_is_planned_with_more_passes_than_the_baseline(tmp_path: Path, k: int) -> None:
+    rows = cells_by_row(planned(tmp_path, sampler={"k": k}))
+    for cells in rows.values():
+        equal = [cell for cell in cells if cell.equal_compute]
+        assert all(cell.passes <= rows["baseline"][0].passes for cell in equal)
+    assert rows["constant"][1].config.sampler.epochs == 30 * 40 // (58 * k)
 
 
 def test_what_needs_more_passes_is_trained_once_more_with_as_many_as_the_baseline(tmp_path: Path) -> None:
@@ -147,8 +145,47 @@ def test_each_row_is_tried_with_as_many_settings_its_own_first(tmp_path: Path) -
     assert [cell.config.classifier.lr for cell in tries[4:]] == [
         point["classifier.lr"] for point in [own, *drawn]
     ]
-    assert points_of(made.rows[0]) != points_of(made.rows[1])
     assert points_of(planned(tmp_path, "baseline").rows[0]) == []
+
+
+def test_all_rows_try_the_same_factors_of_their_own_learning_rate(tmp_path: Path) -> None:
+    clip = {"lift": {"pretrained": str(write_tiny_clip(tmp_path / "clip"))}}
+    made = planned(tmp_path, "baseline,proco,rlcas,lift", compare={"tune": 5}, method=clip)
+    factors = [
+        [point["classifier.lr"] / points[0]["classifier.lr"] for point in points]
+        for points in map(points_of, made.rows)
+    ]
+    for of_row in factors[1:]:
+        np.testing.assert_allclose(of_row, factors[0], rtol=1e-3)
+    assert len(set(factors[0])) == 5
+
+
+def test_the_learning_rate_of_agents_is_tried_where_a_gradient_teaches_them(tmp_path: Path) -> None:
+    def searched(agents: str) -> set[str]:
+        made = planned(tmp_path, sampler={"agents": agents}, compare={"tune": 2})
+        return {row.name for row in made.rows if not row.missing and "sampler.lr" in points_of(row)[0]}
+
+    taught = {"rlcas", "syn_class_rlcas", "rlcas_k1", "rlcas_state"}
+    assert searched("paper") == taught
+    assert searched("response") == {"rlcas_state"}
+
+
+def test_agents_of_a_row_have_their_own_settings_after_a_resume_too(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas,rlcas_state,rlcas_response")
+    again = plan_of(settings.of_comparison(made.config.model_dump(mode="json")))
+    for of_plan in (made, again):
+        assert [row.config.sampler.lr for row in of_plan.rows] == [1e-3, 0.15, 1e-3]
+        assert [row.config.sampler.reward for row in of_plan.rows] == ["cubic", "per_class", "cubic"]
+
+
+def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
+    assert not METHODS["logit_adjust"].search, (
+        "mode posthoc reads no tau, and chooses its own after every epoch"
+    )
+    assert "sampler.action_step" not in METHODS["constant"].search, "nobody acts"
+    assert "method.ncl.hcm_share" not in METHODS["ncl"].search, (
+        "0.3 and 0.5 of 5 classes or fewer are 2 hard ones"
+    )
 
 
 @pytest.mark.parametrize(

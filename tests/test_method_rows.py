@@ -46,6 +46,75 @@ def test_agents_of_the_user_do_not_leak_into_a_control() -> None:
     )
 
 
+def taught_by(name: str, user: dict[str, Any]) -> tuple[Any, ...]:
+    """Return agents, learning rate, reward, advantages, the team's share, exploration and memory of a row."""
+    sampler = settings.override(settings.of(user), own_settings(name)).sampler
+    return (
+        sampler.agents,
+        sampler.lr,
+        sampler.reward,
+        sampler.advantages,
+        sampler.team_share,
+        sampler.exploration,
+        sampler.memory_epochs,
+    )
+
+
+STATE = ("state", 0.15, "per_class", "normalised", 1.0, None, None)
+RESPONSE = ("response", 1e-3, "cubic", "baseline", None, 0.2, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("user", "state", "response"),
+    [
+        ({}, STATE, RESPONSE),
+        ({"preset": "paper"}, STATE, RESPONSE),
+        ({"preset": "quick"}, STATE, RESPONSE),
+        ({"sampler.agents": "state"}, STATE, RESPONSE),
+        ({"sampler.agents": "response"}, STATE, RESPONSE),
+        ({"sampler.agents": "uniform"}, STATE, RESPONSE),
+        ({"sampler.lr": 0.05}, ("state", 0.05, *STATE[2:]), ("response", 0.05, *RESPONSE[2:])),
+        (
+            {"sampler.reward": "rank"},
+            ("state", 0.15, "rank", "normalised", None, None, None),
+            ("response", 1e-3, "rank", *RESPONSE[3:]),
+        ),
+        (
+            {"sampler.reward": "per_class", "sampler.team_share": 2.0},
+            ("state", 0.15, "per_class", "normalised", 2.0, None, None),
+            ("response", 1e-3, "per_class", "baseline", 2.0, 0.2, 15.0),
+        ),
+        (
+            {"sampler.agents": "response", "sampler.exploration": 0.3},
+            STATE,
+            (*RESPONSE[:5], 0.3, 15.0),
+        ),
+    ],
+    ids=str,
+)
+def test_rows_of_agents_have_what_these_need_where_nothing_else_is_stated(
+    user: dict[str, Any], state: tuple[Any, ...], response: tuple[Any, ...]
+) -> None:
+    assert taught_by("rlcas_state", user) == state
+    assert taught_by("rlcas_response", user) == response
+    assert taught_by("rlcas", user)[0] == settings.of(user).sampler.agents
+
+
+def test_agents_that_a_gradient_teaches_keep_the_bonus_that_was_stated() -> None:
+    user = settings.of({"sampler.entropy_bonus": 0.1})
+    bonuses = [
+        settings.override(user, own_settings(name)).sampler.entropy_bonus
+        for name in ("rlcas", "rlcas_state", "rlcas_response", "rlcas_frozen")
+    ]
+    assert bonuses == [0.1, 0.1, 0, 0]
+
+
+def test_episodes_under_one_composition_differ_in_order_and_augmentation() -> None:
+    shared = settings.of({})
+    assert not settings.override(shared, own_settings("constant")).sampler.common_random_numbers
+    assert settings.override(shared, own_settings("rlcas_frozen")).sampler.common_random_numbers
+
+
 def test_a_population_has_no_row_of_one_episode() -> None:
     with pytest.raises(UserError, match=r"pbt is a population of sampler\.k 1 members: raise sampler\.k"):
         settings.override(settings.of({"sampler.agents": "pbt"}), own_settings("rlcas_k1"))
@@ -60,7 +129,16 @@ def test_what_a_row_searches_begins_from_settings_that_there_are() -> None:
 def test_rows_that_train_k_classifiers_count_k_passes_and_one_episode_counts_one() -> None:
     config = settings.of({"sampler.k": 5})
     k_times = {name for name, method in METHODS.items() if method.passes(config) == 5}
-    assert k_times == {"syn_class_rlcas", "rlcas", "rlcas_frozen", "constant", "pbt", "baseline_best_of_k"}
+    assert k_times == {
+        "syn_class_rlcas",
+        "rlcas",
+        "rlcas_state",
+        "rlcas_response",
+        "rlcas_frozen",
+        "constant",
+        "pbt",
+        "baseline_best_of_k",
+    }
     assert METHODS["rlcas_k1"].passes(config) == 1
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_config, tiny_data
+from tiny import CPU, tiny_config, tiny_data, tiny_set
 
-from rlcas.batches import Batch
+from rlcas.batches import Batch, BatchMaker
+from rlcas.images import to_float
 from rlcas.meta import ClassifierMeta
 from rlcas.methods import glmc
 from rlcas.methods.glmc import MixtureConsistency, cutmix, label_weights, mixup
+from rlcas.sources import RealImages
+from rlcas.types import Incumbent, TrainingData
 
 COUNTS = torch.tensor([20, 14, 7])
 
@@ -140,3 +146,28 @@ def test_the_head_of_the_weighted_labels_predicts() -> None:
 def test_the_second_batch_is_drawn_as_the_setting_says() -> None:
     assert objective().resampling_power == 0.0
     assert objective(resampling_power=0.2).resampling_power == 0.2
+
+
+def second_batches(*, power: float, epoch: int = 3) -> list[np.ndarray]:
+    """Return which training images come second, a batch each; image i has the value i alone."""
+    images_NCHW = np.arange(41, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
+    train = dataclasses.replace(tiny_set(41, 0), images_NCHW=images_NCHW)
+    data = TrainingData(name="tiny", class_names=("a", "b", "c"), train=train, val=tiny_set(6, 1))
+    config = tiny_config(classifier={"augment": "none", "batch_size": 8})
+    maker = BatchMaker(data, RealImages(train), config, CPU, resampling_power=power)
+    start = Incumbent(epoch=epoch - 1, arrays={}, counts_C=np.zeros(3, int), positions_C=np.zeros(3, int))
+    plan = maker.plan(start, np.array([1, 0, 2]), 0)
+    values = [batch.resampled.views[0][:, 0, 0, 0] for batch in maker.batches(plan, epoch, 0)]
+    shown = maker.normalisation.apply(to_float(torch.from_numpy(images_NCHW)))[:, 0, 0, 0]
+    return [(batch_B[:, None] - shown).abs().argmin(dim=1).numpy() for batch_B in values]
+
+
+def test_without_resampling_the_second_batch_goes_through_permutations_of_the_training_images() -> None:
+    batches = second_batches(power=0)
+    order = np.concatenate(batches)
+    assert [len(batch) for batch in batches] == [11, 11, 11, 11, 12], "as many as the first, with three added"
+    assert sorted(order[:41]) == list(range(41)) and len(set(order[41:])) == 15
+    np.testing.assert_array_equal(order, np.concatenate(second_batches(power=0)))
+    assert (order[:41] != np.concatenate(second_batches(power=0, epoch=4))[:41]).any()
+    assert (order[:41] != np.arange(41)).any()
+    assert len(set(np.concatenate(second_batches(power=0.2))[:41])) < 35, "with replacement"

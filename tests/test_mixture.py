@@ -21,6 +21,10 @@ def config_of(*, batch_size: int = 64, batch_mode: str = "append", **compare: ob
     )
 
 
+def proportional(**compare: object) -> ComparedConfig:
+    return config_of(synthetic_balance="proportional", **compare)
+
+
 @pytest.mark.parametrize(
     ("shares", "total", "counts"),
     [
@@ -55,9 +59,14 @@ def test_what_is_divided_is_all_of_it_and_near_the_shares(shares: list[int], tot
 
 def test_a_row_adds_the_ratio_for_each_real_image_of_its_class() -> None:
     counts = np.array([400, 146])  # 9 steps of 64, the last of 34: 60.7 real images a step
-    np.testing.assert_array_equal(static_counts(config_of(), counts), [45, 16])
-    np.testing.assert_array_equal(static_counts(config_of(synthetic_ratio=0.5), counts), [22, 8])
-    np.testing.assert_array_equal(static_counts(config_of(synthetic_balance="uniform"), counts), [31, 30])
+    np.testing.assert_array_equal(static_counts(proportional(), counts), [45, 16])
+    np.testing.assert_array_equal(static_counts(proportional(synthetic_ratio=0.5), counts), [22, 8])
+
+
+def test_by_default_a_row_adds_as_many_images_of_each_class_as_rl_cas_starts_from() -> None:
+    counts = np.array([400, 146])
+    np.testing.assert_array_equal(static_counts(config_of(), counts), [31, 30])
+    np.testing.assert_array_equal(static_counts(config_of(synthetic_ratio=0.5), counts), [15, 15])
 
 
 def test_a_tiny_ratio_still_adds_one_image() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import small_run
 from test_controls import rlcas, timeless
-from trivial import TrivialTrainer
+from trivial import TiedTrainer, TrivialTrainer
 
 from rlcas import records, settings
 from rlcas.composition import KEEP, apply_actions
@@ -145,6 +146,43 @@ def test_in_process_it_gives_the_bits_of_tunes_workers(population: Any, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.medium
+def test_ties_go_to_less_validation_loss_then_the_lower_index_in_both(
+    ray_session: None, tmp_path: Path
+) -> None:
+    from cluster.population import train_population
+    from cluster.population_in_process import train_population_in_process
+
+    told: list[list[EpochRecord]] = []
+    for train_it in (train_population, train_population_in_process):
+        told.append([])
+        train_it(
+            functools.partial(TiedTrainer, num_classes=NUM_CLASSES),
+            SAMPLER.model_copy(update={"k": 6, "epochs": 4}),
+            ClusterConfig(),
+            num_classes=NUM_CLASSES,
+            seed=SEED,
+            folder=tmp_path / "population",
+            tell=told[-1].append,
+        )
+    losses_TK = [[report.result.val_loss for report in record.reports] for record in told[0]]
+    assert 1 < len(set(losses_TK[0])) < 6, "some members have one loss, some differ"
+    for (before, after), losses_K in zip(itertools.pairwise(told[0]), losses_TK, strict=False):
+        best_first = sorted(range(6), key=lambda j: (losses_K[j], j))
+        moved = {j for j, report in enumerate(after.reports) if (report.actions_C != KEEP).any()}
+        assert moved <= set(best_first[-2:]), "the worst two"
+        parents = [before.reports[best] for best in best_first[:2]]
+        for j in moved:
+            report = after.reports[j]
+            assert any(
+                (
+                    report.counts_C == apply_actions(parent.counts_C, report.actions_C, step=2, max_count=16)
+                ).all()
+                for parent in parents
+            )
+    assert [record.reports for record in told[0]] == [record.reports for record in told[1]]
+
+
 def test_in_process_a_member_that_fails_ends_it_with_its_traceback(tmp_path: Path) -> None:
     from cluster.children import EpisodeError
     from cluster.population_in_process import train_population_in_process
@@ -169,12 +207,33 @@ def test_a_quarter_of_the_members_move_rounded_up(num_members: int, moved: int) 
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
     members = [trainer.initial(np.full(NUM_CLASSES, j)) for j in range(num_members)]
-    parents, actions_KC = exchanged(members, list(range(num_members)), NUM_CLASSES, SEED)
+    parents, actions_KC = exchanged(members, [(j, 0.0) for j in range(num_members)], NUM_CLASSES, SEED)
     assert [parent is member for parent, member in zip(parents, members, strict=True)] == [False] * moved + [
         True
     ] * (num_members - moved)
     assert all(int(parent.counts_C[0]) >= num_members - moved for parent in parents[:moved])
     assert all((actions_C == KEEP).all() for actions_C in actions_KC[moved:])
+
+
+@pytest.mark.parametrize(
+    ("keys", "worst", "best"),
+    [
+        ([(0.5, -0.2), (0.5, -0.3), (0.5, -0.1)], 1, 2),
+        ([(0.5, -0.2), (0.5, -0.2), (0.5, -0.2)], 2, 0),
+        ([(0.4, -0.1), (0.5, -0.3), (0.5, -0.2)], 0, 2),
+    ],
+)
+def test_of_equal_members_less_loss_is_better_then_the_lower_index(
+    keys: list[tuple[float, float]], worst: int, best: int
+) -> None:
+    from cluster.population_in_process import exchanged
+
+    trainer = TrivialTrainer(num_classes=NUM_CLASSES)
+    members = [trainer.initial(np.full(NUM_CLASSES, j)) for j in range(3)]
+    parents, _ = exchanged(members, keys, NUM_CLASSES, SEED)
+    expected = list(members)
+    expected[worst] = members[best]
+    assert all(parent is member for parent, member in zip(parents, expected, strict=True))
 
 
 def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -67,9 +67,9 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
     return arguments
 
 
-def check_resumes_alone(arguments: argparse.Namespace, what: str) -> None:
-    """Refuse settings beside --resume, which goes on with the folder's own."""
-    given = arguments.given
+def check_resumes_alone(arguments: argparse.Namespace, what: str, allowed: Collection[str] = ()) -> None:
+    """Refuse settings beside --resume, which goes on with the folder's own, but for those that are allowed."""
+    given = [key for key in arguments.given if key not in allowed]
     if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
         raise UserError(
             f"--resume {arguments.resume} goes on with the {what}'s own settings: leave out --"

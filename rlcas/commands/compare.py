@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from rlcas.commands.command import Gathered, Parser, add_flags, check_resumes_al
 
 def compare(arguments: argparse.Namespace) -> int:
     """Train every compared method under every seed; status 1 where a cell failed."""
+    from rlcas.methods import weight_settings
     from rlcas.settings import stated
 
-    check_resumes_alone(arguments, "comparison")
+    check_resumes_alone(arguments, "comparison", weight_settings())
     settings = stated(given=arguments.given, file=arguments.config)
     from cluster import compare as comparisons
 
@@ -21,15 +23,15 @@ def compare(arguments: argparse.Namespace) -> int:
         print(comparisons.describe(settings))
         return 0
     if arguments.resume is not None:
-        return go_on(arguments.resume)
+        return go_on(arguments.resume, arguments.given)
     return _status(comparisons.compare(settings))
 
 
-def go_on(folder: Path) -> int:
-    """Go on with a comparison's folder."""
+def go_on(folder: Path, weights: Mapping[str, str] | None = None) -> int:
+    """Go on with a comparison's folder, and with rows that it lacked weights for."""
     from cluster.compare import resume
 
-    return _status(resume(folder))
+    return _status(resume(folder, weights or {}))
 
 
 def is_comparison(folder: Path) -> bool:
@@ -44,7 +46,7 @@ def compare_arguments(parser: Parser) -> str:
     from rlcas.config import CompareConfig
     from rlcas.settings import flags
 
-    text = "go on with an interrupted comparison's folder"
+    text = "go on with an interrupted comparison's folder; weights that it lacked may be named beside it"
     parser.add_argument("--resume", type=Path, metavar="COMPARISON", help=text)
     group = parser.add_argument_group("comparison settings")
     known = {flag.key: flag for flag in flags(CompareConfig, "compare.")}

@@ -42,6 +42,7 @@ __all__ = [
     "GenerationConfig",
     "MethodConfig",
     "MgdmConfig",
+    "Part",
     "PhantomConfig",
     "RunConfig",
     "SamplerConfig",

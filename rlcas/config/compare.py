@@ -22,8 +22,8 @@ class CompareConfig(Settings):
     """Settings tried for each row on validation, with the first seed; 0 keeps the authors'."""
     synthetic_ratio: Positive = 1.0
     """Added images for each real one, in rows whose mixture stays the same."""
-    synthetic_balance: Literal["proportional", "uniform"] = "proportional"
-    """Of which classes those are: as the real ones, or as many of each."""
+    synthetic_balance: Literal["proportional", "uniform"] = "uniform"
+    """Of which classes those are: as many of each, which is what RL-CAS starts from, or as the real ones."""
     pools: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """NAME=DIR, once a pool: pools that are there, in place of making them: sketch, class, mgdm, skin_sdm."""
     concurrent: PositiveCount | None = None

@@ -92,7 +92,7 @@ class GlmcConfig(Settings):
     """Global and local mixture consistency (`glmc`)."""
 
     resampling_power: NonNegative = 0.0
-    """q: images of the second batch are drawn with probability ~ n_c^-q."""
+    """q: images of the second batch are drawn with probability ~ n_c^-q; at 0 without replacement."""
     label_power: NonNegative = 1.2
     """k: labels of the balanced loss weigh ~ n_c^-k."""
     consistency: NonNegative = 1.0

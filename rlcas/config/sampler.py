@@ -87,6 +87,15 @@ class SamplerConfig(Settings):
             stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
         return stated
 
+    def stated(self) -> dict[str, Any]:
+        """Return the agents, and what differs from what these have where nothing else is said.
+
+        Other agents keep these; a value that was stated as the agents have it anyway is not told from their own.
+        """
+        unsaid = SamplerConfig(agents=self.agents).model_dump()
+        own = {name: value for name, value in self.model_dump().items() if value != unsaid[name]}
+        return {"agents": self.agents, **own}
+
     @model_validator(mode="after")
     def _check(self) -> SamplerConfig:
         most = self.initial_count if isinstance(self.initial_count, int) else max(self.initial_count, default=0)

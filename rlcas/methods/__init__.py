@@ -21,6 +21,8 @@ from rlcas.methods.proco import PROCO
 from rlcas.methods.rlcas import RLCAS
 from rlcas.methods.rlcas_frozen import RLCAS_FROZEN
 from rlcas.methods.rlcas_k1 import RLCAS_K1
+from rlcas.methods.rlcas_response import RLCAS_RESPONSE
+from rlcas.methods.rlcas_state import RLCAS_STATE
 from rlcas.methods.skin_sdm import SKIN_SDM
 from rlcas.methods.syn_class import SYN_CLASS
 from rlcas.methods.syn_class_resampling import SYN_CLASS_RESAMPLING
@@ -44,6 +46,8 @@ METHODS: dict[str, Method] = {
     "syn_class_resampling": SYN_CLASS_RESAMPLING,
     "syn_class_rlcas": SYN_CLASS_RLCAS,
     "rlcas": RLCAS,
+    "rlcas_state": RLCAS_STATE,
+    "rlcas_response": RLCAS_RESPONSE,
     "rlcas_frozen": RLCAS_FROZEN,
     "rlcas_k1": RLCAS_K1,
     "constant": CONSTANT,
@@ -53,6 +57,11 @@ METHODS: dict[str, Method] = {
 }
 """Rows of `rlcas compare` by name, and whose training step `classifier.method` names; from outside comes
 package.module:object, a Method."""
+
+
+def weight_settings() -> set[str]:
+    """Return the settings that name foundation weights, without which rows are left out."""
+    return {method.needs for method in METHODS.values() if method.needs is not None}
 
 
 def build_objective(meta: ClassifierMeta) -> Objective:

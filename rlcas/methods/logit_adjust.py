@@ -66,5 +66,4 @@ LOGIT_ADJUST = Method(
     title="Logit-Adjust",
     source="Menon et al. 2021",
     objective=LogitAdjustment,
-    search={"method.logit_adjust.mode": ("posthoc", "loss"), "method.logit_adjust.tau": (0.5, 1.0, 1.5, 2.0)},
 )

@@ -8,6 +8,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from rlcas.config import RunConfig
+from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.meta import ClassifierMeta
 from rlcas.methods.objective import LossOnLogits, Objective
 from rlcas.settings import flags
@@ -48,22 +49,25 @@ class Method:
 
 MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
 """What is tried of a mixture that stays the same."""
+INITIAL_SEARCH: Mapping[str, Sequence[Any]] = {"sampler.initial_count": (1, 2, 4)}
+"""What is tried of a composition that stays what it was at first."""
 SAMPLER_SEARCH: Mapping[str, Sequence[Any]] = {
-    "sampler.initial_count": (1, 2, 4),
+    **INITIAL_SEARCH,
     "sampler.action_step": (1, 2),
 }
 """What is tried of compositions that change."""
+LEARNING_SEARCH: Mapping[str, Sequence[Any]] = {**SAMPLER_SEARCH, "sampler.lr": (1e-3, 1e-2, 5e-2)}
+"""What is tried of them where a gradient teaches the agents."""
 
 
 def with_agents(name: str) -> dict[str, Any]:
-    """Return the settings of other agents than the user's, without what the user's alone can have."""
-    return {
-        "sampler.agents": name,
-        "sampler.entropy_bonus": 0.0,
-        "sampler.exploration": None,
-        "sampler.memory_epochs": None,
-        "sampler.replay": None,
-    }
+    """Return the settings of other agents than the user's, without what these cannot have."""
+    own: dict[str, Any] = {"sampler.agents": name, "sampler.replay": None}
+    if name in WITHOUT_GRADIENT:
+        own["sampler.entropy_bonus"] = 0.0
+    if name != "response":
+        own |= {"sampler.exploration": None, "sampler.memory_epochs": None}
+    return own
 
 
 def k_passes(config: RunConfig) -> int:

@@ -89,7 +89,6 @@ NCL = Method(
     source="Li et al. 2022",
     objective=NestedCollaboration,
     search={
-        "method.ncl.hcm_share": (0.3, 0.5),
         "method.ncl.distillation": (0.3, 0.6, 1.0),
         "method.ncl.hcm_distillation": (0.3, 0.6, 1.0),
     },

@@ -7,7 +7,7 @@ eq. 2, whatever reward they have in the other rows.
 from __future__ import annotations
 
 from rlcas.methods.baseline import BASELINE
-from rlcas.methods.method import SAMPLER_SEARCH, Method
+from rlcas.methods.method import LEARNING_SEARCH, Method
 
 RLCAS_K1 = Method(
     title="RL-CAS, K = 1",
@@ -21,6 +21,6 @@ RLCAS_K1 = Method(
         "sampler.advantages": "baseline",
         "sampler.team_share": None,
     },
-    search=SAMPLER_SEARCH,
+    search=LEARNING_SEARCH,
     control=True,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlcas.methods.baseline import BASELINE
-from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes
+from rlcas.methods.method import LEARNING_SEARCH, Method, k_passes
 
 SYN_CLASS_RLCAS = Method(
     title="+ SynClass + RL-CAS",
@@ -11,6 +11,6 @@ SYN_CLASS_RLCAS = Method(
     engine="episodes",
     pool="class",
     settings=BASELINE.settings,
-    search=SAMPLER_SEARCH,
+    search=LEARNING_SEARCH,
     passes=k_passes,
 )
