@@ -90,6 +90,17 @@ def test_ours_against_the_same_predictions_is_not_distinguishable(tmp_path: Path
     )
 
 
+def test_rows_that_ended_as_the_same_classifier_are_told_with_the_number_of_seeds(tmp_path: Path) -> None:
+    shares = {"baseline": [0.8, 0.7, 0.6], "rlcas_frozen": [0.5, 0.7, 0.6], OURS: [0.4, 0.7, 0.6]}
+    write_shares(tmp_path, {**shares, "rlcas_k1": [0.1, 0.2, 0.3]})
+    (cell_folder(tmp_path, "baseline", 1) / "cell.json").unlink()
+    told = [sentence for sentence in sentences(summarise(read_comparison(tmp_path))) if "same" in sentence]
+    assert [sentence.split(", to")[0] for sentence in told] == [
+        "rlcas is the same classifier as baseline in 1 of 2 seeds",
+        "rlcas is the same classifier as rlcas_frozen in 2 of 3 seeds",
+    ]
+
+
 def test_without_ours_or_the_baseline_the_sentence_says_so(tmp_path: Path) -> None:
     results = write_shares(tmp_path, {"baseline": [0.8, 0.7, 0.6]})
     assert sentences(results)[0] == "rlcas cannot be compared with the Baseline: there are no figures of rlcas."

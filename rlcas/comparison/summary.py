@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,8 @@ class Summary:
     """This row minus the Baseline, every figure of `WITH_DRAWS`."""
     against_ours: Mapping[str, Interval]
     """This row minus rlcas."""
+    same_as_ours: tuple[int, ...]
+    """Seeds under which it is the very classifier of rlcas: all test probabilities are equal."""
     equal_compute: Mapping[str, Figure]
     """Figures of its equal-compute cells; empty where it has none."""
     equal_against_baseline: Interval | None
@@ -157,6 +159,7 @@ def _summary(
         per_class_recall=_per_class_recall(cells),
         against_baseline=_against(drawn, row.name, BASELINE),
         against_ours=_against(drawn, row.name, OURS),
+        same_as_ours=tuple(_seeds_in_common(comparison, row.name, OURS)),
         equal_compute=_figures(_finished(row.equal), equal),
         equal_against_baseline=_difference(equal, drawn.get((BASELINE, False)), RANKED),
         ranks=of_seeds,
@@ -208,6 +211,14 @@ def _against(drawn: Mapping[tuple[str, bool], Drawn], name: str, other: str) -> 
 
 def _difference(row: Drawn | None, other: Drawn | None, figure: str) -> Interval | None:
     return paired_interval(row[figure], other[figure]) if row and other else None
+
+
+def _seeds_in_common(comparison: Comparison, name: str, other: str) -> Iterator[int]:
+    """Yield the seeds under which two rows ended as the same classifier."""
+    for seed in comparison.seeds:
+        mine, theirs = (comparison.probabilities.get((row, seed, False)) for row in (name, other))
+        if mine is not None and theirs is not None and np.array_equal(mine, theirs):
+            yield seed
 
 
 def _cost(cells: Mapping[int, Cell]) -> dict[str, float]:

@@ -27,7 +27,8 @@ def sentences(results: Results) -> list[str]:
 
     A row is better or worse only where the 95 % interval of its paired difference in macro F1 leaves out 0.
     """
-    return [*_against_baseline(results), *_others(results), *_highest(results), *_missing(results)]
+    parts = (_against_baseline, _others, _the_same, _highest, _missing)
+    return [sentence for part in parts for sentence in part(results)]
 
 
 def _against_baseline(results: Results) -> Iterator[str]:
@@ -56,6 +57,18 @@ def _others(results: Results) -> Iterator[str]:
         names = [row.method for row in others if row.against_ours[RANKED].sign == sign]
         if names:
             yield f"{WORDS[sign].capitalize()} {OURS}: {', '.join(names)}."
+
+
+def _the_same(results: Results) -> Iterator[str]:
+    """Yield which rows ended as the classifier of ours: nothing was tested between them there."""
+    ours = results.row(OURS)
+    for row in results.rows:
+        if ours is not None and row.method != OURS and row.same_as_ours:
+            both = len({*row.seeds} & {*ours.seeds})
+            yield (
+                f"{OURS} is the same classifier as {row.method} in {len(row.same_as_ours)} of {both} seeds, to the "
+                "last bit of its predictions."
+            )
 
 
 def _highest(results: Results) -> Iterator[str]:
