@@ -81,7 +81,13 @@ def write_fake_comparison(
     for name, fid in POOLS.items():
         write_json(
             RunFolder(path / "pools" / name).scores,
-            {"fid": fid, "kid": fid / 1000, "intervals": {"kid": [fid / 1200, fid / 900]}, "copy_rate": 0.01},
+            {
+                "fid": fid,
+                "kid": fid / 1000,
+                "intervals": {"kid": [fid / 1200, fid / 900]},
+                "copy_rate": 0.01,
+                "extractor": "penultimate features of the Baseline's resnet18 of width 16",
+            },
         )
     return path
 

@@ -176,6 +176,20 @@ def test_table_2_has_the_figures_of_each_rows_own_pool(results: Results) -> None
     assert "baseline" not in rows and "skin_sdm" not in rows
 
 
+def test_table_2_says_in_whose_features_its_distances_are(results: Results, tmp_path: Path) -> None:
+    told = "Distances are in penultimate features of the Baseline's resnet18 of width 16."
+    assert table_2(results).note.endswith(f" {told}")
+    unjudged = summarise(read_comparison(write_fake_comparison(tmp_path, rows=("baseline", "oversampling"))))
+    assert "Distances" not in table_2(unjudged).note
+
+
+def test_the_notes_say_what_the_intervals_leave_out(results: Results) -> None:
+    of_all, of_differences = table_1(results).note, table_differences(results).note
+    assert "without a correction for the number of rows" in of_all
+    assert "without a correction for the number of rows" in of_differences
+    assert "not over splits, pools and the judge, which all seeds share" in of_differences
+
+
 def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Results) -> None:
     rows = {row[0]: row[4:] for row in table_differences(results).rows}
     assert rows["rlcas_k1"] == ("same", "same", "same")

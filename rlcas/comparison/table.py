@@ -41,10 +41,12 @@ DASH = "–"
 NOTES = {
     "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
     "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
-    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval).",
-    "differences": "Bold: the interval leaves out 0; one that holds 0 decides nothing. It is over test images (paired "
-    "bootstrap within classes, the same images for all rows and seeds) and seeds (Student's t of the paired "
-    "differences). Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more "
+    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval), without a correction "
+    "for the number of rows.",
+    "differences": "Bold: the interval leaves out 0, without a correction for the number of rows; one that holds 0 "
+    "decides nothing. It is over test images (paired bootstrap within classes, the same images for all rows and seeds) "
+    "and seeds (Student's t of the paired differences), not over splits, pools and the judge, which all seeds share. "
+    "Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more "
     "classifier passes than the Baseline, trained again with as many; the synthesiser's training is not counted. same: "
     "the row has at most {most_passes} × the Baseline's passes as it is.",
     "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
@@ -117,7 +119,7 @@ def table_2(results: Results) -> Grid:
             )
             for row in rows
         ),
-        NOTES["added"],
+        " ".join(filter(None, (NOTES["added"], _features(rows)))),
     )  # fmt: skip
 
 
@@ -277,6 +279,12 @@ def _interval(found: Interval | None) -> str:
     if found is None:
         return DASH
     return f"**{interval_text(found)}**" if found.sign else interval_text(found)
+
+
+def _features(rows: Sequence[Summary]) -> str:
+    """Return in whose features the pools were judged: distances in others cannot be compared."""
+    extractors = sorted({row.pool_figures["extractor"] for row in rows if row.pool_figures})
+    return f"Distances are in {' or '.join(extractors)}." if extractors else ""
 
 
 def _pool(row: Summary) -> list[str]:
