@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -308,6 +309,14 @@ def test_the_folder_gets_tables_figures_and_page(folder: Path) -> None:
         "recall_of_classes.png",
         "curves.png",
     }
+
+
+def test_tables_and_figures_are_in_boxes_that_scroll_on_narrow_screens(folder: Path) -> None:
+    write_tables(folder)
+    page = (folder / "report.html").read_text()
+    wide = re.findall(r"<(?:table|svg)\b", page)
+    boxed = re.findall(r'<div class="scroll">\s*(?:<\?xml.*?>\s*|<!.*?>\s*)*<(?:table|svg)\b', page)
+    assert len(wide) == len(boxed) > 20
 
 
 def test_the_page_of_a_comparison_without_cells_yet_is_whole(tmp_path: Path) -> None:
