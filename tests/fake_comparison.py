@@ -81,7 +81,13 @@ def write_fake_comparison(
     for name, fid in POOLS.items():
         write_json(
             RunFolder(path / "pools" / name).scores,
-            {"fid": fid, "kid": fid / 1000, "intervals": {"kid": [fid / 1200, fid / 900]}, "copy_rate": 0.01},
+            {
+                "fid": fid,
+                "kid": fid / 1000,
+                "intervals": {"kid": [fid / 1200, fid / 900]},
+                "copy_rate": 0.01,
+                "extractor": "penultimate features of the Baseline's resnet18 of width 16",
+            },
         )
     return path
 
@@ -118,10 +124,10 @@ def write_fake_cell(
 def _finished(
     cell: Cell, config: ComparedConfig, probabilities_NC: Float64, labels_N: Int64, counts_C: Int64
 ) -> Cell:
-    passes = 1 if cell.equal_compute else ROWS[cell.method].passes
+    passes = ROWS[cell.method].passes
     epochs = EPOCHS if cell.pool is None else EPOCHS * 2 // 3
-    epochs = max(1, epochs // ROWS[cell.method].passes) if cell.equal_compute else epochs
-    images = int(counts_C.sum()) * EPOCHS // (ROWS[cell.method].passes if cell.equal_compute else 1)
+    epochs = max(1, epochs // passes) if cell.equal_compute else epochs
+    images = int(counts_C.sum()) * EPOCHS // (passes if cell.equal_compute else 1)
     test = report(probabilities_NC, labels_N, shot_groups(config.shots, counts_C, np.bincount(labels_N)))
     rng = np.random.default_rng(cell.seed)
     curve = tuple(

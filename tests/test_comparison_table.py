@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -19,12 +20,22 @@ from rlcas.comparison.figures import curves, f1_by_few, rare_axis, recall_of_cla
 from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.comparison.statistics import Interval
 from rlcas.comparison.summary import OURS, Results, summarise
-from rlcas.comparison.table import markdown, summary_notes, summary_table, table_1, table_2, table_differences
+from rlcas.comparison.table import (
+    markdown,
+    summary_notes,
+    summary_table,
+    table_1,
+    table_2,
+    table_cost,
+    table_differences,
+)
 from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.errors import UserError
+from rlcas.files import write_json
 from rlcas.metrics import macro_f1
 from rlcas.report.canvas import drawing
 from rlcas.report.compare import bold, write_tables
+from rlcas.rundir import RunFolder
 from rlcas.types import Float64, Int64
 
 
@@ -71,7 +82,8 @@ def test_a_row_that_is_surely_better_is_called_better_and_a_worse_one_worse(tmp_
     assert first.startswith("rlcas is better than the Baseline in macro F1 (+0.142")
     assert "Worse than rlcas: baseline, rlcas_k1." in others
     assert "Not distinguishable from rlcas: ce." in others
-    assert "Highest mean F1: rlcas, " in others[-1] and "not distinguishable from the next" in others[-1]
+    highest = next(text for text in others if text.startswith("Highest mean F1: rlcas, "))
+    assert "not distinguishable from the next" in highest
     assert results.best == {}, "rlcas and ce are too close"
     assert "**" not in "".join(map("".join, table_1(results).rows))
 
@@ -88,6 +100,17 @@ def test_ours_against_the_same_predictions_is_not_distinguishable(tmp_path: Path
     assert sentences(results)[0] == (
         "rlcas is not distinguishable from the Baseline in macro F1 (+0.000, 95 % interval +0.000 to +0.000, 3 seeds)."
     )
+
+
+def test_rows_that_ended_as_the_same_classifier_are_told_with_the_number_of_seeds(tmp_path: Path) -> None:
+    shares = {"baseline": [0.8, 0.7, 0.6], "rlcas_frozen": [0.5, 0.7, 0.6], OURS: [0.4, 0.7, 0.6]}
+    write_shares(tmp_path, {**shares, "rlcas_k1": [0.1, 0.2, 0.3]})
+    (cell_folder(tmp_path, "baseline", 1) / "cell.json").unlink()
+    told = [sentence for sentence in sentences(summarise(read_comparison(tmp_path))) if "same" in sentence]
+    assert [sentence.split(", to")[0] for sentence in told] == [
+        "rlcas is the same classifier as baseline in 1 of 2 seeds",
+        "rlcas is the same classifier as rlcas_frozen in 2 of 3 seeds",
+    ]
 
 
 def test_without_ours_or_the_baseline_the_sentence_says_so(tmp_path: Path) -> None:
@@ -154,11 +177,99 @@ def test_table_2_has_the_figures_of_each_rows_own_pool(results: Results) -> None
     assert "baseline" not in rows and "skin_sdm" not in rows
 
 
+def test_table_2_says_in_whose_features_its_distances_are(results: Results, tmp_path: Path) -> None:
+    told = "Distances are in penultimate features of the Baseline's resnet18 of width 16."
+    assert table_2(results).note.endswith(f" {told}")
+    unjudged = summarise(read_comparison(write_fake_comparison(tmp_path, rows=("baseline", "oversampling"))))
+    assert "Distances" not in table_2(unjudged).note
+
+
+def test_the_notes_say_what_the_intervals_leave_out(results: Results) -> None:
+    of_all, of_differences = table_1(results).note, table_differences(results).note
+    assert "without a correction for the number of rows" in of_all
+    assert "without a correction for the number of rows" in of_differences
+    assert "not over splits, pools and the judge, which all seeds share" in of_differences
+
+
 def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Results) -> None:
     rows = {row[0]: row[4:] for row in table_differences(results).rows}
     assert rows["rlcas_k1"] == ("same", "same", "same")
     equal = results.row("ncl").equal_compute["f1"]
     assert rows["ncl"][0] == f"{equal.mean:.3f} ± {equal.std:.3f}"
+
+
+def test_missing_cells_of_equal_compute_are_told_with_their_number_and_reason(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", FAILED, "proco", "ncl"))
+    failed = (cell_folder(tmp_path, FAILED, 2) / "cell.json").read_text()
+    for method, seed in (("ncl", 0), ("ncl", 1), ("proco", 0), ("proco", 1), ("proco", 2)):
+        (cell_folder(tmp_path, method, seed, equal_compute=True) / "cell.json").write_text(failed)
+    (cell_folder(tmp_path, "proco", 0, equal_compute=True) / "cell.json").unlink()
+    results = summarise(read_comparison(tmp_path))
+    rows = {row[0]: row[4:] for row in table_differences(results).rows}
+    assert rows["ncl"][0].endswith(" (1 of 3)") and rows["ncl"][2] != "–"
+    assert rows["proco"] == ("failed", "–", "–")
+    why = "failed: the loss is not finite in epoch 3: <b>lower</b> classifier.lr, which is 0.1"
+    *_, short, equal = sentences(results)
+    assert short == f"Not all seeds: {FAILED} (2 of 3; {why})."
+    assert equal == (
+        f"Not all seeds of equal compute: {FAILED} (2 of 3; {why}), proco (0 of 3; {why}), ncl (1 of 3; {why})."
+    )
+    assert not any("equal compute" in text for text in _told_without_equal_compute(tmp_path))
+
+
+def _told_without_equal_compute(path: Path) -> list[str]:
+    """Return the sentences of a comparison that was not asked for equal compute, and has none."""
+    shutil.rmtree(path / "cells")
+    write_fake_comparison(path, rows=("baseline", "ncl"))
+    for seed in range(3):
+        shutil.rmtree(cell_folder(path, "ncl", seed, equal_compute=True))
+    settings_file = path / "compare.yaml"
+    settings_file.write_text(settings_file.read_text().replace("equal_compute: true", "equal_compute: false"))
+    return sentences(summarise(read_comparison(path)))
+
+
+def test_cells_of_equal_compute_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", "ncl"))
+    for seed in range(3):
+        (cell_folder(tmp_path, "ncl", seed, equal_compute=True) / "cell.json").unlink()
+    results = summarise(read_comparison(tmp_path))
+    assert table_differences(results).rows[1][4:] == ("not trained yet", "–", "–")
+    assert sentences(results)[-1] == "Not all seeds of equal compute: ncl (0 of 3; not trained yet)."
+
+
+def test_equal_compute_of_ours_is_of_classifier_passes_and_says_so(results: Results) -> None:
+    told = sentences(results)[1]
+    assert told.startswith(
+        "With as many classifier passes as the Baseline (1.00 ×; the synthesiser's training is not counted), rlcas is "
+    )
+
+
+@pytest.mark.parametrize(("passes", "told"), [(1.09, "same"), (1.11, "–")])
+def test_compute_is_the_same_only_within_a_tenth_of_the_baselines_passes(
+    tmp_path: Path, passes: float, told: str
+) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", "ce"))
+    for seed in range(3):
+        path = cell_folder(tmp_path, "ce", seed) / "cell.json"
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({**facts, "passes": round(passes * facts["passes"])}))
+    rows = table_differences(summarise(read_comparison(tmp_path))).rows
+    assert rows[1][4:] == (told,) * 3
+
+
+def test_the_compute_table_tells_images_over_the_budget_and_what_the_pool_took(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", "syn_sketch", "syn_class", "oversampling"))
+    write_json(RunFolder(tmp_path / "pools/sketch").timings, {"synthesiser": 200.4, "pool": 5.2, "judge": 9.1})
+    write_json(RunFolder(tmp_path / "pools/class").timings, {"pool": 0.1, "judge": 9.1})
+    for seed in range(3):
+        path = cell_folder(tmp_path, "syn_sketch", seed) / "cell.json"
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps({**facts, "images": round(1.06 * facts["images"])}))
+    table = table_cost(summarise(read_comparison(tmp_path)))
+    rows = {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+    assert [rows[name]["× budget"] for name in ("baseline", "syn_sketch")] == ["1.00", "1.06"]
+    made_in = [rows[name]["pool made in"] for name in ("baseline", "syn_sketch", "syn_class", "oversampling")]
+    assert made_in == ["–", "3 min 26 s", "given", "–"]
 
 
 def test_an_interval_is_written_with_signs() -> None:
@@ -198,6 +309,14 @@ def test_the_folder_gets_tables_figures_and_page(folder: Path) -> None:
         "recall_of_classes.png",
         "curves.png",
     }
+
+
+def test_tables_and_figures_are_in_boxes_that_scroll_on_narrow_screens(folder: Path) -> None:
+    write_tables(folder)
+    page = (folder / "report.html").read_text()
+    wide = re.findall(r"<(?:table|svg)\b", page)
+    boxed = re.findall(r'<div class="scroll">\s*(?:<\?xml.*?>\s*|<!.*?>\s*)*<(?:table|svg)\b', page)
+    assert len(wide) == len(boxed) > 20
 
 
 def test_the_page_of_a_comparison_without_cells_yet_is_whole(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Cell:
     method: str
     seed: int
     equal_compute: bool = False
-    """Trained with no more passes over images than the Baseline has; else with the budget of images."""
+    """Trained with as many classifier passes as the Baseline, to whole epochs; else with the budget of images."""
     status: CellStatus = "finished"
     reason: str = ""
     """Why it is left out or failed, and the mend, in one line."""

@@ -102,7 +102,6 @@ def curves(results: Results) -> Figure:
     comparison = results.comparison
     rows = [row for row in comparison.rows if any(cell.curve for cell in row.cells.values())]
     figure, axes_R = grid(len(rows), COLUMNS, WIDE_INCHES, PANEL_INCHES, common="xy")
-    budget = comparison.config.compare.epochs * int(comparison.train_counts_C.sum())
     metric = comparison.config.sampler.metric
     for row, axes in zip(rows, axes_R, strict=True):
         drawn = list(_curves(row.cells.values(), metric))
@@ -111,7 +110,7 @@ def curves(results: Results) -> Figure:
         if len({len(images_T) for images_T, _ in drawn}) == 1:
             images_T, values_T = np.mean(drawn, axis=0)
             axes.plot(images_T / 1000, values_T, color=ACCENT, linewidth=1.8)
-        axes.axvline(budget / 1000, color=MUTED, linewidth=0.8, linestyle="--")
+        axes.axvline(comparison.budget_images / 1000, color=MUTED, linewidth=0.8, linestyle="--")
         axes.set_title(row.name)
         axes.grid(axis="y", color=RULE, linewidth=0.5)
     figure.supxlabel("images seen, thousands", color=MUTED, fontsize="medium")

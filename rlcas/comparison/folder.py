@@ -42,6 +42,8 @@ class Row:
     """Under the budget of images."""
     equal: dict[int, Cell]
     """With the passes of the Baseline, where the row needs more."""
+    needs_equal: bool
+    """Whether it is asked for these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,8 @@ class Comparison:
     """All that are asked for, in the order of the tables."""
     pools: dict[str, dict[str, Any]]
     """Pool -> its figures; empty where it was not judged."""
+    pool_seconds: dict[str, float | None]
+    """Pool -> seconds of training its synthesiser and sampling; None where that was done elsewhere."""
     probabilities: dict[tuple[str, int, bool], Float64]
     """(method, seed, equal_compute) -> [N, C], of finished cells."""
     labels_N: Int64
@@ -98,6 +102,11 @@ class Comparison:
     def seeds(self) -> range:
         """Return the seeds that every row is asked for."""
         return range(self.config.seed, self.config.seed + self.config.compare.seeds)
+
+    @property
+    def budget_images(self) -> int:
+        """Return the images that every row is to see."""
+        return self.config.compare.epochs * int(self.train_counts_C.sum())
 
     @property
     def cells(self) -> Iterator[Cell]:
@@ -146,7 +155,8 @@ def read_comparison(path: Path) -> Comparison:
         settings_text=settings_file.read_text(encoding="utf-8"),
         data=data,
         rows=rows,
-        pools=_pools(path),
+        pools={name: read_facts(folder.scores) for name, folder in _pools(path).items()},
+        pool_seconds={name: _seconds_of_making(folder) for name, folder in _pools(path).items()},
         probabilities=probabilities,
         labels_N=labels_N,
     )
@@ -160,7 +170,9 @@ def _row(path: Path, config: ComparedConfig, name: str) -> Row:
         return {seed: cell for seed, cell in found.items() if cell}
 
     method = lookup(name, METHODS, "compare.methods")
-    return Row(name=name, method=method, cells=cells(False), equal=cells(True))
+    passes = method.passes(settings.override(config, method.settings))
+    needs_equal = config.compare.equal_compute and passes > 1
+    return Row(name=name, method=method, cells=cells(False), equal=cells(True), needs_equal=needs_equal)
 
 
 def _predictions(path: Path, rows: tuple[Row, ...]) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
@@ -181,6 +193,10 @@ def _predictions(path: Path, rows: tuple[Row, ...]) -> tuple[dict[tuple[str, int
     return probabilities, labels_N
 
 
-def _pools(path: Path) -> dict[str, dict[str, Any]]:
-    folders = sorted((path / POOLS_FOLDER).glob("*/"))
-    return {folder.name: read_facts(RunFolder(folder).scores) for folder in folders}
+def _pools(path: Path) -> dict[str, RunFolder]:
+    return {folder.name: RunFolder(folder) for folder in sorted((path / POOLS_FOLDER).glob("*/"))}
+
+
+def _seconds_of_making(folder: RunFolder) -> float | None:
+    seconds = read_facts(folder.timings)
+    return seconds["synthesiser"] + seconds.get("pool", 0.0) if "synthesiser" in seconds else None

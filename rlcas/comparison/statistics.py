@@ -33,9 +33,10 @@ WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", *GROUPS)
 class Interval:
     """A figure, or a difference, with its 95 % interval over test images and seeds.
 
-    In 95 of 100 repetitions of the whole experiment, with new test images of the same classes and new seeds, such an
-    interval holds what the mean over all images and seeds would be. It says nothing of other splits or data sets,
-    and of twenty intervals that are looked at, one misses on average.
+    In 95 of 100 repetitions with new test images of the same classes and new seeds of the classifiers, such an interval
+    holds what the mean over all images and seeds would be. What is done once for all seeds does not vary in it: the
+    splits, the pools with their generators, the judge that FreeMask asks, and settings that were searched for with
+    one seed. It says nothing of other data sets, and of twenty intervals that are looked at, one misses on average.
     """
 
     value: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,10 +70,20 @@ class Summary:
     """This row minus the Baseline, every figure of `WITH_DRAWS`."""
     against_ours: Mapping[str, Interval]
     """This row minus rlcas."""
+    same_as_ours: tuple[int, ...]
+    """Seeds under which it is the very classifier of rlcas: all test probabilities are equal."""
     equal_compute: Mapping[str, Figure]
     """Figures of its equal-compute cells; empty where it has none."""
     equal_against_baseline: Interval | None
     """F1 of its equal-compute cells minus the Baseline's."""
+    equal_passes_over_baseline: float
+    """NaN where it has none."""
+    needs_equal: bool
+    """Whether equal-compute cells are asked for."""
+    equal_seeds: tuple[int, ...]
+    """Those that have one."""
+    equal_reason: str
+    """Why one failed."""
     ranks: Mapping[int, float]
     """Seed -> rank by F1 among the rows that have the seed."""
     rank: float
@@ -81,10 +91,14 @@ class Summary:
     cost: Mapping[str, float]
     """Mean over the seeds of epochs, steps, images, passes, seconds."""
     passes_over_baseline: float
+    images_over_budget: float
+    """Images seen over those of the budget: whole epochs, and compositions that move, miss it by a little."""
     device: str
     pool: str | None
     pool_figures: Mapping[str, Any]
     """fid, kid, intervals and more of its pool; empty where it has none or it was not judged."""
+    pool_seconds: float | None
+    """Of making its pool; None where it has none, or it was made elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +155,7 @@ def _summary(
     baseline_passes: float,
 ) -> Summary:
     cells = _finished(row.cells)
-    status, reason = _status(row)
+    status, reason = _status(row.cells)
     cost = _cost(row.cells)
     equal = drawn.get((row.name, True))
     pool = next((cell.pool for cell in cells.values() if cell.pool), row.method.pool)
@@ -157,15 +171,22 @@ def _summary(
         per_class_recall=_per_class_recall(cells),
         against_baseline=_against(drawn, row.name, BASELINE),
         against_ours=_against(drawn, row.name, OURS),
+        same_as_ours=tuple(_seeds_in_common(comparison, row.name, OURS)),
         equal_compute=_figures(_finished(row.equal), equal),
         equal_against_baseline=_difference(equal, drawn.get((BASELINE, False)), RANKED),
+        equal_passes_over_baseline=_cost(row.equal)["passes"] / baseline_passes,
+        needs_equal=row.needs_equal,
+        equal_seeds=tuple(_finished(row.equal)),
+        equal_reason=_status(row.equal)[1],
         ranks=of_seeds,
         rank=mean_and_std(of_seeds)[0],
         cost=cost,
         passes_over_baseline=cost["passes"] / baseline_passes,
+        images_over_budget=cost["images"] / comparison.budget_images,
         device=", ".join(sorted({cell.device for cell in cells.values()})),
         pool=pool,
         pool_figures=comparison.pools.get(pool or "", {}),
+        pool_seconds=comparison.pool_seconds.get(pool or ""),
     )
 
 
@@ -173,10 +194,10 @@ def _finished(cells: Mapping[int, Cell]) -> dict[int, Cell]:
     return {seed: cell for seed, cell in cells.items() if cell.status == "finished"}
 
 
-def _status(row: Row) -> tuple[RowStatus, str]:
-    """Return what became of the row, and the reason of the first cell that was left out or failed."""
-    reason = next((cell.reason for cell in (*row.cells.values(), *row.equal.values()) if cell.reason), "")
-    there = {cell.status for cell in row.cells.values()}
+def _status(cells: Mapping[int, Cell]) -> tuple[RowStatus, str]:
+    """Return what became of a row, and the reason of the first cell that was left out or failed."""
+    reason = next((cell.reason for cell in cells.values() if cell.reason), "")
+    there = {cell.status for cell in cells.values()}
     known: tuple[RowStatus, ...] = ("finished", "failed", "left_out")
     return next((status for status in known if status in there), "waiting"), reason
 
@@ -208,6 +229,14 @@ def _against(drawn: Mapping[tuple[str, bool], Drawn], name: str, other: str) -> 
 
 def _difference(row: Drawn | None, other: Drawn | None, figure: str) -> Interval | None:
     return paired_interval(row[figure], other[figure]) if row and other else None
+
+
+def _seeds_in_common(comparison: Comparison, name: str, other: str) -> Iterator[int]:
+    """Yield the seeds under which two rows ended as the same classifier."""
+    for seed in comparison.seeds:
+        mine, theirs = (comparison.probabilities.get((row, seed, False)) for row in (name, other))
+        if mine is not None and theirs is not None and np.array_equal(mine, theirs):
+            yield seed
 
 
 def _cost(cells: Mapping[int, Cell]) -> dict[str, float]:

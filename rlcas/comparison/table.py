@@ -41,18 +41,23 @@ DASH = "–"
 NOTES = {
     "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
     "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
-    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval).",
-    "differences": "Bold: the interval leaves out 0; one that holds 0 decides nothing. It is over test images (paired "
-    "bootstrap within classes, the same images for all rows and seeds) and seeds (Student's t of the paired "
-    "differences). Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more passes over "
-    "images than the Baseline, trained again with no more than it; same: the row needs no more.",
+    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval), without a correction "
+    "for the number of rows.",
+    "differences": "Bold: the interval leaves out 0, without a correction for the number of rows; one that holds 0 "
+    "decides nothing. It is over test images (paired bootstrap within classes, the same images for all rows and seeds) "
+    "and seeds (Student's t of the paired differences), not over splits, pools and the judge, which all seeds share. "
+    "Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more "
+    "classifier passes than the Baseline, trained again with as many; the synthesiser's training is not counted. same: "
+    "the row has at most {most_passes} × the Baseline's passes as it is.",
     "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
     "training images again.",
-    "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added. Passes: images through a "
-    "classifier, forward and backward, in all; × Baseline is their ratio.",
+    "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added; × budget: over those of "
+    "compare.epochs passes over the real ones. Passes: images through a classifier, forward and backward, in all; "
+    "× Baseline is their ratio. Time is of the classifiers alone. Pool made in: training its synthesiser and sampling, "
+    "once for all rows and seeds, without the parts that it took over from another pool; given: made elsewhere.",
 }
-MORE_PASSES = 1.5
-"""Rows need a whole multiple of the Baseline's passes, but for rounding to whole epochs."""
+MOST_PASSES = 1.1
+"""Times the Baseline's passes up to which a row's compute is called the same: epochs are whole."""
 FACTS_OF_CELL = (
     "dataset", "method", "seed", "equal_compute", "status", "reason", "epochs", "best_epoch", "steps", "images",
     "passes", "seconds", "device", "pool",
@@ -96,8 +101,8 @@ def table_differences(results: Results) -> Grid:
             "method", "− Baseline [95 %]", f"− {OURS} [95 %]", "rank", "equal compute: F1", "recall",
             "− Baseline [95 %]",
         ),
-        tuple((name_of(results, row), *_differences(row)) for row in rows),
-        NOTES["differences"],
+        tuple((name_of(results, row), *_differences(results, row)) for row in rows),
+        NOTES["differences"].format(most_passes=MOST_PASSES),
     )  # fmt: skip
 
 
@@ -114,7 +119,7 @@ def table_2(results: Results) -> Grid:
             )
             for row in rows
         ),
-        NOTES["added"],
+        " ".join(filter(None, (NOTES["added"], _features(rows)))),
     )  # fmt: skip
 
 
@@ -123,10 +128,13 @@ def table_cost(results: Results) -> Grid:
     rows = [row for row in results.rows if row.figures]
     return Grid(
         "Compute",
-        ("method", "epochs", "steps", "images", "passes", "× Baseline", "time", "device"),
+        (
+            "method", "epochs", "steps", "images", "× budget", "passes", "× Baseline", "time", "pool made in",
+            "device",
+        ),
         tuple((name_of(results, row), *_cost(row)) for row in rows),
         NOTES["cost"],
-    )
+    )  # fmt: skip
 
 
 def name_of(results: Results, row: Summary) -> str:
@@ -180,6 +188,7 @@ def facts_of(results: Results) -> dict[str, Any]:
         "distinctly_best": dict(results.best),
         "rows": [asdict(row) for row in results.rows],
         "pools": comparison.pools,
+        "pool_seconds": comparison.pool_seconds,
         "cells": [asdict(cell) for cell in comparison.cells],
     }
 
@@ -223,7 +232,7 @@ def summary_table(results: Results) -> Table:
         figures = [
             figure_text(row.figures[name]) if row.figures else DASH for name in ("f1", "recall", "few", "auc")
         ]
-        against, ours, rank = (text.strip("*") for text in _differences(row)[:3])
+        against, ours, rank = (text.strip("*") for text in _differences(results, row)[:3])
         time = format_seconds(row.cost["seconds"]) if row.figures else DASH
         table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
     return table
@@ -246,26 +255,36 @@ def _figures(results: Results, row: Summary, names: Iterable[str]) -> list[str]:
     return [f"**{text}**" if results.best.get(name) == row.method else text for name, text in texts.items()]
 
 
-def _differences(row: Summary) -> list[str]:
+def _differences(results: Results, row: Summary) -> list[str]:
     return [
         DASH if row.method == BASELINE else _interval(row.against_baseline.get(RANKED)),
         DASH if row.method == OURS else _interval(row.against_ours.get(RANKED)),
         DASH if math.isnan(row.rank) else f"{row.rank:.1f}",
-        *_equal(row),
+        *_equal(row, len(results.comparison.seeds)),
     ]
 
 
-def _equal(row: Summary) -> Sequence[str]:
+def _equal(row: Summary, asked: int) -> Sequence[str]:
     if row.equal_compute:
-        figures = [figure_text(row.equal_compute[name]) for name in (RANKED, "recall")]
-        return [*figures, _interval(row.equal_against_baseline)]
-    return ["same" if row.passes_over_baseline < MORE_PASSES else DASH] * 3
+        f1, recall = (figure_text(row.equal_compute[name]) for name in (RANKED, "recall"))
+        found = len(row.equal_seeds)
+        missing = f" ({found} of {asked})" if found < asked else ""
+        return [f1 + missing, recall, _interval(row.equal_against_baseline)]
+    if row.needs_equal:
+        return ["failed" if row.equal_reason else "not trained yet", DASH, DASH]
+    return ["same" if row.passes_over_baseline <= MOST_PASSES else DASH] * 3
 
 
 def _interval(found: Interval | None) -> str:
     if found is None:
         return DASH
     return f"**{interval_text(found)}**" if found.sign else interval_text(found)
+
+
+def _features(rows: Sequence[Summary]) -> str:
+    """Return in whose features the pools were judged: distances in others cannot be compared."""
+    extractors = sorted({row.pool_figures["extractor"] for row in rows if row.pool_figures})
+    return f"Distances are in {' or '.join(extractors)}." if extractors else ""
 
 
 def _pool(row: Summary) -> list[str]:
@@ -278,8 +297,19 @@ def _pool(row: Summary) -> list[str]:
 
 
 def _cost(row: Summary) -> list[str]:
-    counts = [f"{row.cost[name]:,.0f}".replace(",", " ") for name in ("epochs", "steps", "images", "passes")]
-    return [*counts, format_distance(row.passes_over_baseline), format_seconds(row.cost["seconds"]), row.device]
+    epochs, steps, images, passes = (
+        f"{row.cost[name]:,.0f}".replace(",", " ") for name in ("epochs", "steps", "images", "passes")
+    )
+    over = [f"{ratio:.2f}" for ratio in (row.images_over_budget, row.passes_over_baseline)]
+    time = format_seconds(row.cost["seconds"])
+    return [epochs, steps, images, over[0], passes, over[1], time, _making(row), row.device]
+
+
+def _making(row: Summary) -> str:
+    """Return the time that the row's pool took, which its own time does not hold."""
+    if row.pool in (None, "real"):
+        return DASH
+    return "given" if row.pool_seconds is None else format_seconds(row.pool_seconds)
 
 
 def _markdown(grid: Grid) -> str:

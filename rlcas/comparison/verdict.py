@@ -27,7 +27,8 @@ def sentences(results: Results) -> list[str]:
 
     A row is better or worse only where the 95 % interval of its paired difference in macro F1 leaves out 0.
     """
-    return [*_against_baseline(results), *_others(results), *_highest(results), *_missing(results)]
+    parts = (_against_baseline, _others, _the_same, _highest, _missing)
+    return [sentence for part in parts for sentence in part(results)]
 
 
 def _against_baseline(results: Results) -> Iterator[str]:
@@ -44,9 +45,16 @@ def _against_baseline(results: Results) -> Iterator[str]:
     )
     if equal := ours.equal_against_baseline:
         yield (
-            f"With no more compute than the Baseline, {OURS} is {WORDS[equal.sign]} it ({signed(equal.value)}, "
-            f"{signed(equal.low)} to {signed(equal.high)})."
+            f"With as many classifier passes as the Baseline ({ours.equal_passes_over_baseline:.2f} ×; the "
+            f"synthesiser's training is not counted), {OURS} is {WORDS[equal.sign]} it ({signed(equal.value)}, "
+            f"{signed(equal.low)} to {signed(equal.high)}{_seeds_of(equal, results)})."
         )
+
+
+def _seeds_of(found: Interval, results: Results) -> str:
+    """Return how many seeds an interval is over, where some are missing."""
+    asked = len(results.comparison.seeds)
+    return f", {found.num_seeds} of {asked} seeds" if found.num_seeds < asked else ""
 
 
 def _others(results: Results) -> Iterator[str]:
@@ -56,6 +64,18 @@ def _others(results: Results) -> Iterator[str]:
         names = [row.method for row in others if row.against_ours[RANKED].sign == sign]
         if names:
             yield f"{WORDS[sign].capitalize()} {OURS}: {', '.join(names)}."
+
+
+def _the_same(results: Results) -> Iterator[str]:
+    """Yield which rows ended as the classifier of ours: nothing was tested between them there."""
+    ours = results.row(OURS)
+    for row in results.rows:
+        if ours is not None and row.method != OURS and row.same_as_ours:
+            both = len({*row.seeds} & {*ours.seeds})
+            yield (
+                f"{OURS} is the same classifier as {row.method} in {len(row.same_as_ours)} of {both} seeds, to the "
+                "last bit of its predictions."
+            )
 
 
 def _highest(results: Results) -> Iterator[str]:
@@ -74,8 +94,19 @@ def _missing(results: Results) -> Iterator[str]:
         names = [row.method for row in results.rows if row.status == status]
         if names:
             yield f"{words}: {', '.join(names)}."
-    short = [
-        row.method for row in results.rows if row.figures and len(row.seeds) < len(results.comparison.seeds)
-    ]
-    if short:
-        yield f"Not all seeds: {', '.join(short)}."
+    rows, asked = [row for row in results.rows if row.figures], len(results.comparison.seeds)
+    short = [(row.method, len(row.seeds), row.reason) for row in rows]
+    equal = [(row.method, len(row.equal_seeds), row.equal_reason) for row in rows if row.needs_equal]
+    for words, counted in (("Not all seeds", short), ("Not all seeds of equal compute", equal)):
+        names = [
+            f"{method} ({number} of {asked}; {why_missing(reason)})"
+            for method, number, reason in counted
+            if number < asked
+        ]
+        if names:
+            yield f"{words}: {', '.join(names)}."
+
+
+def why_missing(reason: str) -> str:
+    """Return why a cell has no figures."""
+    return f"failed: {reason}" if reason else "not trained yet"
