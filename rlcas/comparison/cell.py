@@ -74,7 +74,7 @@ def write_facts(folder: Path, cell: Cell) -> None:
 def read_cell(folder: Path) -> Cell | None:
     """Return the cell of a folder; None where it is not finished."""
     facts = read_facts(folder / CELL_FILE)
-    if not facts or (facts["status"] == "finished" and not (folder / PREDICTIONS_FILE).exists()):
+    if not facts or (facts["test"] and not (folder / PREDICTIONS_FILE).exists()):
         return None
     return Cell(**{**facts, "tried": tuple(facts["tried"]), "curve": tuple(facts["curve"])})
 
