@@ -21,6 +21,7 @@ from rlcas.methods import METHODS
 from rlcas.methods.method import Method, missing_weights
 from rlcas.mixture import static_counts
 from rlcas.registry import lookup
+from rlcas.search_space import value_of
 from rlcas.types import Int64, TrainingData
 
 TRIED_FOLDER = "tried"
@@ -103,16 +104,38 @@ def plan(stated: Mapping[str, Any]) -> Plan:
     """
     config = settings.of_comparison(stated)
     _check_pool_names(config)
-    return plan_of(_concrete(config))
+    planned = plan_of(_concrete(config))
+    _check_have_effect(planned)
+    if all(row.missing for row in planned.rows):
+        raise UserError(f"no row can be trained: {planned.rows[0].name}: {planned.rows[0].missing}")
+    return planned
 
 
 def plan_of(config: ComparedConfig) -> Plan:
     """Return the rows and pools of resolved settings, as `plan` does."""
     if not config.compare.methods:
         raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
-    rows = [row_of(config, name) for name in row_names(config)]
+    rows = _rows(config)
     needed = [name for name in POOLS if name in {row.pool for row in rows}]
     return Plan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
+
+
+def _rows(config: ComparedConfig) -> list[Row]:
+    """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
+    rows: list[Row] = []
+    unsuited: list[UserError] = []
+    for name in row_names(config):
+        try:
+            rows.append(row_of(config, name))
+        except UserError as error:
+            if name in config.compare.methods:
+                raise
+            unsuited.append(error)
+            reason = str(error).removeprefix(f"row {name}: ")
+            rows.append(Row(name=name, method=METHODS[name], config=config, missing=reason))
+    if unsuited and all(row.missing for row in rows):
+        raise unsuited[0]
+    return rows
 
 
 def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = None) -> Row:
@@ -248,6 +271,18 @@ def _check_pool_names(config: ComparedConfig) -> None:
         if name not in POOLS:
             raise UserError(
                 f"compare.pools {name}={folder}: there is no pool {name!r}: use one of {', '.join(POOLS)}"
+            )
+
+
+def _check_have_effect(planned: Plan) -> None:
+    """Refuse a value that no row is trained with, because each has its own."""
+    config = planned.config
+    usual = settings.of_comparison({"data": config.data, "preset": config.preset})
+    for key in sorted(set.intersection(*({"classifier.method", *row.method.settings} for row in planned.rows))):
+        if (value := value_of(config, key)) != value_of(usual, key):
+            raise UserError(
+                f"{key} {value} has no effect: every row of compare.methods has its own: leave it out, or choose "
+                "other rows with --methods"
             )
 
 

@@ -211,6 +211,15 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
             {"sampler": {"k": 1}},
             r"^row pbt: sampler\.agents pbt is a population of sampler\.k 1 members",
         ),
+        ("all", {"sampler": {"metric": "nope"}}, r"^row baseline: sampler\.metric 'nope' is unknown"),
+        (
+            "all",
+            {"classifier": {"method": "ncl"}},
+            r"^classifier\.method ncl has no effect: every row of compare\.methods has its own: leave it out, or",
+        ),
+        ("baseline,ce", {"classifier": {"loss": "focal"}}, r"^classifier\.loss focal has no effect"),
+        ("rlcas_frozen", {"sampler": {"agents": "state"}}, r"^sampler\.agents state has no effect"),
+        ("lift", {}, r"^no row can be trained: lift: weights not given: --method\.lift\.pretrained takes them"),
         (
             "mgdm",
             {"synth": {"mgdm": {"uncertainty": "nope"}}},
@@ -223,6 +232,12 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=message):
         planned(tmp_path, methods, **stated)
+
+
+def test_of_all_rows_those_that_the_settings_do_not_suit_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    missing = {row.name: row.missing for row in planned(tmp_path, sampler={"k": 1}).rows if row.missing}
+    assert set(missing) == {"lift", "skin_sdm", "rlcas_state", "pbt"}
+    assert missing["pbt"].startswith("sampler.agents pbt is a population of sampler.k 1 members")
 
 
 def test_settings_of_a_row_that_do_not_fit_the_data_are_one_line(tmp_path: Path) -> None:

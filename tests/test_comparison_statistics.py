@@ -114,6 +114,13 @@ def test_a_difference_is_over_the_seeds_that_both_rows_have(labels_N: Int64) -> 
     assert paired_interval({0: draws[0]}, {1: draws[1]}) is None
 
 
+def test_a_difference_of_shares_stays_between_minus_one_and_one() -> None:
+    found = paired_interval(
+        {0: np.full(1001, 0.9), 1: np.full(1001, 0.5)}, {0: np.zeros(1001), 1: np.zeros(1001)}
+    )
+    assert found is not None and (found.low, found.value, found.high) == (-1.0, 0.7, 1.0)
+
+
 def test_equal_seeds_leave_the_bootstrap_over_images() -> None:
     draws_B = np.append(0.5, np.linspace(0, 1, 1001))
     of_three = interval(dict.fromkeys(range(3), draws_B))

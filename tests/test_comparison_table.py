@@ -113,9 +113,19 @@ def test_rows_that_ended_as_the_same_classifier_are_told_with_the_number_of_seed
     ]
 
 
-def test_without_ours_or_the_baseline_the_sentence_says_so(tmp_path: Path) -> None:
-    results = write_shares(tmp_path, {"baseline": [0.8, 0.7, 0.6]})
+def test_without_figures_of_ours_the_first_sentence_says_so(tmp_path: Path) -> None:
+    write_shares(tmp_path, {"baseline": [0.8, 0.7, 0.6], OURS: [0.8, 0.7, 0.6]})
+    shutil.rmtree(cell_folder(tmp_path, OURS, 0).parent)
+    results = summarise(read_comparison(tmp_path))
     assert sentences(results)[0] == "rlcas cannot be compared with the Baseline: there are no figures of rlcas."
+
+
+def test_a_comparison_that_does_not_ask_for_ours_is_against_the_baseline(tmp_path: Path) -> None:
+    results = write_shares(
+        tmp_path, {"baseline": [0.6, 0.6, 0.6], "ce": [0.2, 0.2, 0.2], "ncl": [0.9, 0.9, 0.9]}
+    )
+    assert sentences(results)[:2] == ["Better than baseline: ncl.", "Worse than baseline: ce."]
+    assert not any(OURS in sentence for sentence in sentences(results))
 
 
 def test_one_seed_has_no_deviation_and_an_interval_over_images_alone(tmp_path: Path) -> None:
@@ -348,7 +358,7 @@ def test_names_in_the_dots_figure_do_not_cover_each_other(results: Results) -> N
 def test_the_heat_map_goes_from_the_largest_class_to_the_smallest(results: Results) -> None:
     with drawing():
         axes = recall_of_classes(results).axes[0]
-    counts = [int(label.get_text().split()[-1]) for label in axes.get_xticklabels()]
+    counts = [int(label.get_text().split()[-1].strip("()")) for label in axes.get_xticklabels()]
     assert counts == sorted(counts, reverse=True)
     assert list(axes.images[0].get_array()[0]) == pytest.approx(results.row("baseline").per_class_recall)
 

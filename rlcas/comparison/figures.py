@@ -91,7 +91,7 @@ def recall_of_classes(results: Results) -> Figure:
     if len(order_C) <= MOST_PANELS:
         _numbers(axes, recall_RC)
     if len(order_C) <= MOST_CLASSES:
-        counts = [f"{_short(comparison.class_names[c])}  {comparison.train_counts_C[c]}" for c in order_C]
+        counts = [f"{_short(comparison.class_names[c])} ({comparison.train_counts_C[c]})" for c in order_C]
         axes.set_xticks(range(len(order_C)), counts, rotation=30, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     return figure

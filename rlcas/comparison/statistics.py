@@ -10,7 +10,7 @@ Their mean is taken to vary as Student's t.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -110,12 +110,17 @@ def interval(draws: Mapping[int, Float64]) -> Interval:
 def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> Interval | None:
     """Return `row` minus `other` over the seeds that both have, with its 95 % interval; None where they share none.
 
+    The interval is cut at -1 and 1, which two seeds would often pass.
+
     Args:
         row: seed -> [B + 1] draws of a figure, made from one `image_draws`.
         other: the same of the row to compare with.
     """
     both = row.keys() & other.keys()
-    return interval({seed: row[seed] - other[seed] for seed in both}) if both else None
+    if not both:
+        return None
+    found = interval({seed: row[seed] - other[seed] for seed in both})
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def mean_and_std(values: Mapping[int, float]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rlcas.comparison.statistics import Interval
-from rlcas.comparison.summary import OURS, RANKED, Results
+from rlcas.comparison.summary import BASELINE, OURS, RANKED, Results
 
 WORDS = {1: "better than", 0: "not distinguishable from", -1: "worse than"}
 """Sign of an interval -> what it says: one that holds 0 decides nothing."""
@@ -23,7 +23,7 @@ def interval_text(found: Interval) -> str:
 
 
 def sentences(results: Results) -> list[str]:
-    """Return what the comparison found, the first sentence on ours against the Baseline.
+    """Return what the comparison found, the first sentence on ours against the Baseline where ours is a row.
 
     A row is better or worse only where the 95 % interval of its paired difference in macro F1 leaves out 0.
     """
@@ -32,6 +32,8 @@ def sentences(results: Results) -> list[str]:
 
 
 def _against_baseline(results: Results) -> Iterator[str]:
+    if not _asks_for_ours(results):
+        return
     ours = results.row(OURS)
     if ours is None or RANKED not in ours.against_baseline:
         without = OURS if ours is None else f"the Baseline with a seed of {OURS}"
@@ -51,6 +53,10 @@ def _against_baseline(results: Results) -> Iterator[str]:
         )
 
 
+def _asks_for_ours(results: Results) -> bool:
+    return any(row.method == OURS for row in results.rows)
+
+
 def _seeds_of(found: Interval, results: Results) -> str:
     """Return how many seeds an interval is over, where some are missing."""
     asked = len(results.comparison.seeds)
@@ -58,12 +64,19 @@ def _seeds_of(found: Interval, results: Results) -> str:
 
 
 def _others(results: Results) -> Iterator[str]:
-    """Yield how the other rows stand to ours."""
-    others = [row for row in results.rows if row.method != OURS and RANKED in row.against_ours]
+    """Yield how the other rows stand to ours; where ours is no row, to the Baseline."""
+    with_ours = _asks_for_ours(results)
+    first = OURS if with_ours else BASELINE
     for sign in (1, -1, 0):
-        names = [row.method for row in others if row.against_ours[RANKED].sign == sign]
+        names = [
+            row.method
+            for row in results.rows
+            if row.method != first
+            and (found := (row.against_ours if with_ours else row.against_baseline).get(RANKED))
+            and found.sign == sign
+        ]
         if names:
-            yield f"{WORDS[sign].capitalize()} {OURS}: {', '.join(names)}."
+            yield f"{WORDS[sign].capitalize()} {first}: {', '.join(names)}."
 
 
 def _the_same(results: Results) -> Iterator[str]:
