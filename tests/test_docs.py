@@ -26,16 +26,15 @@ from rlcas import settings
 from rlcas.cli import COMMANDS
 from rlcas.config import StatedConfig
 from rlcas.data import load
+from rlcas.errors import UserError
 
 SETTINGS = {flag.key for flag in settings.flags(StatedConfig)}
-GROUPS = {key.rpartition(".")[0] for key in SETTINGS} | {
-    key.partition(".")[0] for key in SETTINGS if "." in key
-}
+GROUPS = {key[:end] for key in SETTINGS for end, letter in enumerate(key) if letter == "."}
 OF_OTHERS = ("apiVersion", "cluster_name")
 """What tells a manifest of Kubernetes or a cluster of `ray up` from settings of ours."""
 FILE_TYPES = "csv|html|json|md|npz|png|py|yaml"
 DOTTED = re.compile(rf"^[a-z]+(?:\.(?!(?:{FILE_TYPES})\b)\w+)+$")
-PACKAGES = {"envs", "rlcas", *(group.partition(".")[0] for group in GROUPS)}
+PACKAGES = {"envs", "rlcas", *GROUPS}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=str)
 
@@ -45,7 +44,7 @@ def each(*blocks: Block) -> pytest.MarkDecorator:
 
 
 @each_page
-def test_every_block_of_code_is_marked_run_or_validated(page: Page) -> None:
+def test_every_block_is_marked(page: Page) -> None:
     for block in page.blocks:
         where = f"{block} ```{block.info}"
         if block.language in CODE:
@@ -65,10 +64,8 @@ def test_what_is_typed_in_a_session_is_known_to_the_programs_that_it_calls(block
 
 
 @each(*marked("validated", "yaml"))
-def test_yaml_holds_settings_that_exist_and_fit(block: Block, tmp_path: Path) -> None:
-    if not set(yaml.safe_load(block.text)) & set(OF_OTHERS):
-        (tmp_path / "own.yaml").write_text(block.text)
-        doc_commands.check_settings(settings.read_yaml(tmp_path / "own.yaml"))
+def test_yaml_holds_settings_that_exist_and_fit(block: Block) -> None:
+    check_yaml(block.text)
 
 
 @each(*marked("validated", "python"))
@@ -77,16 +74,16 @@ def test_python_compiles_and_what_it_imports_and_names_of_it_exists(block: Block
 
 
 @each_page
-def test_commands_in_running_text_exist_and_take_the_flags_named(page: Page) -> None:
+def test_commands_in_running_text_are_known(page: Page) -> None:
     for span in page.spans:
         if span.startswith("rlcas "):
             doc_commands.check_mention(span)
-        elif span.startswith(("python benchmarks/", "python docs/", "make ", "pip ")) and "NAME" not in span:
+        elif re.match(r"python \w+/|make |pip ", span) and "NAME" not in span:
             check_script(span)
 
 
 @each_page
-def test_settings_files_and_objects_in_running_text_exist(page: Page) -> None:
+def test_what_running_text_names_exists(page: Page) -> None:
     for span in page.spans:
         word = span.partition(" ")[0]
         if word.startswith("--") and "." in word and ELLIPSIS not in word:
@@ -115,9 +112,8 @@ def test_the_readme_names_every_command_and_links_every_page() -> None:
 
 def test_the_settings_reference_is_what_its_generator_makes() -> None:
     reference = runpy.run_path(str(ROOT / "docs" / "settings.py"))["reference"]()
-    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == reference, (
-        "run python docs/settings.py"
-    )
+    committed = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert committed == reference, "python docs/settings.py makes it anew"
     assert [key for key in SETTINGS if f"| `{key}` |" not in reference] == []
 
 
@@ -157,26 +153,14 @@ def test_a_wrong_command_in_the_docs_is_found(wrong: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("check", "text", "said"),
     [
-        (
-            test_every_block_of_code_is_marked_run_or_validated,
-            "```sh\nls\n```\n",
-            "write `sh run` or `sh validated`",
-        ),
-        (
-            test_every_block_of_code_is_marked_run_or_validated,
-            "1. a\n\n   ```\n   ls\n   ```\n",
-            "write text, json, or",
-        ),
-        (
-            test_commands_in_running_text_exist_and_take_the_flags_named,
-            "Say `rlcas rnu RUN`.",
-            "no such command",
-        ),
-        (test_commands_in_running_text_exist_and_take_the_flags_named, "`rlcas\nresume --kk`", "has no --kk"),
-        (test_settings_files_and_objects_in_running_text_exist, "`--sampler.kk 3`", "sampler.kk"),
-        (test_settings_files_and_objects_in_running_text_exist, "| `sampler.kk` |", "sampler.kk"),
-        (test_settings_files_and_objects_in_running_text_exist, "`rlcas.losses.GONE`", "losses.GONE"),
-        (test_settings_files_and_objects_in_running_text_exist, "`cluster/gone.py`", "cluster/gone.py"),
+        (test_every_block_is_marked, "```sh\nls\n```\n", "write `sh run` or `sh validated`"),
+        (test_every_block_is_marked, "1. a\n\n   ```\n   ls\n   ```\n", "write text, json, or"),
+        (test_commands_in_running_text_are_known, "Say `rlcas rnu RUN`.", "no such command"),
+        (test_commands_in_running_text_are_known, "`rlcas\nresume --kk`", "has no --kk"),
+        (test_what_running_text_names_exists, "`--sampler.kk 3`", "sampler.kk"),
+        (test_what_running_text_names_exists, "| `sampler.kk` |", "sampler.kk"),
+        (test_what_running_text_names_exists, "`rlcas.losses.GONE`", "losses.GONE"),
+        (test_what_running_text_names_exists, "`cluster/gone.py`", "cluster/gone.py"),
         (test_links_lead_somewhere, "[a](gone.md)", "gone.md"),
         (test_links_lead_somewhere, "# Here\n[a](#there)", "#there"),
     ],
@@ -185,6 +169,19 @@ def test_a_wrong_page_is_found(check: Callable[[Page], None], text: str, said: s
     (tmp_path / "page.md").write_text(text)
     with pytest.raises(AssertionError, match=re.escape(said)):
         check(Page(tmp_path / "page.md"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("sampler: {kk: 3}", "unknown setting sampler.kk"),
+        ("sampler.k: 0", "sampler.k is 0"),
+        ("classifier: {loss: nope}", "classifier.loss 'nope' is unknown"),
+    ],
+)
+def test_wrong_yaml_in_the_docs_is_found(wrong: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_yaml(wrong)
 
 
 @pytest.mark.parametrize(
@@ -202,11 +199,17 @@ def test_blocks_marked_run_do_in_their_order(page: Page, tmp_path: Path) -> None
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}
     for block in (block for block in page.blocks if block.mark == "run"):
-        shell = ["bash", "-euo", "pipefail"] if block.language in ("sh", "bash") else [sys.executable, "-"]
-        done = subprocess.run(
-            shell, input=block.text, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        shell = ["bash", "-euo", "pipefail"] if block.language in ("sh", "bash") else [sys.executable]
+        words = [*shell, "-c", block.text]
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+
+
+def check_yaml(text: str) -> None:
+    """Check that YAML holds settings that exist, fit and name what there is; manifests are read alone."""
+    content = yaml.safe_load(text)
+    if not set(content) & set(OF_OTHERS):
+        doc_commands.check_settings(content)
 
 
 def check_python(source: str) -> None:
