@@ -72,12 +72,14 @@ def commands_in(text: str) -> Iterator[list[str]]:
 
 
 def check_command(words: Sequence[str]) -> None:
-    """Check one command, and what it starts."""
+    """Check one command, the files that it names, and what it hands on: `ssh worker 'ray start …'`."""
     program, *arguments = words
     assert program in PROGRAMS, f"{program}: tests/doc_commands.py does not know how to check it"
     PROGRAMS[program](arguments)
     for word in arguments:
         assert not REPOSITORY_FILE.match(word) or (ROOT / word).exists(), f"{word} is not in the repository"
+        if re.search(r"(?:^|&& |; )(?:rlcas|ray) ", word):
+            check_script(word)
 
 
 def check_mention(text: str) -> None:
@@ -197,11 +199,6 @@ def _check_ray(words: list[str]) -> None:
         check_command(started)
 
 
-def _check_remote(words: list[str]) -> None:
-    """`ssh HOST 'COMMAND'` and `bash -c 'COMMAND'`: what the last word holds."""
-    check_script(words[-1])
-
-
 def _check_script_file(words: list[str]) -> None:
     assert (ROOT / words[0]).is_file(), f"{words[0]} is not in the repository"
 
@@ -222,11 +219,25 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "make": _check_make,
     "pip": _check_pip,
     "ray": _check_ray,
-    "ssh": _check_remote,
     "sh": _check_script_file,
+    "bash": _check_script_file,
     "sbatch": _check_script_file,
     **dict.fromkeys(
-        (".", "cat", "cd", "cp", "curl", "export", "git", "kubectl", "ls", "mkdir", "scp", "tensorboard"),
+        (
+            ".",
+            "cat",
+            "cd",
+            "cp",
+            "curl",
+            "export",
+            "git",
+            "kubectl",
+            "ls",
+            "mkdir",
+            "scp",
+            "ssh",
+            "tensorboard",
+        ),
         _nothing,
     ),
 }

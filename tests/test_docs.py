@@ -139,7 +139,7 @@ def test_the_settings_reference_is_what_its_generator_makes() -> None:
         ("ray gone", "ray has no gone"),
         ("ray start --head --prot 1", "ray start: No such option"),
         ("ray job submit --no-wait -- rlcas rnu", "rlcas rnu: no such command"),
-        ("ssh worker 'ray start --adress=head:6379'", "ray start: No such option"),
+        ("ssh worker 'cd rlcas && ray start --adress=head:6379'", "ray start: No such option"),
         ("frobnicate", "frobnicate: tests/doc_commands.py does not know how to check it"),
         ("for x in 1 2; do rlcas rnu; done", "rlcas rnu: no such command"),
         ("cd (", "syntax error"),
