@@ -83,8 +83,10 @@ def _start(config: RunConfig, data: TrainingData) -> np.ndarray:
     return initial_counts(config.sampler, data.num_classes)
 
 
-def _trainer(config: RunConfig, data: TrainingData) -> ClassifierTrainer:
-    return ClassifierTrainer(data, config, pool=RealImages(data.train), device=choose_device(config.device))
+def _trainer(config: RunConfig, data: TrainingData, some: TrainingData | None = None) -> ClassifierTrainer:
+    """Return a trainer of all images, or of some, whose added images are real ones of every class."""
+    pool, device = RealImages(data.train), choose_device(config.device)
+    return ClassifierTrainer(some or data, config, pool=pool, device=device)
 
 
 def _times(config: RunConfig, data: TrainingData) -> list[str]:
@@ -142,8 +144,9 @@ def _some(data: TrainingData) -> TrainingData:
 def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     """Return the seconds that one episode takes to train on an image, of an epoch run here."""
     batch = config.classifier.batch_size
-    some = data.train.take(np.arange(min(len(data.train), MEASURED_STEPS * batch)) * 7 % len(data.train))
-    trainer = _trainer(config, TrainingData(name=data.name, class_names=data.class_names, train=some, val=some))
+    images = min(len(data.train), MEASURED_STEPS * batch)
+    some = data.train.take(np.linspace(0, len(data.train) - 1, images).astype(np.int64))
+    trainer = _trainer(config, data, dataclasses.replace(data, train=some, val=some))
     start = _start(config, data)
     threads = config.cluster.threads_per_episode
     assert threads is not None, "the settings are concrete"
