@@ -1,24 +1,33 @@
-"""The record of real comparisons: their cells in `docs/compare.json`, their tables in `docs/compare.md`.
+"""The record of real comparisons: cells in `docs/compare.json`, tables in `docs/compare.md` and `docs/findings.md`.
 
-    python benchmarks/comparisons.py OUT [OUT ...]
+    python benchmarks/comparisons.py OUT OUT ...
 
-reads folders that `rlcas compare` has finished. What is there of other data sets stays; nothing is typed by hand.
+reads folders that `rlcas compare` has finished, one a data set; nothing in the record is typed by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlcas.comparison.cell import Cell
+from rlcas.comparison.contrasts import Contrast
 from rlcas.comparison.folder import MADE_FILE, read_comparison
+from rlcas.comparison.statistics import Interval, mean_draws
 from rlcas.comparison.summary import Results, summarise
-from rlcas.comparison.table import grid_markdown, grids, trained_with
-from rlcas.comparison.verdict import sentences
+from rlcas.comparison.table import Grid, grid_markdown, grids, trained_with
+from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.files import jsonable, read_facts, write_text
+from rlcas.seeding import rng_for
+from rlcas.statistics import LEVEL, SEED
+from rlcas.types import Float64
 
 DOCS = Path(__file__).parent.parent / "docs"
 FACTS = (
@@ -27,23 +36,18 @@ FACTS = (
 """What is kept of a finished cell beside its data set, its own settings, and its validation and test figures."""
 LEFT_OUT_OF_TEST = ("intervals", "n")
 DIGITS = 6
+WIDTH = 120
 
 
 def main() -> None:
     """Write the record of the comparisons that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("comparisons", type=Path, nargs="+", metavar="OUT", help="folders of `rlcas compare`")
-    for path in parser.parse_args().comparisons:
-        record(summarise(read_comparison(path)))
-
-
-def record(results: Results) -> None:
-    """Put one comparison in place of what there is of its data set."""
-    json_file, page = DOCS / "compare.json", DOCS / "compare.md"
-    known = json.loads(json_file.read_text()) if json_file.exists() else {}
-    name = results.comparison.name
-    write_text(json_file, as_lines({**known, name: facts_of(results)}))
-    write_text(page, with_tables(page.read_text(), name, tables(results)))
+    all_results = [summarise(read_comparison(path)) for path in parser.parse_args().comparisons]
+    write_text(DOCS / "compare.json", as_lines({of.comparison.name: facts_of(of) for of in all_results}))
+    for results in all_results:
+        put(DOCS / "compare.md", f"tables of {results.comparison.name}", tables(results))
+    put(DOCS / "findings.md", "contrasts", grid_markdown(contrasts_of(all_results)))
 
 
 def facts_of(results: Results) -> dict[str, Any]:
@@ -71,28 +75,66 @@ def tables(results: Results) -> str:
     """Return the tables of a comparison as a section of the page, with what the cells ran on."""
     made = read_facts(results.comparison.path / MADE_FILE)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
-    parts = [" ".join(sentences(results)), f"{trained_with(results)} {made['date']}; {versions}."]
+    texts = [" ".join(sentences(results)), f"{trained_with(results)} {made['date']}; {versions}."]
+    parts = [textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in texts]
     for grid in grids(results):
         parts += [f"#### {grid.title}", grid_markdown(grid)]
     return "\n\n".join(parts)
 
 
-def with_tables(page: str, name: str, section: str) -> str:
-    """Return the page with a comparison's section between its marks, which the page must have."""
-    start, end = f"<!-- tables of {name} -->", f"<!-- end of {name} -->"
-    before, found, rest = page.partition(start)
+def contrasts_of(all_results: Sequence[Results]) -> Grid:
+    """Return what drives the result, on each data set and on average over them."""
+    pairs = list(dict.fromkeys(pair for results in all_results for pair in results.contrasts))
+    rows = []
+    for pair in pairs:
+        found = [results.contrasts.get(pair) for results in all_results]
+        shown = [told(of) if of else "–" for of in found]
+        rows.append((pair.part, f"{pair.row} − {pair.other}", *shown, told(average(pair, all_results))))
+    names = [results.comparison.name for results in all_results]
+    return Grid("What drives the result", ("part", "rows", *names, "average"), tuple(rows), "")
+
+
+def average(pair: Contrast, all_results: Sequence[Results]) -> Interval:
+    """Return the mean over data sets of a difference in macro F1; their images and seeds vary independently."""
+    found = [
+        mean_draws(
+            differences(results.f1_draws[pair.row], results.f1_draws[pair.other]),
+            rng_for(SEED, "average", results.comparison.name),
+        )
+        for results in all_results
+        if pair in results.contrasts
+    ]
+    low, high = np.quantile(np.mean([of for _, of in found], axis=0), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    value = float(np.mean([value for value, _ in found]))
+    return Interval(
+        value=value, low=float(low), high=float(high), num_seeds=len(all_results[0].comparison.seeds)
+    )
+
+
+def differences(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> dict[int, Float64]:
+    """Return seed -> [B + 1] of the seeds that both have."""
+    return {seed: row[seed] - other[seed] for seed in row.keys() & other.keys()}
+
+
+def told(found: Interval) -> str:
+    """Return an interval, in bold where it leaves out 0."""
+    return f"**{interval_text(found)}**" if found.sign else interval_text(found)
+
+
+def put(page: Path, name: str, section: str) -> None:
+    """Put a section between its marks in a page, which must have them."""
+    start, end = f"<!-- {name} -->", "<!-- end -->"
+    before, found, rest = page.read_text().partition(start)
     _, closed, after = rest.partition(end)
     if not found or not closed:
-        raise SystemExit(
-            f"docs/compare.md has no place for the tables: write {start} and {end} where they belong"
-        )
-    return f"{before}{start}\n\n{section}\n\n{end}{after}"
+        raise SystemExit(f"{page} has no place for this: write {start} and {end} where it belongs")
+    write_text(page, f"{before}{start}\n\n{section}\n\n{end}{after}")
 
 
 def as_lines(record: dict[str, Any]) -> str:
     """Return the record as JSON with a line a cell, so that a change shows as what it is."""
     parts = []
-    for name, of in sorted(record.items()):
+    for name, of in record.items():
         of = json.loads(json.dumps(jsonable(of)), parse_float=lambda text: round(float(text), DIGITS))
         cells = ",\n   ".join(json.dumps(cell) for cell in of.pop("cells"))
         head = ",\n  ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in of.items())
