@@ -36,7 +36,7 @@ TABLE_1 = {
 }
 """Figure -> its column in Table 1; All is accuracy, Many to Few are mean recalls of these classes."""
 TABLE_2 = ("f1", "recall", "few")
-STATUS_WORDS = {"left_out": "weights not given", "failed": "failed", "waiting": "not trained yet"}
+STATUS_WORDS = {"left_out": "left out", "failed": "failed", "waiting": "not trained yet"}
 DASH = "–"
 NOTES = {
     "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
@@ -149,8 +149,10 @@ def name_of(results: Results, row: Summary) -> str:
 
 def status_text(row: Summary) -> str:
     """Return why a row has no figures, and the mend."""
+    if row.status == "left_out" and row.reason:
+        return row.reason
     words = STATUS_WORDS[row.status]
-    return f"{words}: {row.reason}" if row.reason and words not in row.reason else row.reason or words
+    return f"{words}: {row.reason}" if row.reason else words
 
 
 def figure_text(found: Figure) -> str:
@@ -160,16 +162,30 @@ def figure_text(found: Figure) -> str:
 
 def markdown(results: Results) -> str:
     """Return compare.md: what was found, by rule, then the tables."""
+    parts = [f"# Comparison on {results.comparison.name}", " ".join(sentences(results)), trained_with(results)]
+    for grid in grids(results):
+        parts += [f"## {grid.title}", grid_markdown(grid), grid.note]
+    return "\n\n".join(parts) + "\n"
+
+
+def trained_with(results: Results) -> str:
+    """Return what all rows share, in a sentence."""
     comparison = results.comparison
-    facts = (
+    return (
         f"{len(comparison.class_names)} classes, {comparison.train_counts_C.sum()} training and "
         f"{len(comparison.labels_N)} test images; {comparison.config.classifier.backbone}, {len(comparison.seeds)} "
         f"seeds, a budget of {comparison.config.compare.epochs} passes over the real training images."
     )
-    parts = [f"# Comparison on {comparison.name}", " ".join(sentences(results)), facts]
-    for grid in grids(results):
-        parts += [f"## {grid.title}", _markdown(grid), grid.note]
-    return "\n\n".join(parts) + "\n"
+
+
+def grid_markdown(grid: Grid) -> str:
+    """Return a table in Markdown."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    rule = ["---", *["---:"] * (len(grid.head) - 1)]
+    return "\n".join([line(grid.head), line(rule), *map(line, grid.rows)])
 
 
 def facts_of(results: Results) -> dict[str, Any]:
@@ -310,11 +326,3 @@ def _making(row: Summary) -> str:
     if row.pool in (None, "real"):
         return DASH
     return "given" if row.pool_seconds is None else format_seconds(row.pool_seconds)
-
-
-def _markdown(grid: Grid) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    rule = ["---", *["---:"] * (len(grid.head) - 1)]
-    return "\n".join([line(grid.head), line(rule), *map(line, grid.rows)])

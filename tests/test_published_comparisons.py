@@ -1,0 +1,55 @@
+"""The comparisons in the docs: their tables say what the cells beside them say."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlcas.methods import METHODS
+
+DOCS = Path(__file__).parent.parent / "docs"
+RECORD: dict[str, Any] = json.loads((DOCS / "compare.json").read_text())
+COLUMNS = {"All": "acc", "Many": "many", "Medium": "medium", "Few": "few", "F1": "f1", "Recall": "recall", "AUC": "auc"}
+FIELDS = {"dataset", "method", "seed", "epochs", "images", "seconds", "device", "test"}
+
+
+def table_1(name: str) -> dict[str, dict[str, str]]:
+    """Return method -> column -> text of a comparison's first table in docs/compare.md."""
+    page = (DOCS / "compare.md").read_text()
+    section = page.split(f"<!-- tables of {name} -->")[1].split(f"<!-- end of {name} -->")[0]
+    lines = section.split("#### Table 1")[1].split("####")[0].splitlines()
+    rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    head, _, *body = rows
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_the_table_has_the_mean_and_deviation_of_the_cells(name: str) -> None:
+    shown = table_1(name)
+    for method in {cell["method"] for cell in RECORD[name]["cells"]}:
+        cells = [c for c in RECORD[name]["cells"] if c["method"] == method and not c["equal_compute"]]
+        for column, figure in COLUMNS.items():
+            values = [cell["test"][figure] for cell in cells]
+            if values[0] is None:
+                assert shown[method][column] == "n/a"
+                continue
+            mean, deviation = map(float, re.split(" ± ", shown[method][column]))
+            assert mean == pytest.approx(statistics.mean(values), abs=0.00051), (method, column)
+            assert deviation == pytest.approx(statistics.stdev(values), abs=0.00051), (method, column)
+
+
+@pytest.mark.parametrize("name", RECORD)
+def test_every_row_that_needs_no_foundation_weights_has_three_seeds(name: str) -> None:
+    assert all(cell.keys() >= FIELDS and cell["dataset"] == name for cell in RECORD[name]["cells"])
+    seeds: dict[str, set[int]] = {}
+    for cell in RECORD[name]["cells"]:
+        if not cell["equal_compute"]:
+            seeds.setdefault(cell["method"], set()).add(cell["seed"])
+    assert seeds.keys() == {row for row, method in METHODS.items() if method.needs is None}
+    assert min(map(len, seeds.values())) >= 3
+    assert RECORD[name]["date"] and RECORD[name]["versions"]
