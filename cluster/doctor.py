@@ -8,7 +8,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok
+from rlcas.errors import UserError
 from rlcas.rundir import PATH_PREFIXES
 
 NODE_LIMIT_SECONDS = 600.0
@@ -37,7 +38,7 @@ SHOWN = ("Python", "ray", "torch", "rlcas")
 OUR_PACKAGES = ("rlcas", "synth", "envs", "cluster")
 CODE = "code of rlcas"
 NO_FILES = "no files"
-MEND_CODE = "bring the same rlcas to each: one image, or one environment on storage that all share"
+SAME_EVERYWHERE = "give every node the same environment: one image, or one folder on storage that all share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +78,18 @@ def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
     nodes = _nodes()
     with _probe(out) as probe:
         answers = _ask(nodes, probe, data)
+        here = inventory(data)
     for node in nodes:
         yield from _of_node(node, answers[node.name])
     facts = {name: answer for name, answer in answers.items() if isinstance(answer, NodeFacts)}
-    shared = {
-        "versions": lambda: judge_versions(versions(), {name: of.versions for name, of in facts.items()}),
-        "shared storage": lambda: judge_storage(
-            probe.parent, {name: of.reads_probe for name, of in facts.items()}
-        ),
-    }
+    yield replace(
+        judge_versions(versions(), {name: of.versions for name, of in facts.items()}), name="versions"
+    )
+    reads = {name: of.reads_probe for name, of in facts.items()}
+    yield replace(judge_storage(probe.parent, reads), name="shared storage")
     if data is not None:
-        shared["data set"] = lambda: judge_data(
-            data, inventory(data), {name: of.data for name, of in facts.items()}
-        )
-    yield from examine(shared)
+        there = {name: of.data for name, of in facts.items()}
+        yield replace(judge_data(data, here, there), name="data set")
 
 
 def look(probe: Path, data: str | None) -> NodeFacts:
@@ -101,7 +100,7 @@ def look(probe: Path, data: str | None) -> NodeFacts:
         findings=list(findings),
         num_gpus=len(machine.torch_gpus()[0]),
         reads_probe=_reads(probe),
-        data=inventory(data) if data is not None else "",
+        data=inventory(data),
     )
 
 
@@ -110,10 +109,10 @@ def versions() -> dict[str, str]:
     return {**packages.versions(), CODE: _code_digest()}
 
 
-def inventory(data: str) -> str:
+def inventory(data: str | None) -> str:
     """Return what there is of a data set, as files and bytes: enough to tell that two nodes have not the same."""
-    prefix, _, path = data.partition(":")
-    place = Path(path) if prefix in PATH_PREFIXES else local_files().get(data)
+    prefix, _, path = (data or "").partition(":")
+    place = Path(path) if prefix in PATH_PREFIXES else local_files().get(prefix)
     if place is None or not place.exists():
         return NO_FILES
     sizes = [
@@ -123,17 +122,15 @@ def inventory(data: str) -> str:
 
 
 def judge_versions(here: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> Finding:
-    """Compare the versions of each node with those of the process that asks."""
-    said, mends = [], {}
+    """Compare the versions on each node with those of the process that asks."""
+    said = []
     for package, version in here.items():
-        others = {name: found[package] for name, found in nodes.items() if found.get(package) != version}
-        if others:
-            there = ", ".join(f"{found} on {name}" for name, found in others.items())
-            said.append(f"{package} {version} here, {there}")
-            own = package in ("Python", "rlcas", CODE)
-            mends[MEND_CODE if own else f"pip install {package}=={version} on {', '.join(others)}"] = None
+        found = {name: of.get(package, "absent") for name, of in nodes.items()}
+        there = [f"{other} on {name}" for name, other in found.items() if other != version]
+        if there:
+            said.append(f"{package} {version} here, {', '.join(there)}")
     if said:
-        return fault("; ".join(said), "; ".join(mends))
+        return fault("; ".join(said), SAME_EVERYWHERE)
     return ok(f"the same on all {len(nodes)} nodes")
 
 
@@ -166,7 +163,7 @@ def judge_gpus(of_ray: float, of_torch: int) -> Finding:
     """Judge the GPUs that Ray hands out on a node by those that torch finds there."""
     if of_ray > of_torch:
         return fault(
-            f"Ray hands out {of_ray:g} GPUs, torch finds {of_torch}",
+            f"Ray hands out {of_ray:g}, torch finds {of_torch}",
             "start Ray there with the right --num-gpus, or mend the driver and torch's CUDA build",
         )
     return ok(f"{of_ray:g}")
@@ -175,7 +172,10 @@ def judge_gpus(of_ray: float, of_torch: int) -> Finding:
 def _connect() -> Finding:
     from cluster.start import ensure_ray  # imports torch, which a node need not have
 
-    ensure_ray(k=1)
+    try:
+        ensure_ray(k=1)
+    except UserError as error:
+        return fault(str(error), "")
     address = os.environ.get("RAY_ADDRESS")
     return ok(f"RAY_ADDRESS {address}" if address else "RAY_ADDRESS is not set: this machine alone")
 
@@ -243,7 +243,7 @@ def _of_node(node: Node, answer: NodeFacts | str) -> Iterator[Finding]:
         return
     checks = {finding.name: finding for finding in answer.findings}
     shown = ", ".join(f"{package} {answer.versions[package]}" for package in SHOWN)
-    found = f"{shown}; {node.num_cpus:g} CPUs, {node.num_gpus:g} GPUs; {checks['memory'].found}"
+    found = f"{shown}; {node.num_cpus:g} CPU, {node.num_gpus:g} GPU; {checks['memory'].found}"
     yield Finding("ok", found, name=node.name)
     gpus = judge_gpus(node.num_gpus, answer.num_gpus)
     for check, finding in {**checks, "GPUs": gpus}.items():

@@ -64,22 +64,18 @@ def submit(
     check_size(files, working_dir)
     client = _connect(address)
     say(f"uploading {len(files)} files of {working_dir} ({sum(files.values()) / MB:.1f} MB)")
-    job = client.submit_job(
-        entrypoint=shlex.join(["rlcas", *words]),
-        runtime_env={"working_dir": str(working_dir)},
-        entrypoint_num_gpus=num_gpus or None,
-    )
+    environment = {"working_dir": str(working_dir)}
+    try:
+        job = client.submit_job(
+            entrypoint=shlex.join(["rlcas", *words]),
+            runtime_env=environment,
+            entrypoint_num_gpus=num_gpus or None,
+        )
+    except RuntimeError as error:
+        raise RunError(f"{address} refuses the job: {first_line(error)}") from error
     at = f"--address {address}"
     say(f"job {job}: `ray job logs {at} --follow {job}` shows it, `ray job stop {at} {job}` ends it")
-    if not wait:
-        return 0
-    try:
-        return exit_status(_followed(client, job))
-    except KeyboardInterrupt:
-        say(f"job {job} goes on")
-        return 130
-    except (OSError, RuntimeError) as error:
-        raise RunError(f"lost sight of job {job}, which may go on: {first_line(error)}") from error
+    return exit_status(_followed(client, job)) if wait else 0
 
 
 def package(working_dir: Path) -> dict[str, int]:
@@ -166,9 +162,14 @@ def _connect(address: str) -> JobSubmissionClient:
 
 def _followed(client: JobSubmissionClient, job: str) -> JobDetails:
     """Print a job's logs as they come, and return how it ended."""
-    asyncio.run(_print_logs(client, job))
-    while not (details := client.get_job_info(job)).status.is_terminal():
-        time.sleep(POLL_SECONDS)
+    try:
+        asyncio.run(_print_logs(client, job))
+        while not (details := client.get_job_info(job)).status.is_terminal():
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted, but job {job} goes on") from None
+    except (OSError, RuntimeError) as error:
+        raise RunError(f"lost sight of job {job}, which goes on ({first_line(error)})") from error
     return details
 
 

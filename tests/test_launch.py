@@ -127,7 +127,9 @@ def test_the_image_is_made_of_what_the_package_consists_of() -> None:
     sources = {source for line in copied for source in line.split()}
     assert all((ROOT / source).exists() for source in sources)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {name for name in project["tool"]["setuptools"]["packages"]["find"]["include"] if "." not in name}
+    packages = {
+        name for name in project["tool"]["setuptools"]["packages"]["find"]["include"] if "." not in name
+    }
     readme, licences = project["project"]["readme"], project["project"]["license-files"]
     assert sources == {*packages, "pyproject.toml", "constraints.txt", readme, *licences}
     assert "cluster" in project["project"]["optional-dependencies"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from rlcas.commands.command import ALL, Command, Parser, parse
 from rlcas.errors import UserError
@@ -77,7 +77,7 @@ def _parsed(words: list[str]) -> tuple[Command, argparse.Namespace]:
     name = name_of(words)
     if name not in COMMANDS or name == "submit":
         known = ", ".join(known for known in COMMANDS if known != "submit")
-        raise UserError(f"{name or 'no command'!r} cannot be submitted: write one of {known} after --")
+        raise UserError(f"{name!r} cannot be submitted: write one of {known} after --")
     return COMMANDS[name], parse(name, COMMANDS[name], words[len(name.split()) :])
 
 
@@ -109,6 +109,8 @@ def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple
     if settings.get("pool"):
         yield "--pool", str(settings["pool"]).removeprefix(FOLDER_PREFIX)
     for key in (flag.key for flag in flags() if Path in kinds_of(flag.key) and flag.key != "out"):
-        path = functools.reduce(lambda part, name: part.get(name, {}), key.split("."), settings)
-        if path:
-            yield f"--{key}", str(path)
+        part: Any = settings
+        for name in key.split("."):
+            part = part.get(name) or {}
+        if part:
+            yield f"--{key}", str(part)
