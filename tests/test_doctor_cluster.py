@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from by_hand import environment_with_token, free_port, head, new_folder, node
 
 from cluster import doctor
 from rlcas.cli import main
 from rlcas.doctor.finding import Finding, ok
-
-RAY = Path(sys.executable).with_name("ray")
 
 
 def test_one_package_of_another_version_is_named_with_its_node() -> None:
@@ -119,7 +114,7 @@ def test_a_node_that_does_not_answer_is_a_fault() -> None:
 
 @dataclass(frozen=True)
 class ByHand:
-    """Three nodes, each started by `ray start`; the third one has a file system of its own at `apart`."""
+    """Three nodes; the last one has a file system of its own at `apart`."""
 
     environment: dict[str, str]
     common: Path
@@ -130,62 +125,19 @@ class ByHand:
 def by_hand() -> Iterator[ByHand]:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         pytest.skip("unshare -m is not allowed here")
-    folder = Path(tempfile.mkdtemp(prefix="rlcas-nodes-"))  # pytest's own are too long for Ray's sockets
-    common, apart = folder / "common", folder / "apart"
-    common.mkdir()
-    apart.mkdir()
-    (apart / "images.npz").write_bytes(b"images")
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment = {**os.environ, **token, "PATH": f"{RAY.parent}{os.pathsep}{os.environ['PATH']}"}
-    own_root = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(apart)]
+    environment = environment_with_token()
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        for name, before, words in (
-            (
-                "head",
-                [],
-                ["--head", f"--port={port}", "--num-cpus=0", f"--ray-client-server-port={free_port()}"],
-            ),
-            ("one", [], [f"--address={address}", "--num-cpus=2"]),
-            ("two", own_root, [f"--address={address}", "--num-cpus=2"]),
-        ):
-            stack.enter_context(node(name, folder, environment, [*before, str(RAY), "start", *words]))
+        folder = stack.enter_context(new_folder())
+        common, apart = folder / "common", folder / "apart"
+        common.mkdir()
+        apart.mkdir()
+        (apart / "images.npz").write_bytes(b"images")
+        address = stack.enter_context(head(folder, environment))
+        words = (f"--address={address}", "--num-cpus=2")
+        stack.enter_context(node("one", folder, environment, *words))
+        own_root = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(apart))
+        stack.enter_context(node("two", folder, environment, *words, before=own_root))
         yield ByHand({**environment, "RAY_ADDRESS": address}, common, apart)
-
-
-@contextlib.contextmanager
-def node(name: str, folder: Path, environment: dict[str, str], words: list[str]) -> Iterator[None]:
-    """Start a node, wait till Ray says that it runs, and end it."""
-    words += [
-        "--block", f"--node-name={name}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}/ray",
-        "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
-        f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={100 << 20}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        assert process.stdout is not None
-        said = []
-        while not any("Ray runtime started" in line for line in said):
-            said.append(process.stdout.readline())
-            assert said[-1], "".join(said)
-        yield
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def asked(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from by_hand import environment_with_token, free_port, head, new_folder
 
 from cluster import submit as jobs
 from rlcas.cli import main
@@ -213,3 +218,66 @@ def test_the_jobs_exit_status_is_a_shells(status: str, code: int | None, expecte
 
     details: Any = {"type": "SUBMISSION", "status": status, "entrypoint": "rlcas run", "driver_exit_code": code}
     assert jobs.exit_status(JobDetails(**details, message="ended")) == expected
+
+
+@dataclass(frozen=True)
+class JobServer:
+    """A head with a dashboard."""
+
+    environment: dict[str, str]
+    address: str
+    shared: Path
+
+
+@pytest.fixture(scope="module")
+def job_server() -> Iterator[JobServer]:
+    environment, port = environment_with_token(), free_port()
+    options = ("--include-dashboard=true", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1")
+    with new_folder() as folder, head(folder, environment, *options):
+        yield JobServer(environment, f"http://127.0.0.1:{port}", folder)
+
+
+def submitted(server: JobServer, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run `rlcas submit` as a user does; RAY_ADDRESS, which Ray's own client would follow, leads nowhere."""
+    command = [
+        sys.executable,
+        "-m",
+        "rlcas",
+        "submit",
+        "--address",
+        server.address,
+        "--working-dir",
+        str(folder),
+    ]
+    environment = {**server.environment, "RAY_ADDRESS": "127.0.0.1:9", **more}
+    return subprocess.run(
+        [*command, "--", *words], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@needs_job_server
+@pytest.mark.slow
+def test_a_job_is_at_work_on_the_cluster_that_it_was_submitted_to(job_server: JobServer, folder: Path) -> None:
+    done = submitted(job_server, folder, "doctor", "--cluster", "--out", str(job_server.shared))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "(head): Python 3." in done.stdout
+    assert job_server.environment["RAY_AUTH_TOKEN"] not in done.stdout + done.stderr
+
+
+@needs_job_server
+@pytest.mark.slow
+def test_a_job_that_fails_finds_what_was_uploaded_and_its_exit_status_is_passed_on(
+    job_server: JobServer, folder: Path
+) -> None:
+    (folder / "mine.py").write_text("known = 1\n")
+    done = submitted(job_server, folder, "run", *OUT, "--classifier.loss", "mine:unknown")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "uploading 7 files" in done.stdout and "module 'mine' has no attribute 'unknown'" in done.stdout
+
+
+@needs_job_server
+@pytest.mark.slow
+def test_a_job_server_that_refuses_the_token_is_told(job_server: JobServer, folder: Path) -> None:
+    done = submitted(job_server, folder, "run", *OUT, RAY_AUTH_TOKEN="0" * 64)
+    assert done.returncode == 2
+    assert f"--address {job_server.address} refuses the token" in done.stderr
