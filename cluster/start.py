@@ -8,12 +8,14 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 import ray
 import torch
+from ray.exceptions import AuthenticationError
 
 from rlcas.config import ClusterConfig, RunConfig
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
 MIN_CPUS = 0.01
@@ -26,7 +28,7 @@ def ensure_ray(k: int) -> None:
     A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer.
+        UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token.
     """
     if ray.is_initialized():
         return
@@ -34,10 +36,20 @@ def ensure_ray(k: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         check_answers(address)
-        ray.init(**quiet)
+        _join(address, quiet)
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
         ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, AuthenticationError) as error:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} does not let us in ({first_line(error)}): look whether Ray runs there, and set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
+        ) from error
 
 
 def check_demand(config: RunConfig) -> None:

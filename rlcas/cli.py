@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rlcas.commands import deploy, runs
 from rlcas.commands.command import ALL, Command, parse
 from rlcas.commands.compare import compare, compare_arguments
+from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
@@ -32,6 +33,7 @@ COMMANDS: dict[str, Command] = {
         ALL,
         own=compare_arguments,
     ),
+    "submit": Command("run another command as a job on a Ray cluster", submit, own=submit_arguments),
     "synth train": Command("train the synthesiser alone", runs.synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser",
@@ -71,7 +73,7 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 success, 2 what the user got wrong, 1 the rest."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
+    name = name_of(words)
     if name not in COMMANDS:
         return _overview(words)
     arguments = parse(name, COMMANDS[name], words[len(name.split()) :])
@@ -95,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+
+
+def name_of(words: Sequence[str]) -> str:
+    """Return the name of the command that the words begin with, of one word or two."""
+    return " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
 
 
 def _overview(words: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -44,8 +45,15 @@ class Gpu:
 
 def gpu() -> Finding:
     """Ask torch for its GPUs."""
+    gpus, toolkit = torch_gpus()
+    return judge_gpu(gpus, toolkit, _driver_is_there())
+
+
+@functools.cache
+def torch_gpus() -> tuple[list[Gpu], str | None]:
+    """Return the GPUs that torch finds, and the CUDA or ROCm that it is built with."""
     toolkit, gpus = json.loads(run_python(TORCH_FACTS, TORCH_LIMIT_SECONDS))
-    return judge_gpu([Gpu(*one) for one in gpus], toolkit, _driver_is_there())
+    return [Gpu(*one) for one in gpus], toolkit
 
 
 def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding:
