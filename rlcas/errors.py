@@ -1,18 +1,27 @@
 """The error class for what a user can mend, and the one for what ended a run."""
 
+from rlcas.credentials import without_credentials
+
 
 class UserError(ValueError):
     """Wrong input: the text is one line that names the setting or file, its value and the mend.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. Passwords in addresses are not told.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_credentials(text))
 
 
 class RunError(RuntimeError):
     """A run that cannot go on through no fault of the user's: the text says why, with the workers' tracebacks.
 
-    The command line prints it without a traceback of its own and exits with status 1.
+    The command line prints it without a traceback of its own and exits with status 1. Passwords in addresses are
+    not told.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(without_credentials(text))
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, whole or not at all, and without the passwords of addresses."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(without_credentials(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

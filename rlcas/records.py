@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rlcas.credentials import without_credentials
 from rlcas.files import jsonable, write_text
 from rlcas.types import EpochRecord
 
@@ -55,7 +56,7 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
 
 def append_epoch(folder: Path, record: EpochRecord) -> None:
     """Append the record to the run's epochs.jsonl and fsync it: the whole line, or none of it on a full disk."""
-    line = f"{json.dumps(epoch_line(record), allow_nan=False)}\n".encode()
+    line = f"{without_credentials(json.dumps(epoch_line(record), allow_nan=False))}\n".encode()
     with (folder / EPOCHS_FILE).open("ab", buffering=0) as file:
         end = file.tell()
         try:

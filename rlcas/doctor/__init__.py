@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rlcas.credentials import without_credentials
 from rlcas.doctor import data, machine, packages
 from rlcas.doctor.finding import Finding, Verdict, fault
 
@@ -59,7 +60,12 @@ def examine(checks: Checks) -> Iterator[Finding]:
         except Exception as error:  # whatever is broken is what the doctor is for
             text = " ".join(f"{type(error).__name__}: {error}".split())
             finding = fault(f"the check failed: {text}", "mend the other faults, or install rlcas again")
-        yield replace(finding, name=name)
+        yield replace(
+            finding,
+            name=name,
+            found=without_credentials(finding.found),
+            mend=without_credentials(finding.mend),
+        )
 
 
 def report(findings: Iterable[Finding]) -> int:
