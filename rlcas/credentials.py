@@ -1,6 +1,6 @@
 """Passwords and keys inside addresses, which no setting, message or file of a run's folder shall hold.
 
-    s3://KEY:SECRET@bucket, http://user:password@host, https://TOKEN@host, az://c/x?sig=SIGNATURE
+s3://KEY:SECRET@bucket, http://user:password@host, https://TOKEN@host, az://c/x?sig=SIGNATURE
 """
 
 from __future__ import annotations

@@ -6,11 +6,12 @@ from rlcas.credentials import without_credentials
 class UserError(ValueError):
     """Wrong input: the text is one line that names the setting or file, its value and the mend.
 
-    The command line prints it without a traceback and exits with status 2. Passwords in addresses are not told.
+    The command line prints it without a traceback and exits with status 2. It may quote a stranger's file: line
+    ends become spaces, control characters are escaped, and passwords in addresses are not told.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(without_credentials(text))
+        super().__init__(_printable(without_credentials(" ".join(text.splitlines()))))
 
 
 class RunError(RuntimeError):
@@ -22,6 +23,10 @@ class RunError(RuntimeError):
 
     def __init__(self, text: str) -> None:
         super().__init__(without_credentials(text))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def first_line(error: Exception) -> str:

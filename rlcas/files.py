@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
+from rlcas.reading import RESTORE, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,14 +152,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds something else.
     """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(
-            f"{path} is truncated or altered ({first_line(error)}): restore or delete it"
-        ) from error
+    facts = read_json(path) if path.exists() else {}
     if not isinstance(facts, dict):
-        raise UserError(f"{path} is altered (it holds no JSON object): restore or delete it")
+        raise UserError(f"{path} is altered (it holds no JSON object): {RESTORE}")
     return facts
 
 

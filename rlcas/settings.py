@@ -26,8 +26,8 @@ from rlcas.presets import PRESETS
 CONFIG_FILE = "config.yaml"
 SWEEP_CONFIG_FILE = "sweep.yaml"
 COMPARE_CONFIG_FILE = "compare.yaml"
-MOST_BYTES = 1_000_000
-"""Of a file of settings, which has some kilobytes."""
+MOST_BYTES = 1 << 18
+"""Of a file of settings, which has some kilobytes; PyYAML takes seconds for this many."""
 SHOWN_CHARACTERS = 120
 ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What PyYAML raises beside its own error: of dates such as 2026-13-01, of tags such as !!int, of deep nests."""
@@ -162,7 +162,9 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
     """
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file")
+            raise UserError(
+                f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
+            )
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
@@ -217,7 +219,7 @@ def unknown_setting(key: str) -> str:
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
     mend = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
-    return f"unknown setting {key}: {mend}"
+    return f"unknown setting {key[:SHOWN_CHARACTERS]}: {mend}"
 
 
 def _nested(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -300,4 +302,5 @@ def _shown(value: Any) -> str:
     """Return a value in short: a YAML file of a few lines can hold one of gigabytes."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = SHOWN_CHARACTERS
+    shortened.maxlevel, shortened.maxlist, shortened.maxtuple = 2, 4, 4
     return shortened.repr(value)

@@ -64,7 +64,9 @@ def test_a_setting_with_a_password_is_refused_by_its_name_and_not_echoed(key: st
         lambda: settings.resolve(given={key: ADDRESS}),
         lambda: settings.resolve(given={}, file=file),
     ):
-        with pytest.raises(UserError, match=rf"^{key} .*has a password or key in its address.*: leave it out") as told:
+        with pytest.raises(
+            UserError, match=rf"^{key} .*has a password or key in its address.*: leave it out"
+        ) as told:
             resolve()
         assert SECRET not in str(told.value) and "\n" not in str(told.value)
 

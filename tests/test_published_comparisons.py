@@ -14,7 +14,15 @@ from rlcas.methods import METHODS
 
 DOCS = Path(__file__).parent.parent / "docs"
 RECORD: dict[str, Any] = json.loads((DOCS / "compare.json").read_text())
-COLUMNS = {"All": "acc", "Many": "many", "Medium": "medium", "Few": "few", "F1": "f1", "Recall": "recall", "AUC": "auc"}
+COLUMNS = {
+    "All": "acc",
+    "Many": "many",
+    "Medium": "medium",
+    "Few": "few",
+    "F1": "f1",
+    "Recall": "recall",
+    "AUC": "auc",
+}
 FIELDS = {"dataset", "method", "seed", "epochs", "images", "seconds", "device", "test"}
 
 

@@ -75,7 +75,9 @@ def test_the_scan_finds_what_it_looks_for(source: str) -> None:
 def test_rays_authentication_is_never_switched_off_by_us() -> None:
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
     texts = {path: path.read_text("utf-8") for path in files if path.suffix in (".py", ".yaml", ".yml", ".sh")}
-    off = re.compile(r"RAY_AUTH_MODE['\"]?\]?\s*[:=]\s*['\"]?disabled|dashboard[-_]host['\"]?\s*[:= ]\s*['\"]?0\.0\.0\.0")
+    off = re.compile(
+        r"RAY_AUTH_MODE['\"]?\]?\s*[:=]\s*['\"]?disabled|dashboard[-_]host['\"]?\s*[:= ]\s*['\"]?0\.0\.0\.0"
+    )
     assert off.search("RAY_AUTH_MODE=disabled") and off.search("dashboard-host: '0.0.0.0'")
     assert [str(path) for path, text in texts.items() if off.search(text)] == []
 

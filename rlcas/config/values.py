@@ -48,12 +48,16 @@ class Settings(BaseModel):
     @classmethod
     def _is_group(cls, key: str) -> bool:
         field = cls.model_fields.get(key)
-        return field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        return (
+            field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:
     """Yield a value's texts: itself, or those right in it."""
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    members = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    )
     yield from (str(member) for member in members if isinstance(member, str | Path))
 
 
