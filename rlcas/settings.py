@@ -28,6 +28,7 @@ SWEEP_CONFIG_FILE = "sweep.yaml"
 COMPARE_CONFIG_FILE = "compare.yaml"
 MOST_BYTES = 1 << 18
 """Of a file of settings, which has some kilobytes; PyYAML takes seconds for this many."""
+MOST_VALUES = 100_000
 SHOWN_CHARACTERS = 120
 ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
 """What PyYAML raises beside its own error: of dates such as 2026-13-01, of tags such as !!int, of deep nests."""
@@ -179,7 +180,20 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         raise UserError(
             f"--config {path} holds {type(content).__name__}, not settings: write lines like `seed: 1`"
         )
+    if not _is_small(content):
+        raise UserError(
+            f"{named_by}{path} holds over {MOST_VALUES} values, by aliases of aliases: write them out"
+        )
     return _nested({str(key): value for key, value in content.items()}, str(path))
+
+
+def _is_small(content: Any) -> bool:
+    """Return whether it holds no more values than a file of settings may, each alias counted."""
+    waiting, found = [content], 0
+    while waiting and found <= MOST_VALUES:
+        value, found = waiting.pop(), found + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return found <= MOST_VALUES
 
 
 def load(folder: Path) -> RunConfig:
