@@ -106,7 +106,7 @@ def write_fake_cell(
     folder = cell_folder(path, name, seed, equal_compute=equal_compute)
     cell = Cell(dataset="fake", method=name, seed=seed, equal_compute=equal_compute, pool=ROWS[name].pool)
     if name in LEFT_OUT:
-        reason = f"method.{name}.weights is not set: give --method.{name}.weights DIR"
+        reason = f"weights not given: --method.{name}.pretrained takes them: a folder"
         write_json(
             folder / CELL_FILE, dataclasses.asdict(dataclasses.replace(cell, status="left_out", reason=reason))
         )

@@ -16,22 +16,25 @@ from fake_comparison import FAILED, LEFT_OUT, ROWS, write_fake_comparison
 from rich.console import Console
 
 from rlcas.comparison.cell import PREDICTIONS_FILE, read_cell, write_cell
+from rlcas.comparison.contrasts import CONTRASTS
 from rlcas.comparison.figures import curves, f1_by_few, rare_axis, recall_of_classes
 from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.comparison.statistics import Interval
-from rlcas.comparison.summary import OURS, Results, summarise
+from rlcas.comparison.summary import BASELINE, OURS, Results, summarise
 from rlcas.comparison.table import (
     markdown,
     summary_notes,
     summary_table,
     table_1,
     table_2,
+    table_contrasts,
     table_cost,
     table_differences,
 )
 from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.errors import UserError
 from rlcas.files import write_json
+from rlcas.methods import METHODS
 from rlcas.metrics import macro_f1
 from rlcas.report.canvas import drawing
 from rlcas.report.compare import bold, write_tables
@@ -156,9 +159,7 @@ def test_rows_without_figures_say_why_and_take_no_rank(results: Results) -> None
     there = len(ROWS) - len(LEFT_OUT)
     assert sum(row.ranks[0] for row in results.rows if row.figures) == there * (there + 1) / 2
     text = markdown(results)
-    assert (
-        "| lift | weights not given: method.lift.weights is not set: give --method.lift.weights DIR |" in text
-    )
+    assert "| lift | weights not given: --method.lift.pretrained takes them: a folder |" in text
     assert f"{FAILED} (2 of 3 seeds)" in text and "Left out: lift, skin_sdm." in text
 
 
@@ -206,6 +207,24 @@ def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Resul
     assert rows["rlcas_k1"] == ("same", "same", "same")
     equal = results.row("ncl").equal_compute["f1"]
     assert rows["ncl"][0] == f"{equal.mean:.3f} ± {equal.std:.3f}"
+
+
+def test_the_table_of_what_drives_the_result_has_the_pairs_whose_rows_are_there(tmp_path: Path) -> None:
+    shares = {"rlcas_frozen": [0.5, 0.7, 0.6], "rlcas_k1": [0.1, 0.2, 0.3], OURS: [0.4, 0.7, 0.6]}
+    results = write_shares(tmp_path, shares)
+    by_rows = {row[1]: row for row in table_contrasts(results).rows}
+    assert list(by_rows) == [f"{OURS} − rlcas_k1", f"{OURS} − rlcas_frozen"]
+    part, _, difference, same = by_rows[f"{OURS} − rlcas_frozen"]
+    labels_N = np.repeat([0, 1], [200, 100])
+    ours, frozen = (macro_f1(one_class_found(share, labels_N), labels_N) for share in (0.4, 0.5))
+    assert part == "agents that learn" and same == "2"
+    assert difference.startswith(f"−{(frozen - ours) / 3:.3f} (")
+    assert by_rows[f"{OURS} − rlcas_k1"][2].startswith("**+"), "the interval leaves out 0"
+
+
+def test_every_contrast_is_of_rows_that_exist() -> None:
+    assert {name for pair in CONTRASTS for name in (pair.row, pair.other)} <= METHODS.keys()
+    assert {OURS, BASELINE} <= METHODS.keys()
 
 
 def test_missing_cells_of_equal_compute_are_told_with_their_number_and_reason(tmp_path: Path) -> None:

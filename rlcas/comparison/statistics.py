@@ -91,20 +91,25 @@ def drawn_figures(
 
 
 def interval(draws: Mapping[int, Float64]) -> Interval:
-    """Return the mean over seeds of one figure, seed -> [B + 1], with its 95 % interval.
+    """Return the mean over seeds of one figure, seed -> [B + 1], with its 95 % interval."""
+    value, means_B = mean_draws(draws, rng_for(SEED, "comparison", "seeds", len(draws)))
+    low, high = np.quantile(means_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value=value, low=float(low), high=float(high), num_seeds=len(draws))
+
+
+def mean_draws(draws: Mapping[int, Float64], rng: np.random.Generator) -> tuple[float, Float64]:
+    """Return the mean over seeds of one figure, seed -> [B + 1], and [B] draws of what else it could have been.
 
     Each draw of the images gives a mean over the seeds; Student's t with S - 1 degrees of freedom, times the seeds'
-    standard error, is added to it. The spread of the seeds holds some of the images' own, so that the interval errs
+    standard error, is added to it. The spread of the seeds holds some of the images' own, so that the draws err
     to the wide side where the images are few and the seeds agree.
     """
     draws_SB = np.stack([draws[seed] for seed in sorted(draws)])
     values_S, means_B = draws_SB[:, 0], draws_SB[:, 1:].mean(axis=0)
     if len(values_S) > 1:
         error = values_S.std(ddof=1) / np.sqrt(len(values_S))
-        rng = rng_for(SEED, "comparison", "seeds", len(values_S))
         means_B = means_B + error * rng.standard_t(len(values_S) - 1, size=len(means_B))
-    low, high = np.quantile(means_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value=float(values_S.mean()), low=float(low), high=float(high), num_seeds=len(values_S))
+    return float(values_S.mean()), means_B
 
 
 def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> Interval | None:

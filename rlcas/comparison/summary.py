@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rlcas.comparison.cell import Cell
+from rlcas.comparison.contrasts import Contrast, contrasts
 from rlcas.comparison.folder import Comparison, Row
 from rlcas.comparison.statistics import (
     WITH_DRAWS,
@@ -109,6 +110,10 @@ class Results:
     rows: tuple[Summary, ...]
     best: Mapping[str, str]
     """Figure -> the row of the best mean, where the interval of its difference to the next best leaves out 0."""
+    contrasts: Mapping[Contrast, Interval]
+    """Pairs of rows that differ in one part of RL-CAS -> their difference in macro F1."""
+    f1_draws: Mapping[str, Mapping[int, Float64]]
+    """Row -> seed -> [B + 1] draws of macro F1."""
 
     def row(self, method: str) -> Summary | None:
         """Return the row of a method, if it has figures."""
@@ -132,7 +137,14 @@ def summarise(comparison: Comparison) -> Results:
     best = {
         name: _distinctly_best({row: of[name] for row, of in under_budget.items()}, name) for name in WITH_DRAWS
     }
-    return Results(comparison=comparison, rows=rows, best={name: row for name, row in best.items() if row})
+    f1_draws = {name: of[RANKED] for name, of in under_budget.items()}
+    return Results(
+        comparison=comparison,
+        rows=rows,
+        best={name: row for name, row in best.items() if row},
+        contrasts=contrasts(f1_draws),
+        f1_draws=f1_draws,
+    )
 
 
 def _draw(comparison: Comparison) -> Mapping[tuple[str, bool], Drawn]:

@@ -49,6 +49,9 @@ NOTES = {
     "Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more "
     "classifier passes than the Baseline, trained again with as many; the synthesiser's training is not counted. same: "
     "the row has at most {most_passes} × the Baseline's passes as it is.",
+    "contrasts": "Two rows that differ in one part. Bold: the interval leaves out 0. Same classifier: seeds under "
+    f"which {OURS} and the other row ended with the same predictions, to the last bit: nothing was tested between them "
+    "there.",
     "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
     "training images again.",
     "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added; × budget: over those of "
@@ -77,8 +80,8 @@ class Grid:
 
 def grids(results: Results) -> list[Grid]:
     """Return the tables of a comparison, those of no rows left out."""
-    made = [table_1(results), table_differences(results), table_2(results), table_cost(results)]
-    return [grid for grid in made if grid.rows]
+    makers = (table_1, table_differences, table_contrasts, table_2, table_cost)
+    return [grid for grid in (make(results) for make in makers) if grid.rows]
 
 
 def table_1(results: Results) -> Grid:
@@ -104,6 +107,26 @@ def table_differences(results: Results) -> Grid:
         tuple((name_of(results, row), *_differences(results, row)) for row in rows),
         NOTES["differences"].format(most_passes=MOST_PASSES),
     )  # fmt: skip
+
+
+def table_contrasts(results: Results) -> Grid:
+    """What drives the result: rows that differ in one part of RL-CAS."""
+    same = {row.method: row.same_as_ours for row in results.rows}
+    rows = [
+        (
+            pair.part,
+            f"{pair.row} − {pair.other}",
+            _interval(found),
+            str(len(same[pair.other])) if pair.row == OURS else DASH,
+        )
+        for pair, found in results.contrasts.items()
+    ]
+    return Grid(
+        "What drives the result",
+        ("part", "rows", "F1 [95 %]", "same classifier"),
+        tuple(rows),
+        NOTES["contrasts"],
+    )
 
 
 def table_2(results: Results) -> Grid:
@@ -203,6 +226,7 @@ def facts_of(results: Results) -> dict[str, Any]:
         "findings": sentences(results),
         "distinctly_best": dict(results.best),
         "rows": [asdict(row) for row in results.rows],
+        "contrasts": [asdict(pair) | {"f1": asdict(found)} for pair, found in results.contrasts.items()],
         "pools": comparison.pools,
         "pool_seconds": comparison.pool_seconds,
         "cells": [asdict(cell) for cell in comparison.cells],

@@ -1,0 +1,44 @@
+"""What drives the result: pairs of rows that differ in one part of RL-CAS, which the other rows lack or replace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rlcas.comparison.statistics import Interval, paired_interval
+from rlcas.types import Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two rows and the part in which they differ."""
+
+    part: str
+    row: str
+    other: str
+
+
+CONTRASTS = (
+    Contrast("synthetic images, in fixed counts", "syn_sketch", "baseline"),
+    Contrast("synthetic instead of repeated real images", "syn_sketch", "oversampling"),
+    Contrast("images made under sketch supervision", "syn_sketch", "syn_class"),
+    Contrast("the best of K classifiers, without synthetic images", "baseline_best_of_k", "baseline"),
+    Contrast("the best of K episodes an epoch", "rlcas", "rlcas_k1"),
+    Contrast("a composition that moves", "rlcas_frozen", "constant"),
+    Contrast("agents that learn", "rlcas", "rlcas_frozen"),
+    Contrast("agents that see the state", "rlcas_state", "rlcas_frozen"),
+    Contrast("agents that fit the response", "rlcas_response", "rlcas_frozen"),
+    Contrast("agents instead of a population", "rlcas", "pbt"),
+    Contrast("all of RL-CAS beside the best of K classifiers", "rlcas", "baseline_best_of_k"),
+)
+
+
+def contrasts(f1_of: Mapping[str, Mapping[int, Float64]]) -> dict[Contrast, Interval]:
+    """Return the difference in macro F1 of every contrast whose rows share a seed, with its 95 % interval.
+
+    Args:
+        f1_of: row -> seed -> [B + 1] draws of macro F1, all from one `image_draws`.
+    """
+    there = [pair for pair in CONTRASTS if pair.row in f1_of and pair.other in f1_of]
+    found = {pair: paired_interval(f1_of[pair.row], f1_of[pair.other]) for pair in there}
+    return {pair: difference for pair, difference in found.items() if difference is not None}
