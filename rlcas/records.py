@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -143,7 +144,11 @@ def check_epochs(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def _fits(line: EpochLine, k: int, num_classes: int) -> bool:
-    by_class = [line["probabilities"], *line["compositions"], *([line["curves"]] if line["curves"] else [])]
+    by_class: list[Sized] = [
+        line["probabilities"],
+        *line["compositions"],
+        *([line["curves"]] if line["curves"] else []),
+    ]
     lengths = {len(line[name]) for name in BY_EPISODE if name in line}  # type: ignore[literal-required]
     curves = {len(curve) for curve in line["curves"] or ()}
     return (

@@ -113,7 +113,8 @@ def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
     shape_N = (sum(counts_C),)
     fits = (
         (images_NCHW.dtype, images_NCHW.shape) == (np.uint8, shape_N + facts["image_shape_CHW"])
-        and (labels_N.dtype.kind in "iu", labels_N.shape) == (True, shape_N)
+        and labels_N.dtype.kind in "iu"
+        and labels_N.shape == shape_N
         and (patients_N is None or (patients_N.dtype.kind, patients_N.shape) == ("U", shape_N))
         and bool(((labels_N >= 0) & (labels_N < num_classes)).all())
         and np.bincount(labels_N, minlength=num_classes).tolist() == counts_C
