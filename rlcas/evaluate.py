@@ -78,7 +78,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
     try:
-        require_memory(_backbone_bytes(meta), f"{path}: a classifier as its header says")
+        require_memory(_backbone_bytes(meta), "a classifier as its header says")
         model = untrained(meta)
         model.load_state_dict(tensors)
     except UserError as error:

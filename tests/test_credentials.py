@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_run import fake_records
 
 from rlcas import doctor, files, settings
 from rlcas.config import RunConfig
 from rlcas.credentials import has_credentials, without_credentials
 from rlcas.doctor.finding import ok
 from rlcas.errors import RunError, UserError
+from rlcas.records import EPOCHS_FILE, append_epoch
 
 SECRET = "hunter2"
 
@@ -78,6 +81,11 @@ def test_a_list_of_settings_and_a_named_pool_are_looked_through_too() -> None:
         settings.of_comparison({"compare": {"pools": {"mgdm": ADDRESS}}})
 
 
+def test_a_trial_of_a_sweep_whose_point_has_a_password_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^data s3://\*\*\*@bucket/x has a password"):
+        settings.of_sweep({}, {"data": ADDRESS})
+
+
 def test_settings_made_in_python_are_refused_too() -> None:
     with pytest.raises(ValueError, match="data s3://\\*\\*\\*@bucket/x has a password or key in its address"):
         RunConfig(data=ADDRESS)
@@ -96,6 +104,14 @@ def test_no_error_of_ours_tells_a_password(error: type[Exception]) -> None:
 def test_no_text_that_is_written_into_a_folder_holds_a_password(tmp_path: Path) -> None:
     files.write_json(tmp_path / "cell.json", {"reason": f"{ADDRESS} is gone"})
     assert json.loads((tmp_path / "cell.json").read_text()) == {"reason": "s3://***@bucket/x is gone"}
+
+
+def test_a_traceback_among_the_epochs_holds_no_password(tmp_path: Path) -> None:
+    record = next(iter(fake_records(2, 1)))
+    reports = tuple(replace(report, traceback=f"OSError: {ADDRESS}") for report in record.reports)
+    append_epoch(tmp_path, replace(record, reports=reports))
+    text = (tmp_path / EPOCHS_FILE).read_text()
+    assert SECRET not in text and "OSError: s3://***@bucket/x" in text
 
 
 def test_the_doctor_tells_no_password_and_of_the_environment_only_what_it_checks(
