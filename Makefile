@@ -2,7 +2,7 @@
 # make test        lint, types, import contract and the whole suite (about a quarter of an hour on 2 cores)
 # make test-quick  what runs in under 2 minutes
 # make test-slow   kills, several nodes, longer runs
-# make fuzz        100,000 broken files for the readers (about a quarter of an hour)
+# make fuzz        100,000 broken files for the readers (10 to 15 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
