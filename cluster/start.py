@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
 import torch
+from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
 from rlcas.config import ClusterConfig, RunConfig
@@ -25,7 +27,8 @@ MIN_CPUS = 0.01
 def ensure_ray(k: int) -> None:
     """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
 
-    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop.
+    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has no
+    dashboard, and other machines cannot reach its ports.
 
     Raises:
         UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token.
@@ -39,7 +42,22 @@ def ensure_ray(k: int) -> None:
         _join(address, quiet)
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        with _on_loopback():
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started meanwhile listen on 127.0.0.1 alone; else it listens on all of the machine's addresses.
+
+    Ray does so by itself on macOS and Windows, by this constant of its `services.get_node_ip_address`. There is no
+    public way: `_node_ip_address="127.0.0.1"` is taken for the address that other machines know.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:

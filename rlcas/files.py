@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
+from rlcas.reading import RESTORE, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,9 +123,9 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, whole or not at all, and without the passwords of addresses."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(without_credentials(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -150,14 +152,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds something else.
     """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(
-            f"{path} is truncated or altered ({first_line(error)}): restore or delete it"
-        ) from error
+    facts = read_json(path) if path.exists() else {}
     if not isinstance(facts, dict):
-        raise UserError(f"{path} is altered (it holds no JSON object): restore or delete it")
+        raise UserError(f"{path} is altered (it holds no JSON object): {RESTORE}")
     return facts
 
 

@@ -55,7 +55,7 @@ def load_checkpoint(
                 for name, place in places.items():
                     place.copy_(stored.get_tensor(name))
             return int(progress["steps_done"]), progress["figures"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(
             f"checkpoint {path} is truncated, altered or of other settings ({first_line(error)}): delete it, and "
             "this part is trained again from its start"

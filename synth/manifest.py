@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 
 from rlcas.errors import UserError
 from rlcas.files import replacing, sha256_of
+from rlcas.reading import NOT_JSON, open_array
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -130,7 +131,7 @@ def _is_remembered(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> bo
     try:
         digest = json.loads(path.read_bytes())["digest"]
         checked_ns = path.stat().st_mtime_ns
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *NOT_JSON, KeyError, TypeError):
         return False
     changed_ns = max((changed for _, _, changed in stamps), default=0)
     return changed_ns < checked_ns - CLOCK_TICKS_NS and digest == _digest(manifest, stamps)
@@ -143,7 +144,7 @@ def _digest(manifest: bytes, stamps: Sequence[Stamp]) -> str:
 def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> None:
     if not path.is_file() or sha256_of(path) != shard["sha256"]:
         raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = open_array(path, REMAKE)
     if images.shape != (shard["count"], *image_shape_CHW) or images.dtype != np.uint8:
         raise UserError(
             f"{path} holds {images.dtype} {list(images.shape)}, but the pool's manifest says "

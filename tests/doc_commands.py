@@ -227,6 +227,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
             ".",
             "cat",
             "cd",
+            "chmod",
             "cp",
             "curl",
             "export",

@@ -90,3 +90,9 @@ def test_the_intervals_of_a_comparison_cover_the_truth_where_drawing_seeds_again
         assert figures["interval"] >= 0.85
     wide = results["seeds_3_images_1124_spread_0.4"]
     assert wide["images_alone"] < wide["seeds_drawn"] < wide["interval"]
+
+
+def test_readers_are_fuzzed_and_the_inputs_counted() -> None:
+    results = figures_of("fuzz.py", "--inputs", "40", "--readers", "csv", "npz", "--seed", "3")
+    assert list(results) == ["csv", "npz", "all"]
+    assert results["all"]["inputs"] == 40 and 0 < results["all"]["refused"] <= 40
