@@ -1,0 +1,93 @@
+"""Where the K episodes of a run run: one placement group, a bundle an episode, on many nodes or on few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from rlcas.config import ClusterConfig
+from rlcas.errors import UserError
+
+RAY_DIGITS = 4
+"""Decimals of an amount that Ray keeps."""
+Resources = Mapping[str, float]
+"""CPUs and GPUs, as Ray names them."""
+
+
+def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup:
+    """Return a placement group that holds `bundle` for each of K episodes; where that fails nothing is held.
+
+    Raises:
+        UserError: the nodes never have room for it, or not within `cluster.start_timeout_seconds`.
+    """
+    check_room(bundle, k, {node["NodeID"]: node["Resources"] for node in _nodes()})
+    group = placement_group([dict(bundle)] * k, strategy=cluster.placement.upper())
+    waited = cluster.start_timeout_seconds
+    try:
+        ready, _ = ray.wait([group.ready()], timeout=waited)
+        if not ready:
+            free = ray._private.state.available_resources_per_node()  # Ray has no public name for it
+            raise UserError(
+                f"{_asked(bundle, k)}, which was not free within cluster.start_timeout_seconds {waited:g}; free are "
+                f"{_what_nodes_have(free, bundle)}: free or add nodes, lower sampler.k, or wait longer"
+            )
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    return group
+
+
+def check_room(bundle: Resources, k: int, nodes: Mapping[str, Resources]) -> None:
+    """Refuse episodes that would not fit if the nodes were empty: a bundle lies whole on one node.
+
+    Args:
+        bundle: what one episode asks.
+        k: the number of episodes.
+        nodes: what each node has, by its id.
+
+    Raises:
+        UserError: they do not fit, though all nodes together may have enough; the text has the arithmetic.
+    """
+    if sum(room(bundle, has) for has in nodes.values()) < k:
+        raise UserError(
+            f"{_asked(bundle, k)}, each whole on one node; the nodes have {_what_nodes_have(nodes, bundle)}: lower "
+            "cluster.threads_per_episode, cluster.gpus_per_episode or sampler.k, or add nodes"
+        )
+
+
+def room(bundle: Resources, has: Resources) -> int:
+    """Return how many bundles fit on a node that has so much."""
+    unit = 10**RAY_DIGITS  # whole numbers, as Ray counts
+    return min(round(has.get(kind, 0.0) * unit) // round(amount * unit) for kind, amount in bundle.items())
+
+
+def fitting(amounts: Resources) -> dict[str, float]:
+    """Return the amounts in the decimals that Ray keeps, rounded down: a sixth six times must fit into one."""
+    unit = 10**RAY_DIGITS
+    return {kind: math.floor(amount * unit) / unit for kind, amount in amounts.items() if amount}
+
+
+def told(resources: Resources) -> str:
+    """Return "1 CPU and 0.5 GPU"."""
+    return " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+
+
+def _asked(bundle: Resources, k: int) -> str:
+    return f"sampler.k {k} episodes ask {told(bundle)} each"
+
+
+def _what_nodes_have(nodes: Mapping[str, Resources], bundle: Resources) -> str:
+    """Return "2 CPU (room for 2) on a, b; 0 CPU (room for 0) on head"."""
+    names = {node["NodeID"]: node["NodeName"] for node in _nodes()} if ray.is_initialized() else {}
+    alike: dict[str, list[str]] = {}
+    for node_id, has in nodes.items():
+        amounts = told({kind: has.get(kind, 0.0) for kind in bundle})
+        alike.setdefault(f"{amounts} (room for {room(bundle, has)})", []).append(names.get(node_id, node_id))
+    return "; ".join(f"{amounts} on {', '.join(alike[amounts])}" for amounts in alike)
+
+
+def _nodes() -> list[dict[str, object]]:
+    return [node for node in ray.nodes() if node["Alive"]]
