@@ -14,6 +14,7 @@ from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
+from cluster.head import watched_head
 from cluster.interrupt import first_interrupt_waits
 from cluster.judging import kept
 from cluster.population import train_population
@@ -78,7 +79,10 @@ def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synt
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
     try:
-        with stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"):
+        with (
+            watched_head(folder.path),
+            stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"),
+        ):
             _epochs(algorithm, folder, config, data)
         return algorithm.best
     finally:

@@ -1,0 +1,162 @@
+"""Where the episodes run: the arithmetic of nodes, and that nothing stays behind however a run ends."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+from ray._private.state import actors
+from trivial import TrivialTrainer, breaks
+
+from cluster.placement import check_room, fitting, room
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.errors import RunError, UserError
+
+hundredths = st.integers(1, 400).map(lambda number: number / 100)
+
+
+@given(hundredths, hundredths, hundredths, hundredths)
+def test_as_many_bundles_fit_as_can_be_taken_away(
+    cpus: float, gpus: float, has_cpus: float, has_gpus: float
+) -> None:
+    taken = next(
+        number
+        for number in itertools.count()
+        if round(100 * cpus) * (number + 1) > round(100 * has_cpus)
+        or round(100 * gpus) * (number + 1) > round(100 * has_gpus)
+    )
+    assert room({"CPU": cpus, "GPU": gpus}, {"CPU": has_cpus, "GPU": has_gpus}) == taken
+
+
+@given(st.integers(1, 64))
+def test_equal_shares_of_a_gpu_fit_into_it(k: int) -> None:
+    assert room(fitting({"CPU": 0, "GPU": 1 / k}), {"GPU": 1}) == k
+
+
+def test_a_bundle_must_lie_whole_on_one_node() -> None:
+    nodes = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}, "c": {"CPU": 2.0, "GPU": 1.0}}
+    check_room({"CPU": 2.0}, 3, nodes)
+    with pytest.raises(
+        UserError,
+        match=r"^sampler.k 1 episodes ask 4 CPU each, each whole on one node; the nodes have 2 CPU \(room for 0\) on "
+        r"a, b, c: lower cluster.threads_per_episode, cluster.gpus_per_episode or sampler.k, or add nodes$",
+    ):
+        check_room({"CPU": 4.0}, 1, nodes)
+    with pytest.raises(
+        UserError,
+        match=r"sampler.k 3 episodes ask 1 CPU and 0.5 GPU each.* 1 CPU and 0 GPU \(room for 0\) on a, b; "
+        r"2 CPU and 1 GPU \(room for 2\) on c: lower",
+    ):
+        check_room({"CPU": 1.0, "GPU": 0.5}, 3, {**dict.fromkeys("ab", {"CPU": 1.0}), "c": nodes["c"]})
+
+
+def held() -> set[str]:
+    """Return the ids of the actors that live and of the placement groups that are held."""
+    living = {key for key, actor in actors().items() if actor["State"] != "DEAD"}
+    groups = ray.util.placement_group_table()
+    return living | {key for key, group in groups.items() if group["state"] != "REMOVED"}
+
+
+def left_behind(before: set[str]) -> set[str]:
+    """Return what is held now and was not before, after a while for what is ending."""
+    deadline = time.monotonic() + 60
+    while (left := held() - before) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+class InterruptedTrainer(TrivialTrainer):
+    """Cannot make its first classifier."""
+
+    def initial(self, counts_C):
+        """Fail."""
+        raise RuntimeError("there is no first classifier")
+
+
+def build(factory, **cluster):
+    from cluster import RLCASConfig
+
+    config = RLCASConfig().training(k=2, epochs=3).debugging(seed=0)
+    return config.episodes(
+        trainer_factory=factory, num_classes=4, threads_per_episode=1, **cluster
+    ).build_algo()
+
+
+def interrupted(algorithm) -> None:
+    """Interrupt the driver while the episodes run."""
+
+    def gather(*words):
+        raise KeyboardInterrupt
+
+    algorithm._children._gather = gather
+    algorithm.train()
+
+
+@pytest.mark.medium
+def test_a_run_reserves_one_placement_group_and_gives_it_back(ray_session: None) -> None:
+    before = held()
+    algorithm = build(TrivialTrainer, placement="pack")
+    (group,) = [
+        group
+        for key, group in ray.util.placement_group_table().items()
+        if key not in before and group["state"] == "CREATED"
+    ]
+    assert group["strategy"] == "PACK"
+    assert [group["bundles"][i] for i in range(2)] == [{"CPU": 1.0}] * 2
+    algorithm.train()
+    algorithm.stop()
+    assert left_behind(before) == set()
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("factory", "act", "error"),
+    [
+        (breaks, None, RunError),
+        (InterruptedTrainer, None, ray.exceptions.RayTaskError),
+        (
+            functools.partial(TrivialTrainer, faults={(1, 0): "exception", (1, 1): "exception"}),
+            "train",
+            RunError,
+        ),
+        (TrivialTrainer, interrupted, KeyboardInterrupt),
+    ],
+    ids=["a worker cannot be built", "no first classifier", "no valid episode", "Ctrl-C"],
+)
+def test_nothing_is_left_behind_however_a_run_ends(ray_session: None, factory, act, error) -> None:
+    before = held()
+    with pytest.raises(error):
+        algorithm = build(factory)
+        try:
+            algorithm.train() if act == "train" else act(algorithm)
+        finally:
+            algorithm.stop()
+    assert left_behind(before) == set()
+
+
+@pytest.mark.medium
+def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None) -> None:
+    from cluster.children import Children
+
+    before, all_cpus = held(), ray.cluster_resources()["CPU"]
+    others = ray.util.placement_group([{"CPU": all_cpus}])
+    assert ray.wait([others.ready()], timeout=60)[0]
+    try:
+        with pytest.raises(
+            UserError,
+            match=r"sampler.k 2 episodes ask 1 CPU each, which was not free within cluster.start_timeout_seconds 0.1; "
+            r"free are 0 CPU \(room for 0\) on .*: free or add nodes, lower sampler.k, or wait longer",
+        ):
+            Children(
+                TrivialTrainer,
+                SamplerConfig(k=2),
+                ClusterConfig(start_timeout_seconds=0.1, threads_per_episode=1),
+            )
+    finally:
+        ray.util.remove_placement_group(others)
+    assert left_behind(before) == set()
