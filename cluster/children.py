@@ -184,7 +184,7 @@ class Children:
     def _what_ray_has(self) -> str:
         total, free = ray.cluster_resources(), ray.available_resources()
         has = ", ".join(
-            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in self._resources
+            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in ("CPU", "GPU")
         )
         return f"each asks {told(self._resources)}; Ray has {has}"
 

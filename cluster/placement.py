@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -15,6 +15,8 @@ RAY_DIGITS = 4
 """Decimals of an amount that Ray keeps."""
 Resources = Mapping[str, float]
 """CPUs and GPUs, as Ray names them."""
+Node = tuple[str, Resources]
+"""A node's name, and what it has."""
 
 
 def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup:
@@ -23,16 +25,15 @@ def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup
     Raises:
         UserError: the nodes never have room for it, or not within `cluster.start_timeout_seconds`.
     """
-    check_room(bundle, k, {node["NodeID"]: node["Resources"] for node in _nodes()})
+    check_room(bundle, k, nodes_of_ray())
     group = placement_group([dict(bundle)] * k, strategy=cluster.placement.upper())
     waited = cluster.start_timeout_seconds
     try:
         ready, _ = ray.wait([group.ready()], timeout=waited)
         if not ready:
-            free = ray._private.state.available_resources_per_node()  # Ray has no public name for it
             raise UserError(
                 f"{_asked(bundle, k)}, which was not free within cluster.start_timeout_seconds {waited:g}; free are "
-                f"{_what_nodes_have(free, bundle)}: free or add nodes, lower sampler.k, or wait longer"
+                f"{_described(_free(), bundle)}: free or add nodes, lower sampler.k, or wait longer"
             )
     except BaseException:
         remove_placement_group(group)
@@ -40,20 +41,20 @@ def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup
     return group
 
 
-def check_room(bundle: Resources, k: int, nodes: Mapping[str, Resources]) -> None:
-    """Refuse episodes that would not fit if the nodes were empty: a bundle lies whole on one node.
+def nodes_of_ray() -> list[Node]:
+    """Return the nodes that are there, with all that each has."""
+    return [(node["NodeName"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
-    Args:
-        bundle: what one episode asks.
-        k: the number of episodes.
-        nodes: what each node has, by its id.
+
+def check_room(bundle: Resources, k: int, nodes: Sequence[Node]) -> None:
+    """Refuse K bundles that would not fit if the nodes were empty: each lies whole on one node.
 
     Raises:
         UserError: they do not fit, though all nodes together may have enough; the text has the arithmetic.
     """
-    if sum(room(bundle, has) for has in nodes.values()) < k:
+    if sum(room(bundle, has) for _, has in nodes) < k:
         raise UserError(
-            f"{_asked(bundle, k)}, each whole on one node; the nodes have {_what_nodes_have(nodes, bundle)}: lower "
+            f"{_asked(bundle, k)}, each whole on one node; the nodes have {_described(nodes, bundle)}: lower "
             "cluster.threads_per_episode, cluster.gpus_per_episode or sampler.k, or add nodes"
         )
 
@@ -72,22 +73,21 @@ def fitting(amounts: Resources) -> dict[str, float]:
 
 def told(resources: Resources) -> str:
     """Return "1 CPU and 0.5 GPU"."""
-    return " and ".join(f"{amount:g} {kind}" for kind, amount in resources.items())
+    return " and ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
 
 
 def _asked(bundle: Resources, k: int) -> str:
     return f"sampler.k {k} episodes ask {told(bundle)} each"
 
 
-def _what_nodes_have(nodes: Mapping[str, Resources], bundle: Resources) -> str:
-    """Return "2 CPU (room for 2) on a, b; 0 CPU (room for 0) on head"."""
-    names = {node["NodeID"]: node["NodeName"] for node in _nodes()} if ray.is_initialized() else {}
+def _described(nodes: Sequence[Node], bundle: Resources) -> str:
+    """Return "2 CPU and 0 GPU (room for 2) on a, b; 1 CPU and 0 GPU (room for 1) on c"."""
     alike: dict[str, list[str]] = {}
-    for node_id, has in nodes.items():
-        amounts = told({kind: has.get(kind, 0.0) for kind in bundle})
-        alike.setdefault(f"{amounts} (room for {room(bundle, has)})", []).append(names.get(node_id, node_id))
-    return "; ".join(f"{amounts} on {', '.join(alike[amounts])}" for amounts in alike)
+    for name, has in nodes:
+        alike.setdefault(f"{told(has)} (room for {room(bundle, has)})", []).append(name)
+    return "; ".join(f"{has} on {', '.join(names)}" for has, names in alike.items())
 
 
-def _nodes() -> list[dict[str, object]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+def _free() -> list[Node]:
+    free = ray._private.state.available_resources_per_node()  # Ray has no public name for it
+    return [(node["NodeName"], free.get(node["NodeID"], {})) for node in ray.nodes() if node["Alive"]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from cluster.placement import fitting, told
+from cluster.placement import fitting
 from cluster.start import episode_resources
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
@@ -102,4 +102,4 @@ def check_fits(trials: Sequence[Bundles], timeout_seconds: float) -> None:
 
 def _told(bundles: Bundles) -> str:
     sums = {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")}
-    return told({kind: amount for kind, amount in sums.items() if amount})
+    return " and ".join(f"{amount:g} {kind}" for kind, amount in sums.items() if amount)

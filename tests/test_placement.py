@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
+import signal
+import threading
 import time
 
 import pytest
@@ -11,7 +14,7 @@ import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from ray._private.state import actors
-from trivial import TrivialTrainer, breaks
+from trivial import NoFirstClassifier, TrivialTrainer, breaks
 
 from cluster.placement import check_room, fitting, room
 from rlcas.config import ClusterConfig, SamplerConfig
@@ -39,20 +42,21 @@ def test_equal_shares_of_a_gpu_fit_into_it(k: int) -> None:
 
 
 def test_a_bundle_must_lie_whole_on_one_node() -> None:
-    nodes = {"a": {"CPU": 2.0}, "b": {"CPU": 2.0}, "c": {"CPU": 2.0, "GPU": 1.0}}
+    nodes = [("a", {"CPU": 2.0}), ("b", {"CPU": 2.0}), ("c", {"CPU": 2.0, "GPU": 1.0})]
     check_room({"CPU": 2.0}, 3, nodes)
     with pytest.raises(
         UserError,
-        match=r"^sampler.k 1 episodes ask 4 CPU each, each whole on one node; the nodes have 2 CPU \(room for 0\) on "
-        r"a, b, c: lower cluster.threads_per_episode, cluster.gpus_per_episode or sampler.k, or add nodes$",
+        match=r"^sampler.k 1 episodes ask 4 CPU and 0 GPU each, each whole on one node; the nodes have 2 CPU and 0 GPU "
+        r"\(room for 0\) on a, b; 2 CPU and 1 GPU \(room for 0\) on c: lower cluster.threads_per_episode, "
+        r"cluster.gpus_per_episode or sampler.k, or add nodes$",
     ):
         check_room({"CPU": 4.0}, 1, nodes)
     with pytest.raises(
         UserError,
-        match=r"sampler.k 3 episodes ask 1 CPU and 0.5 GPU each.* 1 CPU and 0 GPU \(room for 0\) on a, b; "
+        match=r"sampler.k 3 episodes ask 1 CPU and 0.5 GPU each.* 2 CPU and 0 GPU \(room for 0\) on a, b; "
         r"2 CPU and 1 GPU \(room for 2\) on c: lower",
     ):
-        check_room({"CPU": 1.0, "GPU": 0.5}, 3, {**dict.fromkeys("ab", {"CPU": 1.0}), "c": nodes["c"]})
+        check_room({"CPU": 1.0, "GPU": 0.5}, 3, nodes)
 
 
 def held() -> set[str]:
@@ -70,14 +74,6 @@ def left_behind(before: set[str]) -> set[str]:
     return left
 
 
-class InterruptedTrainer(TrivialTrainer):
-    """Cannot make its first classifier."""
-
-    def initial(self, counts_C):
-        """Fail."""
-        raise RuntimeError("there is no first classifier")
-
-
 def build(factory, **cluster):
     from cluster import RLCASConfig
 
@@ -87,13 +83,13 @@ def build(factory, **cluster):
     ).build_algo()
 
 
+def trained(algorithm) -> None:
+    algorithm.train()
+
+
 def interrupted(algorithm) -> None:
     """Interrupt the driver while the episodes run."""
-
-    def gather(*words):
-        raise KeyboardInterrupt
-
-    algorithm._children._gather = gather
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     algorithm.train()
 
 
@@ -117,14 +113,14 @@ def test_a_run_reserves_one_placement_group_and_gives_it_back(ray_session: None)
 @pytest.mark.parametrize(
     ("factory", "act", "error"),
     [
-        (breaks, None, RunError),
-        (InterruptedTrainer, None, ray.exceptions.RayTaskError),
+        (breaks, trained, RunError),
+        (NoFirstClassifier, trained, ray.exceptions.RayTaskError),
         (
             functools.partial(TrivialTrainer, faults={(1, 0): "exception", (1, 1): "exception"}),
             "train",
             RunError,
         ),
-        (TrivialTrainer, interrupted, KeyboardInterrupt),
+        (functools.partial(TrivialTrainer, sleep_seconds=30.0), interrupted, KeyboardInterrupt),
     ],
     ids=["a worker cannot be built", "no first classifier", "no valid episode", "Ctrl-C"],
 )
@@ -133,7 +129,7 @@ def test_nothing_is_left_behind_however_a_run_ends(ray_session: None, factory, a
     with pytest.raises(error):
         algorithm = build(factory)
         try:
-            algorithm.train() if act == "train" else act(algorithm)
+            act(algorithm)
         finally:
             algorithm.stop()
     assert left_behind(before) == set()
@@ -149,8 +145,8 @@ def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None
     try:
         with pytest.raises(
             UserError,
-            match=r"sampler.k 2 episodes ask 1 CPU each, which was not free within cluster.start_timeout_seconds 0.1; "
-            r"free are 0 CPU \(room for 0\) on .*: free or add nodes, lower sampler.k, or wait longer",
+            match=r"sampler.k 2 episodes ask 1 CPU and 0 GPU each, which was not free within cluster.start_timeout_seconds 0.1; "
+            r"free are 0 CPU and 0 GPU \(room for 0\) on .*: free or add nodes, lower sampler.k, or wait longer",
         ):
             Children(
                 TrivialTrainer,
