@@ -34,15 +34,12 @@ class Children:
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
         self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
-        trial = ray.util.get_current_placement_group()
-        if trial:
-            self._resources, self._group = (
-                trial.bundle_specs[-1],
-                None,
-            )  # Tune's, which takes its actors in by itself
-        else:
-            self._resources = fitting(episode_resources(cluster, sampler.k, ray.cluster_resources()))
-            self._group = reserve(self._resources, sampler.k, cluster)
+        trial = ray.util.get_current_placement_group()  # Tune's, which takes in what starts inside it
+        asked = (
+            trial.bundle_specs[-1] if trial else episode_resources(cluster, sampler.k, ray.cluster_resources())
+        )
+        self._resources = fitting(asked)
+        self._group = None if trial else reserve(self._resources, sampler.k, cluster)
         self._ended: set[int] = set()
         self._actors: list[ray.actor.ActorHandle] = []
         try:

@@ -27,11 +27,15 @@ def watched_head(folder: Path) -> Iterator[None]:
     """End the process with status 1 and one line where Ray's head is lost inside.
 
     Nothing less would do: what asks Ray then, to clean up too, does not return. What the run's folder holds is whole.
+    A head that cannot be reached from here, as behind Ray's client server, is not watched.
 
     Args:
         folder: of the run, which the line says how to go on with.
     """
     address, left = ray.get_runtime_context().gcs_address, threading.Event()
+    if not _answers(address):
+        yield
+        return
     threading.Thread(target=_watch, args=(address, folder, left), daemon=True).start()
     try:
         yield
@@ -62,10 +66,8 @@ def _answers(address: str) -> bool:
 
 def _end(address: str, folder: Path) -> NoReturn:
     again = f"`rlcas resume {shlex.quote(str(folder))}` goes on from the last checkpoint"
-    sys.stdout.flush()
-    print(
-        f"rlcas: Ray's head at {address} is lost: {again}, on the cluster that RAY_ADDRESS then names",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
+    line = f"rlcas: Ray's head at {address} is lost: {again}, on the cluster that RAY_ADDRESS then names"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    finally:
+        os._exit(1)

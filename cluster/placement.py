@@ -68,7 +68,7 @@ def room(bundle: Resources, has: Resources) -> int:
 def fitting(amounts: Resources) -> dict[str, float]:
     """Return the amounts in the decimals that Ray keeps, rounded down: a sixth six times must fit into one."""
     unit = 10**RAY_DIGITS
-    return {kind: math.floor(amount * unit) / unit for kind, amount in amounts.items() if amount}
+    return {kind: math.floor(round(amount * unit, 3)) / unit for kind, amount in amounts.items() if amount}
 
 
 def told(resources: Resources) -> str:

@@ -10,12 +10,11 @@ import json
 import os
 import sys
 import threading
-import time
 
 import ray
 import trivial
-from ray._private.state import actors
 from ray.cluster_utils import Cluster
+from test_trials import left_behind
 
 EPOCHS, K = 5, 3
 
@@ -45,7 +44,7 @@ def main() -> None:
         "retries": [record.retries for record in records],
         "nodes": nodes,
         "packed": packed(),
-        "left": left(),
+        "left": sorted(left_behind(set())),
     }
     print(json.dumps({**told, "of_three": of_three}))
     ray.shutdown()
@@ -104,20 +103,6 @@ def nodes_of(algorithm):
 
     actors = algorithm._children._actors
     return ray.get([actor.__ray_call__.options(max_task_retries=-1).remote(here) for actor in actors])
-
-
-def left():
-    """Return what is held, after a while for what is ending."""
-    ends = time.monotonic() + 60
-    while (held := held_now()) and time.monotonic() < ends:
-        time.sleep(0.2)
-    return held
-
-
-def held_now():
-    living = [actor["State"] for actor in actors().values() if actor["State"] != "DEAD"]
-    groups = [group["state"] for group in ray.util.placement_group_table().values()]
-    return living + [state for state in groups if state != "REMOVED"]
 
 
 def packed():

@@ -7,13 +7,12 @@ import itertools
 import os
 import signal
 import threading
-import time
 
 import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
-from ray._private.state import actors
+from test_trials import held, left_behind
 from trivial import NoFirstClassifier, TrivialTrainer, breaks
 
 from cluster.placement import check_room, fitting, room
@@ -57,21 +56,6 @@ def test_a_bundle_must_lie_whole_on_one_node() -> None:
         r"2 CPU and 1 GPU \(room for 2\) on c: lower",
     ):
         check_room({"CPU": 1.0, "GPU": 0.5}, 3, nodes)
-
-
-def held() -> set[str]:
-    """Return the ids of the actors that live and of the placement groups that are held."""
-    living = {key for key, actor in actors().items() if actor["State"] != "DEAD"}
-    groups = ray.util.placement_group_table()
-    return living | {key for key, group in groups.items() if group["state"] != "REMOVED"}
-
-
-def left_behind(before: set[str]) -> set[str]:
-    """Return what is held now and was not before, after a while for what is ending."""
-    deadline = time.monotonic() + 60
-    while (left := held() - before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return left
 
 
 def build(factory, **cluster):
