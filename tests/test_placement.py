@@ -130,7 +130,8 @@ def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None
         with pytest.raises(
             UserError,
             match=r"sampler.k 2 episodes ask 1 CPU and 0 GPU each, which was not free within "
-            r"cluster.start_timeout_seconds 0.1; free are 0 CPU and 0 GPU \(room for 0\) on .*: free or add nodes, lower sampler.k, or wait longer",
+            r"cluster.start_timeout_seconds 0.1; free are 0 CPU and 0 GPU \(room for 0\) on .*: "
+            r"free or add nodes, lower sampler.k, or wait longer",
         ):
             Children(
                 TrivialTrainer,
