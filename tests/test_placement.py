@@ -101,7 +101,7 @@ def test_a_run_reserves_one_placement_group_and_gives_it_back(ray_session: None)
         (NoFirstClassifier, trained, ray.exceptions.RayTaskError),
         (
             functools.partial(TrivialTrainer, faults={(1, 0): "exception", (1, 1): "exception"}),
-            "train",
+            trained,
             RunError,
         ),
         (functools.partial(TrivialTrainer, sleep_seconds=30.0), interrupted, KeyboardInterrupt),
