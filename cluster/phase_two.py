@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
+from cluster.head import watched_head
+from cluster.interrupt import first_interrupt_waits
 from cluster.judging import kept
 from cluster.population import train_population
 from cluster.population_in_process import train_population_in_process
@@ -76,7 +79,10 @@ def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synt
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
     try:
-        with stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"):
+        with (
+            watched_head(folder.path),
+            stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"),
+        ):
             _epochs(algorithm, folder, config, data)
         return algorithm.best
     finally:
@@ -84,16 +90,30 @@ def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synt
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
+    """Train the missing epochs.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted, and the epoch then under way is trained and kept.
+    """
     if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
-    with _telling(folder, config, data) as tell, CheckpointWriter(folder.checkpoints) as writer:
-        while algorithm.epoch < config.sampler.epochs:
+    with (
+        _telling(folder, config, data) as tell,
+        CheckpointWriter(folder.checkpoints) as writer,
+        first_interrupt_waits() as interrupt,
+    ):
+        ending = False
+        while algorithm.epoch < config.sampler.epochs and not ending:
             algorithm.train()
             assert algorithm.record is not None
             tell(algorithm.record)
-            if algorithm.epoch % config.cluster.checkpoint_epochs == 0:
+            ending = interrupt.asked
+            if ending or algorithm.epoch % config.cluster.checkpoint_epochs == 0:
                 writer.save(algorithm)
+    if ending:
+        again = f"`rlcas resume {shlex.quote(str(folder.path))}` goes on"
+        raise KeyboardInterrupt(f"interrupted after epoch {algorithm.epoch}, which is kept; {again}")
 
 
 def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:

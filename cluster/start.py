@@ -16,6 +16,7 @@ import torch
 from ray._private import ray_constants
 from ray.exceptions import AuthenticationError
 
+from cluster.placement import Node, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError, first_line
 
@@ -85,21 +86,22 @@ def check_demand(config: RunConfig) -> None:
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return
-    total = _resources_there()
-    episode_resources(asked, config.sampler.k, total)
+    nodes = _nodes_there()
+    total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
+    check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
 
 
-def _resources_there() -> dict[str, float]:
+def _nodes_there() -> list[Node]:
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+        return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
     started_here = not ray.is_initialized()
     ensure_ray(k=1)
-    total = ray.cluster_resources()
+    nodes = nodes_of_ray()
     if started_here:
         ray.shutdown()
-    return total
+    return nodes
 
 
 def quiet_ray() -> None:

@@ -43,7 +43,8 @@ class SweepTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Return the bundles that were planned: the trial's own process, and one an episode."""
-        return tune.PlacementGroupFactory(config["trial"]["bundles"])
+        planned = config["trial"]
+        return tune.PlacementGroupFactory(planned["bundles"], strategy=planned["strategy"])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the settings; the episodes are started by the first step."""

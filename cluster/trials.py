@@ -43,7 +43,12 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
-        {"name": name, "settings": trial.settings, "bundles": room.bundles[name]}
+        {
+            "name": name,
+            "settings": trial.settings,
+            "bundles": room.bundles[name],
+            "strategy": config.cluster.placement.upper(),
+        }
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())

@@ -17,6 +17,7 @@ DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, c
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 OF_PREDICTING = ("dataset.window", "device")
+INTERRUPTED = "interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`"
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
 COMMANDS: dict[str, Command] = {
@@ -91,11 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlcas: {error}: {mend}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "rlcas: interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        print(f"rlcas: {interrupt if interrupt.args else INTERRUPTED}", file=sys.stderr)
         return 130
 
 

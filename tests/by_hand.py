@@ -15,11 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 RAY = Path(sys.executable).with_name("ray")
+LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((LOOPBACK, 0))
         return int(listener.getsockname()[1])
 
 
@@ -40,21 +41,28 @@ def environment_with_token() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def head(folder: Path, environment: dict[str, str], *more: str) -> Iterator[str]:
+def head(
+    folder: Path, environment: dict[str, str], *more: str, before: tuple[str, ...] = (), ip: str = LOOPBACK
+) -> Iterator[str]:
     """Start a head without cores; yield its address."""
     port = free_port()
     words = ["--head", f"--port={port}", "--num-cpus=0", f"--ray-client-server-port={free_port()}", *more]
-    with node("head", folder, environment, *words):
-        yield f"127.0.0.1:{port}"
+    with node("head", folder, environment, *words, before=before, ip=ip):
+        yield f"{ip}:{port}"
 
 
 @contextlib.contextmanager
 def node(
-    name: str, folder: Path, environment: dict[str, str], *words: str, before: tuple[str, ...] = ()
-) -> Iterator[None]:
-    """Start a node, by the words `before` where there are some; wait till Ray says that it runs."""
+    name: str,
+    folder: Path,
+    environment: dict[str, str],
+    *words: str,
+    before: tuple[str, ...] = (),
+    ip: str = LOOPBACK,
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a node, by the words `before` where there are some; yield its process when Ray says that it runs."""
     command = [
-        *before, str(RAY), "start", "--block", *words, f"--node-name={name}", "--node-ip-address=127.0.0.1",
+        *before, str(RAY), "start", "--block", *words, f"--node-name={name}", f"--node-ip-address={ip}",
         f"--temp-dir={folder}/ray", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={100 << 20}",
     ]  # fmt: skip
@@ -67,7 +75,7 @@ def node(
         while not any("Ray runtime started" in line for line in said):
             said.append(process.stdout.readline())
             assert said[-1], "".join(said)
-        yield
+        yield process
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -19,8 +19,12 @@ class ClusterConfig(Settings):
     threads_per_episode: PositiveCount | None = None
     """Torch threads of one episode on a CPU; part of what makes the same bits. None: this machine's cores divided
     by K, 1 at least; the run's folder keeps the number."""
+    placement: Literal["spread", "pack"] = "spread"
+    """Where Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as there are, so that none
+    shares its disk and memory with more than it must, and a lost node costs one episode. pack: on as few, which leaves
+    whole nodes to others, and the incumbent travels to fewer."""
     start_timeout_seconds: Positive = 300.0
-    """Longest wait for Ray to start the K workers."""
+    """Longest wait for Ray to reserve places for the K workers, and to start them."""
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     checkpoint_epochs: PositiveCount = 1
