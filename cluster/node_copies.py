@@ -38,9 +38,7 @@ class NodeFolder:
     digests_of: Callable[[Path], Digests] = digests_of
 
     @classmethod
-    def of(
-        cls, path: Path, cache: Path | None, digests_of: Callable[[Path], Digests] = digests_of
-    ) -> Self:
+    def of(cls, path: Path, cache: Path | None, digests_of: Callable[[Path], Digests] = digests_of) -> Self:
         """Return the folder `path` of this node, whose contents stay as they are from now on.
 
         Args:

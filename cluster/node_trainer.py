@@ -26,7 +26,9 @@ def trainer_factory(folder: RunFolder, config: RunConfig, pool_folder: Path) -> 
     return functools.partial(build_trainer, config, NodeFolder.of(folder.prepared, cache), pool, marks)
 
 
-def build_trainer(config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder) -> EpisodeTrainer:
+def build_trainer(
+    config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder
+) -> EpisodeTrainer:
     """Return the trainer of a run's settings, images, pool and marks of copies."""
     data, source = open_prepared(prepared.here()), opened(config, pool.here(), marks.here())
     return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))

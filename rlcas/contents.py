@@ -1,7 +1,7 @@
 """What a folder holds, told by digests, and copies of folders that lie below the digest of what they hold.
 
-    cache/<digest>/files/…   a copy: whole, and every file with the sha256 that its digest stands for
-    .sha256.json             in a folder whose files were hashed: their sha256, sizes and times
+cache/<digest>/files/…   a copy: whole, and every file with the sha256 that its digest stands for
+.sha256.json             in a folder whose files were hashed: their sha256, sizes and times
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def digests_of(folder: Path) -> Digests:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name one that is there")
     with alone_in(folder, wait=True):
-        names = sorted(_names(folder))
+        names = sorted(names_below(folder))
         stamps = dict(zip(names, stamps_of(folder, names), strict=True))
         known = _remembered(folder, stamps)
         digests = {name: known.get(name) or sha256_of(folder / name) for name in names}
@@ -59,7 +59,9 @@ def digests_of(folder: Path) -> Digests:
     return digests
 
 
-def copied(digests: Digests, read: Read, cache: Path, digests_of: Callable[[Path], Digests] = digests_of) -> Path:
+def copied(
+    digests: Digests, read: Read, cache: Path, digests_of: Callable[[Path], Digests] = digests_of
+) -> Path:
     """Return a folder with these contents below `cache`; where it is missing or altered it is made, by one process.
 
     Args:
@@ -92,17 +94,18 @@ def digest_of(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 
-def stamps_of(folder: Path, files: Iterable[str]) -> list[Stamp]:
-    """Return what changes when a file does, for each of the files below `folder`."""
-    statuses = (os.stat(f"{folder}/{file}") for file in files)  # noqa: PTH116  Path.stat takes three times as long
-    return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in statuses]
-
-
-def _names(folder: Path) -> Iterator[str]:
+def names_below(folder: Path) -> Iterator[str]:
+    """Yield the names of the files below `folder`, with slashes; hidden ones are left out."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
             yield name.as_posix()
+
+
+def stamps_of(folder: Path, files: Iterable[str]) -> list[Stamp]:
+    """Return what changes when a file does, for each of the files below `folder`."""
+    statuses = (os.stat(f"{folder}/{file}") for file in files)  # noqa: PTH116  Path.stat takes three times as long
+    return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in statuses]
 
 
 def _remembered(folder: Path, stamps: Mapping[str, Stamp]) -> Digests:

@@ -27,6 +27,7 @@ COPIES_FILE = "copies.json"
 VERIFIED_FILE = "verified.json"
 REMAKE = "delete the pool and make it again"
 
+
 class Shard(TypedDict):
     """One file of a pool."""
 

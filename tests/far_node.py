@@ -111,7 +111,11 @@ def told(work: Path, run: RunFolder, config: RunConfig) -> dict[str, Any]:
 def look(prepared: NodeFolder, pool: NodeFolder) -> dict[str, Any]:
     """Return what a node sees of the two folders."""
     data, images = open_prepared(prepared.here()), SyntheticPool(pool.here())
-    arrays = [data.train.images_NCHW, data.val.images_NCHW, *(images.images(c, np.arange(20)) for c in range(3))]
+    arrays = [
+        data.train.images_NCHW,
+        data.val.images_NCHW,
+        *(images.images(c, np.arange(20)) for c in range(3)),
+    ]
     digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
     return {"digest": digest, "by_path": prepared.path.exists(), "inode": prepared.here().stat().st_ino}
 
