@@ -43,10 +43,11 @@ class NodeFolder:
 
         Args:
             path: absolute.
-            cache: `cluster.cache`.
+            cache: `cluster.cache`, absolute.
             digests_of: tells what such a folder holds; a function of a module.
         """
-        assert path.is_absolute(), f"{path} would be another folder elsewhere"
+        for place in (path, cache or path):
+            assert place.is_absolute(), f"{place} would be another folder elsewhere"
         return cls(path, _this_node() if ray.is_initialized() else None, cache, digests_of)
 
     def here(self) -> Path:

@@ -1,4 +1,4 @@
-"""A cluster whose second node has an empty disk where the run lies; prints what came of it as JSON."""
+"""A cluster whose second node has an empty disk where the run lies; prints a line of JSON on copies, one on bits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -17,39 +18,59 @@ from typing import Any
 import numpy as np
 import ray
 from ray.cluster_utils import Cluster
-from tiny import tiny_config, tiny_data
 
-from cluster.node_copies import NodeFolder, check_reached
-from cluster.node_trainer import trainer_factory
-from rlcas.config import RunConfig
+from cluster.node_copies import CHUNK_BYTES, NodeFolder, check_reached
 from rlcas.contents import NOTE_FILE
 from rlcas.data.prepared import open_prepared, prepare
 from rlcas.rundir import RunFolder
+from rlcas.types import ImageSet, TrainingData
 from synth.manifest import pool_digests
 from synth.pool import PoolWriter, SyntheticPool, mark_copies
 
 RAY = Path(sys.executable).with_name("ray")
 FAR = {"far": 0.1}
+HEAD_PORTS = (
+    "metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port",
+)  # fmt: skip
+"""Of a node's agents: where they are given, a node on a busy machine does not wait for the agents to choose them."""
+FAR_PORTS = (
+    "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port", "dashboard-agent-listen-port",
+)  # fmt: skip
 
 
 def main(work: Path) -> None:
-    run, config = made_run(work)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    run = made_run(work)
+    ports = dict(zip(HEAD_PORTS, free_ports(), strict=True))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **ports})
     try:
         with far_node(cluster.address, work):
             os.environ["RAY_ADDRESS"] = cluster.address
             ray.init(log_to_driver=False)
-            print(json.dumps(told(work, run, config)))
+            wait_for_node()
+            print(json.dumps(told(work, run)), flush=True)
+            pool = work / "run/stored"
+            bits = [trained(run, pool, runner) for runner in ("actors", "in_process")]
+            print(json.dumps({"same_bits": bits[0] == bits[1]}))
     finally:
         ray.shutdown()
         cluster.shutdown()
 
 
-def made_run(work: Path) -> tuple[RunFolder, RunConfig]:
+def free_ports() -> list[int]:
+    """Return a port for each of a node's agents."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in HEAD_PORTS]
+        return [each.getsockname()[1] for each in sockets]
+
+
+def made_run(work: Path) -> RunFolder:
     """Write a run's images, and a pool elsewhere whose marks are the run's own."""
-    data, rng = tiny_data(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     run, pool = RunFolder(work / "run"), work / "run/stored"
+    train, val = (drawn(count, rng) for count in (41, 24))
+    data = TrainingData(name="tiny", class_names=("a", "b", "c"), train=train, val=val)
     prepare(data, run.prepared)
+    (run.prepared / "more.bin").write_bytes(rng.bytes(3 * CHUNK_BYTES + 7))  # comes in four pieces
     sizes = [40, 30, 20]
     writer = PoolWriter(
         pool, class_names=data.class_names, image_shape_CHW=(1, 16, 16), shard_images=16, source={}
@@ -58,14 +79,22 @@ def made_run(work: Path) -> tuple[RunFolder, RunConfig]:
         writer.write(class_id, span, rng.integers(0, 256, (len(span), 1, 16, 16), dtype=np.uint8))
     writer.commit(sizes)
     mark_copies(pool, [np.arange(2), np.arange(0), np.arange(3)], {}, marks_folder=run.pool)
-    return run, tiny_config(sampler={"epochs": 2, "k": 3})
+    return run
+
+
+def drawn(count: int, rng: np.random.Generator) -> ImageSet:
+    """Return images that are the brighter, the higher their class."""
+    labels_N = np.arange(count) % 3
+    images_NCHW = rng.integers(0, 120, (count, 1, 16, 16)) + 60 * labels_N[:, None, None, None]
+    return ImageSet(images_NCHW=images_NCHW.astype(np.uint8), labels_N=labels_N)
 
 
 @contextlib.contextmanager
 def far_node(address: str, work: Path) -> Iterator[None]:
     """Start a node that sees an empty folder where the run is, and keeps its copies in a place of its own."""
     start = f"{RAY} start --address={address} --num-cpus=4 --block --disable-usage-stats"
-    resources = """--resources='{"far": 1}' --dashboard-agent-listen-port=0 --object-store-memory=100000000"""
+    ports = " ".join(f"--{name}={port}" for name, port in zip(FAR_PORTS, free_ports(), strict=True))
+    resources = f"""--resources='{{"far": 1}}' --object-store-memory=100000000 {ports}"""
     process = subprocess.Popen(
         ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs none {work / 'run'} && exec {start} {resources}"],
         env={**os.environ, "RLCAS_CACHE": str(work / "far")},
@@ -80,14 +109,14 @@ def far_node(address: str, work: Path) -> Iterator[None]:
 
 
 def wait_for_node() -> None:
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 600
     while "far" not in ray.cluster_resources():
         assert time.monotonic() < ends, "the far node did not come"
         threading.Event().wait(0.2)
 
 
-def told(work: Path, run: RunFolder, config: RunConfig) -> dict[str, Any]:
-    wait_for_node()
+def told(work: Path, run: RunFolder) -> dict[str, Any]:
+    """Return what both nodes see, how many copies there are, and what becomes of one that is altered."""
     pool, prepared = NodeFolder.of(work / "run/stored", None, pool_digests), NodeFolder.of(run.prepared, None)
     on_far = ray.remote(num_cpus=1, resources=FAR)(look)
     both = ray.get([on_far.remote(prepared, pool) for _ in range(2)])
@@ -104,7 +133,6 @@ def told(work: Path, run: RunFolder, config: RunConfig) -> dict[str, Any]:
         "mended": mended,
         "hashed_here": (run.prepared / NOTE_FILE).exists(),
         "unreached": ray.get(ray.remote(resources=FAR)(reached).remote(run.path)),
-        "same_bits": trained(run, config, pool.path, "actors") == trained(run, config, pool.path, "in_process"),
     }
 
 
@@ -128,10 +156,14 @@ def reached(folder: Path) -> str:
     return "reached"
 
 
-def trained(run: RunFolder, config: RunConfig, pool: Path, runner: str) -> bytes:
+def trained(run: RunFolder, pool: Path, runner: str) -> bytes:
     """Return the weights after two epochs; the actors have no place but the far node."""
-    from cluster import RLCASConfig
+    from tiny import tiny_config
 
+    from cluster import RLCASConfig
+    from cluster.node_trainer import trainer_factory
+
+    config = tiny_config(sampler={"epochs": 2, "k": 3})
     algorithm = (
         RLCASConfig()
         .training(**dict(config.sampler))
