@@ -46,9 +46,9 @@ class NodeFolder:
             cache: `cluster.cache`, absolute.
             digests_of: tells what such a folder holds; a function of a module.
         """
-        for place in (path, cache or path):
-            assert place.is_absolute(), f"{place} would be another folder elsewhere"
-        return cls(path, _this_node() if ray.is_initialized() else None, cache, digests_of)
+        return cls(
+            for_ray(path), _this_node() if ray.is_initialized() else None, cache and for_ray(cache), digests_of
+        )
 
     def here(self) -> Path:
         """Return the folder on the node that calls: itself, what is the same there, or a copy of it.
@@ -81,6 +81,12 @@ class NodeFolder:
         assert self.node_id is not None
         there = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
         return ray.remote(num_cpus=0)(function).options(scheduling_strategy=there).remote(*words)
+
+
+def for_ray(path: Path) -> Path:
+    """Return a path that goes to other processes, which have other working folders: it must be absolute."""
+    assert path.is_absolute(), f"{path} would be another folder elsewhere"
+    return path
 
 
 def check_reached(folder: Path, file: str) -> None:

@@ -42,7 +42,8 @@ def run(config: RunConfig) -> Path:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
             _walk(folder, workers)
-    _publish(folder)
+    if workers.leads:
+        _publish(folder)
     return folder.path
 
 
@@ -61,7 +62,8 @@ def resume(path: Path) -> Path:
     if not folder.metrics.exists():
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
             _walk(folder, workers)
-        _publish(folder)
+        if workers.leads:
+            _publish(folder)
         return folder.path
     say(f"{path} is finished")
     if not folder.report.exists():

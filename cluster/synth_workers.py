@@ -17,7 +17,7 @@ from ray.train import RunConfig as RayRunConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
-from cluster.node_copies import check_reached
+from cluster.node_copies import check_reached, for_ray
 from cluster.start import ensure_ray
 from cluster.synthesis import train_here
 from rlcas import settings
@@ -50,12 +50,12 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
     scratch = folder.path / SCRATCH_FOLDER
     trainer = TorchTrainer(
         _train,
-        train_loop_config={"folder": str(folder.path)},
+        train_loop_config={"folder": str(for_ray(folder.path))},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
         run_config=RayRunConfig(
             name="synthesiser",
-            storage_path=str(scratch),
+            storage_path=str(for_ray(scratch)),
             failure_config=FailureConfig(max_failures=config.cluster.episode_retries),
         ),
     )

@@ -202,7 +202,8 @@ def _put(store: AbstractFileSystem, file: Path, path: str) -> None:
     atomic = any(protocol in ATOMIC for protocol in protocols)
     parent, _, name = path.rpartition("/")
     target = path if atomic else f"{parent}/.{name}.tmp"
-    store.makedirs(parent, exist_ok=True)
+    if not atomic:
+        store.makedirs(parent, exist_ok=True)
     if file.stat().st_size <= SMALL_BYTES:
         store.pipe_file(target, file.read_bytes())  # read at once: lines may be appended to it meanwhile
     else:
@@ -229,6 +230,7 @@ def _store(address: str) -> tuple[AbstractFileSystem, str]:
         ) from error
     except ValueError as error:
         raise UserError(f"{address} is no address that fsspec knows ({first_line(error)}): mend it") from error
+    store.invalidate_cache()  # what others have brought there since
     return store, root.rstrip("/")
 
 

@@ -41,7 +41,7 @@ FAR_PORTS = (
 def main(work: Path) -> None:
     run = made_run(work)
     ports = dict(zip(HEAD_PORTS, free_ports(), strict=True))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **ports})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports})
     try:
         with far_node(cluster.address, work):
             os.environ["RAY_ADDRESS"] = cluster.address

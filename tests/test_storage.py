@@ -7,7 +7,6 @@ import http.server
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -31,13 +30,13 @@ ADDRESS = "memory://bucket/run"
 
 
 @pytest.fixture
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[fsspec.AbstractFileSystem]:
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
     """An object store in this process, and a cache of its own."""
     monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
     store = fsspec.filesystem("memory")
     store.store.clear()
-    yield store
-    store.store.clear()
+    store.pseudo_dirs[:] = [""]
+    return store
 
 
 def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
