@@ -30,7 +30,7 @@ def save_checkpoint(
     steps_done: int,
     figures: Mapping[str, float],
 ) -> None:
-    """Write the state after `steps_done` steps in the place of the checkpoint before, whole or not at all, and publish it."""
+    """Write the state after `steps_done` steps in the place of the checkpoint before, whole or not at all; publish."""
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(module, ema, optimizer).items()}
     progress = json.dumps({"steps_done": steps_done, "figures": dict(figures)})
     with replacing(path) as temporary:
