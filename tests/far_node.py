@@ -29,19 +29,11 @@ from synth.pool import PoolWriter, SyntheticPool, mark_copies
 
 RAY = Path(sys.executable).with_name("ray")
 FAR = {"far": 0.1}
-HEAD_PORTS = (
-    "metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port",
-)  # fmt: skip
-"""Of a node's agents: where they are given, a node on a busy machine does not wait for the agents to choose them."""
-FAR_PORTS = (
-    "dashboard-agent-grpc-port", "metrics-export-port", "runtime-env-agent-port", "dashboard-agent-listen-port",
-)  # fmt: skip
 
 
 def main(work: Path) -> None:
     run = made_run(work)
-    ports = dict(zip(HEAD_PORTS, free_ports(), strict=True))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **ports})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         with far_node(cluster.address, work):
             os.environ["RAY_ADDRESS"] = cluster.address
@@ -56,11 +48,9 @@ def main(work: Path) -> None:
         cluster.shutdown()
 
 
-def free_ports() -> list[int]:
-    """Return a port for each of a node's agents."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in HEAD_PORTS]
-        return [each.getsockname()[1] for each in sockets]
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def made_run(work: Path) -> RunFolder:
@@ -93,8 +83,8 @@ def drawn(count: int, rng: np.random.Generator) -> ImageSet:
 def far_node(address: str, work: Path) -> Iterator[None]:
     """Start a node that sees an empty folder where the run is, and keeps its copies in a place of its own."""
     start = f"{RAY} start --address={address} --num-cpus=4 --block --disable-usage-stats"
-    ports = " ".join(f"--{name}={port}" for name, port in zip(FAR_PORTS, free_ports(), strict=True))
-    resources = f"""--resources='{{"far": 1}}' --object-store-memory=100000000 {ports}"""
+    port = f"--dashboard-agent-listen-port={free_port()}"
+    resources = f"""--resources='{{"far": 1}}' --object-store-memory=100000000 {port}"""
     process = subprocess.Popen(
         ["unshare", "-rm", "sh", "-c", f"mount -t tmpfs none {work / 'run'} && exec {start} {resources}"],
         env={**os.environ, "RLCAS_CACHE": str(work / "far")},
