@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,33 +15,23 @@ from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
 from cluster.head import watched_head
 from cluster.interrupt import first_interrupt_waits
-from cluster.judging import kept
+from cluster.node_trainer import trainer_factory
 from cluster.population import train_population
 from cluster.population_in_process import train_population_in_process
 from cluster.stages import stage
-from cluster.start import quiet_ray
-from rlcas import records, settings
+from cluster.start import ensure_ray, quiet_ray
+from rlcas import records
 from rlcas.config import POPULATION, RunConfig
 from rlcas.console import epoch_view, say
-from rlcas.data import open_prepared
-from rlcas.devices import choose_device
 from rlcas.evaluate import MODEL_FILE, save_incumbent
 from rlcas.files import quiet_threads_without_room
 from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
-from rlcas.trainer import ClassifierTrainer
-from rlcas.types import EpisodeTrainer, EpochRecord, Incumbent, TrainingData
+from rlcas.types import EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
 
 POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
 """What trains a population, by `cluster.episode_runner`."""
-
-
-def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
-    """Build the classifier trainer from a run's folder, on whichever actor calls it."""
-    folder, config = RunFolder(run_folder), settings.load(run_folder)
-    data, pool = open_prepared(folder.prepared), kept(folder, config, pool_folder)
-    return ClassifierTrainer(data, config, pool=pool, device=choose_device("auto"))
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
@@ -52,7 +41,7 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
         RLCASConfig()
         .training(**dict(config.sampler) | replayed)
         .episodes(
-            trainer_factory=functools.partial(build_trainer, folder.path, pool_folder),
+            trainer_factory=trainer_factory(folder, config, pool_folder),
             num_classes=num_classes,
             **dict(config.cluster),
         )
@@ -77,6 +66,7 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
 
 def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
+        ensure_ray(config.sampler.k)  # before the factory, which keeps on which node the folders lie
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
     try:
         with (
@@ -118,11 +108,13 @@ def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: Traini
 
 def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
     """Train a population; it has no checkpoints, so that an interrupted one starts with the first epoch again."""
+    if config.cluster.episode_runner == "actors":
+        ensure_ray(config.sampler.k)  # as above
     records.keep_epochs(folder.path, 0)
     title = f"Training a population of K={config.sampler.k} for {config.sampler.epochs} epochs"
     with stage(folder, title, "episodes"), _telling(folder, config, data) as tell:
         return POPULATIONS[config.cluster.episode_runner](
-            functools.partial(build_trainer, folder.path, pool.folder),
+            trainer_factory(folder, config, pool.folder),
             config.sampler,
             config.cluster,
             num_classes=data.num_classes,

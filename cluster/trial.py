@@ -13,6 +13,7 @@ from ray import tune
 from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
+from cluster.node_copies import check_reached
 from cluster.phase_one import open_pool
 from cluster.phase_two import algorithm_config
 from cluster.start import quiet_ray
@@ -51,6 +52,7 @@ class SweepTrial(tune.Trainable):
         quiet_ray()
         self._sweep, self._metric = Path(config["sweep"]), config["metric"]
         self._point = config["trial"]["settings"]
+        check_reached(self._sweep, settings.SWEEP_CONFIG_FILE)
         self._folder = RunFolder(self._sweep / TRIALS_FOLDER / self.trial_name)
         self._config = settings.override(settings.load(self._folder.path), self._point)
         settings.save(self._config, self._folder.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
+from rlcas.storage import BULKY, address_of, local, publish
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 OF_SCORING = ("synth.scoring.", "device")
@@ -50,23 +52,28 @@ COMMANDS: dict[str, Command] = {
     ),
     "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
-        "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder"
+        "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder", without=BULKY
     ),
     "predict": Command(
         "class and probabilities of new images, as a table",
         deploy.predict,
         OF_PREDICTING,
         folder="the run's folder",
+        without=BULKY,
         own=deploy.predict_arguments,
     ),
     "export": Command(
         "the classifier as TorchScript, .pt2 or ONNX, which need no rlcas",
         deploy.export,
         folder="the run's folder",
+        without=BULKY,
         own=deploy.export_arguments,
     ),
     "report": Command(
-        "write the page of a run, sweep or comparison from its folder", runs.report, folder="the folder"
+        "write the page of a run, sweep or comparison from its folder",
+        runs.report,
+        folder="the folder",
+        without=BULKY,
     ),
 }
 
@@ -79,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _overview(words)
     arguments = parse(name, COMMANDS[name], words[len(name.split()) :])
     try:
-        return COMMANDS[name].action(arguments)
+        return _act(COMMANDS[name], arguments)
     except UserError as error:
         print(f"rlcas: {error}", file=sys.stderr)
         return 2
@@ -100,6 +107,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def name_of(words: Sequence[str]) -> str:
     """Return the name of the command that the words begin with, of one word or two."""
     return " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
+
+
+def _act(command: Command, arguments: argparse.Namespace) -> int:
+    """Do what a command does; a run's address stands for a local folder meanwhile."""
+    if command.folder is None or address_of(arguments.folder) is None:
+        return command.action(arguments)
+    arguments.folder = local(arguments.folder, without=command.without)
+    status = command.action(arguments)
+    publish(arguments.folder)
+    return status
 
 
 def _overview(words: list[str]) -> int:

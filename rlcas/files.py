@@ -100,8 +100,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for it out of `folder`; the lock ends with the process, however it ends.
+
+    Args:
+        folder: any that is there.
+        wait: wait for a process that is at work there, instead of raising.
 
     Raises:
         UserError: another process is at work there.
@@ -109,15 +113,15 @@ def alone_in(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network disks lock no folders
-            _lock(descriptor, folder)
+            _lock(descriptor, folder, wait)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, wait: bool) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise UserError(f"{folder} is in use by another rlcas process: wait until it has ended") from error
 

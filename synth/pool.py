@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from rlcas.contents import stamps_of
 from rlcas.errors import UserError, first_line
 from rlcas.files import jsonable, sha256_of, write_array, write_json
 from rlcas.reading import NOT_ARRAYS, NOT_JSON
 from rlcas.types import Int64, Uint8
 from synth.manifest import (
+    COPIES_FILE,
     MANIFEST_FILE,
     REMAKE,
     SCHEMA_VERSION,
     Shard,
     read_manifest,
     remember,
-    stamps_of,
     verified_manifest,
 )
 
 PLAN_FILE = "plan.json"
-COPIES_FILE = "copies.json"
 REJUDGE = "delete it, and the pool is judged again"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
@@ -24,7 +25,11 @@ class ClusterConfig(Settings):
     shares its disk and memory with more than it must, and a lost node costs one episode. pack: on as few, which leaves
     whole nodes to others, and the incumbent travels to fewer."""
     start_timeout_seconds: Positive = 300.0
-    """Longest wait for Ray to reserve places for the K workers, and to start them."""
+    """Longest wait for Ray to reserve places for the K workers, and to start them, copies of the data to their nodes
+    included."""
+    cache: Path | None = None
+    """Folder, on each node's own disk, for copies of data and pools that the node does not reach, and of what is
+    fetched from addresses. None: the node's environment variable RLCAS_CACHE, else ~/.cache/rlcas."""
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     checkpoint_epochs: PositiveCount = 1
