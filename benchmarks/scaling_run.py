@@ -1,0 +1,120 @@
+"""The real engine with up to 64 trivial trainers on one machine, against what `scaling_model.py` says of it.
+
+An episode sleeps for a lognormal time and computes nothing, so that K of them need no K cores; a worker's process is a
+real one, with torch. `ratio_to_model` is the mean epoch over the model's with the same sleeps. `left_behind` counts
+workers that are alive after the engine was stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from common import emit, parser
+from orchestration import SleepingTrainer
+from scaling import KEPT
+from scaling_costs import GB, private_gb
+from scaling_model import Cluster, Costs, Job, costs_of, engine_seconds, straggler_factors
+
+from cluster import RLCAS, RLCASConfig
+from cluster.start import ensure_ray
+from rlcas import records
+from rlcas.tracking import Tracker
+from rlcas.types import EpochResult, Incumbent, Int64
+
+SEED, EPISODE_SECONDS = 0, 1.0
+END_SECONDS = 30.0
+
+
+@dataclasses.dataclass
+class StragglingTrainer(SleepingTrainer):
+    """An episode whose length varies as the model says; it tells its process and the memory that is its own."""
+
+    sleeps_KE: tuple[tuple[float, ...], ...] = ()
+    """Seconds of each episode, by child and epoch."""
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+        """Sleep for the episode's own time."""
+        self.seconds = self.sleeps_KE[child][incumbent.epoch]
+        result = super().train_epoch(incumbent, counts_C, child=child)
+        told = {"pid": float(os.getpid()), "private_gb": private_gb()}
+        return dataclasses.replace(result, metrics={**result.metrics, **told})
+
+
+def build(k: int, num_classes: int, sleeps_KE: tuple[tuple[float, ...], ...], timeout: float) -> RLCAS:
+    """Return the engine with K episodes that straggle."""
+    factory = functools.partial(StragglingTrainer, num_classes, sleeps_KE=sleeps_KE)
+    return (
+        RLCASConfig()
+        .training(k=k, epochs=len(sleeps_KE[0]))
+        .episodes(trainer_factory=factory, num_classes=num_classes, start_timeout_seconds=timeout)
+        .debugging(log_level="ERROR")
+        .build_algo()
+    )
+
+
+def measure(k: int, num_classes: int, epochs: int, costs: Costs, timeout: float) -> dict[str, float]:
+    """Return what K workers take, and what the model says of their epochs; the first epoch is not counted."""
+    factors_KE = straggler_factors(k, Cluster.straggler_sigma, epochs=epochs + 1, seed=SEED)
+    sleeps_KE = EPISODE_SECONDS * factors_KE
+    started = time.perf_counter()
+    algorithm = build(k, num_classes, tuple(map(tuple, sleeps_KE.tolist())), timeout)
+    start_seconds = time.perf_counter() - started
+    seconds = []
+    with tempfile.TemporaryDirectory() as name, Tracker(Path(name), ["class"] * num_classes) as tracker:
+        for _ in range(epochs + 1):
+            began = time.perf_counter()
+            algorithm.train()
+            assert algorithm.record is not None
+            records.append_epoch(Path(name), algorithm.record)
+            tracker.epoch(algorithm.record)
+            seconds.append(time.perf_counter() - began)
+    told = [report.result.metrics for report in algorithm.record.reports if report.result]
+    algorithm.stop()
+    job = Job(k=k, num_classes=num_classes, num_images=1, num_val_images=1, image_bytes=1)
+    model = float(sleeps_KE[:, 1:].max(axis=0).mean()) + engine_seconds(job, costs)
+    return {
+        "epoch_seconds": statistics.mean(seconds[1:]),
+        "model_seconds": model,
+        "ratio_to_model": statistics.mean(seconds[1:]) / model,
+        "start_seconds": start_seconds,
+        "workers": len({metrics["pid"] for metrics in told}),
+        "worker_gb": statistics.mean(metrics["private_gb"] for metrics in told),
+        "driver_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB,
+        "left_behind": alive_after([int(metrics["pid"]) for metrics in told]),
+    }
+
+
+def alive_after(pids: list[int]) -> int:
+    """Return how many of these processes are alive after END_SECONDS; 0 as soon as none is."""
+    ends_at = time.monotonic() + END_SECONDS
+    while alive := sum(Path(f"/proc/{pid}").exists() for pid in pids):
+        if time.monotonic() > ends_at:
+            return alive
+        time.sleep(0.1)
+    return 0
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--k", type=int, nargs="+", default=[1, 2, 4, 8, 64], help="episodes an epoch")
+    arguments.add_argument("--classes", type=int, default=1000)
+    arguments.add_argument("--epochs", type=int, default=10)
+    arguments.add_argument("--costs", type=Path, default=KEPT, help="what scaling_costs.py --json printed")
+    arguments.add_argument("--timeout", type=float, default=1800.0, help="longest wait for the workers' start")
+    options = arguments.parse_args()
+    costs = costs_of(json.loads(options.costs.read_text(encoding="utf-8")))
+    ensure_ray(max(options.k))
+    results = {f"k{k}": measure(k, options.classes, options.epochs, costs, options.timeout) for k in options.k}
+    emit(f"{options.epochs} epochs of trivial trainers, {options.classes} classes", results, options.json)
+
+
+if __name__ == "__main__":
+    main()
