@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common import parser
-from scaling_model import Cluster, Costs, Job, costs_of, efficiency, mean_added, simulate
+from scaling_model import Cluster, Costs, Job, costs_of, efficiency, mean_added, seconds_by_part, simulate
 
 from rlcas.config import SamplerConfig
 
@@ -64,6 +64,7 @@ CASES: dict[str, tuple[Job, int]] = {
 }
 """Name -> (job, nodes); `target` is the page's question."""
 KS, NODES, SIGMAS = (3, 8, 16, 32, 64), (1, 2, 4, 8), (0.0, 0.1, 0.3)
+LEAST = 0.001
 TIMES = {
     "epoch_hours": "epoch, h",
     "efficiency": "efficiency",
@@ -98,12 +99,15 @@ def _figures(case: Job, nodes: int, costs: Costs, assumed: Cluster) -> dict[str,
 
 
 def by_nodes(of: Job, costs: Costs, assumed: Cluster) -> dict[str, dict[str, float]]:
-    """Return the efficiency of a job by K and nodes."""
+    """Return the hours of an epoch of a job by K and nodes."""
     return {
-        f"efficiency_k{k}": {
-            f"nodes_{nodes}": efficiency(
-                dataclasses.replace(of, k=k), dataclasses.replace(assumed, nodes=nodes), costs
+        f"hours_k{k}": {
+            f"nodes_{nodes}": sum(
+                seconds_by_part(
+                    dataclasses.replace(of, k=k), dataclasses.replace(assumed, nodes=nodes), costs
+                ).values()
             )
+            / 3600
             for nodes in NODES
         }
         for k in KS
@@ -126,7 +130,7 @@ def by_spread(of: Job, costs: Costs, assumed: Cluster) -> dict[str, dict[str, fl
 
 
 def tables(costs: Costs, assumed: Cluster) -> list[str]:
-    """Return the tables of the page: times, sizes, efficiency by nodes and by spread."""
+    """Return the tables of the page: times, sizes, hours by nodes, efficiency by spread."""
     figures = cases(costs, assumed)
     nodes, spread = by_nodes(DOSED_LARGE, costs, assumed), by_spread(DOSED_LARGE, costs, assumed)
     return [
@@ -147,6 +151,8 @@ def markdown(head: str, columns: Iterable[str], rows: Mapping[str, list[float]])
 
 def short(number: float) -> str:
     """Return a number with the two or three digits that count."""
+    if 0 < number < LEAST:
+        return f"< {LEAST}"
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2g}"
 
 
@@ -174,7 +180,9 @@ def main() -> None:
     if options.write:
         PAGE.write_text(functools.reduce(put, made, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if options.json:
-        print(json.dumps({**cases(costs, assumed), **by_nodes(DOSED_LARGE, costs, assumed)}))
+        results = cases(costs, assumed)
+        spread = by_spread(DOSED_LARGE, costs, assumed)
+        print(json.dumps({**results, **by_nodes(DOSED_LARGE, costs, assumed), **spread}))
     else:
         print("\n\n".join(made))
 

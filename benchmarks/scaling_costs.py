@@ -42,7 +42,7 @@ from rlcas.trainer import ClassifierTrainer
 from rlcas.types import EpisodeReport, TrainingData
 
 GB = 1e9
-NUM_IMAGES = 1024
+NUM_IMAGES = 256
 NUM_SCORED, SCORED_CLASSES = 20_000, 100
 OPENED_IMAGES = 100_000
 

@@ -26,7 +26,6 @@ from scaling_model import (
     start_seconds,
     straggler_factors,
 )
-from trivial import TrivialTrainer
 
 from rlcas.config import SamplerConfig
 
@@ -193,7 +192,7 @@ def test_the_page_has_the_tables_that_the_model_makes_of_the_kept_costs() -> Non
 
 def test_a_table_takes_the_place_of_the_one_with_its_head() -> None:
     page = "before\n\n| a | b |\n|---|--:|\n| x | 1 |\n\nafter\n"
-    new = scaling.markdown("a", ["b"], {"y": [0.25], "z": [12345.6]})
+    new = scaling.markdown("a", ["b"], {"x": [0.0], "y": [0.25], "z": [12345.6], "w": [1e-6]})
     assert (
         scaling.put(page, new) == "before\n\n| a | b |\n|---|--:|\n| `y` | 0.25 |\n| `z` | 12,346 |\n\nafter\n"
     )
@@ -214,6 +213,7 @@ def test_all_figures_of_the_question_are_there() -> None:
 def test_sixteen_episodes_have_the_bits_of_one_process_and_leave_nothing_behind(ray_session) -> None:
     import ray
     from test_faults import make_config
+    from trivial import TrivialTrainer
 
     cores = ray.available_resources()["CPU"]
     actors, alone = (
