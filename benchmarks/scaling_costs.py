@@ -25,8 +25,8 @@ import ray
 import torch
 from common import emit, parser
 from episodes import SIZE_PX, noise
-from orchestration import SleepingTrainer
-from scaling_model import plane
+from scaling_model import GB, plane
+from sleeping import SleepingTrainer, private_gb
 
 from cluster import RLCAS, RLCASConfig, checkpoint
 from cluster.start import ensure_ray
@@ -41,7 +41,6 @@ from rlcas.tracking import Tracker
 from rlcas.trainer import ClassifierTrainer
 from rlcas.types import EpisodeReport, TrainingData
 
-GB = 1e9
 NUM_IMAGES = 256
 NUM_SCORED, SCORED_CLASSES = 20_000, 100
 OPENED_IMAGES = 100_000
@@ -149,13 +148,6 @@ def checkpointing(repeats: int) -> float:
             checkpoint.write(checkpoint.Snapshot(left, left, {"lr": np.zeros(1, np.float32)}), Path(name))
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds) / (sum(array.nbytes for array in left.arrays.values()) / GB)
-
-
-def private_gb() -> float:
-    """Return the memory of this process that no other shares (Linux)."""
-    lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    fields = {line.split()[0]: line.split()[1] for line in lines[1:]}
-    return sum(int(fields[f"Private_{kind}:"]) for kind in ("Clean", "Dirty")) * 1024 / GB
 
 
 def costs_of_one_process(repeats: int) -> dict[str, float]:

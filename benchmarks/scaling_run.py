@@ -7,10 +7,8 @@ workers that are alive after the engine was stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
-import os
 import resource
 import statistics
 import tempfile
@@ -18,34 +16,17 @@ import time
 from pathlib import Path
 
 from common import emit, parser
-from orchestration import SleepingTrainer
 from scaling import KEPT
-from scaling_costs import GB, private_gb
-from scaling_model import Cluster, Costs, Job, costs_of, engine_seconds, straggler_factors
+from scaling_model import GB, Cluster, Costs, Job, costs_of, engine_seconds, straggler_factors
+from sleeping import StragglingTrainer
 
 from cluster import RLCAS, RLCASConfig
 from cluster.start import ensure_ray
 from rlcas import records
 from rlcas.tracking import Tracker
-from rlcas.types import EpochResult, Incumbent, Int64
 
 SEED, EPISODE_SECONDS = 0, 1.0
 END_SECONDS = 30.0
-
-
-@dataclasses.dataclass
-class StragglingTrainer(SleepingTrainer):
-    """An episode whose length varies as the model says; it tells its process and the memory that is its own."""
-
-    sleeps_KE: tuple[tuple[float, ...], ...] = ()
-    """Seconds of each episode, by child and epoch."""
-
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
-        """Sleep for the episode's own time."""
-        self.seconds = self.sleeps_KE[child][incumbent.epoch]
-        result = super().train_epoch(incumbent, counts_C, child=child)
-        told = {"pid": float(os.getpid()), "private_gb": private_gb()}
-        return dataclasses.replace(result, metrics={**result.metrics, **told})
 
 
 def build(k: int, num_classes: int, sleeps_KE: tuple[tuple[float, ...], ...], timeout: float) -> RLCAS:
