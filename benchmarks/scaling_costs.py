@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import handover
 import numpy as np
@@ -70,25 +71,49 @@ def build(k: int, num_classes: int, epochs: int) -> RLCAS:
 
 def engine(k: int, num_classes: int, repeats: int) -> dict[str, float]:
     """Return the median overhead of an epoch in seconds, and the bytes of its messages and of its line."""
-    algorithm, overheads = build(k, num_classes, repeats + 1), []
+    algorithm = build(k, num_classes, repeats + 1)
+    epochs = trained_epochs(algorithm, num_classes, repeats + 1)
+    assert algorithm.record is not None
+    report = algorithm.record.reports[0]
+    algorithm.stop()
+    return {
+        "overhead_seconds": statistics.median(epoch.seconds - epoch.slowest for epoch in epochs[1:]),
+        "message_bytes": message_bytes(report),
+        "line_bytes": epochs[-1].line_bytes,
+        "driver_gb": peak_gb(),
+    }
+
+
+class Epoch(NamedTuple):
+    """What an epoch took."""
+
+    seconds: float
+    """Wall, with its record on disk."""
+    slowest: float
+    """Of its longest episode."""
+    line_bytes: int
+
+
+def trained_epochs(algorithm: RLCAS, num_classes: int, epochs: int) -> list[Epoch]:
+    """Train, and write of each epoch what a run does: its line and its events."""
+    trained = []
     with tempfile.TemporaryDirectory() as name, Tracker(Path(name), ["class"] * num_classes) as tracker:
-        for _ in range(repeats + 1):
+        for _ in range(epochs):
             start = time.perf_counter()
             algorithm.train()
             assert algorithm.record is not None
             records.append_epoch(Path(name), algorithm.record)
             tracker.epoch(algorithm.record)
+            seconds = time.perf_counter() - start
             slowest = max(report.seconds for report in algorithm.record.reports)
-            overheads.append(time.perf_counter() - start - slowest)
-        line_bytes = (Path(name) / records.EPOCHS_FILE).stat().st_size / (repeats + 1)
-    report = algorithm.record.reports[0]
-    algorithm.stop()
-    return {
-        "overhead_seconds": statistics.median(overheads[1:]),
-        "message_bytes": message_bytes(report),
-        "line_bytes": line_bytes,
-        "driver_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB,
-    }
+            line = (Path(name) / records.EPOCHS_FILE).read_bytes().splitlines()[-1]
+            trained.append(Epoch(seconds, slowest, len(line)))
+    return trained
+
+
+def peak_gb() -> float:
+    """Return the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
 
 
 def message_bytes(report: EpisodeReport) -> float:

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import functools
 import json
-import resource
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 from common import emit, parser
 from scaling import KEPT
-from scaling_model import GB, Cluster, Costs, Job, costs_of, engine_seconds, straggler_factors
+from scaling_costs import peak_gb, trained_epochs
+from scaling_model import Cluster, Costs, Job, costs_of, engine_seconds, straggler_factors
 from sleeping import StragglingTrainer
 
 from cluster import RLCAS, RLCASConfig
 from cluster.start import ensure_ray
-from rlcas import records
-from rlcas.tracking import Tracker
 
 SEED, EPISODE_SECONDS = 0, 1.0
 END_SECONDS = 30.0
@@ -48,27 +45,21 @@ def measure(k: int, num_classes: int, epochs: int, costs: Costs, timeout: float)
     started = time.perf_counter()
     algorithm = build(k, num_classes, tuple(map(tuple, sleeps_KE.tolist())), timeout)
     start_seconds = time.perf_counter() - started
-    seconds = []
-    with tempfile.TemporaryDirectory() as name, Tracker(Path(name), ["class"] * num_classes) as tracker:
-        for _ in range(epochs + 1):
-            began = time.perf_counter()
-            algorithm.train()
-            assert algorithm.record is not None
-            records.append_epoch(Path(name), algorithm.record)
-            tracker.epoch(algorithm.record)
-            seconds.append(time.perf_counter() - began)
+    trained = trained_epochs(algorithm, num_classes, epochs + 1)
+    assert algorithm.record is not None
     told = [report.result.metrics for report in algorithm.record.reports if report.result]
     algorithm.stop()
     job = Job(k=k, num_classes=num_classes, num_images=1, num_val_images=1, image_bytes=1)
     model = float(sleeps_KE[:, 1:].max(axis=0).mean()) + engine_seconds(job, costs)
+    seconds = statistics.mean(epoch.seconds for epoch in trained[1:])
     return {
-        "epoch_seconds": statistics.mean(seconds[1:]),
+        "epoch_seconds": seconds,
         "model_seconds": model,
-        "ratio_to_model": statistics.mean(seconds[1:]) / model,
+        "ratio_to_model": seconds / model,
         "start_seconds": start_seconds,
         "workers": len({metrics["pid"] for metrics in told}),
         "worker_gb": statistics.mean(metrics["private_gb"] for metrics in told),
-        "driver_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB,
+        "driver_gb": peak_gb(),
         "left_behind": alive_after([int(metrics["pid"]) for metrics in told]),
     }
 
