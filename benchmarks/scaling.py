@@ -170,6 +170,7 @@ def main() -> None:
     arguments.add_argument("--images-per-second", type=float, default=Cluster.images_per_second)
     arguments.add_argument("--gpus-per-node", type=int, default=Cluster.gpus_per_node)
     arguments.add_argument("--network-gb-per-second", type=float, default=Cluster.network_gb_per_second)
+    arguments.add_argument("--storage-gb-per-second", type=float, default=Cluster.storage_gb_per_second)
     arguments.add_argument("--straggler-sigma", type=float, default=Cluster.straggler_sigma)
     arguments.add_argument("--write", action="store_true", help="make the tables of docs/scaling.md anew")
     options = arguments.parse_args()
