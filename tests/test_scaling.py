@@ -193,9 +193,8 @@ def test_the_page_has_the_tables_that_the_model_makes_of_the_kept_costs() -> Non
 def test_a_table_takes_the_place_of_the_one_with_its_head() -> None:
     page = "before\n\n| a | b |\n|---|--:|\n| x | 1 |\n\nafter\n"
     new = scaling.markdown("a", ["b"], {"x": [0.0], "y": [0.25], "z": [12345.6], "w": [1e-6]})
-    assert (
-        scaling.put(page, new) == "before\n\n| a | b |\n|---|--:|\n| `y` | 0.25 |\n| `z` | 12,346 |\n\nafter\n"
-    )
+    rows = "| `x` | 0 |\n| `y` | 0.25 |\n| `z` | 12,346 |\n| `w` | < 0.001 |\n"
+    assert scaling.put(page, new) == f"before\n\n| a | b |\n|---|--:|\n{rows}\nafter\n"
     with pytest.raises(AssertionError, match="0 tables"):
         scaling.put("no table\n", new)
 
