@@ -125,6 +125,7 @@ def read_member(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[An
     Raises:
         UserError: it does.
     """
+    assert file.zip is not None  # which it is while the file is open
     packed = file.zip.NameToInfo
     member = packed.get(f"{name}.npy") or packed[name]
     require_memory(member.file_size, f"{path}: {name}")

@@ -230,6 +230,7 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
             "chmod",
             "cp",
             "curl",
+            "docker",
             "export",
             "git",
             "kubectl",

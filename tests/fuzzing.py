@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import torch
+import yaml
 from broken_files import (
     Files,
     csv_files,
@@ -32,7 +33,7 @@ from broken_files import (
     safetensors_files,
     yaml_files,
 )
-from data_files import arrays, config, dicom, gray
+from data_files import arrays, config, dicom, gray, write_npz
 from fake_comparison import write_fake_comparison
 from fake_run import write_run
 from hypothesis import strategies as st
@@ -165,7 +166,7 @@ def limited_memory() -> Iterator[None]:
 
 
 def npz(folder: Path) -> Reader:
-    name = f"npz:{folder / 'set.npz'}"
+    name = write_npz(folder)
 
     def read() -> None:
         load(config(name, size_px=8, channels=1))
@@ -181,6 +182,7 @@ def csv(folder: Path) -> Reader:
     table = (
         b"path,label,patient_id,split\na/0.png,0,p,train\nb/1.png,1,q,train\nc/2.png,0,r,val\nd/3.png,1,s,val\n"
     )
+    (folder / "set.csv").write_bytes(table)
     return Reader(
         file="set.csv", contents=csv_files(table), read=lambda: load(config(f"csv:{folder / 'set.csv'}"))
     )
@@ -256,6 +258,7 @@ def settings_file(folder: Path) -> Reader:
         "classifier.loss": "ce", "sweep": {"over": {"sampler.k": "1,3"}}, "compare": {"pools": {"mgdm": "x"}},
     }  # fmt: skip
     file = folder / settings.CONFIG_FILE
+    file.write_text(yaml.safe_dump(whole))
 
     def read() -> None:
         stated = settings.read_yaml(file)
