@@ -319,9 +319,7 @@ def test_a_run_at_an_address_goes_on_elsewhere_with_the_same_bits(
     rng = np.random.default_rng(0)
     for name in small_run.CLASS_NAMES:
         for number in range(6):
-            write_image(
-                tmp_path / "images" / name.replace("/", "_") / f"{number}.png", gray(rng.integers(99), (24, 24))
-            )
+            write_image(tmp_path / "images" / name / f"{number}.png", gray(rng.integers(99), (24, 24)))
     words = ["--data", f"npz:file://{tmp_path}/shapes.npz", "--pool", f"folder:file://{tmp_path}/images"]
     monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
     done = rlcas("train", *words, *small_run.flags(), "--out", f"file://{tmp_path}/store/run", cwd=tmp_path)
