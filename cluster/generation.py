@@ -100,6 +100,7 @@ class SamplingWorkers:
                 ),
                 num_cpus=resources["CPU"],
                 num_gpus=resources["GPU"],
+                scheduling_strategy={"spread": "SPREAD", "pack": "DEFAULT"}[cluster.placement],
                 max_task_retries=cluster.sampling_retries,
             )
 

@@ -14,9 +14,10 @@ import ray
 import torch
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from cluster.interface import RayNetworkConfig
 from cluster.node_copies import check_reached, for_ray
 from cluster.start import ensure_ray
 from cluster.synthesis import train_here
@@ -51,8 +52,10 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
     trainer = TorchTrainer(
         _train,
         train_loop_config={"folder": str(for_ray(folder.path))},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
+        torch_config=RayNetworkConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=config.cluster.placement.upper()
+        ),
         run_config=RayRunConfig(
             name="synthesiser",
             storage_path=str(for_ray(scratch)),

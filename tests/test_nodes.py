@@ -13,17 +13,19 @@ import by_hand
 import held_run
 import namespaces
 import pytest
+import small_run
 from ray.cluster_utils import Cluster
 from test_chaos import same_run
 from test_run import rlcas
+from test_synth_workers import weights
 
 pytestmark = pytest.mark.slow
 SPREAD_RUN = Path(__file__).with_name("spread_run.py")
 
 
 @contextlib.contextmanager
-def three_machines() -> Iterator[tuple[list[str], dict[str, str], tuple[str, ...]]]:
-    """Start a head and two nodes, each on a machine of its own with three cores.
+def three_machines(cores: int = 3) -> Iterator[tuple[list[str], dict[str, str], tuple[str, ...]]]:
+    """Start a head and two nodes, each on a machine of its own with so many cores.
 
     Yields their addresses, the environment of a driver, and the words that run it on the head.
     """
@@ -34,10 +36,10 @@ def three_machines() -> Iterator[tuple[list[str], dict[str, str], tuple[str, ...
             (ip, on_head), *others = stack.enter_context(namespaces.machines(3))
         except PermissionError as error:
             pytest.skip(f"network namespaces are not allowed here: {error}")
-        head = by_hand.head(folder / "head", environment, "--num-cpus=3", before=on_head, ip=ip)
+        head = by_hand.head(folder / "head", environment, f"--num-cpus={cores}", before=on_head, ip=ip)
         address = stack.enter_context(head)
         for i, (node_ip, before) in enumerate(others):
-            words = (f"--address={address}", "--num-cpus=3")
+            words = (f"--address={address}", f"--num-cpus={cores}")
             name = f"node-{i}"
             stack.enter_context(
                 by_hand.node(name, folder / name, environment, *words, before=before, ip=node_ip)
@@ -54,6 +56,26 @@ def test_episodes_on_three_machines_of_a_network_give_the_bits_of_one_process() 
     told = json.loads(done.stdout.splitlines()[-1])
     assert sorted(told["places"]) == sorted(addresses)
     assert told["same_bits"]
+
+
+def test_both_phases_on_three_machines_make_the_files_of_one(tmp_path: Path) -> None:
+    """A worker asks for a core, and a machine has one: no two of them are on the same."""
+    small_run.write_npz(tmp_path / "shapes.npz")
+    workers = {"cluster__synth_workers": 2, "cluster__sampling_workers": 2, "cluster__threads_per_episode": 1}
+    words = [sys.executable, "-m", "rlcas", "run", "--data", "npz:shapes.npz", *small_run.flags(**workers)]
+    with three_machines(cores=1) as (_, environment, on_head):
+        for before, environ, out in ((on_head, environment, "spread"), ((), None, "alone")):
+            done = subprocess.run(
+                [*before, *words, "--out", out],
+                env=environ,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+    assert weights(tmp_path / "spread") == weights(tmp_path / "alone")
+    assert same_run(tmp_path / "spread", tmp_path / "alone")
 
 
 @pytest.fixture
