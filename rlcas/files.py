@@ -27,6 +27,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "free disk space, then go on with `rlcas resume` or the same command; what is whole is kept"
 WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 MAKE_WRITABLE = "make the folder writable, or work in a copy of it"
+SHORTEN = "shorten the name"
 
 
 @contextlib.contextmanager
@@ -194,9 +195,11 @@ def no_room(error: Exception) -> bool:
 
 
 def mend_of(error: Exception) -> str | None:
-    """Return how the user mends a failed write; None where it failed for no reason of theirs."""
+    """Return how the user mends a file that failed; None where it failed for no reason of theirs."""
     if no_room(error):
         return FREE_SPACE
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return SHORTEN
     protected = isinstance(error, OSError) and error.errno in WRITE_PROTECTED
     return MAKE_WRITABLE if protected else None
 
