@@ -2,10 +2,11 @@
 # make test        lint, types, import contract and the whole suite (about a quarter of an hour on 2 cores)
 # make test-quick  what runs in under 2 minutes
 # make test-slow   kills, several nodes, longer runs
+# make fuzz        100,000 broken files for the readers (10 to 15 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
-.PHONY: demo test test-quick test-slow lint clean
+.PHONY: demo test test-quick test-slow fuzz lint clean
 
 demo: .venv/installed
 	@$(RUN) rlcas demo
@@ -18,6 +19,9 @@ test-quick: lint
 
 test-slow: .venv/installed
 	@$(RUN) pytest -m slow
+
+fuzz: .venv/installed
+	@.venv/bin/python benchmarks/fuzz.py
 
 lint: .venv/installed
 	@$(RUN) ruff check .

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import emit, interleaved_medians, parser
-from orchestration import K, SleepingTrainer
+from orchestration import K
+from sleeping import SleepingTrainer
 
 from cluster import RLCAS, RLCASConfig, checkpoint
 from cluster.checkpoint_writer import CheckpointWriter

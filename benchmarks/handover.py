@@ -50,11 +50,8 @@ def incumbent(arrays: dict[str, np.ndarray]) -> Incumbent:
     return Incumbent(epoch=1, arrays=arrays, counts_C=counts_C, positions_C=counts_C)
 
 
-def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--repeats", type=int, default=20, help="hand-overs of each kind")
-    options = arguments.parse_args()
-    ensure_ray(K)
+def measure(repeats: int) -> dict[str, float]:
+    """Return the medians of a hand-over to K actors and of K copies, and their ratio."""
     holders = [ray.remote(Holder).remote() for _ in range(K)]
     arrays = Holder().left.arrays
 
@@ -66,14 +63,24 @@ def main() -> None:
         copies = [{name: array.copy() for name, array in arrays.items()} for _ in range(K)]
         assert len(copies) == K
 
-    seconds = interleaved_medians({"hand_over": hand_over, "copies": copy}, options.repeats)
-    figures = {
+    seconds = interleaved_medians({"hand_over": hand_over, "copies": copy}, repeats)
+    for holder in holders:
+        ray.kill(holder)
+    return {
         "ratio_to_copies": seconds["hand_over"] / seconds["copies"],
         "hand_over_ms": 1e3 * seconds["hand_over"],
         "copies_ms": 1e3 * seconds["copies"],
         "megabytes": sum(array.nbytes for array in arrays.values()) / 1e6,
     }
-    emit(f"From the winner to K={K} actors", {"resnet18_adamw": figures}, options.json)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--repeats", type=int, default=20, help="hand-overs of each kind")
+    options = arguments.parse_args()
+    ensure_ray(K)
+    results = {"resnet18_adamw": measure(options.repeats)}
+    emit(f"From the winner to K={K} actors", results, options.json)
 
 
 if __name__ == "__main__":

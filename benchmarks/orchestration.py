@@ -8,7 +8,6 @@ Goal: a ratio of 2 at most, at 8 and at 1000 classes.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import statistics
 import time
@@ -17,52 +16,14 @@ from collections.abc import Callable
 import numpy as np
 import ray
 from common import emit, parser
+from sleeping import SleepingTrainer
 
 from cluster import RLCASConfig
 from cluster.start import ensure_ray
-from rlcas.metrics import CLASS_SIGNALS
-from rlcas.types import EpochResult, Incumbent, Int64
+from rlcas.types import Incumbent, Int64
 
 K = 3
 NUM_CLASSES = (2, 8, 100, 1000)
-EPISODE_SECONDS = 0.1
-NUM_WEIGHTS = 1000
-
-
-@dataclasses.dataclass
-class SleepingTrainer:
-    """An episode of known length."""
-
-    num_classes: int
-    num_weights: int = NUM_WEIGHTS
-    seconds: float = EPISODE_SECONDS
-
-    def initial(self, counts_C: Int64) -> Incumbent:
-        """Return zeros."""
-        return Incumbent(
-            epoch=0,
-            arrays={"float32": np.zeros(self.num_weights, np.float32)},
-            counts_C=counts_C,
-            positions_C=np.zeros_like(counts_C),
-        )
-
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
-        """Sleep; the metric follows from the composition."""
-        time.sleep(self.seconds)
-        self._left = dataclasses.replace(incumbent, epoch=incumbent.epoch + 1, counts_C=counts_C)
-        f1 = float(np.tanh(counts_C.mean() / 16))
-        return EpochResult(
-            metrics={"f1": f1, "many": f1, "medium": f1, "few": f1},
-            val_loss=1 - f1,
-            train_loss=1 - f1,
-            per_class=dict.fromkeys(CLASS_SIGNALS, np.full(self.num_classes, f1)),
-            num_images=1,
-            finite=True,
-        )
-
-    def trained(self) -> Incumbent:
-        """Return what the last epoch left."""
-        return self._left
 
 
 @ray.remote(max_restarts=-1, max_task_retries=3)

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from common import emit, parser
-from orchestration import K, SleepingTrainer
+from orchestration import K
+from sleeping import SleepingTrainer
 
 from cluster import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter

@@ -26,6 +26,7 @@ from cluster.children import Children, EpisodeError
 from cluster.in_process import InProcess
 from cluster.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.metrics import results_of
+from cluster.placement import fitting
 from cluster.start import ensure_ray, episode_resources
 from envs.observations import names_of, observe
 from rlcas import replay
@@ -75,7 +76,9 @@ class RLCAS(Algorithm):
             return own
         ensure_ray(ours.k)
         episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
-        return PlacementGroupFactory([*own.bundles, *[episode] * ours.k], strategy=own.strategy)
+        return PlacementGroupFactory(
+            [*own.bundles, *[fitting(episode)] * ours.k], strategy=ours.placement.upper()
+        )
 
     def setup(self, config: RLCASConfig) -> None:
         """Start what runs the K episodes and make the initial incumbent."""
@@ -88,7 +91,11 @@ class RLCAS(Algorithm):
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
         cluster = self.config.cluster_config()
         self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
-        self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
+        try:
+            self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
+        except BaseException:
+            self._children.end()
+            raise
         self.best = self.incumbent
 
     @property

@@ -11,6 +11,7 @@ import torch
 
 from cluster.cell_engines import ENGINES, TOLD_FILE, Trained, method_of
 from cluster.compare_plan import REAL, PlannedCell
+from cluster.node_copies import check_reached
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
@@ -35,7 +36,11 @@ def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
     Args:
         comparison: the comparison's folder, with its images and pools.
         cell: the cell.
+
+    Raises:
+        UserError: this node does not reach the comparison's folder, so that nothing can be written into it.
     """
+    check_reached(comparison, settings.COMPARE_CONFIG_FILE)
     folder = comparison / cell.name
     done = read_cell(folder)
     if done is not None and done.status == "finished":

@@ -18,6 +18,7 @@ from ray.exceptions import RayError, WorkerCrashedError
 from cluster.cell import fail, train_cell
 from cluster.cell_engines import passes_told
 from cluster.compare_plan import PlannedCell
+from cluster.node_copies import for_ray
 from cluster.start import ensure_ray, gpus_per_episode, quiet_ray
 from rlcas.comparison.cell import Cell
 from rlcas.config import ComparedConfig
@@ -90,7 +91,7 @@ def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: Benches) ->
         while waiting or training:
             while waiting and len(training) < there.number:
                 cell = waiting.popleft()
-                training[task.remote(comparison, cell)] = cell
+                training[task.remote(for_ray(comparison), cell)] = cell
             done, _ = ray.wait(list(training), num_returns=1, timeout=POLL_SECONDS)
             for task_done in done:
                 cell = training.pop(task_done)

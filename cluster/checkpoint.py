@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from rlcas.console import say
 from rlcas.errors import UserError
 from rlcas.files import jsonable, replacing, replacing_folder, sha256_of
+from rlcas.reading import NOT_ARRAYS
 from rlcas.types import EpochResult, Incumbent
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]
             _incumbent(state["best"], load_file(checkpoint / BEST)),
             load_file(checkpoint / LEARNER),
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (*NOT_ARRAYS, SafetensorError, AttributeError) as error:
         raise CorruptCheckpointError(f"{type(error).__name__}: {error}") from error
 
 
@@ -182,11 +183,14 @@ def _described(incumbent: Incumbent) -> dict[str, Any]:
 
 
 def _incumbent(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Incumbent:
+    counts_C, positions_C = (np.array(fields[name], dtype=np.int64) for name in ("counts_C", "positions_C"))
+    if counts_C.ndim != 1 or counts_C.shape != positions_C.shape or not isinstance(fields["epoch"], int):
+        raise ValueError("it describes no incumbent")
     return Incumbent(
         epoch=fields["epoch"],
         arrays=arrays,
-        counts_C=np.array(fields["counts_C"], dtype=np.int64),
-        positions_C=np.array(fields["positions_C"], dtype=np.int64),
+        counts_C=counts_C,
+        positions_C=positions_C,
         result=_result(fields["result"]) if fields["result"] else None,
     )
 

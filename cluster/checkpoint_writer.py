@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cluster.checkpoint import NUM_KEPT, Snapshot, write
+from rlcas.storage import publish
 from rlcas.types import Incumbent
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class CheckpointWriter:
         snapshot = self._waiting.popleft()
         checkpoint = write(snapshot, self._folder, self._checkpoint_with(snapshot.best))
         self._bests.append((checkpoint, snapshot.best))
+        publish(self._folder)
 
     def _checkpoint_with(self, best: Incumbent) -> Path | None:
         """Return the last checkpoint but one where `best` was its best too.

@@ -7,9 +7,12 @@ import time
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.episode import EpisodeActor, TrainerFactory, failed_report
 from cluster.last_words import last_words
+from cluster.placement import fitting, reserve, told
 from cluster.start import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import RunError, UserError
@@ -31,17 +34,19 @@ class Children:
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
         self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
-        self._resources = _bundle() or episode_resources(cluster, sampler.k, ray.cluster_resources())
-        actor = ray.remote(
-            num_cpus=self._resources.get("CPU", 0),
-            num_gpus=self._resources.get("GPU", 0),
-            max_restarts=-1,
-        )(EpisodeActor)
+        trial = ray.util.get_current_placement_group()  # Tune's, which takes in what starts inside it
+        asked = (
+            trial.bundle_specs[-1] if trial else episode_resources(cluster, sampler.k, ray.cluster_resources())
+        )
+        self._resources = fitting(asked)
+        self._group = None if trial else reserve(self._resources, sampler.k, cluster)
         self._ended: set[int] = set()
-        self._actors = [
-            actor.remote(trainer_factory, sampler, self._cluster.threads_per_episode) for _ in range(sampler.k)
-        ]
-        self._start()
+        self._actors: list[ray.actor.ActorHandle] = []
+        try:
+            self._start(trainer_factory)
+        except BaseException:
+            self.end()
+            raise
 
     def initial(self, counts_C: Int64) -> ray.ObjectRef:
         """Return a reference to the untrained classifier with the composition `counts_C`."""
@@ -137,39 +142,48 @@ class Children:
         return ray.put(incumbent)
 
     def end(self) -> None:
-        """Kill the actors."""
+        """Kill the actors and give back what they held."""
         for actor in self._actors:
             ray.kill(actor)
+        if self._group is not None:
+            remove_placement_group(self._group)
 
-    def _start(self) -> None:
-        retries = self._cluster.episode_retries
+    def _start(self, trainer_factory: TrainerFactory) -> None:
+        actor = ray.remote(
+            num_cpus=self._resources.get("CPU", 0),
+            num_gpus=self._resources.get("GPU", 0),
+            max_restarts=-1,
+        )(EpisodeActor)
+        for child in range(self._sampler.k):
+            place = _bundle(self._group, child)
+            threads = self._cluster.threads_per_episode
+            self._actors.append(actor.options(**place).remote(trainer_factory, self._sampler, threads))
+        retries, waited = self._cluster.episode_retries, self._cluster.start_timeout_seconds
         pings = [actor.ping.options(max_task_retries=retries).remote() for actor in self._actors]
-        waited = self._cluster.start_timeout_seconds
         if missing := _missing(pings, waited):
-            has = self._what_ray_has()
-            self.end()
             raise UserError(
                 f"workers {missing} of {len(pings)} did not start within cluster.start_timeout_seconds "
-                f"{waited:g}: {has}: free or add resources, lower sampler.k, or wait longer"
+                f"{waited:g}: {self._what_ray_has()}: free or add resources, lower sampler.k, or wait longer"
             )
-        for child, (actor, ping) in enumerate(zip(self._actors, pings, strict=True)):
-            try:
-                ray.get(ping)
-            except RayError as error:
-                cause = getattr(error, "cause", None)
-                words = last_words(actor, error) if isinstance(error, RayActorError) else error
-                self.end()
-                if isinstance(cause, UserError):
-                    raise cause from error
-                raise EpisodeError(f"worker {child} of {len(pings)} cannot be built: {words}") from error
+        for child, ping in enumerate(pings):
+            self._check_built(child, ping)
+
+    def _check_built(self, child: int, ping: ray.ObjectRef) -> None:
+        try:
+            ray.get(ping)
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, UserError):
+                raise cause from error
+            words = last_words(self._actors[child], error) if isinstance(error, RayActorError) else error
+            raise EpisodeError(f"worker {child} of {self._sampler.k} cannot be built: {words}") from error
 
     def _what_ray_has(self) -> str:
-        asked = " and ".join(f"{amount:g} {kind}" for kind, amount in self._resources.items())
         total, free = ray.cluster_resources(), ray.available_resources()
         has = ", ".join(
-            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in self._resources
+            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in ("CPU", "GPU")
         )
-        return f"each asks {asked}; Ray has {has}"
+        return f"each asks {told(self._resources)}; Ray has {has}"
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
@@ -211,7 +225,8 @@ def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:
     return [child for child, ref in enumerate(refs) if ref in pending]
 
 
-def _bundle() -> dict[str, float]:
-    """Return what a Tune trial reserved for one episode: its last bundle; empty outside of Tune."""
-    group = ray.util.get_current_placement_group()
-    return group.bundle_specs[-1] if group else {}
+def _bundle(group: PlacementGroup | None, child: int) -> dict[str, PlacementGroupSchedulingStrategy]:
+    """Return the option that puts an actor into its bundle; none inside a trial, where Tune's group is taken."""
+    if group is None:
+        return {}
+    return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=child)}

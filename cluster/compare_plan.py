@@ -243,7 +243,7 @@ def _missing(config: ComparedConfig, method: Method) -> str:
 
 def _concrete(config: ComparedConfig) -> ComparedConfig:
     """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
-    out = (config.out or default_out(config)).expanduser().absolute()
+    out = rundir.local_out(config.out or default_out(config))
     pools = dict(config.compare.pools)
     if config.pool is not None:
         pools.setdefault("sketch", config.pool)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shlex
 from typing import Any
 
@@ -16,7 +15,7 @@ from rlcas import data as datasets
 from rlcas.config import RunConfig, SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluate import evaluate
-from rlcas.files import replacing, write_json
+from rlcas.files import read_facts, replacing, write_json
 from rlcas.report import write_report
 from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
@@ -83,7 +82,7 @@ def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool
 
 def show(folder: RunFolder) -> None:
     """Tell the figures of a finished run and where its report is."""
-    metrics = json.loads(folder.metrics.read_text())
+    metrics = read_facts(folder.metrics)
     show_test(metrics["test"])
     show_pool(metrics["synthesis"])
     say(f"report: {folder.report}")

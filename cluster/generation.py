@@ -23,6 +23,7 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
+from cluster.node_copies import NodeFolder
 from cluster.start import ensure_ray, quiet_ray, sampler_resources
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
@@ -41,7 +42,7 @@ class SamplingWorkers:
     """Samples micro-batches on `cluster.sampling_workers` actors (a `synth.generate.SampleAll`).
 
     Args:
-        synth_folder: the trained generator; every node must see it.
+        synth_folder: the trained generator, an absolute path; nodes that do not reach it get a copy.
         config: the run's settings.
     """
 
@@ -92,13 +93,14 @@ class SamplingWorkers:
             warnings.simplefilter("ignore", RayDeprecationWarning)
             return rows.map_batches(
                 SamplingWorker,
-                fn_constructor_args=(self._synth_folder, self._config),
+                fn_constructor_args=(NodeFolder.of(self._synth_folder, cluster.cache), self._config),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
                     size=min(cluster.sampling_workers, len(wanted)), max_tasks_in_flight_per_actor=2
                 ),
                 num_cpus=resources["CPU"],
                 num_gpus=resources["GPU"],
+                scheduling_strategy={"spread": "SPREAD", "pack": "DEFAULT"}[cluster.placement],
                 max_task_retries=cluster.sampling_retries,
             )
 
@@ -106,7 +108,7 @@ class SamplingWorkers:
 class SamplingWorker:
     """Holds one sampler; each call is a function of its row alone."""
 
-    def __init__(self, synth_folder: Path, config: RunConfig) -> None:
+    def __init__(self, synth_folder: NodeFolder, config: RunConfig) -> None:
         # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
         gpus = ray.get_gpu_ids()
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
@@ -115,7 +117,7 @@ class SamplingWorker:
 
     @functools.cached_property
     def _sampler(self) -> ImageSampler:
-        return open_sampler(self._synth_folder, self._config, self._device)
+        return open_sampler(self._synth_folder.here(), self._config, self._device)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the row's micro-batch with its images, or with what the user got wrong."""

@@ -72,8 +72,13 @@ def mark(
 
 def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
     """Return a run's pool, without the marked copies where the settings leave them out."""
+    return opened(config, pool_folder, folder.pool)
+
+
+def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
+    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
     leave_out = config.synth.scoring.leave_out_copies
-    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=folder.pool)
+    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)
 
 
 def pool_extractor(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Extractor:

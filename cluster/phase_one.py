@@ -10,6 +10,7 @@ import torch
 
 from cluster import synthesis
 from cluster.stages import stage
+from rlcas import storage
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.files import read_facts
@@ -33,9 +34,8 @@ def pool_of(folder: RunFolder, config: RunConfig, data: TrainingData, device: to
     if _is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
         return open_pool(folder, config, data)
     if config.pool is not None:
-        own = Path(config.pool.removeprefix(FOLDER_PREFIX))
-        with stage(folder, f"Reading synthetic images from {own}", "pool"):
-            return import_folder(own, folder.pool, data.class_names, data.image_shape_CHW)
+        with stage(folder, f"Reading synthetic images from {config.pool.removeprefix(FOLDER_PREFIX)}", "pool"):
+            return import_folder(_own_images(config), folder.pool, data.class_names, data.image_shape_CHW)
     synthesis.train(folder, config, data, device)
     return sample(folder, config, data, device)
 
@@ -47,7 +47,7 @@ def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> Synth
         UserError: there is none, or it was made for other images.
     """
     if config.pool is not None and _is_stored(config):
-        pool = SyntheticPool(pool_folder(Path(config.pool)))
+        pool = SyntheticPool(_stored(config))
     elif (folder.pool / MANIFEST_FILE).exists():
         pool = SyntheticPool(folder.pool)
     else:
@@ -67,16 +67,27 @@ def check(config: RunConfig, data: TrainingData) -> None:
         if "autoencoder" in generator.parts and config.synth.autoencoder.pretrained is None:
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
     elif _is_stored(config):
-        SyntheticPool(pool_folder(Path(config.pool))).require(data.class_names, data.image_shape_CHW)
+        SyntheticPool(_stored(config)).require(data.class_names, data.image_shape_CHW)
     else:
-        own = Path(config.pool.removeprefix(FOLDER_PREFIX))
         with tempfile.TemporaryDirectory() as scratch:
-            import_folder(own, Path(scratch) / "pool", data.class_names, data.image_shape_CHW)
+            import_folder(_own_images(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW)
 
 
 def _is_stored(config: RunConfig) -> bool:
     """Return whether the settings name a pool in our own form."""
     return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
+
+
+def _stored(config: RunConfig) -> Path:
+    """Return the folder of the pool that the settings name."""
+    assert config.pool is not None
+    return pool_folder(storage.fetched(config.pool, config.cluster.cache))
+
+
+def _own_images(config: RunConfig) -> Path:
+    """Return the folder of the user's own synthetic images."""
+    assert config.pool is not None
+    return storage.fetched(config.pool.removeprefix(FOLDER_PREFIX), config.cluster.cache)
 
 
 def pool_folder(path: Path) -> Path:

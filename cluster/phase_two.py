@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,33 +13,25 @@ from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
 from cluster.checkpoint_writer import CheckpointWriter
-from cluster.judging import kept
+from cluster.head import watched_head
+from cluster.interrupt import first_interrupt_waits
+from cluster.node_trainer import trainer_factory
 from cluster.population import train_population
 from cluster.population_in_process import train_population_in_process
 from cluster.stages import stage
-from cluster.start import quiet_ray
-from rlcas import records, settings
+from cluster.start import ensure_ray, quiet_ray
+from rlcas import records
 from rlcas.config import POPULATION, RunConfig
 from rlcas.console import epoch_view, say
-from rlcas.data import open_prepared
-from rlcas.devices import choose_device
 from rlcas.evaluate import MODEL_FILE, save_incumbent
 from rlcas.files import quiet_threads_without_room
 from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
-from rlcas.trainer import ClassifierTrainer
-from rlcas.types import EpisodeTrainer, EpochRecord, Incumbent, TrainingData
+from rlcas.types import EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
 
 POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
 """What trains a population, by `cluster.episode_runner`."""
-
-
-def build_trainer(run_folder: Path, pool_folder: Path) -> EpisodeTrainer:
-    """Build the classifier trainer from a run's folder, on whichever actor calls it."""
-    folder, config = RunFolder(run_folder), settings.load(run_folder)
-    data, pool = open_prepared(folder.prepared), kept(folder, config, pool_folder)
-    return ClassifierTrainer(data, config, pool=pool, device=choose_device("auto"))
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
@@ -49,7 +41,7 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
         RLCASConfig()
         .training(**dict(config.sampler) | replayed)
         .episodes(
-            trainer_factory=functools.partial(build_trainer, folder.path, pool_folder),
+            trainer_factory=trainer_factory(folder, config, pool_folder),
             num_classes=num_classes,
             **dict(config.cluster),
         )
@@ -74,9 +66,13 @@ def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synthe
 
 def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
     with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
+        ensure_ray(config.sampler.k)  # before the factory, which keeps on which node the folders lie
         algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
     try:
-        with stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"):
+        with (
+            watched_head(folder.path),
+            stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"),
+        ):
             _epochs(algorithm, folder, config, data)
         return algorithm.best
     finally:
@@ -84,25 +80,41 @@ def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: Synt
 
 
 def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
+    """Train the missing epochs.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted, and the epoch then under way is trained and kept.
+    """
     if checkpoint.load_into(algorithm, folder.checkpoints):
         say(f"Going on after epoch {algorithm.epoch}")
     records.keep_epochs(folder.path, algorithm.epoch)
-    with _telling(folder, config, data) as tell, CheckpointWriter(folder.checkpoints) as writer:
-        while algorithm.epoch < config.sampler.epochs:
+    with (
+        _telling(folder, config, data) as tell,
+        CheckpointWriter(folder.checkpoints) as writer,
+        first_interrupt_waits() as interrupt,
+    ):
+        ending = False
+        while algorithm.epoch < config.sampler.epochs and not ending:
             algorithm.train()
             assert algorithm.record is not None
             tell(algorithm.record)
-            if algorithm.epoch % config.cluster.checkpoint_epochs == 0:
+            ending = interrupt.asked
+            if ending or algorithm.epoch % config.cluster.checkpoint_epochs == 0:
                 writer.save(algorithm)
+    if ending:
+        again = f"`rlcas resume {shlex.quote(str(folder.path))}` goes on"
+        raise KeyboardInterrupt(f"interrupted after epoch {algorithm.epoch}, which is kept; {again}")
 
 
 def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
     """Train a population; it has no checkpoints, so that an interrupted one starts with the first epoch again."""
+    if config.cluster.episode_runner == "actors":
+        ensure_ray(config.sampler.k)  # as above
     records.keep_epochs(folder.path, 0)
     title = f"Training a population of K={config.sampler.k} for {config.sampler.epochs} epochs"
     with stage(folder, title, "episodes"), _telling(folder, config, data) as tell:
         return POPULATIONS[config.cluster.episode_runner](
-            functools.partial(build_trainer, folder.path, pool.folder),
+            trainer_factory(folder, config, pool.folder),
             config.sampler,
             config.cluster,
             num_classes=data.num_classes,

@@ -28,6 +28,7 @@ from cluster.checkpoint import read_incumbent
 from cluster.children import EpisodeError
 from cluster.episode import TrainerFactory
 from cluster.member import PLACE, REPORT, SCORE, TIE, Member, Place, left_by
+from cluster.node_copies import for_ray
 from cluster.start import ensure_ray, episode_resources
 from rlcas.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
@@ -82,7 +83,7 @@ def train_population(
         "trainer_factory": trainer_factory,
         "sampler": sampler,
         "threads": cluster.concrete(sampler.k).threads_per_episode,
-        "folder": folder,
+        "folder": for_ray(folder),
     }
     try:
         with _environment(TUNE_ENVIRONMENT), _global_draws_given_back():

@@ -15,7 +15,7 @@ from cluster import finish, judging, phase_one, synthesis
 from cluster.checks import check_fits, check_settings
 from cluster.scoring import score_pool
 from rlcas import data as datasets
-from rlcas import rundir, settings
+from rlcas import rundir, settings, storage
 from rlcas.config import RunConfig
 from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
@@ -42,25 +42,34 @@ def run(config: RunConfig) -> Path:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
             _walk(folder, workers)
+    if workers.leads:
+        _publish(folder)
     return folder.path
 
 
 def resume(path: Path) -> Path:
     """Go on with an interrupted run and return its folder; a finished one is only shown.
 
+    Args:
+        path: the run's folder, or its address.
+
     Raises:
         UserError: the folder is not a run's.
     """
+    path = storage.local(path)
     config = settings.load(path)
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
             _walk(folder, workers)
+        if workers.leads:
+            _publish(folder)
         return folder.path
     say(f"{path} is finished")
     if not folder.report.exists():
         write_report(folder.path)
     finish.show(folder)
+    _publish(folder)
     return folder.path
 
 
@@ -70,7 +79,7 @@ def run_or_show(config: RunConfig) -> Path:
     Raises:
         UserError: the folder holds a run of other settings, or as `run`.
     """
-    out = config.out or rundir.default_out(config)
+    out = rundir.local_out(config.out or rundir.default_out(config))
     if not (out / settings.CONFIG_FILE).exists():
         return run(config)
     if settings.load(out) != rundir.resolved(config):
@@ -91,6 +100,7 @@ def synthesise(config: RunConfig) -> Path:
         with _alone(folder, workers):
             synthesis.train(folder, resolved, data, choose_device(resolved.device))
         if workers.leads:
+            _publish(folder)
             say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
     return path
 
@@ -166,6 +176,7 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
     """Print and return the test figures of a run's classifier, on its own data or on what `given` names."""
+    path = storage.local(path, without=storage.BULKY)
     config = settings.override(settings.load(path), given)
     device = choose_device(config.device)
     known = load_classifier(path, device).meta.class_names
@@ -173,6 +184,13 @@ def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
     figures = evaluate(path, in_class_order(test, found, known, config.data), config.shots, device)
     finish.show_test(figures)
     return figures
+
+
+def _publish(folder: RunFolder) -> None:
+    """Bring the end of a run to the address that its folder stands for."""
+    storage.publish(folder.path)
+    if (address := storage.address_for(folder.path)) is not None:
+        say(f"all of it is at {address}")
 
 
 def _alone(folder: RunFolder, workers: Workers) -> contextlib.AbstractContextManager[None]:

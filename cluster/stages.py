@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from rlcas.console import phase
 from rlcas.files import read_facts, write_json
 from rlcas.rundir import RunFolder
+from rlcas.storage import publish
 
 
 @contextlib.contextmanager
 def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
-    """Announce `title`; on success add its seconds to the run's timings under `name`."""
+    """Announce `title`; on success add its seconds to the run's timings under `name`, and publish what it left."""
     with phase(title) as watch:
         yield
     seconds = timings(folder)
     write_json(folder.timings, {**seconds, name: seconds.get(name, 0.0) + watch.seconds})
+    publish(folder.path)
 
 
 def timings(folder: RunFolder) -> dict[str, float]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import ray
 import torch
+from ray._private import ray_constants
+from ray.exceptions import AuthenticationError
 
+from cluster.placement import Node, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
 MIN_CPUS = 0.01
@@ -23,10 +28,11 @@ MIN_CPUS = 0.01
 def ensure_ray(k: int) -> None:
     """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
 
-    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop.
+    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has no
+    dashboard, and other machines cannot reach its ports.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer.
+        UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token.
     """
     if ray.is_initialized():
         return
@@ -34,10 +40,35 @@ def ensure_ray(k: int) -> None:
     address = os.environ.get("RAY_ADDRESS")
     if address:
         check_answers(address)
-        ray.init(**quiet)
+        _join(address, quiet)
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        with _on_loopback():
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started meanwhile listen on 127.0.0.1 alone; else it listens on all of the machine's addresses.
+
+    Ray does so by itself on macOS and Windows, by this constant of its `services.get_node_ip_address`. There is no
+    public way: `_node_ip_address="127.0.0.1"` is taken for the address that other machines know.
+    """
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, AuthenticationError) as error:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} does not let us in ({first_line(error)}): look whether Ray runs there, and set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
+        ) from error
 
 
 def check_demand(config: RunConfig) -> None:
@@ -55,21 +86,22 @@ def check_demand(config: RunConfig) -> None:
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return
-    total = _resources_there()
-    episode_resources(asked, config.sampler.k, total)
+    nodes = _nodes_there()
+    total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
+    check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
 
 
-def _resources_there() -> dict[str, float]:
+def _nodes_there() -> list[Node]:
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+        return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
     started_here = not ray.is_initialized()
     ensure_ray(k=1)
-    total = ray.cluster_resources()
+    nodes = nodes_of_ray()
     if started_here:
         ray.shutdown()
-    return total
+    return nodes
 
 
 def quiet_ray() -> None:

@@ -56,7 +56,7 @@ def plan(stated: Mapping[str, Any]) -> Plan:
         UserError: a setting is unknown, a value does not fit, or settings do not go together in some trial.
     """
     swept = settings.of_sweep(stated)
-    out = (swept.out or default_out(swept)).expanduser().absolute()
+    out = rundir.local_out(swept.out or default_out(swept))
     swept = swept.model_copy(update={"out": out})
     _check_metric(swept)
     space = space_of(swept.sweep.over, stated)

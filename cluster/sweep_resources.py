@@ -9,13 +9,12 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from cluster.placement import fitting
 from cluster.start import episode_resources
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 
 TRIAL_CPUS = 1.0
-RAY_DIGITS = 4
-"""Decimals of an amount that Ray keeps."""
 Bundles = list[dict[str, float]]
 """A trial's own process, then one an episode."""
 
@@ -73,7 +72,7 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
         )
     shared = {"CPU": num_cpus - (concurrent - 1) * TRIAL_CPUS, "GPU": float(num_gpus)}
     episode = episode_resources(cluster, concurrent * k, shared)
-    return [{"CPU": TRIAL_CPUS}, *[{kind: _down(amount) for kind, amount in episode.items() if amount}] * k]
+    return [{"CPU": TRIAL_CPUS}, *[fitting(episode)] * k]
 
 
 def check_fits(trials: Sequence[Bundles], timeout_seconds: float) -> None:
@@ -104,8 +103,3 @@ def check_fits(trials: Sequence[Bundles], timeout_seconds: float) -> None:
 def _told(bundles: Bundles) -> str:
     sums = {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")}
     return " and ".join(f"{amount:g} {kind}" for kind, amount in sums.items() if amount)
-
-
-def _down(amount: float) -> float:
-    """Return the amount in the decimals that Ray keeps, rounded down: a sixth six times must fit into one."""
-    return math.floor(amount * 10**RAY_DIGITS) / 10**RAY_DIGITS

@@ -14,9 +14,11 @@ import ray
 import torch
 from ray.train import FailureConfig, ScalingConfig
 from ray.train import RunConfig as RayRunConfig
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
+from cluster.interface import RayNetworkConfig
+from cluster.node_copies import check_reached, for_ray
 from cluster.start import ensure_ray
 from cluster.synthesis import train_here
 from rlcas import settings
@@ -49,12 +51,14 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
     scratch = folder.path / SCRATCH_FOLDER
     trainer = TorchTrainer(
         _train,
-        train_loop_config={"folder": str(folder.path)},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=num_workers, use_gpu=on_gpu),
+        train_loop_config={"folder": str(for_ray(folder.path))},
+        torch_config=RayNetworkConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=config.cluster.placement.upper()
+        ),
         run_config=RayRunConfig(
             name="synthesiser",
-            storage_path=str(scratch),
+            storage_path=str(for_ray(scratch)),
             failure_config=FailureConfig(max_failures=config.cluster.episode_retries),
         ),
     )
@@ -72,11 +76,12 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
 def _train(loop: dict[str, Any]) -> str | None:
     """Train as one worker; return the text of a user's fault, which no retry would mend."""
     folder = RunFolder(Path(loop["folder"]))
-    config = settings.load(folder.path)
-    device = choose_device(config.device)
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
     try:
+        check_reached(folder.path, settings.CONFIG_FILE)
+        config = settings.load(folder.path)
+        device = choose_device(config.device)
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
         train_here(folder, config, open_prepared(folder.prepared), device, progress=False)
     except UserError as error:
         return str(error)

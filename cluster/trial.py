@@ -13,6 +13,7 @@ from ray import tune
 from cluster import checkpoint
 from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
+from cluster.node_copies import check_reached
 from cluster.phase_one import open_pool
 from cluster.phase_two import algorithm_config
 from cluster.start import quiet_ray
@@ -43,13 +44,15 @@ class SweepTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """Return the bundles that were planned: the trial's own process, and one an episode."""
-        return tune.PlacementGroupFactory(config["trial"]["bundles"])
+        planned = config["trial"]
+        return tune.PlacementGroupFactory(planned["bundles"], strategy=planned["strategy"])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the settings; the episodes are started by the first step."""
         quiet_ray()
         self._sweep, self._metric = Path(config["sweep"]), config["metric"]
         self._point = config["trial"]["settings"]
+        check_reached(self._sweep, settings.SWEEP_CONFIG_FILE)
         self._folder = RunFolder(self._sweep / TRIALS_FOLDER / self.trial_name)
         self._config = settings.override(settings.load(self._folder.path), self._point)
         settings.save(self._config, self._folder.path)

@@ -12,6 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
 
+from cluster.node_copies import for_ray
 from cluster.sweep_resources import Room
 from cluster.trial import CURRENT, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweptConfig
@@ -43,7 +44,12 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
-        {"name": name, "settings": trial.settings, "bundles": room.bundles[name]}
+        {
+            "name": name,
+            "settings": trial.settings,
+            "bundles": room.bundles[name],
+            "strategy": config.cluster.placement.upper(),
+        }
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
@@ -51,7 +57,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         tune.Tuner(
             trainable,
             param_space={
-                "sweep": str(table.path),
+                "sweep": str(for_ray(table.path)),
                 "metric": table.metric,
                 "trial": tune.grid_search(planned),
             },
@@ -64,7 +70,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
             ),
             run_config=tune.RunConfig(
                 name=_new_sitting(table.path / TUNE_FOLDER),
-                storage_path=str(table.path / TUNE_FOLDER),
+                storage_path=str(for_ray(table.path / TUNE_FOLDER)),
                 callbacks=[Watcher(table, bar)],
                 checkpoint_config=tune.CheckpointConfig(
                     num_to_keep=None if config.sweep.search == "pbt" else KEPT_CHECKPOINTS,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from rlcas.commands import deploy, runs
 from rlcas.commands.command import ALL, Command, parse
 from rlcas.commands.compare import compare, compare_arguments
+from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
 from rlcas.files import mend_of
+from rlcas.storage import BULKY, address_of, local, publish
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 OF_PREDICTING = ("dataset.window", "device")
+INTERRUPTED = "interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`"
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
 COMMANDS: dict[str, Command] = {
@@ -32,6 +36,7 @@ COMMANDS: dict[str, Command] = {
         ALL,
         own=compare_arguments,
     ),
+    "submit": Command("run another command as a job on a Ray cluster", submit, own=submit_arguments),
     "synth train": Command("train the synthesiser alone", runs.synth_train, ALL),
     "synth sample": Command(
         "make the pool with a run's trained synthesiser",
@@ -47,23 +52,28 @@ COMMANDS: dict[str, Command] = {
     ),
     "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
-        "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder"
+        "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder", without=BULKY
     ),
     "predict": Command(
         "class and probabilities of new images, as a table",
         deploy.predict,
         OF_PREDICTING,
         folder="the run's folder",
+        without=BULKY,
         own=deploy.predict_arguments,
     ),
     "export": Command(
         "the classifier as TorchScript, .pt2 or ONNX, which need no rlcas",
         deploy.export,
         folder="the run's folder",
+        without=BULKY,
         own=deploy.export_arguments,
     ),
     "report": Command(
-        "write the page of a run, sweep or comparison from its folder", runs.report, folder="the folder"
+        "write the page of a run, sweep or comparison from its folder",
+        runs.report,
+        folder="the folder",
+        without=BULKY,
     ),
 }
 
@@ -71,12 +81,12 @@ COMMANDS: dict[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 success, 2 what the user got wrong, 1 the rest."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
+    name = name_of(words)
     if name not in COMMANDS:
         return _overview(words)
     arguments = parse(name, COMMANDS[name], words[len(name.split()) :])
     try:
-        return COMMANDS[name].action(arguments)
+        return _act(COMMANDS[name], arguments)
     except UserError as error:
         print(f"rlcas: {error}", file=sys.stderr)
         return 2
@@ -89,12 +99,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlcas: {error}: {mend}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "rlcas: interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        print(f"rlcas: {interrupt if interrupt.args else INTERRUPTED}", file=sys.stderr)
         return 130
+
+
+def name_of(words: Sequence[str]) -> str:
+    """Return the name of the command that the words begin with, of one word or two."""
+    return " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
+
+
+def _act(command: Command, arguments: argparse.Namespace) -> int:
+    """Do what a command does; a run's address stands for a local folder meanwhile."""
+    if command.folder is None or address_of(arguments.folder) is None:
+        return command.action(arguments)
+    arguments.folder = local(arguments.folder, without=command.without)
+    status = command.action(arguments)
+    publish(arguments.folder)
+    return status
 
 
 def _overview(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rlcas.errors import UserError, first_line
@@ -105,7 +106,7 @@ def _read(name: str) -> tuple[CLIPModel, Any]:
     try:
         model, report = CLIPModel.from_pretrained(name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"method.lift.pretrained {name!r} cannot be loaded ({first_line(error)}): name {WHERE_TO_GET}"
         ) from error

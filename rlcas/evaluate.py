@@ -14,13 +14,14 @@ from torch import Tensor
 
 from rlcas.config import RunConfig, ShotsConfig
 from rlcas.devices import as_tensor, place, same_bits
-from rlcas.errors import UserError
+from rlcas.errors import UserError, first_line
 from rlcas.files import replacing
 from rlcas.inference import predict_logits, probabilities
 from rlcas.meta import ClassifierMeta
 from rlcas.methods import build_objective
-from rlcas.methods.objective import Objective
+from rlcas.methods.objective import Objective, new_classifier
 from rlcas.metrics import METRICS, report
+from rlcas.reading import require_memory
 from rlcas.shots import shot_groups
 from rlcas.snapshot import to_state_dict
 from rlcas.statistics import bootstrap_interval
@@ -28,6 +29,8 @@ from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError)
+"""What timm and torch raise of a network that cannot be, or is another than the weights are of."""
 WITH_INTERVALS = ("acc", "f1", "recall", "auc")
 
 
@@ -74,14 +77,25 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
         meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
-    model = untrained(meta)
     try:
+        require_memory(_backbone_bytes(meta), "a classifier as its header says")
+        model = untrained(meta)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except UNFIT as error:
         raise UserError(
-            f"{path} does not hold the weights of {meta.classifier.backbone!r}: restore it"
+            f"{path} does not hold the weights of {meta.classifier.backbone!r} ({first_line(error)}): restore it"
         ) from error
     return Classifier(place(model, device), meta, device)
+
+
+def _backbone_bytes(meta: ClassifierMeta) -> int:
+    """Return the memory that the backbone's weights will take, without taking it."""
+    classifier = meta.classifier.model_copy(update={"pretrained": False})
+    with torch.device("meta"):
+        backbone = new_classifier(meta.model_copy(update={"classifier": classifier}))
+    return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
 
 
 def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
@@ -177,5 +191,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it or train again") from error

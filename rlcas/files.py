@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
+from rlcas.reading import RESTORE, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "free disk space, then go on with `rlcas resume` or the same command; what is whole is kept"
 WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 MAKE_WRITABLE = "make the folder writable, or work in a copy of it"
+SHORTEN = "shorten the name"
 
 
 @contextlib.contextmanager
@@ -98,8 +101,12 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for it out of `folder`; the lock ends with the process, however it ends.
+
+    Args:
+        folder: any that is there.
+        wait: wait for a process that is at work there, instead of raising.
 
     Raises:
         UserError: another process is at work there.
@@ -107,23 +114,23 @@ def alone_in(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network disks lock no folders
-            _lock(descriptor, folder)
+            _lock(descriptor, folder, wait)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, wait: bool) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise UserError(f"{folder} is in use by another rlcas process: wait until it has ended") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, whole or not at all, and without the passwords of addresses."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(without_credentials(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -150,14 +157,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file holds something else.
     """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(
-            f"{path} is truncated or altered ({first_line(error)}): restore or delete it"
-        ) from error
+    facts = read_json(path) if path.exists() else {}
     if not isinstance(facts, dict):
-        raise UserError(f"{path} is altered (it holds no JSON object): restore or delete it")
+        raise UserError(f"{path} is altered (it holds no JSON object): {RESTORE}")
     return facts
 
 
@@ -193,9 +195,11 @@ def no_room(error: Exception) -> bool:
 
 
 def mend_of(error: Exception) -> str | None:
-    """Return how the user mends a failed write; None where it failed for no reason of theirs."""
+    """Return how the user mends a file that failed; None where it failed for no reason of theirs."""
     if no_room(error):
         return FREE_SPACE
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return SHORTEN
     protected = isinstance(error, OSError) and error.errno in WRITE_PROTECTED
     return MAKE_WRITABLE if protected else None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
+from rlcas.config.values import Count, PositiveCount
 from rlcas.images import Normalisation
 from rlcas.types import TrainingData
 
@@ -15,15 +16,23 @@ class ClassifierMeta(BaseModel):
     classifier: ClassifierConfig
     method: MethodConfig
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[PositiveCount, PositiveCount, PositiveCount]
     """Channels, height and width."""
     mean: tuple[float, ...]
     """Mean of each channel of the training images, for pixels in [0, 1]."""
     std: tuple[float, ...]
-    train_counts: tuple[int, ...]
+    train_counts: tuple[Count, ...]
     """Real training images of each class, for the shot groups and the methods that weigh by them."""
     window: tuple[float, float] | None = None
     """Values that images of more than 8 bits are shown as 0 and 255 by, as they were for training."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ClassifierMeta:
+        if not len(self.mean) == len(self.std) == self.image_shape[0]:
+            raise ValueError("mean and std are not those of its channels")
+        if not len(self.train_counts) == self.num_classes > 0:
+            raise ValueError("train_counts are not those of its classes")
+        return self
 
     @classmethod
     def of(cls, data: TrainingData, config: RunConfig) -> ClassifierMeta:

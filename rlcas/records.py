@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from rlcas.credentials import without_credentials
+from rlcas.errors import UserError, first_line
 from rlcas.files import jsonable, write_text
+from rlcas.reading import NOT_JSON, RESTORE, typed
 from rlcas.types import EpochRecord
 
 EPOCHS_FILE = "epochs.jsonl"
+BY_EPISODE = ("rewards", "metrics", "compositions", "statuses", "retries", "tracebacks")
+Count = Annotated[int, Field(ge=0)]
+
+
+class EpochLine(TypedDict):
+    """What the report takes of a line of epochs.jsonl; `epoch_line` says what each means."""
+
+    epoch: Count
+    winner: Count
+    baseline: float | None
+    rewards: list[float | None]
+    metrics: list[dict[str, float | None] | None]
+    compositions: list[list[Count]]
+    statuses: list[str]
+    retries: NotRequired[list[Count]]
+    tracebacks: list[str]
+    probabilities: list[tuple[float, float, float]]
+    curves: list[list[float | None]] | None
+    seconds: float | None
+
+
+_EPOCH = TypeAdapter(EpochLine)
 
 
 def epoch_line(record: EpochRecord) -> dict[str, Any]:
@@ -55,7 +84,7 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
 
 def append_epoch(folder: Path, record: EpochRecord) -> None:
     """Append the record to the run's epochs.jsonl and fsync it: the whole line, or none of it on a full disk."""
-    line = f"{json.dumps(epoch_line(record), allow_nan=False)}\n".encode()
+    line = f"{without_credentials(json.dumps(epoch_line(record), allow_nan=False))}\n".encode()
     with (folder / EPOCHS_FILE).open("ab", buffering=0) as file:
         end = file.tell()
         try:
@@ -68,16 +97,66 @@ def append_epoch(folder: Path, record: EpochRecord) -> None:
 
 
 def read_epochs(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of the run's epochs.jsonl as dicts; a torn last line is left out."""
+    """Return the lines of the run's epochs.jsonl as dicts; a torn last line is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
     return read_lines(folder / EPOCHS_FILE)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a .jsonl file, none where there is no file; a torn last line is left out."""
+    """Return the lines of a .jsonl file, none where there is no file; a torn last line is left out.
+
+    Raises:
+        UserError: a line is no JSON object, or the file is no text.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {RESTORE}") from error
+    whole = [line for line in lines if line.endswith("\n")]
+    return [_object(line, f"{path} line {number}") for number, line in enumerate(whole, start=1)]
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except NOT_JSON as error:
+        raise UserError(f"{where} is damaged ({first_line(error)}): {RESTORE}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is damaged (it is no JSON object): {RESTORE}")
+    return found
+
+
+def check_epochs(lines: list[dict[str, Any]], path: Path) -> None:
+    """Check that every line holds what `epoch_line` gives, of as many episodes and classes as the first.
+
+    Raises:
+        UserError: one does not.
+    """
+    for number, line in enumerate(lines, start=1):
+        of_line = typed(line, _EPOCH, f"{path} line {number}")
+        if not _fits(of_line, len(lines[0]["statuses"]), len(lines[0]["probabilities"])):
+            raise UserError(f"{path} line {number} is altered (its lists have other lengths): {RESTORE}")
+
+
+def _fits(line: EpochLine, k: int, num_classes: int) -> bool:
+    by_class: list[Sized] = [
+        line["probabilities"],
+        *line["compositions"],
+        *([line["curves"]] if line["curves"] else []),
+    ]
+    lengths = {len(line[name]) for name in BY_EPISODE if name in line}  # type: ignore[literal-required]
+    curves = {len(curve) for curve in line["curves"] or ()}
+    return (
+        0 <= line["winner"] < k
+        and lengths == {k}
+        and all(len(entries) == num_classes > 0 for entries in by_class)
+        and len(curves) <= 1
+    )
 
 
 def keep_epochs(folder: Path, num_epochs: int) -> None:

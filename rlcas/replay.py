@@ -110,8 +110,8 @@ def _config(run: Path) -> RunConfig:
 def _lines(run: Path) -> list[dict[str, Any]]:
     try:
         lines = read_epochs(run)
-    except ValueError as error:
-        raise _damaged(run, error) from error
+    except UserError as error:
+        raise UserError(f"sampler.replay: {error}") from None
     if not lines:
         raise UserError(f"sampler.replay {run} has no recorded epochs: let it train one at least")
     return lines
@@ -121,7 +121,7 @@ def _winners(lines: list[dict[str, Any]], name: str, run: Path) -> Int64:
     """Return [T, C] int64: the winner's entry of `name` in each epoch."""
     try:
         return np.array([line[name][line["winner"]] for line in lines], dtype=np.int64)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(run, error) from error
 
 

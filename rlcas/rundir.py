@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlcas import settings
+from rlcas import settings, storage
 from rlcas.config import MethodConfig, Part, RunConfig, SynthConfig
 from rlcas.errors import UserError
 
@@ -116,13 +116,19 @@ def data_name(data: str) -> str:
 def create(config: RunConfig) -> RunFolder:
     """Make the run's folder and write its resolved settings, with absolute paths.
 
+    Where `out` is an address, the folder is a local one that stands for it (`rlcas.storage`).
+
     Raises:
         UserError: the folder is there and not empty.
     """
     out = check_is_free(config)
+    address = storage.address_of(config.out or "")
     try:
+        if address is not None:
+            storage.begin(address, out)
         out.mkdir(parents=True, exist_ok=True)
         settings.save(resolved(config), out)
+        storage.publish(out)
     except OSError as error:
         raise UserError(
             f"out {out} cannot be made: {error.strerror}: name another folder with --out"
@@ -132,17 +138,39 @@ def create(config: RunConfig) -> RunFolder:
 
 def resolved(config: Part) -> Part:
     """Return the settings as the run's folder keeps them: paths absolute, the threads of an episode a number."""
-    out = (config.out or default_out(config)).expanduser().absolute()
+    cache = config.cluster.cache and config.cluster.cache.expanduser().absolute()
+    cluster = config.cluster.model_copy(update={"cache": cache})
     return config.model_copy(
         update={
-            "out": out,
+            "out": out_folder(config),
             "data": absolute(config.data),
             "pool": _absolute_pool(config),
             "synth": _absolute_weights(config.synth),
             "method": _absolute_clip(config.method),
-            "cluster": config.cluster.concrete(config.sampler.k, config.device),
+            "cluster": cluster.concrete(config.sampler.k, config.device),
         }
     )
+
+
+def out_folder(config: RunConfig) -> Path:
+    """Return the absolute path of the run's folder; where `out` is an address, of the one that it works in."""
+    out = config.out or default_out(config)
+    address = storage.address_of(out)
+    return storage.working_folder(address, config.cluster.cache) if address else out.expanduser().absolute()
+
+
+def local_out(out: Path) -> Path:
+    """Return the absolute path of a folder that many processes write side by side.
+
+    Raises:
+        UserError: it is an address.
+    """
+    if (address := storage.address_of(out)) is not None:
+        raise UserError(
+            f"out {address} is an address, and only `rlcas run`, `rlcas train` and `rlcas synth train` work to one: "
+            "name a folder, on storage that all nodes mount, and copy it when it is done"
+        )
+    return out.expanduser().absolute()
 
 
 def check_is_free(config: RunConfig) -> Path:
@@ -151,7 +179,10 @@ def check_is_free(config: RunConfig) -> Path:
     Raises:
         UserError: it is there and not empty.
     """
-    out = (config.out or default_out(config)).expanduser().absolute()
+    out = out_folder(config)
+    if (address := storage.address_of(config.out or "")) is not None:
+        storage.check_is_new(address)
+        return out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(
             f"out {out} exists and is not an empty folder: name another with --out, "
@@ -161,9 +192,9 @@ def check_is_free(config: RunConfig) -> Path:
 
 
 def absolute(data: str) -> str:
-    """Return `data` with the path after npz:, folder: or csv: made absolute; names stay as they are."""
+    """Return `data` with the path after npz:, folder: or csv: made absolute; names and addresses stay as they are."""
     prefix, colon, path = data.partition(":")
-    if not colon or prefix not in PATH_PREFIXES:
+    if not colon or prefix not in PATH_PREFIXES or storage.address_of(path):
         return data
     return f"{prefix}:{Path(path).expanduser().absolute()}"
 
@@ -190,4 +221,6 @@ def _absolute_model(name: str | None) -> str | None:
 def _absolute_pool(config: RunConfig) -> str | None:
     if config.pool is None or config.pool.startswith(FOLDER_PREFIX):
         return config.pool and absolute(config.pool)
+    if storage.address_of(config.pool):
+        return config.pool
     return str(Path(config.pool).expanduser().absolute())

@@ -6,6 +6,7 @@ Later sources win: defaults, preset, `--config FILE`, flags.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from rlcas.config import ComparedConfig, RunConfig, StatedConfig, SweptConfig, only
+from rlcas.config.values import CREDENTIALS
 from rlcas.errors import UserError
 from rlcas.files import write_text
 from rlcas.presets import PRESETS
@@ -24,6 +26,12 @@ from rlcas.presets import PRESETS
 CONFIG_FILE = "config.yaml"
 SWEEP_CONFIG_FILE = "sweep.yaml"
 COMPARE_CONFIG_FILE = "compare.yaml"
+MOST_BYTES = 1 << 18
+"""Of a file of settings, which has some kilobytes; PyYAML takes seconds for this many."""
+MOST_VALUES = 100_000
+SHOWN_CHARACTERS = 120
+ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises beside its own error: of dates such as 2026-13-01, of tags such as !!int, of deep nests."""
 
 Checked = TypeVar("Checked", bound=BaseModel)
 Given = TypeVar("Given", bound=RunConfig)
@@ -154,19 +162,38 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         UserError: the file is missing, no YAML, or no mapping.
     """
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise UserError(
+                f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
+            )
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"--config {path} cannot be read: {error.strerror}: name an existing YAML file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UserError:
+        raise
+    except (yaml.YAMLError, *ODD_VALUES) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{named_by}{path} is not YAML: {reason}: mend the file") from None
     if not isinstance(content, dict):
         raise UserError(
             f"--config {path} holds {type(content).__name__}, not settings: write lines like `seed: 1`"
         )
+    if not _is_small(content):
+        raise UserError(
+            f"{named_by}{path} holds over {MOST_VALUES} values, by aliases of aliases: write them out"
+        )
     return _nested({str(key): value for key, value in content.items()}, str(path))
+
+
+def _is_small(content: Any) -> bool:
+    """Return whether it holds no more values than a file of settings may, each alias counted."""
+    waiting, found = [content], 0
+    while waiting and found <= MOST_VALUES:
+        value, found = waiting.pop(), found + 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return found <= MOST_VALUES
 
 
 def load(folder: Path) -> RunConfig:
@@ -206,7 +233,7 @@ def unknown_setting(key: str) -> str:
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
     mend = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
-    return f"unknown setting {key}: {mend}"
+    return f"unknown setting {key[:SHOWN_CHARACTERS]}: {mend}"
 
 
 def _nested(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -277,7 +304,17 @@ def _one_line(error: ValidationError) -> str:
         return f"{unknown_setting(key)}{more}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":  # of a tuple: every setting has a default
-        return f"{key} is {first['input']!r}: it takes more values; see --help for --{key}{more}"
+        return f"{key} is {_shown(first['input'])}: it takes more values; see --help for --{key}{more}"
     if first["type"] == "value_error":
         return f"{message}{more}"
-    return f"{key} is {first['input']!r}: {message[0].lower()}{message[1:]}; see --help for --{key}{more}"
+    if first["type"] == CREDENTIALS:
+        return f"{key}{'.' * bool(key)}{message}{more}"
+    return f"{key} is {_shown(first['input'])}: {message[0].lower()}{message[1:]}; see --help for --{key}{more}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value in short: a YAML file of a few lines can hold one of gigabytes."""
+    shortened = reprlib.Repr()
+    shortened.maxstring = shortened.maxother = SHOWN_CHARACTERS
+    shortened.maxlevel, shortened.maxlist, shortened.maxtuple = 2, 4, 4
+    return shortened.repr(value)

@@ -7,14 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, TypeAdapter
 from rich.table import Table
 from rich.text import Text
 
 from rlcas.console import format_figure, format_seconds
 from rlcas.errors import UserError
 from rlcas.files import read_facts, replacing, write_json
+from rlcas.reading import RESTORE, typed
 from rlcas.search_space import Point, as_text
 
 SWEEP_FILE = "sweep.json"
@@ -41,7 +43,7 @@ class Trial:
     status: TrialStatus = "waiting"
     epochs: int = 0
     """Epochs trained."""
-    metric: float = math.nan
+    metric: Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)] = math.nan
     """The sweep's metric on the validation images, of the classifier that the trial keeps."""
     best_epoch: int = 0
     """Epoch of that classifier."""
@@ -93,6 +95,9 @@ class Sweep:
                 writer.writerow([trial.name, *values, *(getattr(trial, name) for name in figures)])
 
 
+_SWEEP = TypeAdapter(Sweep)
+
+
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep's folder.
 
@@ -102,8 +107,10 @@ def read_sweep(path: Path) -> Sweep:
     facts = read_facts(path / SWEEP_FILE)
     if not facts.get("trials"):
         raise UserError(f"{path} is not a sweep's folder: it has no {SWEEP_FILE}; name the --out of a sweep")
-    trials = [Trial(**{**trial, "metric": _or(trial["metric"], math.nan)}) for trial in facts.pop("trials")]
-    return Sweep(path=path, trials=trials, **facts)
+    sweep = typed({**facts, "path": path}, _SWEEP, path / SWEEP_FILE)
+    if any(trial.settings.keys() != sweep.trials[0].settings.keys() for trial in sweep.trials):
+        raise UserError(f"{path / SWEEP_FILE} is altered (its trials vary other settings): {RESTORE}")
+    return sweep
 
 
 def sweep_table(sweep: Sweep) -> Table:

@@ -60,7 +60,7 @@ def _timm_model(name: str, weights: Path | None) -> Any:
         return _pretrained(name)
     model = timm.create_model(name, num_classes=0)
     try:
-        missing = load_checkpoint(model, str(weights), strict=False).missing_keys
+        missing = load_checkpoint(model, str(weights), strict=False, weights_only=True).missing_keys
     except UNREADABLE as error:
         raise UserError(_unfit(weights, name, first_line(error))) from error
     if missing:

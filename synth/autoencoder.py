@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rlcas.config import AutoencoderConfig
@@ -64,7 +65,7 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
     """
     try:
         vae = AutoencoderKL.from_pretrained(name, use_safetensors=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"synth.autoencoder.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub "
             "name of a diffusers AutoencoderKL in safetensors"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rlcas.errors import UserError, first_line
 from rlcas.files import replacing
+from rlcas.storage import publish
 from synth.ema import Ema
 
 
@@ -29,11 +30,12 @@ def save_checkpoint(
     steps_done: int,
     figures: Mapping[str, float],
 ) -> None:
-    """Write the state after `steps_done` steps in the place of the checkpoint before, whole or not at all."""
+    """Write the state after `steps_done` steps in the place of the checkpoint before, whole or not at all; publish."""
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(module, ema, optimizer).items()}
     progress = json.dumps({"steps_done": steps_done, "figures": dict(figures)})
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"progress": progress})
+    publish(path)
 
 
 def load_checkpoint(
@@ -55,7 +57,7 @@ def load_checkpoint(
                 for name, place in places.items():
                     place.copy_(stored.get_tensor(name))
             return int(progress["steps_done"]), progress["figures"]
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(
             f"checkpoint {path} is truncated, altered or of other settings ({first_line(error)}): delete it, and "
             "this part is trained again from its start"

@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,18 +17,16 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from rlcas.contents import CLOCK_TICKS_NS, Digests, Stamp, stamps_of
 from rlcas.errors import UserError
 from rlcas.files import replacing, sha256_of
+from rlcas.reading import NOT_JSON, open_array
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+COPIES_FILE = "copies.json"
 VERIFIED_FILE = "verified.json"
 REMAKE = "delete the pool and make it again"
-CLOCK_TICKS_NS = 20_000_000
-"""A file that changed this shortly before its check may have changed after it, within the same tick."""
-
-Stamp = tuple[int, int, int]
-"""Bytes, time of the last writing and time of the last change of a file, in nanoseconds."""
 
 
 class Shard(TypedDict):
@@ -78,6 +75,17 @@ def verified_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def pool_digests(folder: Path) -> Digests:
+    """Return the sha256 of each file of the pool in `folder`, as `rlcas.contents.digests_of`, without hashing it anew.
+
+    Raises:
+        UserError: as `verified_manifest`.
+    """
+    shards = {shard["file"]: shard["sha256"] for shard in verified_manifest(folder)["shards"]}
+    small = [name for name in (MANIFEST_FILE, COPIES_FILE) if (folder / name).exists()]
+    return {**shards, **{name: sha256_of(folder / name) for name in small}}
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of the pool in `folder`; its shards are not looked at.
 
@@ -85,12 +93,6 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: it is missing, no manifest, or of another version.
     """
     return _parsed(_text(folder), folder / MANIFEST_FILE)
-
-
-def stamps_of(folder: Path, files: Iterable[str]) -> list[Stamp]:
-    """Return what changes when a file does, for each of the files below `folder`."""
-    statuses = (os.stat(f"{folder}/{file}") for file in files)  # noqa: PTH116  Path.stat takes three times as long
-    return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in statuses]
 
 
 def remember(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> None:
@@ -130,7 +132,7 @@ def _is_remembered(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> bo
     try:
         digest = json.loads(path.read_bytes())["digest"]
         checked_ns = path.stat().st_mtime_ns
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, *NOT_JSON, KeyError, TypeError):
         return False
     changed_ns = max((changed for _, _, changed in stamps), default=0)
     return changed_ns < checked_ns - CLOCK_TICKS_NS and digest == _digest(manifest, stamps)
@@ -143,7 +145,7 @@ def _digest(manifest: bytes, stamps: Sequence[Stamp]) -> str:
 def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> None:
     if not path.is_file() or sha256_of(path) != shard["sha256"]:
         raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
-    images = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = open_array(path, REMAKE)
     if images.shape != (shard["count"], *image_shape_CHW) or images.dtype != np.uint8:
         raise UserError(
             f"{path} holds {images.dtype} {list(images.shape)}, but the pool's manifest says "

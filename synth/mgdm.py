@@ -6,7 +6,6 @@ its own label, under the gradient of the uncertainty of a noise-aware classifier
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from safetensors import SafetensorError
 from rlcas.config import RunConfig
 from rlcas.devices import same_bits
 from rlcas.errors import UserError, first_line
-from rlcas.files import replacing_folder, write_json
+from rlcas.files import read_facts, replacing_folder, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData, Uint8
@@ -115,7 +114,7 @@ def train_mgdm(
     """
     workers, ldm = Workers.joined(), folder / CHECKPOINTS_FOLDER / LDM_FOLDER
     if (ldm / FIGURES_FILE).exists():
-        figures = json.loads((ldm / FIGURES_FILE).read_text())
+        figures = read_facts(ldm / FIGURES_FILE)
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)

@@ -18,22 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from rlcas.contents import stamps_of
 from rlcas.errors import UserError, first_line
 from rlcas.files import jsonable, sha256_of, write_array, write_json
+from rlcas.reading import NOT_ARRAYS, NOT_JSON
 from rlcas.types import Int64, Uint8
 from synth.manifest import (
+    COPIES_FILE,
     MANIFEST_FILE,
     REMAKE,
     SCHEMA_VERSION,
     Shard,
     read_manifest,
     remember,
-    stamps_of,
     verified_manifest,
 )
 
 PLAN_FILE = "plan.json"
-COPIES_FILE = "copies.json"
 REJUDGE = "delete it, and the pool is judged again"
 
 
@@ -239,7 +240,7 @@ class PoolWriter:
             return False
         try:
             images = open_memmap(path, mode="r")
-        except ValueError:  # cut off
+        except NOT_ARRAYS:  # cut off
             return False
         same_shape = list(images.shape) == [count, *self._plan["image_shape_CHW"]]
         return same_shape and (file not in listed or sha256_of(path) == listed[file]["sha256"])
@@ -248,7 +249,7 @@ class PoolWriter:
 def _read_plan(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except NOT_JSON as error:
         raise UserError(f"{path} is not a pool's plan ({first_line(error)}): {REMAKE}") from error
 
 
@@ -260,7 +261,7 @@ def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> l
         marks = json.loads(path.read_text(encoding="utf-8"))
         copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
         whose = marks["manifest_sha256"]
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (*NOT_JSON, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
     fits = len(copies_C) == len(sizes_C) and all(map(_within, copies_C, sizes_C))
     if not fits or whose != sha256_of(pool_folder / MANIFEST_FILE):

@@ -20,6 +20,7 @@ from rlcas.config import RunConfig, SkinSdmConfig
 from rlcas.devices import same_bits
 from rlcas.errors import UserError
 from rlcas.files import replacing_folder, sha256_of, write_json
+from rlcas.reading import NOT_JSON
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData, Uint8
 from synth.latents import build_moments
@@ -187,7 +188,7 @@ def _record(pipeline: StableDiffusionPipeline, data: TrainingData, settings: Ski
 def _read_record(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise UserError(
             f"{folder} holds no Skin-SDM: train one with `rlcas synth train --synth.generator skin_sdm`"
         ) from error

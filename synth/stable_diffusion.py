@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from diffusers.utils import logging as diffusers_logging
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rlcas.errors import UserError, first_line
@@ -59,7 +60,7 @@ def load_base(name: str, device: torch.device) -> StableDiffusionPipeline:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"synth.skin_sdm.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub name "
             "of a Stable Diffusion pipeline in safetensors"

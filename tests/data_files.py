@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from rlcas import settings
 from rlcas.config import RunConfig
@@ -53,3 +55,24 @@ def write_image(path: Path, image: Any) -> Path:
 
 def gray(seed: int, size: tuple[int, int] = (8, 8), dtype: str = "uint8") -> np.ndarray:
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, size).astype(dtype)
+
+
+def dicom(path: Path, stored: np.ndarray, **tags: object) -> Path:
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    bits = stored.dtype.itemsize * 8
+    dataset.Rows, dataset.Columns = stored.shape[:2]
+    dataset.SamplesPerPixel = 1
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
+    dataset.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
+    dataset.PixelData = stored.tobytes()
+    for key, value in tags.items():
+        setattr(dataset, key, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path

@@ -180,5 +180,6 @@ def _write_data(path: Path, counts_C: Int64) -> None:
             "class_counts": {"train": counts_C, "val": np.maximum(counts_C // 8, 3)},
             "patients": {"train": False, "val": False},
             "notes": [],
+            "window": None,
         },
     )

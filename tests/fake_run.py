@@ -259,7 +259,9 @@ def write_run(
             "class_names": names,
             "image_shape_CHW": [1, 32, 32],
             "class_counts": counts,
+            "patients": {"train": False, "val": False},
             "notes": [note],
+            "window": None,
         },
     )
     for record in fake_records(num_classes, epochs, drift=drift, curved=curved):

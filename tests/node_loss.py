@@ -1,4 +1,7 @@
-"""Five epochs on a cluster that loses the node with all actors twice; prints what came of it as JSON."""
+"""Five epochs on clusters that lose nodes; prints what came of it as JSON.
+
+First the node with all actors is lost twice, then one of three, and another is added.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import threading
 import ray
 import trivial
 from ray.cluster_utils import Cluster
+from test_trials import left_behind
 
 EPOCHS, K = 5, 3
 
@@ -26,10 +30,23 @@ def main() -> None:
     fetched = fetched_by_driver(head)
     records, weights = with_lost_nodes(cluster, first)
     expected, undisturbed = train(build())
-    same = [one.reports == other.reports for one, other in zip(records, expected, strict=True)]
-    same[-1] &= weights == undisturbed
-    told = {"same_bits": same, "retries": [record.retries for record in records]}
-    print(json.dumps({**told, "demand": demand, "fetched": fetched}))
+    told = {
+        "same_bits": same_bits(records, weights, expected, undisturbed),
+        "retries": [record.retries for record in records],
+        "demand": demand,
+        "fetched": fetched,
+    }
+    cluster.add_node(num_cpus=4)
+    cluster.add_node(num_cpus=4)
+    records, weights, nodes = with_one_lost_of_three(cluster)
+    of_three = {
+        "same_bits": same_bits(records, weights, expected, undisturbed),
+        "retries": [record.retries for record in records],
+        "nodes": nodes,
+        "packed": packed(),
+        "left": sorted(left_behind(set())),
+    }
+    print(json.dumps({**told, "of_three": of_three}))
     ray.shutdown()
     cluster.shutdown()
 
@@ -47,14 +64,21 @@ def refused_demand():
     return "not refused"
 
 
-def build():
+def same_bits(records, weights, expected, undisturbed):
+    """Return for each epoch whether the reports are the same, for the last the weights too."""
+    same = [one.reports == other.reports for one, other in zip(records, expected, strict=True)]
+    same[-1] &= weights == undisturbed
+    return same
+
+
+def build(**cluster):
     from cluster import RLCASConfig
 
     factory = functools.partial(trivial.TrivialTrainer, num_weights=200_000, sleep_seconds=2.0)
     return (
         RLCASConfig()
         .training(k=K, epochs=EPOCHS, lr=0.05)
-        .episodes(trainer_factory=factory, num_classes=4, gpus_per_episode=0, threads_per_episode=1)
+        .episodes(trainer_factory=factory, num_classes=4, gpus_per_episode=0, threads_per_episode=1, **cluster)
         .debugging(seed=5, log_level="ERROR")
         .build_algo()
     )
@@ -69,6 +93,24 @@ def train(algorithm, before=lambda epoch: None):
     weights = algorithm.incumbent.arrays["float32"].tobytes()
     algorithm.stop()
     return records, weights
+
+
+def nodes_of(algorithm):
+    """Return the id of the node of each actor."""
+
+    def here(self):
+        return ray.get_runtime_context().get_node_id()
+
+    actors = algorithm._children._actors
+    return ray.get([actor.__ray_call__.options(max_task_retries=-1).remote(here) for actor in actors])
+
+
+def packed():
+    """Return on how many nodes the actors are that are to be together."""
+    algorithm = build(placement="pack")
+    nodes = nodes_of(algorithm)
+    algorithm.stop()
+    return len(set(nodes))
 
 
 def fetched_by_driver(head):
@@ -114,6 +156,28 @@ def with_lost_nodes(cluster, first):
         return choose(reports, metric)
 
     return train(algorithm, before)
+
+
+def with_one_lost_of_three(cluster):
+    """Lose one of three nodes in the middle of epoch 2 and add one before epoch 4; return where the actors were."""
+    algorithm = build()
+    nodes, lost = {1: nodes_of(algorithm)}, threading.Event()
+
+    def lose():
+        (node,) = [node for node in cluster.worker_nodes if node.node_id == nodes[1][0]]
+        cluster.remove_node(node, allow_graceful=False)
+        lost.set()
+
+    def before(epoch):
+        if epoch == 2:
+            threading.Timer(0.2, lose).start()
+        if epoch == 3:
+            assert lost.is_set()
+            nodes[epoch] = nodes_of(algorithm)
+        if epoch == 4:
+            cluster.add_node(num_cpus=4)
+
+    return *train(algorithm, before), nodes
 
 
 if __name__ == "__main__":

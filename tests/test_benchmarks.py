@@ -90,3 +90,29 @@ def test_the_intervals_of_a_comparison_cover_the_truth_where_drawing_seeds_again
         assert figures["interval"] >= 0.85
     wide = results["seeds_3_images_1124_spread_0.4"]
     assert wide["images_alone"] < wide["seeds_drawn"] < wide["interval"]
+
+
+def test_readers_are_fuzzed_and_the_inputs_counted() -> None:
+    results = figures_of("fuzz.py", "--inputs", "40", "--readers", "csv", "npz", "--seed", "3")
+    assert list(results) == ["csv", "npz", "all"]
+    assert results["all"]["inputs"] == 40 and 0 < results["all"]["refused"] <= 40
+
+
+def test_an_epoch_on_a_cluster_is_told_part_by_part_and_follows_what_is_assumed() -> None:
+    usual, fast = figures_of("scaling.py"), figures_of("scaling.py", "--images-per-second", "4000")
+    assert {"target", "target_dosed", "hours_k64", "efficiency_k64"} <= set(usual)
+    for case in ("target", "classes_8_k3"):
+        assert fast[case]["train_seconds"] == pytest.approx(usual[case]["train_seconds"] / 2)
+        assert fast[case]["network_gb"] == usual[case]["network_gb"]
+
+
+def test_unit_costs_of_a_cluster_are_measured_and_the_real_engine_is_held_to_them(tmp_path: Path) -> None:
+    results = figures_of("scaling_costs.py", "--repeats", "1", "--k", "1", "2", "--classes", "8")
+    assert set(results) == {"costs", "k1_classes_8", "k2_classes_8"}
+    assert all(cost >= 0 for cost in results["costs"].values())
+    costs = tmp_path / "costs.json"
+    costs.write_text(json.dumps(results))
+    options = ("--k", "2", "--classes", "8", "--epochs", "1", "--costs", str(costs))
+    figures = figures_of("scaling_run.py", *options)["k2"]
+    assert figures["workers"] == 2 and figures["left_behind"] == 0
+    assert figures["ratio_to_model"] == pytest.approx(figures["epoch_seconds"] / figures["model_seconds"])

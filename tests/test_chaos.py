@@ -63,9 +63,17 @@ def test_an_actor_killed_in_every_epoch_changes_no_bit(ray_session) -> None:
 @pytest.fixture(scope="module")
 def own_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data, images of one's own, and an undisturbed run on them."""
+    home = tmp_path_factory.mktemp("home")
+    write_own_pool(home)
+    done = rlcas(*train_words(), "--out", "undisturbed", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def write_own_pool(home: Path) -> None:
+    """Write shapes.npz, and images of each class in a folder `own`."""
     from PIL import Image
 
-    home = tmp_path_factory.mktemp("home")
     small_run.write_npz(home / "shapes.npz")
     with np.load(home / "shapes.npz") as arrays:
         images, labels = arrays["train_images"], arrays["train_labels"].ravel()
@@ -74,9 +82,6 @@ def own_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True)
         for i, image in enumerate(images[labels == label][:5]):
             Image.fromarray(255 - image).save(folder / f"{i}.png")
-    done = rlcas(*train_words(), "--out", "undisturbed", cwd=home)
-    assert done.returncode == 0, done.stderr
-    return home
 
 
 def train_words() -> list[str]:

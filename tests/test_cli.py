@@ -84,6 +84,7 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
             "rlcas: nowhere is not a run's folder: it has no config.yaml; name the --out of a run",
         ),
         (["run", "--data", "npz:gone.npz"], "gone.npz"),
+        (["run", "--data", f"npz:{'x' * 300}"], "shorten the name"),
         (["run", "--data", "nosuchset"], "nosuchset"),
         (
             ["run", "--sampler.reward", "nope", "--dry-run"],

@@ -85,7 +85,7 @@ def test_an_initial_count_is_as_recorded_however_it_is_written(run: Path) -> Non
     ("line", "message"),
     [
         ("", r"run has no recorded epochs: let it train one at least"),
-        ("{\n", r"run: its epochs.jsonl is damaged \(JSONDecodeError"),
+        ("{\n", r"sampler.replay: .*epochs.jsonl line 1 is damaged \(.*\): restore or delete it"),
         ("{}\n", r"run: its epochs.jsonl is damaged \(KeyError"),
         (
             '{"winner": 0, "actions": [[1, 1]], "compositions": [[2, 4]]}\n',

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import config, gray, typed_window, write_image
+from data_files import config, dicom, gray, typed_window, write_image
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from rlcas.data import load, load_test
 from rlcas.data.decode import decode
@@ -21,27 +19,6 @@ def split_folder(root: Path, *, val: str = "val") -> str:
             for i in range(3):
                 write_image(root / split / name / f"{i}.png", gray(100 * seed + 10 * class_id + i))
     return f"folder:{root}"
-
-
-def dicom(path: Path, stored: np.ndarray, **tags: object) -> Path:
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = CTImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
-    bits = stored.dtype.itemsize * 8
-    dataset.Rows, dataset.Columns = stored.shape[:2]
-    dataset.SamplesPerPixel = 1
-    dataset.PhotometricInterpretation = "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = bits
-    dataset.HighBit = bits - 1
-    dataset.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
-    dataset.PixelData = stored.tobytes()
-    for key, value in tags.items():
-        setattr(dataset, key, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from tiny import CPU, tiny_config, tiny_set
+from tiny import CPU, tiny_config
 from trivial import TrivialTrainer
 
 from rlcas.batches import BatchMaker
@@ -26,7 +26,7 @@ def large_data() -> TrainingData:
     """Return 48 MB of training images, few and large."""
     images_NCHW = np.zeros((48, 1, 1024, 1024), np.uint8)
     train = ImageSet(images_NCHW=images_NCHW, labels_N=np.arange(48) % 3)
-    return TrainingData(name="large", class_names=("a", "b", "c"), train=train, val=tiny_set(6, 1))
+    return TrainingData(name="large", class_names=("a", "b", "c"), train=train, val=train.take(np.arange(6)))
 
 
 def private_bytes() -> int:

@@ -63,6 +63,7 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
             ["path,label", "images/0.png,x", "images/99.png,y"],
             "line 3: no image file .*images/99.png: mend the path",
         ),
+        (["path,label", f"{'x' * 300},x"], "line 2: no image file .*xxx: mend the path"),
         (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has one class alone, 'x'"),
         (
             ["path,label,split", "images/0.png,x,train", "images/1.png,y,train"],
@@ -73,6 +74,11 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
 def test_a_faulty_table_is_told_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(config(table(tmp_path, *lines)))
+
+
+def test_a_label_with_more_digits_than_python_reads_is_a_name(tmp_path: Path) -> None:
+    lines = [f"images/{i}.png,{['2', '9' * 5000, '10'][i % 3]}" for i in range(30)]
+    assert load(config(table(tmp_path, "path,label", *lines))).class_names == ("10", "2", "9" * 5000)
 
 
 def test_a_file_that_is_no_table_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from rlcas import console, doctor
-from rlcas.doctor import data, machine, packages
+from rlcas.doctor import access, data, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok
 from rlcas.doctor.machine import Gpu
 from rlcas.doctor.probe import run_python
@@ -278,3 +278,20 @@ def test_the_command_finds_this_installation_whole(tmp_path: Path) -> None:
     for name in doctor.CHECKS:
         assert f" {name}: " in done.stdout
     assert f"free in {tmp_path}" in done.stdout
+
+
+def test_a_token_that_others_may_read_or_that_is_not_asked_for_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert access.ray_token().verdict == "ok"
+    path.write_text("not to be told")
+    path.chmod(0o644)
+    open_to_others = access.ray_token()
+    assert (open_to_others.verdict, open_to_others.mend) == ("warn", f"chmod 600 {path}")
+    path.chmod(0o600)
+    assert access.ray_token() == ok(f"asked for; {path} is yours alone to read")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert access.ray_token().mend == "unset RAY_AUTH_MODE"

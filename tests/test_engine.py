@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import tiny_config, tiny_trainer
-from trivial import TrivialTrainer, no_such_data
+from trivial import TrivialTrainer, dawdles, no_such_data
 
 from cluster.checkpoint import load_into, save
 from envs import BatchCompositionEnv
@@ -268,4 +268,4 @@ def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
     with pytest.raises(
         UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
     ):
-        start_children(start_timeout_seconds=0.01, threads_per_episode=1)
+        start_children(dawdles, start_timeout_seconds=3.0, threads_per_episode=1)

@@ -140,17 +140,35 @@ def test_a_real_classifier_whose_loss_is_not_finite_cannot_win(ray_session):
     assert np.isfinite(incumbent.arrays["float32"]).all()
 
 
-@pytest.mark.slow
-def test_a_lost_node_changes_no_bit(tmp_path):
-    """All actors and the incumbent are on the node that is lost: in mid-epoch, then before the winner is fetched."""
+@pytest.fixture(scope="module")
+def with_lost_nodes():
+    """What `node_loss.py` tells."""
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("node_loss.py")], capture_output=True, text=True, timeout=400
+        [sys.executable, Path(__file__).with_name("node_loss.py")], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(
+    return json.loads(
         next(line for line in done.stdout.splitlines() if line.startswith('{"same_bits"'))
     )  # Ray talks too
+
+
+@pytest.mark.slow
+def test_a_lost_node_changes_no_bit(with_lost_nodes):
+    """All actors and the incumbent are on the node that is lost: in mid-epoch, then before the winner is fetched."""
+    told = with_lost_nodes
     assert told["same_bits"] == [True] * 5
     assert told["retries"][1] >= 3 and told["retries"][3] >= 1
     assert "gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 2" in told["demand"]
     assert told["fetched"] == [True, False, False], "only the winner's weights travel to the driver"
+
+
+@pytest.mark.slow
+def test_episodes_spread_over_three_nodes_lose_one_and_gain_one_to_the_same_bits(with_lost_nodes):
+    told = with_lost_nodes["of_three"]
+    assert told["same_bits"] == [True] * 5
+    before, after = told["nodes"]["1"], told["nodes"]["3"]
+    assert len(set(before)) == 3, "an episode on each node"
+    assert before[0] not in after and after[1:] == before[1:], "only those of the lost node move"
+    assert told["retries"][1] >= 1 and told["retries"][2:] == [0, 0, 0]
+    assert told["packed"] == 1
+    assert told["left"] == [], "no actor, no placement group"

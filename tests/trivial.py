@@ -98,6 +98,20 @@ class TiedTrainer(TrivialTrainer):
         return replace(result, metrics=metrics, val_loss=round(result.val_loss, 2))
 
 
+class NoFirstClassifier(TrivialTrainer):
+    """Fails at once."""
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Fail."""
+        raise RuntimeError("there is no first classifier")
+
+
+def dawdles() -> TrivialTrainer:
+    """Build the trainer in ten minutes."""
+    time.sleep(600)
+    return TrivialTrainer()
+
+
 def no_such_data() -> TrivialTrainer:
     """Fail as a trainer factory does whose user named data that are not there."""
     raise UserError("data 'nowhere' is unknown: use phantom")

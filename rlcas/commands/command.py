@@ -38,6 +38,8 @@ class Command:
     """Which settings it takes, by the start of their names; ("",) is all, with --config and --dry-run."""
     folder: str | None = None
     """Help of the positional run folder, where the command takes one."""
+    without: tuple[str, ...] = ()
+    """Parts of that folder which it does not need, and which are not fetched where it is an address."""
     own: Callable[[Parser], str] | None = None
     """Adds the arguments that no other command has; returns them as the line of usage shows them."""
 

@@ -111,16 +111,31 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Check the installation."""
-    from rlcas.doctor import main_report
+    """Check the installation, or the nodes of a cluster."""
+    from rlcas.doctor import main_report, report
 
+    if arguments.cluster:
+        from cluster.doctor import examine_cluster
+        from rlcas.rundir import absolute
+
+        out = (arguments.out or Path("runs")).expanduser().absolute()
+        return report(examine_cluster(out, arguments.data and absolute(arguments.data)))
+    if arguments.out or arguments.data:
+        raise UserError("--out and --data are of `rlcas doctor --cluster`: add --cluster")
     return main_report(deep=arguments.deep)
 
 
 def doctor_arguments(parser: Parser) -> str:
     """Add what `rlcas doctor` takes."""
-    parser.add_argument("--deep", action="store_true", help="also start Ray")
-    return "[--deep]"
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--deep", action="store_true", help="also start Ray")
+    nodes = "check every node of the cluster of RAY_ADDRESS in place of this machine"
+    kinds.add_argument("--cluster", action="store_true", help=nodes)
+    out = "with --cluster: the folder of runs, which every node must reach [runs]"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=out)
+    data = "with --cluster: a data set that every node must have"
+    parser.add_argument("--data", metavar="DATA", help=data)
+    return "[--deep | --cluster [--out DIR] [--data DATA]]"
 
 
 def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from rlcas.errors import UserError
 from rlcas.files import read_facts, replacing, write_json
+from rlcas.reading import read_arrays, typed
 from rlcas.types import Float64, Int64
 
 CELL_FILE = "cell.json"
@@ -59,6 +59,9 @@ class Cell:
     """`rlcas.metrics.report` of the test images, which were read once."""
 
 
+_CELL = TypeAdapter(Cell)
+
+
 def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: Int64) -> None:
     """Write a finished cell: its predictions first, so that cell.json says that all is there."""
     with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
@@ -72,11 +75,16 @@ def write_facts(folder: Path, cell: Cell) -> None:
 
 
 def read_cell(folder: Path) -> Cell | None:
-    """Return the cell of a folder; None where it is not finished."""
-    facts = read_facts(folder / CELL_FILE)
-    if not facts or (facts["test"] and not (folder / PREDICTIONS_FILE).exists()):
+    """Return the cell of a folder; None where it is not finished.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / CELL_FILE
+    if not (facts := read_facts(path)):
         return None
-    return Cell(**{**facts, "tried": tuple(facts["tried"]), "curve": tuple(facts["curve"])})
+    cell = typed(facts, _CELL, path, _again(folder))
+    return None if cell.test and not (folder / PREDICTIONS_FILE).exists() else cell
 
 
 def read_predictions(folder: Path) -> tuple[Float64, Int64]:
@@ -86,8 +94,16 @@ def read_predictions(folder: Path) -> tuple[Float64, Int64]:
         UserError: the file is damaged.
     """
     path = folder / PREDICTIONS_FILE
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["probabilities"], file["labels"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}): delete {folder}, then resume the comparison") from error
+    arrays = read_arrays(path, _again(folder))
+    probabilities_NC, labels_N = arrays.get("probabilities", np.empty(0)), arrays.get("labels", np.empty(0))
+    shape_NC = (len(labels_N) if labels_N.ndim == 1 else 0, *probabilities_NC.shape[1:])
+    numbers = (probabilities_NC.dtype, labels_N.dtype) == (np.float64, np.int64)
+    if not numbers or probabilities_NC.ndim != 2 or probabilities_NC.shape != shape_NC or not labels_N.size:
+        raise UserError(f"{path} is damaged (it holds no prediction of every image): {_again(folder)}")
+    if not (0 <= labels_N.min() <= labels_N.max() < probabilities_NC.shape[1]):
+        raise UserError(f"{path} is damaged (a label is of no class): {_again(folder)}")
+    return probabilities_NC, labels_N
+
+
+def _again(folder: Path) -> str:
+    return f"delete {folder}, then resume the comparison"

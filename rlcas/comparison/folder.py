@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, read_predictions
 from rlcas.comparison.statistics import RAREST
 from rlcas.config import ComparedConfig
-from rlcas.data.prepared import DATA_FILE
+from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
 from rlcas.files import read_facts
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
+from rlcas.reading import typed
 from rlcas.registry import lookup
 from rlcas.rundir import RunFolder
 from rlcas.shots import ShotGroups, shot_groups
@@ -30,6 +32,7 @@ EQUAL_SUFFIX = "-equal"
 MADE_FILE = "made.json"
 """When its cells were trained, and by which versions."""
 ALL = "all"
+_SECONDS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +57,8 @@ class Comparison:
     config: ComparedConfig
     settings_text: str
     """compare.yaml as it stands."""
-    data: dict[str, Any]
-    """data.json of the prepared images: name, class_names, class_counts of train and val, notes."""
+    data: DataFacts
+    """data.json of the prepared images."""
     rows: tuple[Row, ...]
     """All that are asked for, in the order of the tables."""
     pools: dict[str, dict[str, Any]]
@@ -140,15 +143,16 @@ def read_comparison(path: Path) -> Comparison:
         UserError: it is not a comparison's folder, a file in it is damaged, or cells were tested on other images.
     """
     settings_file = path / settings.COMPARE_CONFIG_FILE
-    data = read_facts(RunFolder(path).prepared / DATA_FILE)
-    if not settings_file.is_file() or not data:
+    prepared = RunFolder(path).prepared
+    if not settings_file.is_file() or not (prepared / DATA_FILE).exists():
         raise UserError(
             f"{path} is not a comparison's folder: it has no {settings_file.name}, or no prepared images; name the "
             "--out of a comparison"
         )
     config = settings.of_comparison(settings.read_yaml(settings_file))
     rows = tuple(_row(path, config, name) for name in row_names(config))
-    probabilities, labels_N = _predictions(path, rows)
+    data = read_data_facts(prepared)
+    probabilities, labels_N = _predictions(path, rows, len(data["class_names"]))
     return Comparison(
         path=path,
         config=config,
@@ -167,7 +171,11 @@ def _row(path: Path, config: ComparedConfig, name: str) -> Row:
 
     def cells(equal_compute: bool) -> dict[int, Cell]:
         found = {seed: read_cell(cell_folder(path, name, seed, equal_compute=equal_compute)) for seed in seeds}
-        return {seed: cell for seed, cell in found.items() if cell}
+        return {  # a cell is that of its place, whatever the file says
+            seed: replace(cell, method=name, seed=seed, equal_compute=equal_compute)
+            for seed, cell in found.items()
+            if cell
+        }
 
     method = lookup(name, METHODS, "compare.methods")
     passes = method.passes(settings.override(config, method.settings))
@@ -175,7 +183,9 @@ def _row(path: Path, config: ComparedConfig, name: str) -> Row:
     return Row(name=name, method=method, cells=cells(False), equal=cells(True), needs_equal=needs_equal)
 
 
-def _predictions(path: Path, rows: tuple[Row, ...]) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
+def _predictions(
+    path: Path, rows: tuple[Row, ...], num_classes: int
+) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
     """Return the test probabilities of all finished cells, and the labels that they share."""
     probabilities: dict[tuple[str, int, bool], Float64] = {}
     labels_N, first = np.empty(0, np.int64), None
@@ -185,10 +195,9 @@ def _predictions(path: Path, rows: tuple[Row, ...]) -> tuple[dict[tuple[str, int
         folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
         found_NC, found_N = read_predictions(folder)
         labels_N, first = (found_N, folder) if first is None else (labels_N, first)
-        if not np.array_equal(found_N, labels_N):
-            raise UserError(
-                f"{folder} was tested on other images than {first}: delete it, then resume the comparison"
-            )
+        if found_NC.shape[1] != num_classes or not np.array_equal(found_N, labels_N):
+            other = f"other images than {first}" if found_NC.shape[1] == num_classes else "other classes"
+            raise UserError(f"{folder} was tested on {other}: delete it, then resume the comparison")
         probabilities[cell.method, cell.seed, cell.equal_compute] = found_NC
     return probabilities, labels_N
 
@@ -198,5 +207,5 @@ def _pools(path: Path) -> dict[str, RunFolder]:
 
 
 def _seconds_of_making(folder: RunFolder) -> float | None:
-    seconds = read_facts(folder.timings)
+    seconds = typed(read_facts(folder.timings), _SECONDS, folder.timings)
     return seconds["synthesiser"] + seconds.get("pool", 0.0) if "synthesiser" in seconds else None

@@ -65,13 +65,16 @@ class RunConfig(Settings):
     """A whole run: both phases on one data set."""
 
     data: str = "phantom"
-    """A data set's name (phantom, breastmnist, breastmnist_64, …), or npz:PATH, folder:PATH, csv:PATH."""
+    """A data set's name (phantom, breastmnist, breastmnist_64, …), or npz:PATH, folder:PATH, csv:PATH; PATH may be an
+    address (s3://, gs://, …), which is fetched once."""
     preset: Literal["quick", "paper", "best"] = "best"
     """quick: minutes on 2 cores; paper: the paper's figures; best: what we found best."""
     out: Path | None = None
-    """The run's folder. None: runs/<data>-<preset>-<seed>."""
+    """The run's folder, or an address to which it is brought after every checkpoint.
+    None: runs/<data>-<preset>-<seed>."""
     pool: str | None = None
-    """A pool of synthetic images, DIR or folder:PATH (a folder a class); skips the synthesiser."""
+    """A pool of synthetic images, DIR or folder:PATH (a folder a class), or an address in place of
+    either; skips the synthesiser."""
     seed: Count = 0
     """The one seed that every draw of the run comes from."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
@@ -19,8 +20,17 @@ class ClusterConfig(Settings):
     threads_per_episode: PositiveCount | None = None
     """Torch threads of one episode on a CPU; part of what makes the same bits. None: this machine's cores divided
     by K, 1 at least; the run's folder keeps the number."""
+    placement: Literal["spread", "pack"] = "spread"
+    """Where Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as there are, so that none
+    shares its disk and memory with more than it must, and a lost node costs one episode. pack: on as few, which leaves
+    whole nodes to others, and the incumbent travels to fewer. The synthesiser's workers and those that fill the pool
+    are placed in the same way."""
     start_timeout_seconds: Positive = 300.0
-    """Longest wait for Ray to start the K workers."""
+    """Longest wait for Ray to reserve places for the K workers, and to start them, copies of the data to their nodes
+    included."""
+    cache: Path | None = None
+    """Folder, on each node's own disk, for copies of data and pools that the node does not reach, and of what is
+    fetched from addresses. None: the node's environment variable RLCAS_CACHE, else ~/.cache/rlcas."""
     epoch_timeout_seconds: Positive = 3600.0
     """Longest wait for the K episodes of one epoch."""
     checkpoint_epochs: PositiveCount = 1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from rlcas.credentials import has_credentials, without_credentials
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -23,8 +27,42 @@ Counts = Annotated[
 ]
 """One count for all classes, or one for each."""
 
+CREDENTIALS = "credentials"
+"""The type of the error of a password in an address."""
+
 
 class Settings(BaseModel):
-    """A frozen group of settings; an unknown key is an error, and so is inf or nan."""
+    """A frozen group of settings; an unknown key is an error, and so is inf or nan, or a password in an address."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_credentials(cls, given: Any) -> Any:
+        for key, value in given.items() if isinstance(given, dict) else ():
+            for text in _texts(value) if not cls._is_group(key) else ():
+                if has_credentials(text):
+                    raise PydanticCustomError(CREDENTIALS, "{fault}", {"fault": _told(key, text)})
+        return given
+
+    @classmethod
+    def _is_group(cls, key: str) -> bool:
+        field = cls.model_fields.get(key)
+        return (
+            field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield a value's texts: itself, or those right in it."""
+    members = (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+    )
+    yield from (str(member) for member in members if isinstance(member, str | Path))
+
+
+def _told(key: str, text: str) -> str:
+    return (
+        f"{key} {without_credentials(text)} has a password or key in its address, which the run's folder would tell: "
+        "leave it out, and give it by the environment or the store's own file (AWS_ACCESS_KEY_ID, ~/.aws/credentials)"
+    )

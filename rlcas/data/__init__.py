@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rlcas import storage
 from rlcas.config import RunConfig
 from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
 from rlcas.data.duplicates import identical_pictures, shared_patients
@@ -122,13 +123,21 @@ def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
 def _open(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
     if prefix in PREFIXES:
-        return PREFIXES[prefix](Path(path).expanduser(), config)
+        return PREFIXES[prefix](_local(prefix, path, config), config)
     if config.data not in DATASETS and not path:
         raise UserError(
             f"data {config.data!r} is unknown: use {', '.join(f'{name}:PATH' for name in PREFIXES)}, "
             f"or one of {', '.join(sorted(DATASETS))}"
         )
     return lookup(config.data, DATASETS, "data")(config, progress)
+
+
+def _local(prefix: str, path: str, config: RunConfig) -> Path:
+    """Return the path of what --data names; a table's address brings the folder that it lies in, images and all."""
+    if prefix == "csv" and storage.address_of(path):
+        parent, _, name = path.rpartition("/")
+        return storage.fetched(parent, config.cluster.cache) / name
+    return storage.fetched(path, config.cluster.cache)
 
 
 def _numbered_classes(splits: Splits, num_classes: int | None) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 from rlcas.data.pixels import windowed
 from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
+MOST_PIXELS = 178_956_970
+"""Of an image: Pillow's limit for PNG, JPEG and the others, twice its MAX_IMAGE_PIXELS."""
 
 
 def decode_dicom(path: Path, window: Window | None) -> Pixels:
@@ -25,6 +30,8 @@ def decode_dicom(path: Path, window: Window | None) -> Pixels:
     except ImportError as error:
         raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
     try:
+        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
+            raise UserError(f"{path} is deflated DICOM, which may unpack without end: save it uncompressed")
         return _shown(path, pydicom.dcmread(path), window)
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         raise UserError(f"{path} is no DICOM file, or damaged: replace or remove it") from error
@@ -33,6 +40,9 @@ def decode_dicom(path: Path, window: Window | None) -> Pixels:
 def _shown(path: Path, dataset: Any, window: Window | None) -> Pixels:
     from pydicom.pixels import pixel_array
 
+    pixels = math.prod(int(dataset.get(tag) or 1) for tag in ("Rows", "Columns", "NumberOfFrames"))
+    if pixels > MOST_PIXELS:
+        raise UserError(f"{path} claims {pixels} pixels, of {MOST_PIXELS} at most: save a smaller image")
     stored = pixel_array(dataset)
     if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
         return stored

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from numpy.typing import NDArray
 from rlcas.data.checks import integer_labels
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
+from rlcas.reading import NOT_ARRAYS, open_npz_file, read_member, reason_of
 from rlcas.types import Int64
 
 NPZ_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError, OverflowError)
 
 
 def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
@@ -57,7 +56,7 @@ def npz_keys(path: Path) -> set[str]:
         raise UserError(f"{path} is no file: check the path after npz:")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is no npz file, or is truncated: fetch it again, or write it with numpy.savez")
-    with _reading(str(path)), np.load(path, allow_pickle=False) as arrays:
+    with _reading(str(path)), open_npz_file(path) as arrays:
         return set(arrays.files)
 
 
@@ -66,17 +65,19 @@ def _reading(what: str) -> Iterator[None]:
     """Turn what zipfile and NumPy raise on a damaged file into one UserError."""
     try:
         yield
-    except (*DAMAGED, ValueError) as error:
+    except UserError:
+        raise
+    except NOT_ARRAYS as error:
         if "allow_pickle" in str(error):
             mend = "is a pickle (an object array), which is never loaded: save plain arrays"
         else:
-            mend = f"is truncated or altered ({' '.join(str(error).split())}): fetch or write the file again"
+            mend = f"is truncated or altered ({reason_of(error)}): fetch or write the file again"
         raise UserError(f"{what} {mend}") from error
 
 
 def _array(path: Path, key: str) -> NDArray[Any]:
-    with _reading(f"{path}: {key}"), np.load(path, allow_pickle=False) as arrays:
-        array = arrays[key]
+    with _reading(f"{path}: {key}"), open_npz_file(path) as arrays:
+        array = read_member(arrays, key, path)
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path}: {key} is no NumPy array: save plain arrays with numpy.savez")
     return array

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
 
 from rlcas.errors import UserError
 from rlcas.files import write_array, write_json
+from rlcas.reading import open_array, read_typed
 from rlcas.types import ImageSet, TrainingData
 
 DATA_FILE = "data.json"
-SPLITS = ("train", "val")
+SplitName = Literal["train", "val"]
+SPLITS: tuple[SplitName, ...] = ("train", "val")
+MEND = "prepare the data again"
+Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1)]
+
+
+class Counts(TypedDict):
+    """[C] images of each class."""
+
+    train: list[Count]
+    val: list[Count]
+
+
+class Ids(TypedDict):
+    """Whether there are ids of patients."""
+
+    train: bool
+    val: bool
+
+
+class DataFacts(TypedDict):
+    """The content of data.json."""
+
+    name: str
+    class_names: list[str]
+    image_shape_CHW: tuple[Literal[1, 3], Side, Side]
+    class_counts: Counts
+    patients: Ids
+    notes: list[str]
+    window: tuple[float, float] | None
+
+
+_FACTS = TypeAdapter(DataFacts)
 
 
 def prepare(data: TrainingData, folder: Path) -> None:
@@ -47,42 +82,48 @@ def open_prepared(folder: Path) -> TrainingData:
     Raises:
         UserError: the folder is not (wholly) prepared or was altered.
     """
-    facts = _facts(folder)
-    sets = {}
-    for split in SPLITS:
-        images_NCHW = _mapped(folder / f"{split}_images.npy")
-        labels_N = _mapped(folder / f"{split}_labels.npy")
-        patients_N = _mapped(folder / f"{split}_patients.npy") if facts["patients"][split] else None
-        if not len(images_NCHW) == len(labels_N) == sum(facts["class_counts"][split]):
-            raise UserError(f"{folder}: the {split} arrays do not fit {DATA_FILE}: prepare the data again")
-        sets[split] = ImageSet(images_NCHW=images_NCHW, labels_N=labels_N, patients_N=patients_N)
+    facts = read_data_facts(folder)
     return TrainingData(
         name=facts["name"],
         class_names=tuple(facts["class_names"]),
-        train=sets["train"],
-        val=sets["val"],
+        train=_image_set(folder, "train", facts),
+        val=_image_set(folder, "val", facts),
         notes=tuple(facts["notes"]),
-        window=tuple(window) if (window := facts.get("window")) else None,
+        window=facts["window"],
     )
+
+
+def read_data_facts(folder: Path) -> DataFacts:
+    """Return the content of data.json.
+
+    Raises:
+        UserError: it is missing or altered.
+    """
+    path = folder / DATA_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} has no {DATA_FILE}: {MEND}")
+    return read_typed(path, _FACTS, MEND)
+
+
+def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
+    """Return a split's arrays, mapped, if they are what data.json says."""
+    images_NCHW, labels_N = (open_array(folder / f"{split}_{key}.npy", MEND) for key in ("images", "labels"))
+    patients_N = open_array(folder / f"{split}_patients.npy", MEND) if facts["patients"][split] else None
+    counts_C, num_classes = facts["class_counts"][split], len(facts["class_names"])
+    shape_N = (sum(counts_C),)
+    fits = (
+        (images_NCHW.dtype, images_NCHW.shape) == (np.uint8, shape_N + facts["image_shape_CHW"])
+        and labels_N.dtype.kind in "iu"
+        and labels_N.shape == shape_N
+        and (patients_N is None or (patients_N.dtype.kind, patients_N.shape) == ("U", shape_N))
+        and bool(((labels_N >= 0) & (labels_N < num_classes)).all())
+        and np.bincount(labels_N, minlength=num_classes).tolist() == counts_C
+    )
+    if not fits:
+        raise UserError(f"{folder}: the {split} arrays do not fit {DATA_FILE}: {MEND}")
+    return ImageSet(images_NCHW=images_NCHW, labels_N=labels_N, patients_N=patients_N)
 
 
 def _arrays(images: ImageSet) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {"images": images.images_NCHW, "labels": images.labels_N}
     return arrays if images.patients_N is None else {**arrays, "patients": images.patients_N}
-
-
-def _facts(folder: Path) -> dict[str, Any]:
-    path = folder / DATA_FILE
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no {DATA_FILE}: prepare the data again") from error
-    except ValueError as error:
-        raise UserError(f"{path} is truncated or altered ({error}): prepare the data again") from error
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is missing, truncated or altered ({error}): prepare the data again") from error

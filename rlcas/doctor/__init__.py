@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rlcas.doctor import data, machine, packages
+from rlcas.credentials import without_credentials
+from rlcas.doctor import access, data, machine, packages
 from rlcas.doctor.finding import Finding, Verdict, fault
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ CHECKS: Checks = {
     "disk for temporary files": machine.disk_temporary,
     "shared memory": machine.shared_memory,
     "data": data.data,
+    "Ray's token": access.ray_token,
 }
 DEEP_CHECKS: Checks = {"Ray starts": packages.ray_start}
 
@@ -59,7 +61,12 @@ def examine(checks: Checks) -> Iterator[Finding]:
         except Exception as error:  # whatever is broken is what the doctor is for
             text = " ".join(f"{type(error).__name__}: {error}".split())
             finding = fault(f"the check failed: {text}", "mend the other faults, or install rlcas again")
-        yield replace(finding, name=name)
+        yield replace(
+            finding,
+            name=name,
+            found=without_credentials(finding.found),
+            mend=without_credentials(finding.mend),
+        )
 
 
 def report(findings: Iterable[Finding]) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.doctor.probe import run_python
+from rlcas.reading import available_memory_bytes
 
 GB = 1e9
 DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB
@@ -44,8 +45,15 @@ class Gpu:
 
 def gpu() -> Finding:
     """Ask torch for its GPUs."""
+    gpus, toolkit = torch_gpus()
+    return judge_gpu(gpus, toolkit, _driver_is_there())
+
+
+@functools.cache
+def torch_gpus() -> tuple[list[Gpu], str | None]:
+    """Return the GPUs that torch finds, and the CUDA or ROCm that it is built with."""
     toolkit, gpus = json.loads(run_python(TORCH_FACTS, TORCH_LIMIT_SECONDS))
-    return judge_gpu([Gpu(*one) for one in gpus], toolkit, _driver_is_there())
+    return [Gpu(*one) for one in gpus], toolkit
 
 
 def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding:
@@ -90,7 +98,7 @@ def describe_cores(num_cores: int, omp_num_threads: str | None, threads_per_epis
 
 def memory() -> Finding:
     """Check the memory that is free."""
-    return judge_memory(_available_memory_bytes())
+    return judge_memory(available_memory_bytes())
 
 
 def judge_memory(available_bytes: float) -> Finding:
@@ -124,7 +132,7 @@ def shared_memory() -> Finding:
     """Check /dev/shm, where Ray keeps its objects on Linux."""
     folder = Path("/dev/shm")
     free_bytes = shutil.disk_usage(folder).free if folder.is_dir() else None
-    return judge_shared_memory(free_bytes, _available_memory_bytes())
+    return judge_shared_memory(free_bytes, available_memory_bytes())
 
 
 def judge_shared_memory(free_bytes: float | None, memory_bytes: float) -> Finding:
@@ -155,18 +163,6 @@ def _driver_is_there() -> bool:
 
 def _disk(folder: Path) -> Finding:
     return judge_disk(folder, shutil.disk_usage(folder).free)
-
-
-def _available_memory_bytes() -> float:
-    """Return the memory that programs can still get; all of it where the system does not tell."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if sys.platform != "linux":
-        return total
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's; "max" is no limit
-    words = limit.read_text().strip() if limit.exists() else "max"
-    return min(1024 * available_kib, total if words == "max" else int(words))
 
 
 def _gb(num_bytes: float) -> str:

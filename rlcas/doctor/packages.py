@@ -56,6 +56,17 @@ def dependencies() -> Finding:
     return judge_requirements(metadata.requires("rlcas") or [], _installed())
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of Python, rlcas and every package that rlcas requires, by name."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    installed = _installed()
+    names = [line.name for line in map(Requirement, metadata.requires("rlcas") or []) if line.marker is None]
+    found = {name: installed.get(canonicalize_name(name), "absent") for name in ["rlcas", *names]}
+    return {"Python": platform.python_version(), **found}
+
+
 def gymnasium() -> Finding:
     """Check Gymnasium's version by RLlib's pin."""
     pins = [line for line in metadata.requires("ray") or [] if line.startswith("gymnasium")]

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
 
 from rlcas import settings
 from rlcas.config import RunConfig
-from rlcas.data.prepared import DATA_FILE
-from rlcas.records import read_epochs, read_lines
+from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
+from rlcas.errors import UserError
+from rlcas.files import read_facts
+from rlcas.reading import RESTORE, read_arrays, typed
+from rlcas.records import EPOCHS_FILE, check_epochs, read_epochs, read_lines
 from rlcas.rundir import RunFolder
 from rlcas.types import Float64, Uint8
 
 UNIFORM = 1 / 3
 HARDLY_MOVED = 0.05
 """Policies that stay within this of uniform are all but random."""
+
+
+class Metrics(TypedDict, total=False):
+    """The groups of metrics.json."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    test: dict[str, Any]
+    synthesis: dict[str, Any]
+    seconds: dict[str, float]
+    versions: dict[str, str]
+
+
+_METRICS = TypeAdapter(Metrics)
+_SECONDS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +47,7 @@ class RunFacts:
     config: RunConfig
     settings_text: str
     """config.yaml as it stands."""
-    data: dict[str, Any] | None
+    data: DataFacts | None
     epochs: list[dict[str, Any]]
     metrics: dict[str, Any]
     """Empty until the run is finished."""
@@ -108,25 +127,25 @@ def read_run(path: Path) -> RunFacts:
     """
     folder = RunFolder(path)
     config = settings.load(path)
-    metrics = _json(folder.metrics) or {}
+    metrics = typed(read_facts(folder.metrics), _METRICS, folder.metrics)
+    epochs = read_epochs(path)
+    check_epochs(epochs, path / EPOCHS_FILE)
     return RunFacts(
         config=config,
         settings_text=(path / settings.CONFIG_FILE).read_text(encoding="utf-8"),
-        data=_json(folder.prepared / DATA_FILE),
-        epochs=read_epochs(path),
-        metrics=metrics,
-        seconds=metrics.get("seconds") or _json(folder.timings) or {},
-        gallery=_arrays(folder.gallery),
+        data=read_data_facts(folder.prepared) if (folder.prepared / DATA_FILE).exists() else None,
+        epochs=epochs,
+        metrics={**metrics},
+        seconds=metrics.get("seconds") or typed(read_facts(folder.timings), _SECONDS, folder.timings),
+        gallery=_gallery(folder.gallery),
         synthesis_log=read_lines(folder.synthesis_log),
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _arrays(path: Path) -> dict[str, Uint8] | None:
+def _gallery(path: Path) -> dict[str, Uint8] | None:
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    arrays = read_arrays(path, RESTORE)
+    if any((array.dtype, array.ndim) != (np.uint8, 5) or not array.size for array in arrays.values()):
+        raise UserError(f"{path} is altered (it holds no images by class): {RESTORE}")
+    return arrays

@@ -1,0 +1,262 @@
+"""`rlcas doctor --cluster`: what each node has and lacks, and where the nodes differ."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from rlcas.data.medmnist import local_files
+from rlcas.doctor import CHECKS, examine, machine, packages
+from rlcas.doctor.finding import Finding, fault, ok
+from rlcas.errors import UserError
+from rlcas.rundir import PATH_PREFIXES
+
+NODE_LIMIT_SECONDS = 600.0
+NODE_CHECKS = (
+    "Python",
+    "dependencies",
+    "gymnasium for Ray",
+    "torch build",
+    "GPU",
+    "memory",
+    "disk for temporary files",
+    "shared memory",
+    "data",
+)
+"""Those of `rlcas doctor` that each node does; it leaves out the slow ones, and the folder that it is called in."""
+SHOWN = ("Python", "ray", "torch", "rlcas")
+OUR_PACKAGES = ("rlcas", "synth", "envs", "cluster")
+CODE = "code of rlcas"
+NO_FILES = "no files"
+SAME_EVERYWHERE = "give every node the same environment: one image, or one folder on storage that all share"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as Ray lists it."""
+
+    node_id: str
+    name: str
+    num_cpus: float
+    num_gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a node says of itself."""
+
+    versions: Mapping[str, str]
+    findings: Sequence[Finding]
+    num_gpus: int
+    """GPUs that torch finds there."""
+    reads_probe: bool
+    data: str
+    """What is there of the data set."""
+
+
+def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
+    """Yield findings of each node of the cluster of RAY_ADDRESS, and of what they must share.
+
+    Args:
+        out: the folder of runs, absolute; a file that is written there must be read on every node.
+        data: a data set as `--data` names it, with an absolute path; None looks for none.
+    """
+    (connected,) = examine({"cluster": _connect})
+    yield connected
+    if connected.verdict == "fault":
+        return
+    nodes = _nodes()
+    with _probe(out) as probe:
+        answers = _ask(nodes, probe, data)
+        here = inventory(data)
+    for node in nodes:
+        yield from _of_node(node, answers[node.name])
+    facts = {name: answer for name, answer in answers.items() if isinstance(answer, NodeFacts)}
+    yield replace(
+        judge_versions(versions(), {name: of.versions for name, of in facts.items()}), name="versions"
+    )
+    reads = {name: of.reads_probe for name, of in facts.items()}
+    yield replace(judge_storage(probe.parent, reads), name="shared storage")
+    if data is not None:
+        there = {name: of.data for name, of in facts.items()}
+        yield replace(judge_data(data, here, there), name="data set")
+
+
+def look(probe: Path, data: str | None) -> NodeFacts:
+    """Return the facts of the node that this runs on."""
+    findings = examine({name: CHECKS[name] for name in NODE_CHECKS})
+    return NodeFacts(
+        versions=versions(),
+        findings=list(findings),
+        num_gpus=len(machine.torch_gpus()[0]),
+        reads_probe=_reads(probe),
+        data=inventory(data),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, rlcas and what it requires, and a digest of the code of rlcas."""
+    return {**packages.versions(), CODE: _code_digest()}
+
+
+def inventory(data: str | None) -> str:
+    """Return what there is of a data set, as files and bytes: enough to tell that two nodes have not the same."""
+    prefix, _, path = (data or "").partition(":")
+    place = Path(path) if prefix in PATH_PREFIXES else local_files().get(prefix)
+    if place is None or not place.exists():
+        return NO_FILES
+    sizes = [
+        file.stat().st_size for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()
+    ]
+    return f"{len(sizes)} files, {sum(sizes)} bytes"
+
+
+def judge_versions(here: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> Finding:
+    """Compare the versions on each node with those of the process that asks."""
+    said = []
+    for package, version in here.items():
+        found = {name: of.get(package, "absent") for name, of in nodes.items()}
+        there = [f"{other} on {name}" for name, other in found.items() if other != version]
+        if there:
+            said.append(f"{package} {version} here, {', '.join(there)}")
+    if said:
+        return fault("; ".join(said), SAME_EVERYWHERE)
+    return ok(f"the same on all {len(nodes)} nodes")
+
+
+def judge_storage(folder: Path, read_by: Mapping[str, bool]) -> Finding:
+    """Judge the folder of runs by which nodes read a file that was just written there."""
+    without = [name for name, reads in read_by.items() if not reads]
+    if without:
+        return fault(
+            f"{folder} here is not the same on {', '.join(without)}",
+            "mount one shared folder at the same path on every node, and name it with --out",
+        )
+    return ok(f"{folder} is the same on all {len(read_by)} nodes")
+
+
+def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
+    """Judge a data set by what the process that asks has of it and what each node has."""
+    if data.partition(":")[0] not in PATH_PREFIXES and {here, *nodes.values()} == {NO_FILES}:
+        return ok(f"{data} has no files on any node: it is made or fetched")
+    without = {name: found for name, found in nodes.items() if found != here}
+    if here == NO_FILES or without:
+        there = ", ".join(f"{found} on {name}" for name, found in without.items())
+        return fault(
+            f"{data}: {here} here" + (f", {there}" if there else ""),
+            "put it on storage that all nodes share, or copy it to the same path on each",
+        )
+    return ok(f"{data}: {here} on all {len(nodes)} nodes")
+
+
+def judge_gpus(of_ray: float, of_torch: int) -> Finding:
+    """Judge the GPUs that Ray hands out on a node by those that torch finds there."""
+    if of_ray > of_torch:
+        return fault(
+            f"Ray hands out {of_ray:g}, torch finds {of_torch}",
+            "start Ray there with the right --num-gpus, or mend the driver and torch's CUDA build",
+        )
+    return ok(f"{of_ray:g}")
+
+
+def _connect() -> Finding:
+    from cluster.start import ensure_ray  # imports torch, which a node need not have
+
+    try:
+        ensure_ray(k=1)
+    except UserError as error:
+        return fault(str(error), "")
+    address = os.environ.get("RAY_ADDRESS")
+    return ok(f"RAY_ADDRESS {address}" if address else "RAY_ADDRESS is not set: this machine alone")
+
+
+def _nodes() -> list[Node]:
+    """Return the nodes that are alive, the same order each time."""
+    return sorted(
+        (
+            Node(
+                one["NodeID"],
+                f"{one['NodeManagerHostname']} ({one['NodeName']})",
+                one["Resources"].get("CPU", 0),
+                one["Resources"].get("GPU", 0),
+            )
+            for one in ray.nodes()
+            if one["Alive"]
+        ),
+        key=lambda node: node.name,
+    )
+
+
+@contextlib.contextmanager
+def _probe(out: Path) -> Iterator[Path]:
+    """Yield a new file in `out`, or in the folder above that is there."""
+    folder = next(place for place in (out, *out.parents) if place.is_dir())
+    with tempfile.NamedTemporaryFile("w", prefix=".rlcas-doctor-", dir=folder) as file:
+        file.write(file.name)
+        file.flush()
+        os.fsync(file.fileno())
+        yield Path(file.name)
+
+
+def _reads(probe: Path) -> bool:
+    try:
+        return probe.read_text() == str(probe)
+    except OSError:
+        return False
+
+
+def _ask(nodes: Sequence[Node], probe: Path, data: str | None) -> dict[str, NodeFacts | str]:
+    """Return what each node says, or why it does not."""
+    task = ray.remote(num_cpus=0, max_retries=0)(look)
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        asked[node.name] = task.options(scheduling_strategy=there).remote(probe, data)
+    done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_LIMIT_SECONDS)
+    return {name: _answer(answer, answer in done) for name, answer in asked.items()}
+
+
+def _answer(answer: ray.ObjectRef, done: bool) -> NodeFacts | str:
+    if not done:
+        return f"no answer within {NODE_LIMIT_SECONDS:g} s"
+    try:
+        return ray.get(answer)
+    except RayError as error:
+        return str(error).strip().splitlines()[-1]
+
+
+def _of_node(node: Node, answer: NodeFacts | str) -> Iterator[Finding]:
+    """Yield the line of a node, and what is not right there."""
+    if isinstance(answer, str):
+        mend = "install rlcas there as on the others, and look whether the node is up"
+        yield Finding("fault", answer, mend, name=node.name)
+        return
+    checks = {finding.name: finding for finding in answer.findings}
+    shown = ", ".join(f"{package} {answer.versions[package]}" for package in SHOWN)
+    found = f"{shown}; {node.num_cpus:g} CPU, {node.num_gpus:g} GPU; {checks['memory'].found}"
+    yield Finding("ok", found, name=node.name)
+    gpus = judge_gpus(node.num_gpus, answer.num_gpus)
+    for check, finding in {**checks, "GPUs": gpus}.items():
+        if finding.verdict != "ok":
+            yield Finding(finding.verdict, f"{check}: {finding.found}", finding.mend, name=node.name)
+
+
+def _code_digest() -> str:
+    """Return a digest of the sources of rlcas: two checkouts may have the same version."""
+    digest = hashlib.sha256()
+    for package in OUR_PACKAGES:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None
+        for source in sorted(Path(spec.origin).parent.rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,49 @@
+#!/bin/sh
+# Ray by hand, on machines that you reach by ssh. The first one is the head.
+#
+#   RLCAS_VENV=/shared/rlcas/.venv sh nodes.sh start HEAD WORKER ...
+#   RLCAS_VENV=/shared/rlcas/.venv sh nodes.sh stop HEAD WORKER ...
+#
+# RLCAS_VENV  the environment with rlcas[cluster], at the same path on every machine: one Python, one Ray, one rlcas.
+#             On a folder that all share it need be made only once.
+# RAY_PORT    the head's port [6379]. Between the nodes every port must be open, from outside none but ssh.
+set -eu
+venv=${RLCAS_VENV:?the environment with rlcas, at the same path on every machine}
+port=${RAY_PORT:-6379}
+[ $# -ge 2 ] || { echo "usage: sh nodes.sh start|stop HEAD WORKER ..." >&2; exit 2; }
+action=$1
+head=$2
+shift
+
+ray_on() { # HOST RAY'S WORDS ...
+    host=$1
+    shift
+    ssh "$host" "export RAY_AUTH_MODE=token PATH='$venv/bin':\"\$PATH\"; ray $*"
+}
+
+case $action in
+start)
+    # Every node and every command needs the same token. It goes through a pipe, where `ps` does not show it.
+    token=$("$venv/bin/ray" get-auth-token --generate)
+    for host in "$@"; do
+        printf %s "$token" | ssh "$host" 'umask 077; mkdir -p ~/.ray; cat >~/.ray/auth_token'
+    done
+    ray_on "$head" start --head --port="$port" --dashboard-host=127.0.0.1 --disable-usage-stats
+    shift
+    for host in "$@"; do
+        ray_on "$host" start --address="$head:$port" --disable-usage-stats
+    done
+    echo "On $head, whatever rlcas does then runs on all of them:"
+    echo "  export RAY_AUTH_MODE=token RAY_ADDRESS=$head:$port"
+    echo "  rlcas doctor --cluster --out /shared/runs"
+    ;;
+stop)
+    for host in "$@"; do
+        ray_on "$host" stop
+    done
+    ;;
+*)
+    echo "nodes.sh: $action is neither start nor stop" >&2
+    exit 2
+    ;;
+esac

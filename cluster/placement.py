@@ -1,0 +1,93 @@
+"""Where the K episodes of a run run: one placement group, a bundle an episode, on many nodes or on few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+
+from rlcas.config import ClusterConfig
+from rlcas.errors import UserError
+
+RAY_DIGITS = 4
+"""Decimals of an amount that Ray keeps."""
+Resources = Mapping[str, float]
+"""CPUs and GPUs, as Ray names them."""
+Node = tuple[str, Resources]
+"""A node's name, and what it has."""
+
+
+def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup:
+    """Return a placement group that holds `bundle` for each of K episodes; where that fails nothing is held.
+
+    Raises:
+        UserError: the nodes never have room for it, or not within `cluster.start_timeout_seconds`.
+    """
+    check_room(bundle, k, nodes_of_ray())
+    group = placement_group([dict(bundle)] * k, strategy=cluster.placement.upper())
+    waited = cluster.start_timeout_seconds
+    try:
+        ready, _ = ray.wait([group.ready()], timeout=waited)
+        if not ready:
+            raise UserError(
+                f"{_asked(bundle, k)}, which was not free within cluster.start_timeout_seconds {waited:g}; free are "
+                f"{_described(_free(), bundle)}: free or add nodes, lower sampler.k, or wait longer"
+            )
+    except BaseException:
+        remove_placement_group(group)
+        raise
+    return group
+
+
+def nodes_of_ray() -> list[Node]:
+    """Return the nodes that are there, with all that each has."""
+    return [(node["NodeName"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def check_room(bundle: Resources, k: int, nodes: Sequence[Node]) -> None:
+    """Refuse K bundles that would not fit if the nodes were empty: each lies whole on one node.
+
+    Raises:
+        UserError: they do not fit, though all nodes together may have enough; the text has the arithmetic.
+    """
+    if sum(room(bundle, has) for _, has in nodes) < k:
+        raise UserError(
+            f"{_asked(bundle, k)}, each whole on one node; the nodes have {_described(nodes, bundle)}: lower "
+            "cluster.threads_per_episode, cluster.gpus_per_episode or sampler.k, or add nodes"
+        )
+
+
+def room(bundle: Resources, has: Resources) -> int:
+    """Return how many bundles fit on a node that has so much."""
+    unit = 10**RAY_DIGITS  # whole numbers, as Ray counts
+    return min(round(has.get(kind, 0.0) * unit) // round(amount * unit) for kind, amount in bundle.items())
+
+
+def fitting(amounts: Resources) -> dict[str, float]:
+    """Return the amounts in the decimals that Ray keeps, rounded down: a sixth six times must fit into one."""
+    unit = 10**RAY_DIGITS
+    return {kind: math.floor(round(amount * unit, 3)) / unit for kind, amount in amounts.items() if amount}
+
+
+def told(resources: Resources) -> str:
+    """Return "1 CPU and 0.5 GPU"."""
+    return " and ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+
+
+def _asked(bundle: Resources, k: int) -> str:
+    return f"sampler.k {k} episodes ask {told(bundle)} each"
+
+
+def _described(nodes: Sequence[Node], bundle: Resources) -> str:
+    """Return "2 CPU and 0 GPU (room for 2) on a, b; 1 CPU and 0 GPU (room for 1) on c"."""
+    alike: dict[str, list[str]] = {}
+    for name, has in nodes:
+        alike.setdefault(f"{told(has)} (room for {room(bundle, has)})", []).append(name)
+    return "; ".join(f"{has} on {', '.join(names)}" for has, names in alike.items())
+
+
+def _free() -> list[Node]:
+    free = ray._private.state.available_resources_per_node()  # Ray has no public name for it
+    return [(node["NodeName"], free.get(node["NodeID"], {})) for node in ray.nodes() if node["Alive"]]

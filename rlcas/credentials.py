@@ -1,0 +1,32 @@
+"""Passwords and keys inside addresses, which no setting, message or file of a run's folder shall hold.
+
+s3://KEY:SECRET@bucket, http://user:password@host, https://TOKEN@host, az://c/x?sig=SIGNATURE
+"""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "***"
+_USER_INFO = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)"
+    r"(?:[^/\s@:\['\"<>]*:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]*@"  # user:password@, but no host:port/
+    r"|(?<=http://)[^/\s@'\"<>]+@|(?<=https://)[^/\s@'\"<>]+@)"  # a token alone
+)
+_QUERY = re.compile(
+    r"(?P<name>[?&;][^=&\s?'\"<>]*(?:secret|passw|token|signature|credential|access_?key|api_?key)[^=&\s'\"<>]*="
+    r"|[?&;]sig=)[^&;\s'\"<>]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with `***` for what stands between :// and @, and for the values of keys in a query."""
+    if "://" not in text:
+        return text
+    return _QUERY.sub(rf"\g<name>{HIDDEN}", _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text))
+
+
+def has_credentials(text: str) -> bool:
+    """Return whether an address in `text` brings a password or key."""
+    return without_credentials(text) != text

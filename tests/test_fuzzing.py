@@ -1,0 +1,282 @@
+"""A few hundred broken files for every reader, and the worst kinds by hand; `make fuzz` tries a hundred thousand."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broken_files import npy, npy_header, png_chunk, zipped
+from data_files import arrays, config, dicom, gray, write_image
+from fuzzing import READERS, fuzz, tells
+from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from rlcas import reading, settings
+from rlcas.comparison.cell import read_predictions
+from rlcas.data import load
+from rlcas.data.npz import open_npz
+from rlcas.errors import UserError
+from rlcas.records import check_epochs, read_epochs, read_lines
+from rlcas.report.facts import read_run
+from rlcas.sweep_table import read_sweep
+
+INPUTS = 60
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_tells_every_broken_file_in_one_line_and_neither_crashes_nor_hangs(
+    name: str, tmp_path: Path
+) -> None:
+    reader = READERS[name](tmp_path)
+    reader.read()
+    tally = fuzz(reader, tmp_path, INPUTS, seed=0)
+    assert tally.inputs >= INPUTS and tally.told > INPUTS / 4
+
+
+def test_the_same_seed_makes_the_same_files(tmp_path: Path) -> None:
+    seen: list[list[bytes]] = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        reader = READERS["csv"](folder)
+        seen.append([])
+        recording = type(reader)(
+            file=reader.file, contents=reader.contents.map(lambda content: seen[-1].append(content) or content),
+            read=reader.read,
+        )  # fmt: skip
+        fuzz(recording, folder, 20, seed=7)
+    assert seen[0] == seen[1] and len(set(seen[0])) > 10
+
+
+def test_a_reader_that_raises_or_hangs_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = READERS["csv"](tmp_path)
+
+    def faulty() -> None:
+        raise KeyError("x")
+
+    def hanging() -> None:
+        while True:
+            pass
+
+    def silent() -> None:
+        raise UserError("something is wrong: mend it")
+
+    monkeypatch.setattr("fuzzing.HANG_SECONDS", 0.05)
+    for read, found in ((faulty, KeyError), (hanging, TimeoutError), (silent, AssertionError)):
+        with pytest.raises(found):
+            tells(type(reader)(file=reader.file, contents=reader.contents, read=read), tmp_path, b"")
+
+
+class Evil:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("/nowhere/owned"),))
+
+
+def test_an_object_array_in_a_pool_a_preparation_or_a_cell_is_never_unpickled(tmp_path: Path) -> None:
+    poisoned = npy(np.array([Evil()], object))
+    (tmp_path / "x.npy").write_bytes(poisoned)
+    with pytest.raises(UserError, match=r"x\.npy is missing, truncated or altered .*: do so$"):
+        reading.open_array(tmp_path / "x.npy", "do so")
+    (tmp_path / "test.npz").write_bytes(zipped({"probabilities": poisoned, "labels": poisoned}))
+    with pytest.raises(UserError, match=r"test\.npz is damaged \(.*\): delete .*, then resume the comparison"):
+        read_predictions(tmp_path)
+    (tmp_path / "x.npy").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match=r"x\.npy is missing, truncated or altered"):
+        reading.open_array(tmp_path / "x.npy", "do so")
+    (tmp_path / "x.npy").write_bytes(zipped({"a": npy(np.zeros(2))}))
+    with pytest.raises(UserError, match=r"altered \(it holds several arrays\)"):
+        reading.open_array(tmp_path / "x.npy", "do so")
+    (tmp_path / "test.npz").write_bytes(npy(np.zeros(2)))
+    with pytest.raises(UserError, match=r"damaged \(it is no npz file\)"):
+        reading.read_arrays(tmp_path / "test.npz", "do so")
+
+
+def test_an_npz_that_unpacks_to_more_than_the_memory_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(
+        tmp_path / "bomb.npz", **{**arrays(), "train_images": np.zeros((12, 800, 800), np.uint8)}
+    )
+    assert (tmp_path / "bomb.npz").stat().st_size < 30_000
+    monkeypatch.setattr(reading, "available_memory_bytes", lambda: 5e6)
+    with pytest.raises(
+        UserError, match=r"bomb\.npz: train_images takes 0\.0 GB of memory, of which 0\.0 are free: is"
+    ):
+        load(config(f"npz:{tmp_path / 'bomb.npz'}"))
+
+
+def test_a_header_that_claims_terabytes_is_told(tmp_path: Path) -> None:
+    claim = npy_header({"descr": "|u1", "fortran_order": False, "shape": (2**20, 2**13, 2**13)})
+    members = {name: npy(array) for name, array in arrays().items()}
+    (tmp_path / "set.npz").write_bytes(zipped({**members, "train_images": claim + bytes(64)}))
+    with pytest.raises(UserError, match=r"set\.npz: train_images is truncated or altered"):
+        load(config(f"npz:{tmp_path / 'set.npz'}"))
+
+
+def test_a_picture_that_claims_gigapixels_is_told_before_it_is_decoded(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for number, name in enumerate("ab"):
+            write_image(tmp_path / split / name / "0.png", gray(number))
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(1_000_000)))
+    bomb = tmp_path / "train" / "a" / "bomb.png"
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + head + pixels + png_chunk(b"IEND", b""))
+    with pytest.raises(
+        UserError, match=r"bomb\.png cannot be read as an image \(.*exceeds limit.*replace or remove"
+    ):
+        load(config(f"folder:{tmp_path}"))
+    bomb.unlink()
+    dicom(tmp_path / "train" / "a" / "bomb.dcm", gray(1), Rows=65_535, Columns=65_535)
+    with pytest.raises(
+        UserError, match=r"bomb\.dcm claims 4294836225 pixels, of 178956970 at most: save a smaller"
+    ):
+        load(config(f"folder:{tmp_path}"))
+
+
+def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None:
+    dataset = dcmread(dicom(tmp_path / "x.dcm", gray(1)))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    for split in ("train", "val"):
+        for number, name in enumerate("ab"):
+            write_image(tmp_path / "set" / split / name / "0.png", gray(number))
+    dataset.save_as(tmp_path / "set" / "train" / "a" / "1.dcm")
+    with pytest.raises(UserError, match=r"1\.dcm is deflated DICOM, .*: save it uncompressed"):
+        load(config(f"folder:{tmp_path / 'set'}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: mend the file"),
+        ("seed: !!int", r"x\.yaml is not YAML: .*: mend the file"),
+        ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: mend the file"),
+        ("[" * 3000, r"x\.yaml is not YAML: maximum recursion depth exceeded.*: mend the file"),
+        ("seed: !!python/object/apply:os.system [x]", r"x\.yaml is not YAML: could not determine a constructor"),
+        ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 262144 at most: name another file"),
+        ("seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]", "over 100000 values"),
+        ("seed: [" + "x, " * 2000 + "]", r"^seed is \['x', 'x', 'x', 'x', \.\.\.\]: input should be a valid integer"),
+        ('"a\\nb\\e[2J": 1', r"^unknown setting a b\\x1b\[2J: "),
+    ],
+)  # fmt: skip
+def test_settings_that_yaml_chokes_on_are_told_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as told:
+        settings.resolve(given={}, file=tmp_path / "x.yaml")
+    assert len(str(told.value)) < 600 and len(str(told.value).splitlines()) == 1
+
+
+def test_lines_of_a_log_are_told_by_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "epochs.jsonl"
+    for text, message in (
+        (
+            '{"epoch": 1}\n[1]\n',
+            r"epochs\.jsonl line 2 is damaged \(it is no JSON object\): restore or delete it",
+        ),
+        ('{"epoch": 1}\n{"epoch\n', r"epochs\.jsonl line 2 is damaged \(.*\): restore or delete it"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_epochs(tmp_path)
+    path.write_bytes(b"\xff\xfe{}\n")
+    with pytest.raises(UserError, match=r"epochs\.jsonl is damaged \(.*decode.*\): restore or delete it"):
+        read_lines(path)
+
+
+def test_epochs_of_other_lengths_and_figures_of_other_kinds_are_told(tmp_path: Path) -> None:
+    READERS["epochs"](tmp_path)
+    lines = read_epochs(tmp_path)
+    lines[1]["winner"] = 99
+    with pytest.raises(UserError, match=r"epochs\.jsonl line 2 is altered \(its lists have other lengths\)"):
+        check_epochs(lines, tmp_path / "epochs.jsonl")
+    (tmp_path / "metrics.json").write_text('{"seconds": {"data": "long"}}')
+    with pytest.raises(
+        UserError, match=r"metrics\.json is truncated or altered \(seconds\.data: .*\): restore or"
+    ):
+        read_run(tmp_path)
+
+
+def test_a_gallery_that_holds_no_images_is_told(tmp_path: Path) -> None:
+    READERS["run_gallery"](tmp_path)
+    np.savez(tmp_path / "gallery.npz", real=np.zeros(3))
+    with pytest.raises(
+        UserError, match=r"gallery\.npz is altered \(it holds no images by class\): restore or delete"
+    ):
+        read_run(tmp_path)
+
+
+def test_trials_of_other_settings_are_told(tmp_path: Path) -> None:
+    READERS["sweep"](tmp_path)
+    path = tmp_path / "sweep.json"
+    facts = json.loads(path.read_text())
+    facts["trials"][1]["settings"] = {"sampler.lr": 1}
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"sweep\.json is altered \(its trials vary other settings\): restore"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays_of", "message"),
+    [
+        ({"labels": np.zeros(2, np.int64)}, "no prediction of every image"),
+        ({"probabilities": np.zeros((3, 2)), "labels": np.zeros(2, np.int64)}, "no prediction of every image"),
+        ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is of no class"),
+    ],
+)
+def test_predictions_that_do_not_fit_their_labels_are_told(
+    arrays_of: dict[str, np.ndarray], message: str, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "test.npz", **arrays_of)
+    with pytest.raises(UserError, match=rf"test\.npz is damaged \(.*{message}\): delete .*, then resume"):
+        read_predictions(tmp_path)
+
+
+def test_a_member_of_an_npz_that_is_packed_in_an_unknown_way_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "set.npz", **arrays())
+    whole = bytearray((tmp_path / "set.npz").read_bytes())
+    with zipfile.ZipFile(tmp_path / "set.npz") as archive:
+        at = archive.start_dir
+    whole[at + 10] = 77  # the method of the first member
+    (tmp_path / "set.npz").write_bytes(whole)
+    with pytest.raises(
+        UserError, match=r"set\.npz: train_images is truncated or altered \(.*\): fetch or write"
+    ):
+        open_npz(tmp_path / "set.npz").splits["train"].open_images()
+
+
+def test_a_classifier_that_would_not_fit_into_memory_is_refused_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = READERS["model"](tmp_path)
+    monkeypatch.setattr(reading, "available_memory_bytes", lambda: 1e5)
+    with pytest.raises(
+        UserError, match=r"model\.safetensors: a classifier as its header says takes .* GB of memory"
+    ):
+        reader.read()
+
+
+def test_a_classifier_whose_header_contradicts_itself_is_told(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    reader, path = READERS["model"](tmp_path), tmp_path / "model.safetensors"
+    head = json.loads(path.read_bytes()[8 : 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]])
+    meta, tensors = json.loads(head["__metadata__"]["rlcas"]), load_file(path)
+    for changes, message in (
+        ({"mean": [0.5, 0.5]}, "was not written by this version of rlcas: train it again"),
+        ({"train_counts": [3]}, "was not written by this version of rlcas: train it again"),
+        ({"image_shape": [1, 0, 8]}, "was not written by this version of rlcas: train it again"),
+        (
+            {"classifier": {**meta["classifier"], "backbone": "resnet10t"}},
+            r"does not hold the weights of 'resnet10t' \(",
+        ),
+        ({"classifier": {**meta["classifier"], "width": 2**31}}, "model.safetensors"),
+    ):
+        save_file(tensors, path, metadata={"rlcas": json.dumps({**meta, **changes})})
+        with pytest.raises(UserError, match=message):
+            reader.read()

@@ -1,0 +1,118 @@
+"""Several nodes, really: machines of a network of their own, and the head's loss."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import by_hand
+import held_run
+import namespaces
+import pytest
+import small_run
+from ray.cluster_utils import Cluster
+from test_chaos import same_run
+from test_run import rlcas
+from test_synth_workers import weights
+
+pytestmark = pytest.mark.slow
+SPREAD_RUN = Path(__file__).with_name("spread_run.py")
+
+
+@contextlib.contextmanager
+def three_machines(cores: int = 3) -> Iterator[tuple[list[str], dict[str, str], tuple[str, ...]]]:
+    """Start a head and two nodes, each on a machine of its own with so many cores.
+
+    Yields their addresses, the environment of a driver, and the words that run it on the head.
+    """
+    environment = by_hand.environment_with_token()
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(by_hand.new_folder())
+        try:
+            (ip, on_head), *others = stack.enter_context(namespaces.machines(3))
+        except PermissionError as error:
+            pytest.skip(f"network namespaces are not allowed here: {error}")
+        head = by_hand.head(folder / "head", environment, f"--num-cpus={cores}", before=on_head, ip=ip)
+        address = stack.enter_context(head)
+        for i, (node_ip, before) in enumerate(others):
+            words = (f"--address={address}", f"--num-cpus={cores}")
+            name = f"node-{i}"
+            stack.enter_context(
+                by_hand.node(name, folder / name, environment, *words, before=before, ip=node_ip)
+            )
+        yield [ip, *(ip for ip, _ in others)], {**environment, "RAY_ADDRESS": address}, on_head
+
+
+def test_episodes_on_three_machines_of_a_network_give_the_bits_of_one_process() -> None:
+    with three_machines() as (addresses, environment, on_head):
+        done = subprocess.run(
+            [*on_head, sys.executable, SPREAD_RUN], env=environment, capture_output=True, text=True, timeout=600
+        )
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(told["places"]) == sorted(addresses)
+    assert told["same_bits"]
+
+
+def test_both_phases_on_three_machines_make_the_files_of_one(tmp_path: Path) -> None:
+    """A worker asks for a core, and a machine has one: no two of them are on the same."""
+    small_run.write_npz(tmp_path / "shapes.npz")
+    workers = {"cluster__synth_workers": 2, "cluster__sampling_workers": 2, "cluster__threads_per_episode": 1}
+    words = [sys.executable, "-m", "rlcas", "run", "--data", "npz:shapes.npz", *small_run.flags(**workers)]
+    with three_machines(cores=1) as (_, environment, on_head):
+        for before, environ, out in ((on_head, environment, "spread"), ((), None, "alone")):
+            done = subprocess.run(
+                [*before, *words, "--out", out],
+                env=environ,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+    assert weights(tmp_path / "spread") == weights(tmp_path / "alone")
+    assert same_run(tmp_path / "spread", tmp_path / "alone")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    with held_run.home(tmp_path) as home:
+        yield home
+
+
+@contextlib.contextmanager
+def cluster_of_two() -> Iterator[Cluster]:
+    """Start a head without cores, and a node where the episodes run."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        cluster.add_node(num_cpus=4)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def test_a_lost_head_ends_the_run_in_one_line_and_it_resumes_on_a_new_cluster(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The epoch under way does not end by itself: who waits for it waits in vain."""
+    with (
+        cluster_of_two() as cluster,
+        held_run.started(home, "beheaded", RAY_ADDRESS=cluster.address) as process,
+    ):
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+        _, error = process.communicate()
+        assert (home / held_run.HOLD).exists()
+    assert process.returncode == 1
+    last = error.splitlines()[-1]
+    assert last.startswith("rlcas: Ray's head at ") and "Traceback" not in error
+    assert f"is lost: `rlcas resume {home / 'beheaded'}` goes on from the last checkpoint" in last
+    held_run.release(home)
+    with cluster_of_two() as cluster:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        done = rlcas("resume", "beheaded", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert same_run(home / "beheaded", home / "undisturbed")

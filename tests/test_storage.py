@@ -1,0 +1,338 @@
+"""Addresses in place of paths: what is fetched, what is brought there, and in which order."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import sys
+import threading
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import small_run
+from data_files import config, gray, write_image, write_npz
+from saved_run import save_run
+from test_run import rlcas
+from tiny import tiny_config
+
+from rlcas import storage
+from rlcas.cli import main
+from rlcas.data import load
+from rlcas.errors import UserError
+from rlcas.files import write_text
+from rlcas.rundir import absolute, data_name, resolved
+from rlcas.storage import address_of, fetched, local, publish
+
+ADDRESS = "memory://bucket/run"
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fsspec.AbstractFileSystem:
+    """An object store in this process, and a cache of its own."""
+    monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    store.store.clear()
+    store.pseudo_dirs[:] = [""]
+    return store
+
+
+def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "other cache"))
+
+
+def stored(store: fsspec.AbstractFileSystem) -> dict[str, bytes]:
+    return {path.removeprefix("/bucket/run/"): store.cat_file(path) for path in store.find("/bucket/run")}
+
+
+@pytest.mark.parametrize(
+    ("place", "address"),
+    [
+        ("s3://bucket/a b/run", "s3://bucket/a b/run"),
+        (Path("s3://bucket/run"), "s3://bucket/run"),
+        (Path("gs://bucket"), "gs://bucket"),
+        (Path("file:///data/run"), "file:///data/run"),
+        (Path("memory://a/b"), "memory://a/b"),
+        ("runs/a", None),
+        (Path("/runs/a:b"), None),
+        ("npz:/data/x.npz", None),
+        ("C:/data", None),
+        ("", None),
+    ],
+)
+def test_an_address_is_told_from_a_path_even_after_it_was_a_path(
+    place: str | Path, address: str | None
+) -> None:
+    assert address_of(place) == address
+
+
+def test_settings_keep_addresses_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        absolute("npz:s3://b/x.npz") == "npz:s3://b/x.npz" and absolute("npz:x.npz") == f"npz:{tmp_path}/x.npz"
+    )
+    assert data_name("folder:gs://b/shapes") == "shapes"
+    for pool in ("s3://b/pool", "folder:s3://b/pool"):
+        assert resolved(tiny_config().model_copy(update={"pool": pool})).pool == pool
+    out = resolved(tiny_config().model_copy(update={"out": Path("s3://b/run")})).out
+    assert out is not None and out.is_absolute() and "s3:" not in str(out)
+
+
+def test_images_at_an_address_are_those_of_the_file(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
+    name = write_npz(tmp_path)
+    memory.put_file(name.removeprefix("npz:"), "/bucket/set.npz")
+    here, there = load(config(name)), load(config("npz:memory://bucket/set.npz"))
+    assert (there.name, there.class_names) == (here.name, here.class_names)
+    np.testing.assert_array_equal(here.train.images_NCHW, there.train.images_NCHW)
+
+
+def test_folders_and_tables_at_an_address_bring_their_images(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path
+) -> None:
+    lines = ["path,label"]
+    for number in range(24):
+        name = f"{'ab'[number % 2]}/{number}.png"
+        write_image(tmp_path / "set" / name, gray(number))
+        lines.append(f"{name},{name[0]}")
+    (tmp_path / "set/table.csv").write_text("\n".join(lines))
+    memory.put(str(tmp_path / "set"), "/bucket/set", recursive=True)
+    by_table = load(config("csv:memory://bucket/set/table.csv"))
+    memory.rm_file("/bucket/set/table.csv")
+    by_folder = load(config("folder:memory://bucket/set"))
+    for data in (by_table, by_folder):
+        assert data.class_names == ("a", "b") and len(data.train) + len(data.val) > 12
+
+
+def test_a_file_is_fetched_once_and_again_when_it_changes(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe_file("/bucket/x/y.npz", b"one")
+    file = fetched("memory://bucket/x/y.npz", None)
+    assert (file.name, file.read_bytes()) == ("y.npz", b"one")
+    inode = file.stat().st_ino
+    assert fetched("memory://bucket/x/y.npz", None) == file and file.stat().st_ino == inode
+    memory.pipe_file("/bucket/x/y.npz", b"two")
+    assert fetched("memory://bucket/x/y.npz", None).read_bytes() == b"two"
+    file.write_bytes(b"2 altered")
+    assert fetched("memory://bucket/x/y.npz", None).read_bytes() == b"two"
+
+
+def test_a_path_is_left_alone(tmp_path: Path) -> None:
+    assert fetched(str(tmp_path), None) == tmp_path and local(tmp_path) == tmp_path
+    publish(tmp_path)
+
+
+def test_what_cannot_be_read_is_told_in_one_line(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"nothing lies at memory://bucket/gone: mend the address"):
+        fetched("memory://bucket/gone", None)
+    with pytest.raises(UserError, match=r"nosuch://x is no address that fsspec knows .*: mend it"):
+        fetched("nosuch://x", None)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UserError, match=r"s3://b/x needs a package .*pip install 'rlcas\[remote\]'"):
+        fetched("s3://b/x", None)
+    memory.pipe_file("/bucket/x", b"one")
+    monkeypatch.setattr(type(memory), "get_file", lambda *_: (_ for _ in ()).throw(ConnectionError("reset")))
+    with pytest.raises(UserError, match=r"x cannot be read \(ConnectionError: reset\): look at the address"):
+        fetched("memory://bucket/x", None)
+
+
+def test_a_file_that_is_cut_off_on_the_way_does_not_count(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.pipe_file("/bucket/x", b"one")
+    monkeypatch.setattr(type(memory), "get_file", lambda self, path, here: Path(here).write_bytes(b"o"))
+    with pytest.raises(UserError, match=r"cannot be read \(OSError: x came with 1 bytes, not 3\)"):
+        fetched("memory://bucket/x", None)
+
+
+@pytest.mark.parametrize("command", ["resume", "evaluate", "report", "predict"])
+def test_a_password_in_an_address_is_refused_and_not_told(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["image.png"] if command == "predict" else []
+    assert main([command, "s3://KEY:hunter2@bucket/run", *words]) == 2
+    said = capsys.readouterr().err
+    assert "s3://***@bucket/run has a password or key in its address" in said and "hunter2" not in said
+
+
+def begun(memory: fsspec.AbstractFileSystem) -> Path:
+    folder = storage.working_folder(ADDRESS, None)
+    storage.begin(ADDRESS, folder)
+    return folder
+
+
+def write_epoch(folder: Path, epoch: int) -> None:
+    """Write what an epoch leaves, the line first, and remove the checkpoint before the last."""
+    with (folder / "epochs.jsonl").open("a") as file:
+        file.write(f"{epoch}\n")
+    for name in ("state.json", "best.safetensors", "incumbent.safetensors", "sha256.json"):
+        write_text(folder / f"checkpoints/epoch-{epoch:04d}" / name, f"{name} of {epoch}")
+    for old in folder.glob(f"checkpoints/epoch-{epoch - 2:04d}/*"):
+        old.unlink()
+
+
+def test_a_reader_finds_a_whole_checkpoint_with_its_epochs_at_any_moment(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, moments = begun(memory), []
+    write_text(folder / "config.yaml", "seed: 0\n")
+    write_text(folder / "prepared/data.json", "{}")
+    write_text(folder / "prepared/train_images.npy", "images")
+    for method in ("pipe_file", "rm_file"):
+        plain = getattr(type(memory), method)
+
+        def seen(self: object, *words: object, plain=plain, **named: object) -> None:
+            plain(self, *words, **named)
+            moments.append(stored(memory))
+
+        monkeypatch.setattr(type(memory), method, seen)
+    for epoch in range(1, 5):
+        write_epoch(folder, epoch)
+        publish(folder / "checkpoints")
+    assert len(moments) >= 4 * 5
+    for files in moments:
+        whole = [name.split("/")[1] for name in files if name.endswith("sha256.json")]
+        for checkpoint in whole[-1:]:
+            parts = {name for name in files if name.startswith(f"checkpoints/{checkpoint}/")}
+            assert len(parts) == 4 and "prepared/train_images.npy" in files and "prepared/data.json" in files
+            assert len(files["epochs.jsonl"].splitlines()) >= int(checkpoint.removeprefix("epoch-"))
+    assert {name.split("/")[1] for name in stored(memory) if name.startswith("checkpoints/")} == {
+        "epoch-0003",
+        "epoch-0004",
+    }
+
+
+def test_another_machine_gets_what_was_published_and_goes_on(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = begun(memory)
+    write_epoch(first, 1)
+    publish(first)
+    write_text(first / "epochs.jsonl", "never published")
+    with monkeypatch.context() as elsewhere:
+        another_machine(tmp_path, elsewhere)
+        second = local(Path(ADDRESS))
+        assert second != first and (second / "epochs.jsonl").read_text() == "1\n"
+        write_epoch(second, 2)
+        publish(second)
+    assert local(Path(ADDRESS)) == first and (first / "epochs.jsonl").read_text() == "1\n2\n"
+    assert (first / "checkpoints/epoch-0002/sha256.json").read_text() == "sha256.json of 2"
+
+
+def test_only_what_changed_is_published(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, put = begun(memory), []
+    write_text(folder / "config.yaml", "seed: 0\n")
+    publish(folder)
+    plain = storage._put
+    monkeypatch.setattr(storage, "_put", lambda *words: put.append(words[1].name) or plain(*words))
+    publish(folder)
+    assert put == []
+    write_text(folder / "report.html", "page")
+    publish(folder)
+    assert put == ["report.html"] and not [name for name in stored(memory) if Path(name).name.startswith(".")]
+
+
+def test_what_cannot_be_written_is_told_with_the_way_on(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(memory)
+    write_text(folder / "config.yaml", "seed: 0\n")
+    monkeypatch.setattr(storage, "_put", lambda *_: (_ for _ in ()).throw(PermissionError("Access Denied")))
+    with pytest.raises(
+        UserError, match=r"cannot be written \(PermissionError: Access Denied\).*`rlcas resume /"
+    ):
+        publish(folder)
+
+
+def test_an_address_where_something_lies_is_refused(memory: fsspec.AbstractFileSystem) -> None:
+    storage.check_is_new(ADDRESS)
+    memory.pipe_file("/bucket/run/config.yaml", b"seed: 0")
+    with pytest.raises(
+        UserError, match=r"is there and not empty: name another with --out, or go on with it by"
+    ):
+        storage.check_is_new(ADDRESS)
+
+
+@pytest.mark.parametrize("command", ["sweep", "compare"])
+def test_what_many_nodes_write_is_no_address(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--over", "sampler.k=1,2"] if command == "sweep" else []
+    assert main([command, *words, "--data", "phantom", "--out", ADDRESS, "--dry-run"]) == 2
+    assert f"out {ADDRESS} is an address, and only `rlcas run`" in capsys.readouterr().err
+
+
+def test_a_run_at_an_address_is_evaluated_without_its_bulk(
+    memory: fsspec.AbstractFileSystem, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = write_npz(tmp_path)
+    data = load(config(name))
+    settings = tiny_config(dataset={}).model_copy(update={"data": name})
+    save_run(tmp_path / "run", data, settings)
+    write_text(tmp_path / "run/pool/class-000/shard-000.npy", "bulk")
+    memory.put(str(tmp_path / "run"), "/bucket/run", recursive=True)
+    assert main(["evaluate", ADDRESS]) == 0
+    assert "test of 6 images" in capsys.readouterr().out
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_file_is_put_beside_its_place_where_a_put_is_not_atomic(tmp_path: Path) -> None:
+    store = fsspec.filesystem("file")
+    seen = []
+    store_mv = store.mv
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/a").write_text("old")
+
+    class Watched(type(store)):
+        cachable = False
+
+        def mv(self, path1: str, path2: str, **named: object) -> None:
+            seen.append((Path(path1).read_text(), Path(path2).read_text()))
+            store_mv(path1, path2, **named)
+
+    storage._put(Watched(), tmp_path / "a", f"{tmp_path}/there/a")
+    assert seen == [("new", "old")] and (tmp_path / "there/a").read_text() == "new"
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
+
+
+def test_a_server_of_http_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
+    name = write_npz(tmp_path)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        data = load(config(f"npz:http://127.0.0.1:{server.server_port}/set.npz"))
+        server.shutdown()
+    np.testing.assert_array_equal(data.train.images_NCHW, load(config(name)).train.images_NCHW)
+
+
+@pytest.mark.slow
+def test_a_run_at_an_address_goes_on_elsewhere_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store keeps a run that stopped after its first epoch; a machine with an empty cache ends it."""
+    small_run.write_npz(tmp_path / "shapes.npz")
+    rng = np.random.default_rng(0)
+    for name in small_run.CLASS_NAMES:
+        for number in range(6):
+            write_image(tmp_path / "images" / name / f"{number}.png", gray(rng.integers(99), (24, 24)))
+    words = ["--data", f"npz:file://{tmp_path}/shapes.npz", "--pool", f"folder:file://{tmp_path}/images"]
+    monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
+    done = rlcas("train", *words, *small_run.flags(), "--out", f"file://{tmp_path}/store/run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "store/run"
+    weights, epochs = (run / "model.safetensors").read_bytes(), (run / "epochs.jsonl").read_text().splitlines()
+    assert json.loads((run / "metrics.json").read_text())["test"]["n"] == 18
+    for left in ("metrics.json", "model.safetensors", "checkpoints/epoch-0002/sha256.json"):
+        (run / left).unlink()
+    another_machine(tmp_path, monkeypatch)
+    done = rlcas("resume", f"file://{run}", cwd=tmp_path)
+    assert done.returncode == 0 and f"all of it is at file://{run}" in done.stdout, done.stderr
+    assert (run / "model.safetensors").read_bytes() == weights
+    assert [json.loads(line)["rewards"] for line in (run / "epochs.jsonl").read_text().splitlines()] == [
+        json.loads(line)["rewards"] for line in epochs
+    ]
