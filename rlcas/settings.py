@@ -6,6 +6,7 @@ Later sources win: defaults, preset, `--config FILE`, flags.
 from __future__ import annotations
 
 import difflib
+import itertools
 import reprlib
 import types
 import typing
@@ -184,16 +185,33 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         raise UserError(
             f"{named_by}{path} holds over {MOST_VALUES} values, by aliases of aliases: write them out"
         )
+    if half := _half_a_character(content):
+        raise UserError(
+            f"{named_by}{path} is not YAML: {half} holds half a character: write it whole, or by \\U and its number"
+        )
     return _nested({str(key): value for key, value in content.items()}, str(path))
 
 
 def _is_small(content: Any) -> bool:
     """Return whether it holds no more values than a file of settings may, each alias counted."""
-    waiting, found = [content], 0
-    while waiting and found <= MOST_VALUES:
-        value, found = waiting.pop(), found + 1
-        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return found <= MOST_VALUES
+    return sum(1 for _ in itertools.islice(_values_in(content), MOST_VALUES + 1)) <= MOST_VALUES
+
+
+def _half_a_character(content: Any) -> str | None:
+    """Return a text that is none, as YAML's escapes of UTF-16 can write it."""
+    texts = (value for value in _values_in(content) if isinstance(value, str))
+    return next((ascii(text[:40]) for text in texts if any("\ud800" <= c <= "\udfff" for c in text)), None)
+
+
+def _values_in(content: Any) -> Iterator[Any]:
+    """Yield what a file of settings holds, keys included."""
+    waiting = [content]
+    while waiting:
+        yield (value := waiting.pop())
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def load(folder: Path) -> RunConfig:

@@ -162,6 +162,7 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
         ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 262144 at most: name another file"),
         ("seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]", "over 100000 values"),
         ("seed: [" + "x, " * 2000 + "]", r"^seed is \['x', 'x', 'x', 'x', \.\.\.\]: input should be a valid integer"),
+        ('"\\ud83e\\udd2d": s3://KEY:SECRET@b/x', r"x\.yaml is not YAML: '\\ud83e\\udd2d' holds half a char"),
         ('"a\\nb\\e[2J": 1', r"^unknown setting a b\\x1b\[2J: "),
     ],
 )  # fmt: skip
