@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import resource
@@ -63,6 +64,8 @@ HANG_SECONDS = 20.0
 """Of processor time, so that a busy machine is no hang."""
 MEMORY_BYTES = 4 << 30
 """What a reader may take beside what the process has."""
+COLLECT_EVERY = 50
+"""Inputs from one collection to the next: tracebacks keep the networks that a reader built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,8 @@ def harness(reader: Reader, folder: Path, tally: Tally, inputs: int, seed: int) 
     )
     @hypothesis.given(reader.contents)
     def check(content: bytes) -> None:
+        if tally.inputs % COLLECT_EVERY == 0:
+            gc.collect()
         started = time.process_time()
         tally.inputs += 1
         tally.told += tells(reader, folder, content)
