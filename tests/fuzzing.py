@@ -64,8 +64,6 @@ HANG_SECONDS = 20.0
 """Of processor time, so that a busy machine is no hang."""
 MEMORY_BYTES = 4 << 30
 """What a reader may take beside what the process has."""
-COLLECT_EVERY = 50
-"""Inputs from one collection to the next: tracebacks keep the networks that a reader built."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +114,7 @@ def harness(reader: Reader, folder: Path, tally: Tally, inputs: int, seed: int) 
     )
     @hypothesis.given(reader.contents)
     def check(content: bytes) -> None:
-        if tally.inputs % COLLECT_EVERY == 0:
+        if half_is_taken():  # by networks that a reader built and tracebacks keep
             gc.collect()
         started = time.process_time()
         tally.inputs += 1
@@ -162,12 +160,22 @@ def ends() -> Iterator[None]:
 def limited_memory() -> Iterator[None]:
     """Let a reader that asks for gigabytes get a MemoryError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes() + MEMORY_BYTES, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def half_is_taken() -> bool:
+    """Return whether less than half of what `limited_memory` allows is left."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return soft != resource.RLIM_INFINITY and address_space_bytes() > soft - MEMORY_BYTES // 2
+
+
+def address_space_bytes() -> int:
+    """Return what this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def npz(folder: Path) -> Reader:
