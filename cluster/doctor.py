@@ -20,6 +20,7 @@ from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok
 from rlcas.errors import UserError
 from rlcas.rundir import PATH_PREFIXES
+from rlcas.storage import address_of
 
 NODE_LIMIT_SECONDS = 600.0
 NODE_CHECKS = (
@@ -147,6 +148,8 @@ def judge_storage(folder: Path, read_by: Mapping[str, bool]) -> Finding:
 
 def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
     """Judge a data set by what the process that asks has of it and what each node has."""
+    if address_of(data.partition(":")[2]):
+        return ok(f"{data} is an address: what starts a run fetches it, and no node needs it")
     if data.partition(":")[0] not in PATH_PREFIXES and {here, *nodes.values()} == {NO_FILES}:
         return ok(f"{data} has no files on any node: it is made or fetched")
     without = {name: found for name, found in nodes.items() if found != here}

@@ -21,6 +21,9 @@ from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
+RAYS_OWN_WORDS = ("auto", "local")
+"""The cluster whose head is on this machine; a new one."""
+MAX_PORT = 65_535
 MIN_CPUS = 0.01
 """Share of a core that a worker asks where Ray has none to spare; it runs all the same."""
 
@@ -64,7 +67,7 @@ def _on_loopback() -> Iterator[None]:
 def _join(address: str, quiet: dict[str, Any]) -> None:
     try:
         ray.init(**quiet)
-    except (ConnectionError, AuthenticationError) as error:
+    except (ConnectionError, ValueError, AuthenticationError) as error:
         raise UserError(
             f"RAY_ADDRESS {address!r} does not let us in ({first_line(error)}): look whether Ray runs there, and set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
@@ -115,16 +118,21 @@ def quiet_ray() -> None:
 
 
 def check_answers(address: str) -> None:
-    """Knock at `address`, where it is host:port or ray://host:port: Ray itself would wait for minutes.
+    """Knock at `address`: Ray itself would wait for minutes.
 
     Raises:
-        UserError: nobody answers.
+        UserError: nobody answers, or it is no cluster's address.
     """
-    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
-    if not match:
+    if address in RAYS_OWN_WORDS:
         return
+    match = re.fullmatch(r"(?:ray://)?(?:\[([\da-fA-F:]+)\]|([^:/\s]+)):(\d+)", address)
+    if not match or int(match[3]) > MAX_PORT:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} is no cluster's address: write HOST:6379 or ray://HOST:10001 (a dashboard's, "
+            "with http://, is for `rlcas submit --address`)"
+        )
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((match[1] or match[2], int(match[3])), timeout=KNOCK_SECONDS).close()
     except OSError as error:
         raise UserError(
             f"RAY_ADDRESS {address!r} does not answer ({error}): start it (ray start --head), mend the "

@@ -71,7 +71,7 @@ def submit(
             runtime_env=environment,
             entrypoint_num_gpus=num_gpus or None,
         )
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         raise RunError(f"{address} refuses the job: {first_line(error)}") from error
     at = f"--address {address}"
     say(f"job {job}: `ray job logs {at} --follow {job}` shows it, `ray job stop {at} {job}` ends it")
@@ -157,6 +157,10 @@ def _connect(address: str) -> JobSubmissionClient:
         raise UserError(
             f"--address {address} refuses the token ({first_line(error)}): set RAY_AUTH_MODE=token, and "
             "RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"--address {address} is not that of Ray's dashboard ({first_line(error)}): write it as http://HOST:8265"
         ) from error
 
 

@@ -146,7 +146,8 @@ def publish(place: Path) -> None:
                 _put(store, folder / name, f"{root}/{name}")
                 note[name] = [_version(store.info(f"{root}/{name}")), stamp]
         for name in sorted(note.keys() - set(names), key=_rank, reverse=True):
-            store.rm_file(f"{root}/{name}")
+            with contextlib.suppress(FileNotFoundError):  # gone since a time that ended before its note
+                store.rm_file(f"{root}/{name}")
             del note[name]
     write_json(folder / NOTE_FILE, note)
 

@@ -61,6 +61,13 @@ def test_a_probe_is_read_only_where_its_words_are(tmp_path: Path) -> None:
         ),
         ("npz:/d.npz", "1 files, 9 bytes", {"a": "no files"}, "fault", "1 files, 9 bytes here, no files on a"),
         ("npz:/d.npz", "no files", {"a": "no files"}, "fault", "npz:/d.npz: no files here"),
+        (
+            "npz:s3://b/x.npz",
+            "no files",
+            {"a": "no files"},
+            "ok",
+            "is an address: what starts a run fetches it",
+        ),
         ("pathmnist", "no files", {"a": "no files"}, "ok", "pathmnist has no files on any node"),
         ("pathmnist", "no files", {"a": "1 files, 9 bytes"}, "fault", "no files here, 1 files, 9 bytes on a"),
     ],

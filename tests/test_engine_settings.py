@@ -121,6 +121,14 @@ def test_a_cluster_that_does_not_answer_is_told_at_once():
         check_answers("ray://127.0.0.1:1")
 
 
+@pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1 ", "host:99999"])
+def test_what_is_no_clusters_address_is_told(address: str):
+    with pytest.raises(
+        UserError, match=rf"RAY_ADDRESS '{address}' is no cluster's address: write HOST:6379 or"
+    ):
+        check_answers(address)
+
+
 @pytest.mark.medium
 def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
     code = (

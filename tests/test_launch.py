@@ -209,6 +209,14 @@ def test_nodes_stopped_by_hand_are_all_stopped(recorded: Path) -> None:
     assert all(line.endswith("ray stop") for line in recorded.read_text().splitlines())
 
 
+def test_a_node_that_is_gone_does_not_keep_the_others_running(recorded: Path) -> None:
+    ssh = recorded.parent / "programs" / "ssh"
+    ssh.write_text(ssh.read_text() + '[ "$1" != alpha ]\n')
+    done = subprocess.run(["sh", LAUNCH / "nodes.sh", "stop", "alpha", "beta"])
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in recorded.read_text().splitlines()] == ["alpha", "beta"]
+
+
 @pytest.mark.parametrize("words", [["start"], ["restart", "alpha"]])
 def test_nodes_by_hand_refuse_what_they_cannot_do(words: list[str], recorded: Path) -> None:
     done = subprocess.run(["sh", LAUNCH / "nodes.sh", *words], capture_output=True, text=True)
@@ -234,7 +242,7 @@ def test_slurm_asks_symmetric_run_for_what_it_takes(recorded: Path) -> None:
     assert done.returncode == 0, done.stderr
     words = recorded.read_text().rstrip("\0").split("\0")
     at, end = words.index("symmetric-run"), words.index("--")
-    assert words[:at] == ["--ntasks=3", "ray"]
+    assert words[:at] == ["--ntasks=3", "--cpus-per-task=16", "ray"]
     options = symmetric_run.make_context("symmetric-run", words[at + 1 :]).params
     assert (options["address"], options["min_nodes"]) == ("node1:6379", 3)
     own = curate_and_validate_ray_start_args(words[at + 1 : end])

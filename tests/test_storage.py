@@ -236,6 +236,30 @@ def test_only_what_changed_is_published(
     assert put == ["report.html"] and not [name for name in stored(memory) if Path(name).name.startswith(".")]
 
 
+def test_what_was_removed_before_a_failure_does_not_stop_the_next_time(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begun(memory)
+    for name in ("a.txt", "b.txt"):
+        write_text(folder / name, name)
+    publish(folder)
+    for name in ("a.txt", "b.txt"):
+        (folder / name).unlink()
+    plain, removed = type(memory).rm_file, []
+
+    def failing(self: object, path: str) -> None:
+        if removed:
+            raise ConnectionError("network gone")
+        removed.append(path)
+        plain(self, path)
+
+    with monkeypatch.context() as fault, pytest.raises(UserError, match="network gone"):
+        fault.setattr(type(memory), "rm_file", failing)
+        publish(folder)
+    publish(folder)
+    assert not [name for name in stored(memory) if name.endswith(".txt")]
+
+
 def test_what_cannot_be_written_is_told_with_the_way_on(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

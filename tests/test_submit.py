@@ -122,6 +122,11 @@ OUT = ("--out", "/shared/runs/a")
         (["run", "--out", "runs/a"], "--out runs/a is relative, and is deleted with the job"),
         (["compare", "--out", "runs/a"], "--out runs/a is relative"),
         (["resume", "runs/a"], "RUN runs/a is relative"),
+        (
+            ["resume", "s3://KEY:hunter2@b/x"],
+            "s3://***@b/x holds a password or key, and Ray shows the words of",
+        ),
+        (["doctor", "--cluster", "--data", "npz:s3://KEY:hunter2@b/x"], "npz:s3://***@b/x holds a password"),
         (["sweep", "--resume", "runs/a"], "--resume runs/a is relative"),
         (["export", "/shared/runs/a", "--out", "model.onnx"], "--out model.onnx is relative"),
         (
@@ -193,6 +198,19 @@ def test_an_address_without_http_is_refused(folder: Path) -> None:
 needs_job_server = pytest.mark.skipif(
     importlib.util.find_spec("aiohttp_cors") is None, reason="ray[default] is not installed: no job server"
 )
+
+
+@needs_job_server
+def test_a_run_at_an_address_is_submitted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert submit(folder, "resume", "s3://bucket/run") == 2
+    assert f"--address {NOBODY} does not answer" in capsys.readouterr().err
+
+
+@needs_job_server
+@pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none_is_told(address: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=r"is not that of Ray's dashboard \(.*\): write it as http://HOST:8265"):
+        jobs.submit(["demo"], address, folder, {})
 
 
 @needs_job_server

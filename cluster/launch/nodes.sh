@@ -38,9 +38,11 @@ start)
     echo "  rlcas doctor --cluster --out /shared/runs"
     ;;
 stop)
+    failed=0
     for host in "$@"; do
-        ray_on "$host" stop
+        ray_on "$host" stop || failed=1
     done
+    exit $failed
     ;;
 *)
     echo "nodes.sh: $action is neither start nor stop" >&2

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlcas.commands.command import Parser
 from rlcas.commands.compare import go_on, is_comparison
 from rlcas.errors import UserError
+from rlcas.storage import address_of
 
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
@@ -118,6 +119,10 @@ def doctor(arguments: argparse.Namespace) -> int:
         from cluster.doctor import examine_cluster
         from rlcas.rundir import absolute
 
+        if arguments.out and (address := address_of(arguments.out)):
+            raise UserError(
+                f"--out {address} is an address, which none but the calling process writes to: leave it out"
+            )
         out = (arguments.out or Path("runs")).expanduser().absolute()
         return report(examine_cluster(out, arguments.data and absolute(arguments.data)))
     if arguments.out or arguments.data:

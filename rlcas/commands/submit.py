@@ -8,7 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlcas.commands.command import ALL, Command, Parser, parse
+from rlcas.credentials import has_credentials, without_credentials
 from rlcas.errors import UserError
+from rlcas.storage import address_of
 
 WRITTEN = ("--out", "RUN", "--resume")
 
@@ -19,6 +21,12 @@ def submit(arguments: argparse.Namespace) -> int:
     from cluster.submit import submit as submit_job
 
     words = arguments.words[arguments.words[:1] == ["--"] :]
+    for word in words:
+        if has_credentials(word):
+            raise UserError(
+                f"{without_credentials(word)} holds a password or key, and Ray shows the words of a job: give it by "
+                "the environment or the files of the cluster's nodes"
+            )
     command, job = _parsed(words)
     working_dir = arguments.working_dir.expanduser().absolute()
     files = package(working_dir)
@@ -86,7 +94,7 @@ def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iter
     own = {key: value for key, value in vars(job).items() if key != "given"}
     for key, value in own.items():
         if isinstance(value, Path):
-            yield "RUN" if key == "folder" else f"--{key}", str(value)
+            yield "RUN" if key == "folder" else f"--{key}", address_of(value) or str(value)
     yield from (("IMAGES", image) for image in own.get("images", ()))
     if command.settings == ALL and own.get("resume") is None:
         yield from _setting_paths(job, working_dir)
