@@ -62,6 +62,8 @@ from synth.pool import PoolWriter, SyntheticPool, mark_copies
 
 HANG_SECONDS = 20.0
 """Of processor time, so that a busy machine is no hang."""
+BOUT_INPUTS = 300
+"""Inputs of one call of hypothesis, which keeps them to its end."""
 MEMORY_BYTES = 4 << 30
 """What a reader may take beside what the process has."""
 
@@ -95,7 +97,8 @@ def fuzz(reader: Reader, folder: Path, inputs: int, seed: int) -> Tally:
     with limited_memory(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         while tally.inputs < inputs:
-            harness(reader, folder, tally, inputs - tally.inputs, seed)()
+            harness(reader, folder, tally, min(BOUT_INPUTS, inputs - tally.inputs), seed)()
+            gc.collect()
             seed += 1
     tally.seconds = time.process_time() - started
     return tally
@@ -114,8 +117,6 @@ def harness(reader: Reader, folder: Path, tally: Tally, inputs: int, seed: int) 
     )
     @hypothesis.given(reader.contents)
     def check(content: bytes) -> None:
-        if half_is_taken():  # by networks that a reader built and tracebacks keep
-            gc.collect()
         started = time.process_time()
         tally.inputs += 1
         tally.told += tells(reader, folder, content)
@@ -160,22 +161,12 @@ def ends() -> Iterator[None]:
 def limited_memory() -> Iterator[None]:
     """Let a reader that asks for gigabytes get a MemoryError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes() + MEMORY_BYTES, hard))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY_BYTES, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def half_is_taken() -> bool:
-    """Return whether less than half of what `limited_memory` allows is left."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return soft != resource.RLIM_INFINITY and address_space_bytes() > soft - MEMORY_BYTES // 2
-
-
-def address_space_bytes() -> int:
-    """Return what this process has mapped."""
-    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def npz(folder: Path) -> Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,12 +85,27 @@ def home(tmp_path: Path) -> Iterator[Path]:
         yield home
 
 
+def own_address() -> str:
+    """Return the address by which this machine would leave for another; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as leaving:
+        try:
+            leaving.connect(("192.0.2.1", 9))
+        except OSError:
+            return by_hand.LOOPBACK
+        return str(leaving.getsockname()[0])
+
+
 @contextlib.contextmanager
 def cluster_of_two() -> Iterator[Cluster]:
-    """Start a head without cores, and a node where the episodes run."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    """Start a head without cores, and a node where the episodes run.
+
+    Both have this machine's own address: where another test's Ray is on loopback, Ray would take that here too, and
+    drivers of other processes would not find it.
+    """
+    place = {"node_ip_address": own_address()}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **place})
     try:
-        cluster.add_node(num_cpus=4)
+        cluster.add_node(num_cpus=4, **place)
         yield cluster
     finally:
         cluster.shutdown()

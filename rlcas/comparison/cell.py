@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from rlcas.config.values import Count, NonNegative
 from rlcas.errors import UserError
 from rlcas.files import read_facts, replacing, write_json
 from rlcas.reading import read_arrays, typed
@@ -27,21 +28,21 @@ class Cell:
     """A row under one seed; JSON all through."""
 
     dataset: str
-    method: str
+    method: Annotated[str, Field(min_length=1)]
     seed: int
     equal_compute: bool = False
     """Trained with as many classifier passes as the Baseline, to whole epochs; else with the budget of images."""
     status: CellStatus = "finished"
     reason: str = ""
     """Why it is left out or failed, and the mend, in one line."""
-    epochs: int = 0
-    steps: int = 0
+    epochs: Count = 0
+    steps: Count = 0
     """Optimiser steps of the classifier that is kept."""
-    images: int = 0
+    images: Count = 0
     """Images that it has seen, real and synthetic."""
-    passes: int = 0
+    passes: Count = 0
     """Passes over images through a classifier, forward and backward, in all: views, experts and losing episodes too."""
-    seconds: float = 0.0
+    seconds: NonNegative = 0.0
     """Of its training."""
     device: str = ""
     pool: str | None = None
@@ -51,7 +52,7 @@ class Cell:
     """What `compare.tune` tried: `settings`, and the best validation `metric` with them."""
     curve: tuple[Mapping[str, Any], ...] = ()
     """A mapping an epoch: `epoch` from 1, `images` seen so far, `train_loss`, `val_loss` and the validation metrics."""
-    best_epoch: int = 0
+    best_epoch: Count = 0
     """Epoch of the classifier that validation chose."""
     validation: Mapping[str, Any] = field(default_factory=dict)
     """Its metrics on the validation images."""
