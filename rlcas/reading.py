@@ -40,6 +40,8 @@ NOT_ARRAYS = (
     ),
 )
 """What zipfile and NumPy raise of damaged files."""
+MOST_REASON = 300
+"""Characters of a library's error that are told."""
 
 
 def read_json(path: Path, mend: str = RESTORE) -> Any:
@@ -168,5 +170,6 @@ def _telling(path: Path, fault: str, mend: str) -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return an error's text as one line, or its type's name where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return an error's text as one line, cut where it quotes half a file, or its type's name where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]} …"

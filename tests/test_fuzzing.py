@@ -222,6 +222,18 @@ def test_trials_of_other_settings_are_told(tmp_path: Path) -> None:
         read_sweep(tmp_path)
 
 
+def test_a_library_that_quotes_half_a_file_is_cut_short(tmp_path: Path) -> None:
+    np.savez(tmp_path / "gallery.npz", real=np.full(9000, 7, np.uint8))
+    content = bytearray((tmp_path / "gallery.npz").read_bytes())
+    content[26:28] = (5000).to_bytes(2, "little")  # how long the first member's name is
+    (tmp_path / "gallery.npz").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"gallery\.npz is damaged \(File name in directory .* …\): do so"
+    ) as told:
+        reading.read_arrays(tmp_path / "gallery.npz", "do so")
+    assert len(str(told.value)) < 600
+
+
 @pytest.mark.parametrize(
     ("arrays_of", "message"),
     [
