@@ -7,10 +7,11 @@ a process does then is the same.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -87,7 +88,10 @@ class Workers:
         dist.broadcast_object_list(told)
         value, fault = told[0]
         if fault is not None:
-            raise fault
+            try:
+                raise fault
+            finally:
+                del told, fault  # a fault that its own frame holds keeps the process group alive
         return value  # type: ignore[return-value]
 
     def wait(self) -> None:
@@ -111,6 +115,16 @@ class Workers:
 ALONE = Workers()
 
 
+def join(backend: str, **how: Any) -> None:
+    """Join a process group, as `init_process_group` does, so that leaving it ends its threads.
+
+    DistributedDataParallel imports torch._dynamo, which keeps every group that is there by then. A thread of gloo's
+    that outlives the interpreter ends the process by SIGABRT, now and then on a busy machine.
+    """
+    importlib.import_module("torch._dynamo")
+    dist.init_process_group(backend, **how)
+
+
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Workers]:
     """Join the processes that torchrun started, each on a GPU of its own if on any; alone where it did not."""
@@ -120,7 +134,7 @@ def process_group(device: torch.device) -> Iterator[Workers]:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    join("nccl" if on_gpu else "gloo")
     try:
         yield Workers.joined()
     finally:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rlcas.errors import UserError
 from synth.checkpoint import load_checkpoint
 from synth.loop import Schedule, Training, cosine, num_steps
 from synth.progress import NotFiniteError, Reporter
-from synth.workers import ALONE, Workers
+from synth.workers import ALONE, Workers, join
 
 
 class Line:
@@ -182,29 +183,41 @@ def test_figures_are_read_at_every_hundredth_and_the_latest_kept() -> None:
 
 def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
     """Train as one of two; the first cannot write its checkpoint."""
-    join(rank, folder)
-    if rank == 0:
-        synth.loop.save_checkpoint = full_disk
-    with pytest.raises(UserError, match="the disk is full"):
-        Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
-    torch.distributed.destroy_process_group()
+    with two_workers(rank, folder):
+        if rank == 0:
+            synth.loop.save_checkpoint = full_disk
+        with pytest.raises(UserError, match="the disk is full"):
+            Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
 
 
 def _reads_late(rank: int, folder: Path) -> None:
     """Go on as one of two; the first deletes the checkpoint as soon as it has done its own part."""
-    join(rank, folder)
-    if rank == 1:
-        synth.loop.load_checkpoint = load_late
-    Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
-    if rank == 0:
-        (folder / "c").unlink()
-    torch.distributed.destroy_process_group()
+    with two_workers(rank, folder):
+        if rank == 1:
+            synth.loop.load_checkpoint = load_late
+        Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
+        if rank == 0:
+            (folder / "c").unlink()
 
 
-def join(rank: int, folder: Path) -> None:
-    torch.distributed.init_process_group(
-        "gloo", f"file://{folder}/group", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+@contextlib.contextmanager
+def two_workers(rank: int, folder: Path) -> Iterator[None]:
+    """Be one of two; see that leaving their group ends its threads."""
+    join(
+        "gloo",
+        init_method=f"file://{folder}/group",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=120),
     )
+    assert any("gloo" in name for name in names_of_threads())
+    yield
+    torch.distributed.destroy_process_group()
+    assert not any("gloo" in name for name in names_of_threads())
+
+
+def names_of_threads() -> list[str]:
+    return [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
 
 
 def full_disk(*_: object, **__: object) -> None:
