@@ -109,6 +109,10 @@ WRONG = {
     "nan_label": (dict(train_labels=np.full(12, np.nan)), "train_labels is float64 with NaN"),
     "multi_label": (dict(train_labels=np.ones((12, 3), int)), "multi-label is not taken"),
     "deep_labels": (dict(train_labels=np.ones((12, 1, 1), int)), r"shape \(12, 1, 1\): give one integer"),
+    "gaps": (
+        dict(train_labels=np.where(LABELS == 1, 9, 0)),
+        "image of class '1', '2', '3', '4', '5' and 3 more: add",
+    ),
     "val_label": (dict(val_labels=np.array([0, 1, 2, 0])), r"label 2 of val 2 is out of range 0\.\.1"),
     "empty_class": (dict(train_labels=LABELS * 2, val_labels=None, val_images=None), "of class '1': add one"),
     "one_class": (dict(train_labels=LABELS * 0), "has one class alone, '0': give two classes or more"),

@@ -12,6 +12,9 @@ from rlcas.data.source import RawSplit, SplitName
 from rlcas.errors import UserError
 from rlcas.types import Int64
 
+MOST_NAMED = 5
+"""Classes that one line names."""
+
 
 def integer_labels(labels: NDArray[Any], what: str) -> Int64:
     """Return labels [N] or [N, 1] of any integer dtype as int64 [N].
@@ -61,6 +64,6 @@ def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]
     counts_C = np.bincount(train.labels_N, minlength=len(class_names))
     empty = [name for name, count in zip(class_names, counts_C, strict=True) if count == 0]
     if empty:
-        raise UserError(
-            f"{where} has no training image of class {', '.join(map(repr, empty))}: add one or drop it"
-        )
+        named = ", ".join(map(repr, empty[:MOST_NAMED]))
+        more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
+        raise UserError(f"{where} has no training image of class {named}{more}: add one or drop it")
