@@ -20,7 +20,7 @@ WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError),
-    *(struct.error, Image.DecompressionBombError),
+    *(struct.error, Image.DecompressionBombError, MemoryError),
 )
 """What Pillow and pydicom were seen to raise on damaged files (and on whole ones that they do not know)."""
 
@@ -59,7 +59,7 @@ def decode(path: Path, window: Window | None) -> Pixels:
     except UserError:
         raise
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
 
 
