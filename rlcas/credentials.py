@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
+WHERE_THEY_BELONG = (
+    "leave it out, and give it by the environment or "
+    "the store's own file (AWS_ACCESS_KEY_ID, ~/.aws/credentials)"
+)
 _USER_INFO = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)"
     r"(?:[^/\s@:\['\"<>]*:(?!\d{1,5}(?:[/\s'\"]|$))[^\s'\"<>]*@"  # user:password@, but no host:port/

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rlcas.contents import cache_folder, names_below, stamps_of
-from rlcas.credentials import has_credentials, without_credentials
+from rlcas.credentials import WHERE_THEY_BELONG, has_credentials, without_credentials
 from rlcas.errors import UserError, first_line
 from rlcas.files import alone_in, read_facts, replacing, write_json
 
@@ -158,6 +158,8 @@ def _pull(address: str, folder: Path, without: Collection[str] = ()) -> str | No
     note = read_facts(folder / NOTE_FILE)
     with _telling(address, "read"):
         alone, there = _files(store, root)
+        if not there:
+            _check_answers(store, root)
         there = {name: info for name, info in there.items() if _is_wanted(name, without)}
         for name, info in there.items():
             if note.get(name) != [_version(info), _stamp(folder, name)]:
@@ -184,6 +186,16 @@ def _files(store: AbstractFileSystem, root: str) -> tuple[str | None, dict[str, 
         for name in sorted(by_name)
         if ".." not in parts[name] and not any(part.startswith(".") for part in parts[name])
     }
+
+
+def _check_answers(store: AbstractFileSystem, root: str) -> None:
+    """Raise what kept a store from answering; fsspec's http tells a server that is down as a file that is missing."""
+    try:
+        store.info(root)
+    except FileNotFoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise cause from None
 
 
 def _is_wanted(name: str, without: Collection[str]) -> bool:
@@ -217,8 +229,7 @@ def _store(address: str) -> tuple[AbstractFileSystem, str]:
     """Return the store of an address and the path in it."""
     if has_credentials(address):
         raise UserError(
-            f"{without_credentials(address)} has a password or key in its address: leave it out, and give it by the "
-            "environment or the store's own file (AWS_ACCESS_KEY_ID, ~/.aws/credentials)"
+            f"{without_credentials(address)} has a password or key in its address: {WHERE_THEY_BELONG}"
         )
     import fsspec
 

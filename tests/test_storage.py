@@ -334,6 +334,22 @@ def test_a_server_of_http_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(data.train.images_NCHW, load(config(name)).train.images_NCHW)
 
 
+def test_a_server_that_lacks_a_file_and_one_that_is_down_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}/set.npz"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match=rf"^nothing lies at {address}: mend the address"):
+            storage.fetched(address, None)
+        server.shutdown()
+    with pytest.raises(UserError, match=rf"^{address} cannot be read \(.*: look at the address, the network"):
+        storage.fetched(address, None)
+
+
 @pytest.mark.slow
 def test_a_run_at_an_address_goes_on_elsewhere_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from rlcas.credentials import has_credentials, without_credentials
+from rlcas.credentials import WHERE_THEY_BELONG, has_credentials, without_credentials
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -64,5 +64,5 @@ def _texts(value: Any) -> Iterator[str]:
 def _told(key: str, text: str) -> str:
     return (
         f"{key} {without_credentials(text)} has a password or key in its address, which the run's folder would tell: "
-        "leave it out, and give it by the environment or the store's own file (AWS_ACCESS_KEY_ID, ~/.aws/credentials)"
+        f"{WHERE_THEY_BELONG}"
     )
