@@ -224,6 +224,46 @@ def test_nodes_by_hand_refuse_what_they_cannot_do(words: list[str], recorded: Pa
     assert not recorded.exists()
 
 
+@pytest.fixture
+def tunnelled(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let ssh write down all that it is asked, and an rlcas what it is given; return where."""
+    venv = recorded.parent / "venv"
+    (venv / "bin").mkdir(parents=True)
+    for program, last in ((recorded.parent / "programs" / "ssh", ""), (venv / "bin" / "rlcas", "; exit 3")):
+        program.write_text(f'#!/bin/sh\nprintf "%s " "${{0##*/}}" "$@" >>"$RECORD"; echo >>"$RECORD"{last}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("RLCAS_VENV", str(venv))
+    return recorded
+
+
+def test_a_job_is_submitted_through_a_tunnel_that_is_closed_again_and_its_exit_status_passed_on(
+    tunnelled: Path,
+) -> None:
+    words = ["run", "--out", "/shared/runs/first"]
+    done = subprocess.run(
+        ["sh", LAUNCH / "submit.sh", "alpha", *words], env={**os.environ, "LOCAL_PORT": "8300"}
+    )
+    opened, submitted, closed = (shlex.split(line) for line in tunnelled.read_text().splitlines())
+    assert done.returncode == 3
+    assert opened[opened.index("-L") + 1 :] == ["127.0.0.1:8300:127.0.0.1:8265", "alpha"]
+    assert submitted == ["rlcas", "submit", "--address", "http://127.0.0.1:8300", "--", *words]
+    socket = opened[opened.index("-S") + 1]
+    assert closed == ["ssh", "-S", socket, "-O", "exit", "alpha"] and not Path(socket).parent.exists()
+
+
+def test_without_a_tunnel_nothing_is_submitted(tunnelled: Path) -> None:
+    ssh = tunnelled.parent / "programs" / "ssh"
+    ssh.write_text(f'{ssh.read_text()}[ "$1" != -fNM ] || exit 255\n')
+    done = subprocess.run(["sh", LAUNCH / "submit.sh", "alpha", "run"])
+    assert done.returncode == 255 and "rlcas" not in tunnelled.read_text().replace("rlcas-", "")
+
+
+def test_a_submission_without_a_command_is_refused(tunnelled: Path) -> None:
+    done = subprocess.run(["sh", LAUNCH / "submit.sh", "alpha"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "usage: sh submit.sh HEAD COMMAND ...\n")
+    assert not tunnelled.exists()
+
+
 WORDS = ["run", "--data", "npz:/shared/my data.npz", "--out", "/shared/runs/first"]
 
 

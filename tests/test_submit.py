@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -291,6 +292,26 @@ def test_a_job_that_fails_finds_what_was_uploaded_and_its_exit_status_is_passed_
     done = submitted(job_server, folder, "run", *OUT, "--classifier.loss", "mine:unknown")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "uploading 7 files" in done.stdout and "module 'mine' has no attribute 'unknown'" in done.stdout
+
+
+@needs_job_server
+@pytest.mark.slow
+def test_the_launch_script_follows_a_job_and_passes_its_exit_status_on(
+    job_server: JobServer, folder: Path, tmp_path: Path
+) -> None:
+    """The head is this machine, so that the port which ssh would forward is there already."""
+    (tmp_path / "ssh").write_text("#!/bin/sh\n")
+    (tmp_path / "ssh").chmod(0o755)
+    environment = {
+        **job_server.environment,
+        "PATH": f"{tmp_path}{os.pathsep}{job_server.environment['PATH']}",
+        "RLCAS_VENV": str(Path(sys.executable).parent.parent),
+        "LOCAL_PORT": job_server.address.rpartition(":")[2],
+    }
+    words = ["sh", ROOT / "cluster/launch/submit.sh", "head", "run", *OUT, "--classifier.loss", "mine:gone"]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "cannot be imported: No module named 'mine'" in done.stdout
 
 
 @needs_job_server
