@@ -1,4 +1,4 @@
-"""Every reader of a file, and what it makes of broken ones: one line that names the file, and nothing else.
+"""Broken files for a reader: each must be read, or refused in one line that names it, and nothing else.
 
 `tests/test_fuzzing.py` tries a few hundred inputs, `benchmarks/fuzz.py` a hundred thousand.
 """
@@ -8,57 +8,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
-import json
 import resource
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-import numpy as np
-import torch
-import yaml
-from broken_files import (
-    Files,
-    csv_files,
-    damaged,
-    json_files,
-    json_lines,
-    npy_files,
-    npz_files,
-    png_files,
-    safetensors_files,
-    yaml_files,
-)
-from data_files import arrays, config, dicom, gray, write_npz
-from fake_comparison import write_fake_comparison
-from fake_run import write_run
-from hypothesis import strategies as st
-from PIL import Image
-from pydicom import dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless
-from test_checkpoint import Algorithm
+from broken_files import Files
 
-from cluster.checkpoint import BEST, DIGESTS, INCUMBENT, STATE, load_into, save
-from rlcas import settings
-from rlcas.comparison.folder import cell_folder, read_comparison
-from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
-from rlcas.data import load, load_test, open_prepared, prepare
 from rlcas.errors import UserError
-from rlcas.evaluate import load_classifier, save_classifier, untrained
-from rlcas.files import read_facts, sha256_of, write_json
-from rlcas.meta import ClassifierMeta
-from rlcas.replay import schedule
-from rlcas.report.facts import read_run
-from rlcas.sweep_table import Sweep, Trial, read_sweep
-from synth.checkpoint import load_checkpoint, save_checkpoint
-from synth.ema import Ema
-from synth.pidinet import VARIANTS, PiDiNet, load_pidinet
-from synth.pool import PoolWriter, SyntheticPool, mark_copies
 
 HANG_SECONDS = 20.0
 """Of processor time, so that a busy machine is no hang."""
@@ -88,41 +50,52 @@ class Tally:
     told: int = 0
     """Those that ended in a UserError."""
     seconds: float = 0.0
-    slowest_seconds: float = field(default=0.0)
+    slowest_seconds: float = 0.0
+
+    def try_one(self, reader: Reader, folder: Path, content: bytes) -> None:
+        """Give a reader one input and count it; whatever it raises beside a UserError is raised."""
+        started = time.process_time()
+        self.inputs += 1
+        self.told += tells(reader, folder, content)
+        seconds = time.process_time() - started
+        self.seconds += seconds
+        self.slowest_seconds = max(self.slowest_seconds, seconds)
 
 
 def fuzz(reader: Reader, folder: Path, inputs: int, seed: int) -> Tally:
     """Give a reader so many inputs, the same for the same seed; whatever it raises beside a UserError is raised."""
-    tally, started = Tally(), time.process_time()
+    tally = Tally()
     with limited_memory(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         while tally.inputs < inputs:
-            harness(reader, folder, tally, min(BOUT_INPUTS, inputs - tally.inputs), seed)()
+            bout = min(BOUT_INPUTS, inputs - tally.inputs)
+            drawing(reader.contents, bout, seed)(lambda content: tally.try_one(reader, folder, content))()
             gc.collect()
             seed += 1
-    tally.seconds = time.process_time() - started
     return tally
 
 
-def harness(reader: Reader, folder: Path, tally: Tally, inputs: int, seed: int) -> Any:
-    """Return the hypothesis test of a reader; its `hypothesis.fuzz_one_input` is what atheris takes."""
+def examples(contents: Files, count: int, seed: int) -> list[bytes]:
+    """Return so many inputs, the same for the same seed."""
+    seen: list[bytes] = []
+    drawing(contents, count, seed)(lambda content: seen.append(content))()
+    return seen
 
-    @hypothesis.seed(seed)
-    @hypothesis.settings(
-        max_examples=inputs,
-        database=None,
-        deadline=None,
-        phases=(hypothesis.Phase.generate,),
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
-    @hypothesis.given(reader.contents)
-    def check(content: bytes) -> None:
-        started = time.process_time()
-        tally.inputs += 1
-        tally.told += tells(reader, folder, content)
-        tally.slowest_seconds = max(tally.slowest_seconds, time.process_time() - started)
 
-    return check
+def drawing(contents: Files, inputs: int, seed: int) -> Callable[[Callable[[bytes], None]], Any]:
+    """Return the decorator that calls a function with each of so many inputs."""
+
+    def decorate(check: Callable[[bytes], None]) -> Any:
+        test = hypothesis.settings(
+            max_examples=inputs,
+            database=None,
+            deadline=None,
+            phases=(hypothesis.Phase.generate,),
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )(hypothesis.given(contents)(check))
+        return hypothesis.seed(seed)(test)
+
+    return decorate
 
 
 def tells(reader: Reader, folder: Path, content: bytes) -> bool:
@@ -167,362 +140,3 @@ def limited_memory() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def npz(folder: Path) -> Reader:
-    name = write_npz(folder)
-
-    def read() -> None:
-        load(config(name, size_px=8, channels=1))
-        load_test(config(name, size_px=8, channels=1))
-
-    return Reader(file="set.npz", contents=npz_files(arrays()), read=read)
-
-
-def csv(folder: Path) -> Reader:
-    for name in ("a/0.png", "b/1.png", "c/2.png", "d/3.png"):
-        (folder / name).parent.mkdir(parents=True)
-        Image.fromarray(gray(len(name))).save(folder / name)
-    table = (
-        b"path,label,patient_id,split\na/0.png,0,p,train\nb/1.png,1,q,train\nc/2.png,0,r,val\nd/3.png,1,s,val\n"
-    )
-    (folder / "set.csv").write_bytes(table)
-    return Reader(
-        file="set.csv", contents=csv_files(table), read=lambda: load(config(f"csv:{folder / 'set.csv'}"))
-    )
-
-
-def image(suffix: str, contents: Callable[[bytes], Files] = damaged) -> Callable[[Path], Reader]:
-    """Return the reader of a folder of images, of which one of that kind is broken."""
-
-    def reader(folder: Path) -> Reader:
-        for split in ("train", "val"):
-            for number, name in enumerate("ab"):
-                (folder / split / name).mkdir(parents=True)
-                Image.fromarray(gray(number)).save(folder / split / name / "0.png")
-        broken = f"train/a/1{suffix}"
-        if suffix == ".dcm":
-            dicom(folder / broken, gray(2))
-        else:
-            Image.fromarray(gray(2, (16, 16))).save(folder / broken)
-        whole = (folder / broken).read_bytes()
-        name = f"folder:{folder}"
-        return Reader(
-            file=broken, contents=contents(whole), read=lambda: load(config(name, size_px=8, channels=1))
-        )
-
-    return reader
-
-
-TAGS: dict[str, tuple[Any, ...]] = {
-    "Rows": (0, 1, 7, 9, 65_535),
-    "Columns": (0, 1, 7, 9, 65_535),
-    "SamplesPerPixel": (0, 2, 3, 4, 65_535),
-    "BitsAllocated": (0, 1, 8, 12, 16, 32, 64, 65_535),
-    "BitsStored": (0, 1, 7, 12, 65_535),
-    "PixelRepresentation": (0, 1, 2),
-    "PlanarConfiguration": (0, 1, 7),
-    "PhotometricInterpretation": ("MONOCHROME1", "RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "x", ""),
-    "NumberOfFrames": ("0", "1", "2", "-1", "2147483647"),
-    "RescaleSlope": ("0", "-1", "1e300", "1e-300"),
-    "RescaleIntercept": ("1e300", "-1e300"),
-    "WindowCenter": ("0", "1e300", "", ["1", "2"]),
-    "WindowWidth": ("0", "-1", "1e300", "", ["1", "2"]),
-    "PixelData": (b"", b"\0\0", bytes(500), b"\xfe\xff\x00\xe0" * 4),
-}
-SYNTAXES = (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless)
-
-
-@st.composite
-def dicom_files(draw: Callable[..., Any], whole: bytes) -> bytes:
-    """Return a DICOM file with odd elements, of another transfer syntax than it says, or damaged."""
-    if draw(st.integers(0, 2)) == 0:
-        return draw(damaged(whole))
-    dataset = dcmread(io.BytesIO(whole))
-    for tag in draw(st.lists(st.sampled_from(sorted(TAGS)), max_size=4)):
-        if draw(st.integers(0, 4)) == 0:
-            dataset.pop(tag, None)
-        else:
-            setattr(dataset, tag, draw(st.sampled_from(TAGS[tag])))
-    if "PixelData" in dataset:
-        dataset["PixelData"].VR = "OW"
-    written = io.BytesIO()
-    dataset.save_as(written)
-    content = written.getvalue()
-    if draw(st.integers(0, 3)) == 0:
-        own, other = dataset.file_meta.TransferSyntaxUID, draw(st.sampled_from(SYNTAXES))
-        content = content.replace(own.encode().ljust(20, b"\0"), other.encode()[:20].ljust(20, b"\0"), 1)
-    return content
-
-
-def settings_file(folder: Path) -> Reader:
-    whole = {
-        "data": "phantom", "seed": 1, "preset": "quick", "dataset": {"split": [0.7, 0.1, 0.2], "window": [0, 1]},
-        "shots": {"many": [0], "few": [1]}, "sampler": {"k": 3, "initial_count": [1, 2], "reward": "cubic"},
-        "classifier.loss": "ce", "sweep": {"over": {"sampler.k": "1,3"}}, "compare": {"pools": {"mgdm": "x"}},
-    }  # fmt: skip
-    file = folder / settings.CONFIG_FILE
-    file.write_text(yaml.safe_dump(whole))
-
-    def read() -> None:
-        stated = settings.read_yaml(file)
-        for resolve in (settings.of, settings.of_sweep, settings.of_comparison):
-            with telling(file):
-                resolve(stated)
-
-    return Reader(file=settings.CONFIG_FILE, contents=yaml_files(whole), read=read)
-
-
-@contextlib.contextmanager
-def telling(file: Path) -> Iterator[None]:
-    """Let a fault of a setting, which names the setting, count as one that names the file."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from error
-
-
-def _pool(folder: Path) -> dict[str, Any]:
-    writer = PoolWriter(
-        folder, class_names=("a", "b"), image_shape_CHW=(1, 4, 4), shard_images=3, source={"seed": 0}
-    )
-    for class_id, span in writer.missing([5, 2]):
-        writer.write(class_id, span, np.zeros((len(span), 1, 4, 4), np.uint8))
-    writer.commit([5, 2])
-    return read_facts(folder / "manifest.json")
-
-
-def _read_pool(folder: Path) -> None:
-    pool = SyntheticPool(folder)
-    for class_id, size in enumerate(pool.class_sizes_C):
-        pool.images(class_id, np.arange(min(size, 9)))
-
-
-def manifest(folder: Path) -> Reader:
-    whole = _pool(folder)
-    return Reader(file="manifest.json", contents=json_files(whole), read=lambda: _read_pool(folder))
-
-
-def shard(folder: Path) -> Reader:
-    whole, file = _pool(folder), "class-000/shard-000.npy"
-
-    def sign() -> None:
-        whole["shards"][0]["sha256"] = sha256_of(folder / file)
-        write_json(folder / "manifest.json", whole)
-
-    images = np.zeros((3, 1, 4, 4), np.uint8)
-    return Reader(file=file, contents=npy_files(images), read=lambda: _read_pool(folder), beside=sign)
-
-
-def copies(folder: Path) -> Reader:
-    _pool(folder)
-    mark_copies(folder, [np.array([1, 3]), np.array([0])], {"threshold": 0.5})
-    whole = read_facts(folder / "copies.json")
-    return Reader(file="copies.json", contents=json_files(whole), read=lambda: _read_pool(folder))
-
-
-def _prepared(folder: Path) -> None:
-    np.savez(folder / "set.npz", **arrays(), train_patients=np.arange(12))
-    prepare(load(config(f"npz:{folder / 'set.npz'}")), folder)
-
-
-def _read_prepared(folder: Path) -> None:
-    data = open_prepared(folder)
-    data.train.class_counts(data.num_classes)
-    assert data.train.images_NCHW.sum() >= 0 and data.image_shape_CHW
-
-
-def data_json(folder: Path) -> Reader:
-    _prepared(folder)
-    whole = read_facts(folder / "data.json")
-    return Reader(file="data.json", contents=json_files(whole), read=lambda: _read_prepared(folder))
-
-
-def prepared_array(file: str) -> Callable[[Path], Reader]:
-    """Return the reader of prepared images, of which one array is broken."""
-
-    def reader(folder: Path) -> Reader:
-        _prepared(folder)
-        contents = npy_files(np.load(folder / file, allow_pickle=False))
-        return Reader(file=file, contents=contents, read=lambda: _read_prepared(folder))
-
-    return reader
-
-
-def checkpoint(file: str, contents: Callable[[bytes], Files]) -> Callable[[Path], Reader]:
-    """Return the reader of a run's checkpoint, of which one file is broken and signed all the same."""
-
-    def reader(folder: Path) -> Reader:
-        path = save(Algorithm(1), folder)  # type: ignore[arg-type]
-        whole, digests = (path / file).read_bytes(), read_facts(path / DIGESTS)
-
-        def sign() -> None:
-            if file != DIGESTS:
-                of = {name: sha256_of(path / name) for name in (file, BEST)}
-                write_json(path / DIGESTS, {**digests, **of})
-
-        return Reader(
-            file=f"{path.name}/{file}",
-            contents=contents(whole),
-            read=lambda: load_into(Algorithm(2), folder),  # type: ignore[arg-type]
-            beside=sign,
-        )
-
-    return reader
-
-
-def synthesiser_checkpoint(folder: Path) -> Reader:
-    def state() -> tuple[torch.nn.Module, Ema, torch.optim.Optimizer]:
-        module = torch.nn.Linear(2, 2)
-        return module, Ema(module, [0.9]), torch.optim.AdamW(module.parameters())
-
-    path = folder / "part.safetensors"
-    module, ema, optimizer = state()
-    module(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    save_checkpoint(path, module, ema, optimizer, steps_done=3, figures={"loss": 0.5})
-    fresh = state()
-    return Reader(
-        file=path.name,
-        contents=safetensors_files(path.read_bytes()),
-        read=lambda: load_checkpoint(path, *fresh),
-    )
-
-
-def model(folder: Path) -> Reader:
-    meta = ClassifierMeta(
-        classifier=ClassifierConfig(backbone="test_resnet", width=None),
-        method=MethodConfig(),
-        class_names=("a", "b"),
-        image_shape=(1, 8, 8),
-        mean=(0.5,),
-        std=(0.2,),
-        train_counts=(3, 1),
-    )
-    save_classifier(folder, untrained(meta).state_dict(), meta)
-    whole = (folder / "model.safetensors").read_bytes()
-    return Reader(
-        file="model.safetensors",
-        contents=safetensors_files(whole),
-        read=lambda: load_classifier(folder, torch.device("cpu")),
-    )
-
-
-def comparison(file: str, contents: Callable[[Path], Files]) -> Callable[[Path], Reader]:
-    """Return the reader of a comparison, of which one file of a cell is broken."""
-
-    def reader(folder: Path) -> Reader:
-        write_fake_comparison(folder, num_classes=2, seeds=1, rows=("baseline", "ce"))
-        path = cell_folder(folder, "ce", 0)
-
-        def read() -> None:
-            found = read_comparison(folder)
-            for cell in found.cells:
-                assert cell.passes >= 0 and cell.method
-            assert found.labels_N.sum() >= 0
-
-        return Reader(file=str((path / file).relative_to(folder)), contents=contents(path / file), read=read)
-
-    return reader
-
-
-def epochs(folder: Path) -> Reader:
-    write_run(folder, num_classes=2, epochs=2)
-    lines = [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
-    replayed = RunConfig.model_validate({"sampler": {"replay": folder, "epochs": 2}}).sampler
-
-    def read() -> None:
-        run = read_run(folder)
-        if run.epochs:
-            assert run.moved() >= 0 and run.retries >= 0 and run.failures is not None
-            run.winners("compositions")
-        with contextlib.suppress(UserError):  # of a chain that does not follow: it names the run
-            schedule(replayed, 2)
-
-    return Reader(file="epochs.jsonl", contents=json_lines(lines), read=read)
-
-
-def run_json(file: str) -> Callable[[Path], Reader]:
-    """Return the reader of a run's folder, of which one JSON file is broken."""
-
-    def reader(folder: Path) -> Reader:
-        write_run(folder, num_classes=2, epochs=2)
-        if file == "timings.json":  # which tells of a run that is not finished
-            (folder / "metrics.json").unlink()
-            write_json(folder / file, {"synthesiser": 1.5, "pool": 2.0})
-        whole = json.loads((folder / file).read_text())
-
-        def read() -> None:
-            run = read_run(folder)
-            assert run.name and run.class_names is not None and run.missing is not None
-
-        return Reader(file=file, contents=json_files(whole), read=read)
-
-    return reader
-
-
-def gallery(folder: Path) -> Reader:
-    write_run(folder, num_classes=2, epochs=2)
-    with np.load(folder / "gallery.npz", allow_pickle=False) as file:
-        whole = {name: array[:, :2, :, :4, :4] for name, array in file.items()}
-    return Reader(file="gallery.npz", contents=npz_files(whole), read=lambda: read_run(folder))
-
-
-def sweep(folder: Path) -> Reader:
-    trial = Trial(
-        name="0001", settings={"sampler.k": 1}, pool="pools/0", num_epochs=2, status="finished", metric=0.5
-    )
-    Sweep(path=folder, name="x", metric="f1", search="grid", trials=[trial, replace(trial, name="0002")]).save()
-    whole = read_facts(folder / "sweep.json")
-
-    def read() -> None:
-        table = read_sweep(folder)
-        assert table.ranked() and table.keys is not None
-
-    return Reader(file="sweep.json", contents=json_files(whole), read=read)
-
-
-def pidinet(folder: Path) -> Reader:
-    path = folder / "pidinet.pth"
-    tensors = {f"module.{name}": tensor for name, tensor in PiDiNet(list(VARIANTS)[-1]).state_dict().items()}
-    torch.save({"state_dict": tensors}, path)
-    whole = path.read_bytes()
-    return Reader(file=path.name, contents=damaged(whole), read=lambda: load_pidinet(path))
-
-
-def _saved(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-READERS: dict[str, Callable[[Path], Reader]] = {
-    "npz": npz,
-    "csv": csv,
-    "png": image(".png", png_files),
-    "jpeg": image(".jpg"),
-    "bmp": image(".bmp"),
-    "tiff": image(".tif"),
-    "dicom": image(".dcm", dicom_files),
-    "settings": settings_file,
-    "pool_manifest": manifest,
-    "pool_shard": shard,
-    "pool_copies": copies,
-    "prepared_facts": data_json,
-    "prepared_images": prepared_array("train_images.npy"),
-    "prepared_labels": prepared_array("train_labels.npy"),
-    "checkpoint_state": checkpoint(STATE, lambda whole: json_files(json.loads(whole))),
-    "checkpoint_weights": checkpoint(INCUMBENT, safetensors_files),
-    "checkpoint_digests": checkpoint(DIGESTS, lambda whole: json_files(json.loads(whole))),
-    "checkpoint_synthesiser": synthesiser_checkpoint,
-    "model": model,
-    "cell": comparison("cell.json", lambda path: json_files(read_facts(path))),
-    "cell_predictions": comparison("test.npz", lambda path: npz_files(_saved(path))),
-    "epochs": epochs,
-    "run_data": run_json("prepared/data.json"),
-    "run_metrics": run_json("metrics.json"),
-    "run_timings": run_json("timings.json"),
-    "run_gallery": gallery,
-    "sweep": sweep,
-    "pidinet": pidinet,
-}
-"""Name -> what makes its folder whole and returns it."""

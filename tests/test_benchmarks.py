@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fuzzed_readers import READERS
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -25,6 +26,21 @@ def test_every_case_of_the_classifier_epoch_has_both_figures() -> None:
     for figures in results.values():
         assert set(figures) == {"share_of_floor", "ratio_to_dataloader"}
         assert all(figure > 0 for figure in figures.values())
+
+
+def test_atheris_is_guided_through_a_reader() -> None:
+    pytest.importorskip("atheris")
+    results = figures_of("fuzz.py", "--engine", "atheris", "--readers", "csv", "--inputs", "300")
+    assert results["csv"]["inputs"] == 300 and results["csv"]["refused"] > 100
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_broken_files_are_read_or_told_in_one_line() -> None:
+    pytest.importorskip("atheris")
+    results = figures_of("fuzz.py", "--engine", "atheris", "--inputs", "100000")
+    assert results.pop("all")["inputs"] >= 100_000
+    assert set(results) == set(READERS)
+    assert all(figures["refused"] > figures["inputs"] / 2 for figures in results.values())
 
 
 def test_planted_copies_are_found_and_real_test_images_are_left() -> None:

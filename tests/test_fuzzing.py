@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from broken_files import npy, npy_header, png_chunk, zipped
+from broken_files import damaged, npy, npy_header, png_chunk, zipped
 from data_files import arrays, config, dicom, gray, write_image
-from fuzzing import READERS, fuzz, tells
+from fuzzed_readers import READERS
+from fuzzing import Reader, examples, fuzz, tells
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -40,17 +41,10 @@ def test_a_reader_tells_every_broken_file_in_one_line_and_neither_crashes_nor_ha
 
 
 def test_the_same_seed_makes_the_same_files(tmp_path: Path) -> None:
-    seen: list[list[bytes]] = []
-    for folder in (tmp_path / "a", tmp_path / "b"):
-        folder.mkdir()
-        reader = READERS["csv"](folder)
-        seen.append([])
-        recording = type(reader)(
-            file=reader.file, contents=reader.contents.map(lambda content: seen[-1].append(content) or content),
-            read=reader.read,
-        )  # fmt: skip
-        fuzz(recording, folder, 20, seed=7)
-    assert seen[0] == seen[1] and len(set(seen[0])) > 10
+    contents = READERS["csv"](tmp_path).contents
+    files = examples(contents, 20, seed=7)
+    assert files == examples(contents, 20, seed=7) and len(set(files)) > 10
+    assert files != examples(contents, 20, seed=8)
 
 
 def test_a_reader_that_raises_or_hangs_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +64,29 @@ def test_a_reader_that_raises_or_hangs_is_found_out(tmp_path: Path, monkeypatch:
     for read, found in ((faulty, KeyError), (hanging, TimeoutError), (silent, AssertionError)):
         with pytest.raises(found):
             tells(type(reader)(file=reader.file, contents=reader.contents, read=read), tmp_path, b"")
+
+
+@pytest.mark.medium
+@pytest.mark.filterwarnings("ignore::FutureWarning:fuzz")
+def test_a_reader_that_raises_is_found_by_atheris_which_keeps_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("atheris")
+    import fuzz as benchmark
+
+    def faulty(folder: Path) -> Reader:
+        (folder / "x.csv").write_bytes(b"whole")
+        return Reader(
+            file="x.csv",
+            contents=damaged(b"whole"),
+            read=lambda: {b"": 0}[(folder / "x.csv").read_bytes()],
+        )
+
+    monkeypatch.setitem(READERS, "csv", faulty)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^csv: atheris found a file that it fails at: broken-csv\.csv$"):
+        benchmark.by_atheris("csv", 10, seed=0)
+    assert (tmp_path / "broken-csv.csv").read_bytes()
 
 
 class Evil:
