@@ -1,8 +1,8 @@
 # make demo        both phases on phantoms, with a report
-# make test        lint, types, import contract and the whole suite (about a quarter of an hour on 2 cores)
-# make test-quick  what runs in under 2 minutes
-# make test-slow   kills, several nodes, longer runs
-# make fuzz        100,000 broken files for the readers (10 to 15 minutes)
+# make test        lint, types, import contract and all tests but the slow ones (half an hour on 2 cores)
+# make test-quick  the tests that start neither Ray nor whole commands (4 minutes)
+# make test-slow   kills, several nodes, 100,000 broken files (under 25 minutes)
+# make fuzz        100,000 broken files for the readers, by hypothesis (about 10 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m
 
@@ -18,7 +18,7 @@ test-quick: lint
 	@$(RUN) pytest -m "not slow and not medium"
 
 test-slow: .venv/installed
-	@$(RUN) pytest -m slow
+	@$(RUN) pytest -m slow -n 2 --dist loadfile
 
 fuzz: .venv/installed
 	@.venv/bin/python benchmarks/fuzz.py

@@ -61,14 +61,13 @@ def node(
     ip: str = LOOPBACK,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a node, by the words `before` where there are some; yield its process when Ray says that it runs."""
+    at_once = {**environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     command = [
         *before, str(RAY), "start", "--block", *words, f"--node-name={name}", f"--node-ip-address={ip}",
         f"--temp-dir={folder}/ray", "--disable-usage-stats", "--min-worker-port=0", "--max-worker-port=0",
         f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={100 << 20}",
     ]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command, env=at_once, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
         said = []

@@ -29,6 +29,23 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def held_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a loss that can be held up, and an undisturbed run."""
+    import held_run
+
+    return held_run.make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def held_home(held_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `held_folder`, whose loss processes find."""
+    import held_run
+
+    held_run.find_loss(held_folder, monkeypatch)
+    return held_folder
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One Ray for all tests, whose actors know the test modules' classes."""
     import ray

@@ -34,16 +34,20 @@ def loss(logits_NC, labels_N, counts_C):
 """
 
 
-@contextlib.contextmanager
-def home(path: Path) -> Iterator[Path]:
-    """Write data, images of one's own and the loss to a folder, and train there, undisturbed; yield it."""
+def make_home(path: Path) -> Path:
+    """Write data, images of one's own and the loss to a folder, and train there, undisturbed."""
     write_own_pool(path)
     (path / "held.py").write_text(LOSS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(path), prepend=os.pathsep)
+        find_loss(path, patch)
         done = rlcas(*words("undisturbed"), cwd=path)
-        assert done.returncode == 0, done.stderr
-        yield path
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def find_loss(home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let all processes that start from now on find the loss."""
+    patch.setenv("PYTHONPATH", str(home), prepend=os.pathsep)
 
 
 def words(out: str) -> list[str]:

@@ -17,10 +17,13 @@ from ray.cluster_utils import Cluster
 from test_trials import left_behind
 
 EPOCHS, K = 5, 3
+EPISODE_SECONDS = 2.0
+"""Where a node is lost meanwhile."""
 
 
 def main() -> None:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    noticed_soon = {"health_check_period_ms": 1000}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": noticed_soon})
     first = cluster.add_node(num_cpus=4, num_gpus=2)
     os.environ["RAY_ADDRESS"] = cluster.address
     demand = refused_demand()
@@ -71,10 +74,10 @@ def same_bits(records, weights, expected, undisturbed):
     return same
 
 
-def build(**cluster):
+def build(sleep_seconds=0.0, **cluster):
     from cluster import RLCASConfig
 
-    factory = functools.partial(trivial.TrivialTrainer, num_weights=200_000, sleep_seconds=2.0)
+    factory = functools.partial(trivial.TrivialTrainer, num_weights=200_000, sleep_seconds=sleep_seconds)
     return (
         RLCASConfig()
         .training(k=K, epochs=EPOCHS, lr=0.05)
@@ -136,7 +139,7 @@ def with_lost_nodes(cluster, first):
     """Lose the node in the middle of epoch 2, and the next one in epoch 4, once its winner is chosen."""
     from cluster import algorithm as module
 
-    algorithm = build()
+    algorithm = build(EPISODE_SECONDS)
     nodes, choose = [first], module.choose
 
     def lose():
@@ -160,7 +163,7 @@ def with_lost_nodes(cluster, first):
 
 def with_one_lost_of_three(cluster):
     """Lose one of three nodes in the middle of epoch 2 and add one before epoch 4; return where the actors were."""
-    algorithm = build()
+    algorithm = build(EPISODE_SECONDS)
     nodes, lost = {1: nodes_of(algorithm)}, threading.Event()
 
     def lose():

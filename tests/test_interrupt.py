@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import held_run
@@ -58,48 +57,41 @@ def test_another_thread_than_the_main_one_leaves_signals_alone() -> None:
     assert seen == [(signal.default_int_handler, False)]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a loss that can be held up, and an undisturbed run."""
-    with held_run.home(tmp_path_factory.mktemp("home")) as home:
-        yield home
-
-
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Send what a terminal sends: to the command and all that it started."""
     os.killpg(process.pid, signal.SIGINT)
 
 
 @pytest.mark.slow
-def test_one_interrupt_ends_after_the_epoch_with_a_checkpoint(home: Path) -> None:
+def test_one_interrupt_ends_after_the_epoch_with_a_checkpoint(held_home: Path) -> None:
     """The checkpoint is made though none is due; the workers live on, so that nothing is run again."""
-    with held_run.started(home, "once", "--cluster.checkpoint_epochs", "4") as process:
+    with held_run.started(held_home, "once", "--cluster.checkpoint_epochs", "4") as process:
         interrupt(process)
         held_run.read_until(TOLD, process)
-        held_run.release(home)
+        held_run.release(held_home)
         _, error = process.communicate()
     assert process.returncode == 130
     assert error.splitlines()[-1] == (
-        f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {home / 'once'}` goes on"
+        f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {held_home / 'once'}` goes on"
     )
-    (epoch,) = records.read_epochs(home / "once")
+    (epoch,) = records.read_epochs(held_home / "once")
     assert epoch["retries"] == [0, 0] and epoch["statuses"] == ["ok", "ok"]
-    assert [path.name for path in (home / "once/checkpoints").iterdir()] == ["epoch-0001"]
-    assert rlcas("resume", "once", cwd=home).returncode == 0
-    assert same_run(home / "once", home / "undisturbed")
+    assert [path.name for path in (held_home / "once/checkpoints").iterdir()] == ["epoch-0001"]
+    assert rlcas("resume", "once", cwd=held_home).returncode == 0
+    assert same_run(held_home / "once", held_home / "undisturbed")
 
 
 @pytest.mark.slow
-def test_two_interrupts_end_while_the_epoch_is_under_way(home: Path) -> None:
-    with held_run.started(home, "twice") as process:
+def test_two_interrupts_end_while_the_epoch_is_under_way(held_home: Path) -> None:
+    with held_run.started(held_home, "twice") as process:
         interrupt(process)
         held_run.read_until(TOLD, process)
         interrupt(process)
         _, error = process.communicate()
-        assert (home / held_run.HOLD).exists(), "the epoch could not have ended"
+        assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
     assert error.splitlines()[-1].startswith("rlcas: interrupted; `rlcas resume DIR` goes on")
-    assert records.read_epochs(home / "twice") == []
-    held_run.release(home)
-    assert rlcas("resume", "twice", cwd=home).returncode == 0
-    assert same_run(home / "twice", home / "undisturbed")
+    assert records.read_epochs(held_home / "twice") == []
+    held_run.release(held_home)
+    assert rlcas("resume", "twice", cwd=held_home).returncode == 0
+    assert same_run(held_home / "twice", held_home / "undisturbed")

@@ -23,10 +23,12 @@ from test_synth_workers import weights
 pytestmark = pytest.mark.slow
 SPREAD_RUN = Path(__file__).with_name("spread_run.py")
 
+Machines = tuple[list[str], dict[str, str], tuple[str, ...]]
 
-@contextlib.contextmanager
-def three_machines(cores: int = 3) -> Iterator[tuple[list[str], dict[str, str], tuple[str, ...]]]:
-    """Start a head and two nodes, each on a machine of its own with so many cores.
+
+@pytest.fixture(scope="module")
+def three_machines() -> Iterator[Machines]:
+    """Start a head and two nodes, each on a machine of its own with one core, so that no two workers are on the same.
 
     Yields their addresses, the environment of a driver, and the words that run it on the head.
     """
@@ -37,10 +39,10 @@ def three_machines(cores: int = 3) -> Iterator[tuple[list[str], dict[str, str], 
             (ip, on_head), *others = stack.enter_context(namespaces.machines(3))
         except PermissionError as error:
             pytest.skip(f"network namespaces are not allowed here: {error}")
-        head = by_hand.head(folder / "head", environment, f"--num-cpus={cores}", before=on_head, ip=ip)
+        head = by_hand.head(folder / "head", environment, "--num-cpus=1", before=on_head, ip=ip)
         address = stack.enter_context(head)
         for i, (node_ip, before) in enumerate(others):
-            words = (f"--address={address}", f"--num-cpus={cores}")
+            words = (f"--address={address}", "--num-cpus=1")
             name = f"node-{i}"
             stack.enter_context(
                 by_hand.node(name, folder / name, environment, *words, before=before, ip=node_ip)
@@ -48,41 +50,34 @@ def three_machines(cores: int = 3) -> Iterator[tuple[list[str], dict[str, str], 
         yield [ip, *(ip for ip, _ in others)], {**environment, "RAY_ADDRESS": address}, on_head
 
 
-def test_episodes_on_three_machines_of_a_network_give_the_bits_of_one_process() -> None:
-    with three_machines() as (addresses, environment, on_head):
-        done = subprocess.run(
-            [*on_head, sys.executable, SPREAD_RUN], env=environment, capture_output=True, text=True, timeout=600
-        )
+def test_episodes_on_three_machines_of_a_network_give_the_bits_of_one_process(three_machines: Machines) -> None:
+    addresses, environment, on_head = three_machines
+    done = subprocess.run(
+        [*on_head, sys.executable, SPREAD_RUN], env=environment, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert sorted(told["places"]) == sorted(addresses)
     assert told["same_bits"]
 
 
-def test_both_phases_on_three_machines_make_the_files_of_one(tmp_path: Path) -> None:
-    """A worker asks for a core, and a machine has one: no two of them are on the same."""
+def test_both_phases_on_three_machines_make_the_files_of_one(three_machines: Machines, tmp_path: Path) -> None:
+    _, environment, on_head = three_machines
     small_run.write_npz(tmp_path / "shapes.npz")
     workers = {"cluster__synth_workers": 2, "cluster__sampling_workers": 2, "cluster__threads_per_episode": 1}
     words = [sys.executable, "-m", "rlcas", "run", "--data", "npz:shapes.npz", *small_run.flags(**workers)]
-    with three_machines(cores=1) as (_, environment, on_head):
-        for before, environ, out in ((on_head, environment, "spread"), ((), None, "alone")):
-            done = subprocess.run(
-                [*before, *words, "--out", out],
-                env=environ,
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                timeout=600,
-            )
-            assert done.returncode == 0, done.stderr[-4000:]
+    for before, environ, out in ((on_head, environment, "spread"), ((), None, "alone")):
+        done = subprocess.run(
+            [*before, *words, "--out", out],
+            env=environ,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
     assert weights(tmp_path / "spread") == weights(tmp_path / "alone")
     assert same_run(tmp_path / "spread", tmp_path / "alone")
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    with held_run.home(tmp_path) as home:
-        yield home
 
 
 def own_address() -> str:
@@ -112,23 +107,23 @@ def cluster_of_two() -> Iterator[Cluster]:
 
 
 def test_a_lost_head_ends_the_run_in_one_line_and_it_resumes_on_a_new_cluster(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    held_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The epoch under way does not end by itself: who waits for it waits in vain."""
     with (
         cluster_of_two() as cluster,
-        held_run.started(home, "beheaded", RAY_ADDRESS=cluster.address) as process,
+        held_run.started(held_home, "beheaded", RAY_ADDRESS=cluster.address) as process,
     ):
         cluster.remove_node(cluster.head_node, allow_graceful=False)
         _, error = process.communicate()
-        assert (home / held_run.HOLD).exists()
+        assert (held_home / held_run.HOLD).exists()
     assert process.returncode == 1
     last = error.splitlines()[-1]
     assert last.startswith("rlcas: Ray's head at ") and "Traceback" not in error
-    assert f"is lost: `rlcas resume {home / 'beheaded'}` goes on from the last checkpoint" in last
-    held_run.release(home)
+    assert f"is lost: `rlcas resume {held_home / 'beheaded'}` goes on from the last checkpoint" in last
+    held_run.release(held_home)
     with cluster_of_two() as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        done = rlcas("resume", "beheaded", cwd=home)
+        done = rlcas("resume", "beheaded", cwd=held_home)
     assert done.returncode == 0, done.stderr
-    assert same_run(home / "beheaded", home / "undisturbed")
+    assert same_run(held_home / "beheaded", held_home / "undisturbed")
