@@ -21,7 +21,8 @@ from rlcas.devices import torch_threads
 from rlcas.presets import PRESETS
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
-from synth.ldm import PIPELINE_FOLDER, load_pipeline
+from synth.layout import PIPELINE_FOLDER
+from synth.ldm import load_pipeline
 from synth.train import train_synthesiser
 
 NUM_CLASSES = 2

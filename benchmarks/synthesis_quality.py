@@ -32,7 +32,8 @@ from rlcas.files import write_json
 from rlcas.seeding import seed_for
 from rlcas.types import ImageSet, TrainingData
 from synth import diffusion, quality
-from synth.ldm import PIPELINE_FOLDER, load_pipeline
+from synth.layout import PIPELINE_FOLDER
+from synth.ldm import load_pipeline
 from synth.memorisation import memorisation
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.train import train_synthesiser

@@ -22,8 +22,7 @@ from rlcas.types import TrainingData
 from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
 from synth.pidinet import WHERE_TO_GET
-from synth.sketch import SKETCHES
-from synth.train import sketch_extractor
+from synth.sketch import SKETCHES, sketch_extractor
 from synth.workers import Workers
 
 

@@ -22,9 +22,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import first_line
 from rlcas.files import replacing_folder, write_text
 from rlcas.rundir import RunFolder
-from synth.ldm import PIPELINE_FOLDER
-from synth.mgdm import LDM_FOLDER, LEFT_BY_A_KILL
-from synth.train import CHECKPOINTS_FOLDER, FIGURES_FILE
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
 
 ERROR_FILE = "error.txt"
 """Below the folder of a pool that could not be made: its traceback."""

@@ -21,8 +21,7 @@ from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
 from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
 from synth.pool import SyntheticPool
-from synth.sketch import Extractor
-from synth.train import sketch_extractor
+from synth.sketch import Extractor, sketch_extractor
 
 GALLERY_IMAGES = 6
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")

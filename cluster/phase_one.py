@@ -17,13 +17,12 @@ from rlcas.files import read_facts
 from rlcas.registry import lookup
 from rlcas.rundir import FOLDER_PREFIX, RunFolder
 from rlcas.types import Int64, TrainingData
-from synth.autoencoder import build_autoencoder
 from synth.generate import SampleAll, fill_pool
 from synth.generators import GENERATORS
+from synth.layout import FIGURES_FILE
 from synth.manifest import MANIFEST_FILE
 from synth.own_images import import_folder
 from synth.pool import SyntheticPool
-from synth.train import FIGURES_FILE
 
 FEWEST_PER_CLASS = 50
 MOST_PER_CLASS = 1000
@@ -65,6 +64,8 @@ def check(config: RunConfig, data: TrainingData) -> None:
     if config.pool is None:
         generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
         if "autoencoder" in generator.parts and config.synth.autoencoder.pretrained is None:
+            from synth.autoencoder import build_autoencoder  # diffusers takes seconds to import
+
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
     elif _is_stored(config):
         SyntheticPool(_stored(config)).require(data.class_names, data.image_shape_CHW)

@@ -20,7 +20,7 @@ from rlcas.rundir import RunFolder
 from rlcas.tracking import Tracker
 from rlcas.types import TrainingData
 from synth.generators import GENERATORS
-from synth.train import FIGURES_FILE
+from synth.layout import FIGURES_FILE
 from synth.workers import Workers
 
 

@@ -6,13 +6,15 @@ z_t = √ᾱ_t z_0 + √(1-ᾱ_t) ε, with t in 0..999 and z_0 the normalised la
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, SchedulerMixin, UniPCMultistepScheduler
 from torch import Tensor
 
 from rlcas.config import DenoiserConfig
+
+if TYPE_CHECKING:  # it takes seconds to import, and the names of SOLVERS are checked by all that runs
+    from diffusers import DDIMScheduler, SchedulerMixin, UniPCMultistepScheduler
 
 NUM_TIMESTEPS = 1000
 CBDM_COMMITMENT = 0.25  # γ of the paper
@@ -25,6 +27,8 @@ BETA_RANGES = {  # first and last β of DDPM and of Stable Diffusion; the cosine
 
 def noise_schedule(config: DenoiserConfig) -> Tensor:
     """Return ᾱ [1000] float32 for the schedule named in the settings."""
+    from diffusers import DDPMScheduler
+
     return DDPMScheduler(
         NUM_TIMESTEPS, beta_schedule=config.schedule, **BETA_RANGES[config.schedule]
     ).alphas_cumprod
@@ -32,11 +36,15 @@ def noise_schedule(config: DenoiserConfig) -> Tensor:
 
 def ddim(config: DenoiserConfig) -> DDIMScheduler:
     """Return deterministic DDIM (Song et al. 2021); latents are not clipped, as pixels would be."""
+    from diffusers import DDIMScheduler
+
     return DDIMScheduler(clip_sample=False, **_process(config))
 
 
 def unipc(config: DenoiserConfig) -> UniPCMultistepScheduler:
     """Return UniPC (Zhao et al. 2023), nearer to the exact solution; Karras spacing fails (diffusers #12771)."""
+    from diffusers import UniPCMultistepScheduler
+
     return UniPCMultistepScheduler(**_process(config))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,7 @@ import torch
 
 from rlcas.config import RunConfig
 from rlcas.types import TrainingData, Uint8
-from synth.ldm import open_ldm
-from synth.mgdm import check_mgdm, open_mgdm, train_mgdm
 from synth.progress import OnStep
-from synth.skin_sdm import check_skin_sdm, open_skin_sdm, train_skin_sdm
-from synth.train import train_synthesiser
 
 
 class ImageSampler(Protocol):
@@ -83,11 +80,35 @@ class Generator:
     Its figures have <part>_seconds, from which `--dry-run` estimates; without parts it does not."""
 
 
+def _later(name: str) -> Callable[..., Any]:
+    """Return a function that imports `module:function` and calls it: diffusers takes seconds, and few need it."""
+
+    def call(*args: Any, **named: Any) -> Any:
+        module, _, function = name.partition(":")
+        return getattr(importlib.import_module(module), function)(*args, **named)
+
+    return call
+
+
 LDM_PARTS = {"autoencoder": "autoencoder", "denoiser": "denoiser"}
 
 GENERATORS: dict[str, Generator] = {
-    "ldm": Generator(train_synthesiser, open_ldm, parts=LDM_PARTS),
-    "mgdm": Generator(train_mgdm, open_mgdm, check_mgdm, parts={**LDM_PARTS, "classifier": "mgdm"}),
-    "skin_sdm": Generator(train_skin_sdm, open_skin_sdm, check_skin_sdm, parts={"lora": "skin_sdm"}),
+    "ldm": Generator(
+        train=_later("synth.train:train_synthesiser"),
+        open=_later("synth.ldm:open_ldm"),
+        parts=LDM_PARTS,
+    ),
+    "mgdm": Generator(
+        train=_later("synth.mgdm:train_mgdm"),
+        open=_later("synth.mgdm:open_mgdm"),
+        check=_later("synth.mgdm:check_mgdm"),
+        parts={**LDM_PARTS, "classifier": "mgdm"},
+    ),
+    "skin_sdm": Generator(
+        train=_later("synth.skin_sdm:train_skin_sdm"),
+        open=_later("synth.skin_sdm:open_skin_sdm"),
+        check=_later("synth.skin_sdm:check_skin_sdm"),
+        parts={"lora": "skin_sdm"},
+    ),
 }
 """Generators by name; from outside comes package.module:object, a Generator."""

@@ -16,9 +16,9 @@ from rlcas.config import GenerationConfig, RunConfig
 from rlcas.errors import UserError, first_line
 from rlcas.files import sha256_of
 from rlcas.types import TrainingData, Uint8
+from synth.layout import PIPELINE_FOLDER
 from synth.pipeline import ClassConditionalLDMPipeline
 
-PIPELINE_FOLDER = "pipeline"
 SAMPLED_BY = {"steps", "guidance", "guidance_interval"}
 CARD_FIGURES = ("sketch_skill", "val_loss", "ema_decay", "denoiser_steps")
 

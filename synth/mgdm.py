@@ -25,16 +25,15 @@ from rlcas.types import TrainingData, Uint8
 from synth.disturbance import UNCERTAINTIES, Disturbance
 from synth.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
 from synth.latents import build_moments, posterior
-from synth.ldm import PIPELINE_FOLDER, LdmSampler, folder_sha256, load_pipeline
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+from synth.ldm import LdmSampler, folder_sha256, load_pipeline
 from synth.loop import Schedule, Training
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
-from synth.train import CHECKPOINTS_FOLDER, FIGURES_FILE, train_synthesiser
+from synth.train import train_synthesiser
 from synth.workers import Workers
 
-LDM_FOLDER = "ldm"
 CLASSIFIER_FOLDER = "classifier"
-LEFT_BY_A_KILL = shutil.ignore_patterns(CHECKPOINTS_FOLDER, ".*")
 
 
 def check_mgdm(config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rlcas.config import SynthConfig
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError
+from rlcas.registry import lookup
 from rlcas.types import Float32, Uint8
 from synth.pidinet import SMALLEST_SIDE_PX, convert, load_pidinet, show_licence_notice
 
@@ -161,6 +164,23 @@ SKETCHES: dict[str, Sketch] = {
     "scharr": Sketch(scharr),
 }
 """Sketches by name; from outside comes package.module:factory, called with settings alone."""
+
+
+def sketch_extractor(settings: SynthConfig) -> Extractor:
+    """Return the extractor named in the settings.
+
+    Raises:
+        UserError: its name is unknown, or it is given weights and takes none.
+    """
+    factory = lookup(settings.sketch, SKETCHES, "synth.sketch")
+    if settings.sketch_weights is None:
+        return factory()
+    if "weights" not in inspect.signature(factory).parameters:
+        raise UserError(
+            f"synth.sketch_weights is {settings.sketch_weights}, but the sketch {settings.sketch!r} takes none: "
+            "leave it out"
+        )
+    return factory(weights=settings.sketch_weights)
 
 
 def half_windows(radius_px: float, num_orientations: int) -> Tensor:

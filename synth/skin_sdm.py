@@ -24,11 +24,11 @@ from rlcas.reading import NOT_JSON
 from rlcas.seeding import seed_for
 from rlcas.types import TrainingData, Uint8
 from synth.latents import build_moments
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE
 from synth.loop import Schedule, Training
 from synth.lora import LORA_FILE, LoraObjective, load_lora, save_lora
 from synth.progress import OnStep, Reporter
 from synth.stable_diffusion import base_sha256, load_base, posterior, prompts_of, require_extra, token_ids
-from synth.train import CHECKPOINTS_FOLDER, FIGURES_FILE
 from synth.workers import Workers
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ from diffusers import AutoencoderKL
 
 from rlcas.config import RunConfig, SynthConfig
 from rlcas.devices import same_bits
-from rlcas.errors import UserError
 from rlcas.files import replacing_folder, write_json
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
@@ -23,16 +21,14 @@ from synth.diffusion import SOLVERS
 from synth.ema import Ema
 from synth.held_out import HeldOut
 from synth.latents import LatentCache, build_cache, set_latent_scale
-from synth.ldm import PIPELINE_FOLDER, training_facts
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, PIPELINE_FOLDER
+from synth.ldm import training_facts
 from synth.loop import Schedule, Training, cosine
 from synth.objective import DenoiserObjective
 from synth.pipeline import ClassConditionalLDMPipeline
 from synth.progress import OnStep, Reporter
-from synth.sketch import SKETCHES, Extractor
+from synth.sketch import sketch_extractor
 from synth.workers import Workers
-
-FIGURES_FILE = "synthesiser.json"
-CHECKPOINTS_FOLDER = "training"
 
 
 def train_synthesiser(
@@ -204,20 +200,3 @@ def denoiser_schedule(synth: SynthConfig, num_images: int) -> Schedule:
         weight_decay=config.weight_decay,
         ema_decays=config.ema_decays,
     )
-
-
-def sketch_extractor(settings: SynthConfig) -> Extractor:
-    """Return the extractor named in the settings.
-
-    Raises:
-        UserError: its name is unknown, or it is given weights and takes none.
-    """
-    factory = lookup(settings.sketch, SKETCHES, "synth.sketch")
-    if settings.sketch_weights is None:
-        return factory()
-    if "weights" not in inspect.signature(factory).parameters:
-        raise UserError(
-            f"synth.sketch_weights is {settings.sketch_weights}, but the sketch {settings.sketch!r} takes none: "
-            "leave it out"
-        )
-    return factory(weights=settings.sketch_weights)

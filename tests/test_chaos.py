@@ -22,7 +22,7 @@ from trivial import TrivialTrainer
 from rlcas.seeding import rng_for
 
 pytestmark = pytest.mark.slow
-EPOCHS = 30
+EPOCHS = 12
 EPISODE_SECONDS = 0.3
 
 
@@ -98,7 +98,7 @@ def test_a_driver_killed_at_random_moments_changes_no_bit(own_pool: Path) -> Non
     """SIGKILL while epochs run, at any moment from the first on; then `rlcas resume`, again and again."""
     run, rng = own_pool / "killed", rng_for(0, "kills")
     words, kills = [*train_words(), "--out", "killed"], 0
-    while kills < 3:
+    while kills < 2:
         process = subprocess.Popen(
             [sys.executable, "-m", "rlcas", *words],
             cwd=own_pool,

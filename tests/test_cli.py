@@ -102,3 +102,14 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(
     assert done.stderr.startswith("rlcas: ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_on_a_pool_imports_no_diffusers() -> None:
+    """It takes as long to import as all else; the workers that train a comparison's cells need none either."""
+    code = (
+        "import sys\nfrom cluster import cell, checks, compare, phase_two, run\n"
+        "from synth.generators import GENERATORS\n"
+        "assert 'diffusers' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -366,6 +366,25 @@ def test_a_comparisons_folder_is_told_from_a_runs(tmp_path: Path, capsys: pytest
     )
 
 
+def ends(sent: signal.Signals, num_cells: int, out: Path, words: list[str]) -> None:
+    """Start what trains a comparison and send it a signal as soon as so many cells are told."""
+    with subprocess.Popen(
+        words, cwd=out.parent, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + START_SECONDS
+        while len(cells_told(out)) < num_cells:
+            assert process.poll() is None, "the comparison ended before it was to be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, sent)
+        process.communicate()
+    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
+
+
+def cells_told(out: Path) -> list[Path]:
+    return list(out.glob("cells/*/*/test.npz"))
+
+
 def timeless(comparison: Comparison) -> list[Any]:
     return [{**vars_of(cell), "seconds": 0} for cell in comparison.cells]
 
@@ -375,23 +394,11 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_an_interrupted_comparison_goes_on_to_the_same_cells(
-    finished: Path, home: Path, sent: signal.Signals
-) -> None:
-    out = home / f"interrupted-{sent.name}"
+def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished: Path, home: Path) -> None:
+    out = home / "interrupted"
     words = command("compare", "--data", "npz:shapes.npz", *small_run.flags(), *OF_ALL, *ROWS, "--out", out)
-    with subprocess.Popen(
-        words, cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + START_SECONDS
-        while len(list(out.glob("cells/*/*/test.npz"))) < 3:
-            assert process.poll() is None, "the comparison ended before it was to be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(process.pid, sent)
-        process.communicate()
-    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
+    ends(signal.SIGINT, 2, out, words)
+    ends(signal.SIGKILL, len(cells_told(out)) + 1, out, command("resume", out))
     kept = {path.parent for path in out.glob("cells/*/*/cell.json") if (path.parent / "test.npz").exists()}
     before = {folder: bytes_below(folder) for folder in kept}
     assert 2 <= len(kept) < 8

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -174,32 +175,40 @@ def test_a_python_that_tune_cannot_start_is_told_of(
     assert "/home/a user/python has a space, at which Ray Tune splits the line" in capsys.readouterr().err
 
 
-def wait_for(condition: object, process: subprocess.Popen[str]) -> None:
+def ends(sent: signal.Signals, condition: Callable[[], object], words: list[object], home: Path) -> None:
+    """Start a sweep and send it a signal as soon as the condition holds."""
     deadline = time.monotonic() + START_SECONDS
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, "the sweep ended before it was to be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_sweep_goes_on_to_the_same_table(
-    finished: Path, home: Path, sent: signal.Signals
-) -> None:
-    out = home / f"interrupted-{sent.name}"
-    words = command("--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out)
     with subprocess.Popen(
-        words, cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command(*words), cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        wait_for(
-            lambda: "finished" in (out / "sweep.csv").read_text() if (out / "sweep.csv").exists() else False,
-            process,
-        )
+        while not condition():
+            assert process.poll() is None, "the sweep ended before it was to be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         os.kill(process.pid, sent)
         process.communicate()
     assert process.returncode == (130 if sent == signal.SIGINT else -sent)
-    kept = {trial.name: trial.seconds for trial in read_sweep(out).trials if trial.ended}
+
+
+def ended(out: Path) -> dict[str, float | None]:
+    """Return the seconds of each trial that has ended."""
+    if not (out / "sweep.json").exists():
+        return {}
+    return {trial.name: trial.seconds for trial in read_sweep(out).trials if trial.ended}
+
+
+def epochs_told(out: Path) -> int:
+    return sum(path.read_text().count("\n") for path in out.glob("trials/*/epochs.jsonl"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_and_killed_sweep_goes_on_to_the_same_table(finished: Path, home: Path) -> None:
+    out = home / "interrupted"
+    words = ["--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out]
+    ends(signal.SIGINT, lambda: ended(out), words, home)
+    before = epochs_told(out)
+    ends(signal.SIGKILL, lambda: epochs_told(out) != before, ["--resume", out], home)
+    kept = ended(out)
     assert 1 <= len(kept) < 4
     done = rlcas("--resume", out, cwd=home)
     assert done.returncode == 0, done.stderr

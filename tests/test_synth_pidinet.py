@@ -27,8 +27,7 @@ from synth.pidinet import (
     load_pidinet,
     show_licence_notice,
 )
-from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES
-from synth.train import sketch_extractor
+from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES, sketch_extractor
 
 PARAMETERS = {
     "full": 710_149,

@@ -25,8 +25,8 @@ from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
 from synth.loop import Training
 from synth.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
 from synth.pipeline import ClassConditionalLDMPipeline
-from synth.sketch import SKETCHES, Extractor
-from synth.train import choose_average, denoiser_schedule, sketch_extractor, train_synthesiser
+from synth.sketch import SKETCHES, Extractor, sketch_extractor
+from synth.train import choose_average, denoiser_schedule, train_synthesiser
 from synth.workers import ALONE, Workers
 
 CPU = torch.device("cpu")

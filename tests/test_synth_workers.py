@@ -79,19 +79,37 @@ def test_a_users_fault_on_a_worker_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "step"), [("autoencoder", 20), ("denoiser", 44)])
-def test_training_killed_at_any_step_resumes_to_the_same_bits(
-    part: str, step: int, whole: Path, tmp_path: Path
-) -> None:
+def test_training_killed_in_both_its_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
+    words = ["run", "--data", "npz:shapes.npz", *KILLED]
+    done = call(RLCAS, *words, "--out", "whole", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    kill_at("autoencoder", 20, [*words, "--out", "r"], tmp_path)
+    kill_at("denoiser", 44, ["resume", "r"], tmp_path)
+    done = call(RLCAS, "resume", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert weights(tmp_path / "r") == weights(tmp_path / "whole")
+    assert curve(tmp_path / "r") == curve(tmp_path / "whole")
+
+
+KILLED = small_run.flags(
+    synth__autoencoder__max_steps=60,
+    synth__denoiser__max_steps=100,
+    synth__checkpoint_steps=7,
+    sampler__epochs=1,
+)
+
+
+def kill_at(part: str, step: int, words: list[str], home: Path) -> None:
+    """Start a command that trains the synthesiser of the run `r`, and kill it once it is at that step."""
     process = subprocess.Popen(
-        [*RLCAS, "run", *KILLED, "--out", "r"],
-        cwd=tmp_path,
+        [*RLCAS, *words],
+        cwd=home,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    log = RunFolder(tmp_path / "r").synthesis_log
+    log = RunFolder(home / "r").synthesis_log
     while process.poll() is None and not any(
         line["part"] == part and line["step"] >= step for line in read_lines(log)
     ):
@@ -99,33 +117,7 @@ def test_training_killed_at_any_step_resumes_to_the_same_bits(
     assert process.poll() is None, "it ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "r/synth/synthesiser.json").exists(), "it was killed too late"
-    done = call(RLCAS, "resume", "r", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert weights(tmp_path / "r") == weights(whole)
-    assert curve(tmp_path / "r") == curve(whole)
-
-
-KILLED = [
-    "--data",
-    "npz:shapes.npz",
-    *small_run.flags(
-        synth__autoencoder__max_steps=60,
-        synth__denoiser__max_steps=100,
-        synth__checkpoint_steps=7,
-        sampler__epochs=1,
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody killed."""
-    home = tmp_path_factory.mktemp("whole")
-    small_run.write_npz(home / "shapes.npz")
-    done = call(RLCAS, "run", *KILLED, "--out", "r", cwd=home)
-    assert done.returncode == 0, done.stderr
-    return home / "r"
+    assert not (home / "r/synth/synthesiser.json").exists(), "it was killed too late"
 
 
 def test_a_batch_that_workers_cannot_share_is_found_before_anything_is_made(tmp_path: Path) -> None:
