@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
-from rlcas.doctor.finding import Finding, fault, ok
+from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.errors import UserError
 from rlcas.rundir import PATH_PREFIXES
 from rlcas.storage import address_of
@@ -87,7 +87,7 @@ def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
         judge_versions(versions(), {name: of.versions for name, of in facts.items()}), name="versions"
     )
     reads = {name: of.reads_probe for name, of in facts.items()}
-    yield replace(judge_storage(probe.parent, reads), name="shared storage")
+    yield replace(judge_storage(out, probe.parent, reads), name="shared storage")
     if data is not None:
         there = {name: of.data for name, of in facts.items()}
         yield replace(judge_data(data, here, there), name="data set")
@@ -135,15 +135,16 @@ def judge_versions(here: Mapping[str, str], nodes: Mapping[str, Mapping[str, str
     return ok(f"the same on all {len(nodes)} nodes")
 
 
-def judge_storage(folder: Path, read_by: Mapping[str, bool]) -> Finding:
-    """Judge the folder of runs by which nodes read a file that was just written there."""
+def judge_storage(out: Path, folder: Path, read_by: Mapping[str, bool]) -> Finding:
+    """Judge the folder of runs by which nodes read a file that was just written to `folder`, it or one above it."""
     without = [name for name, reads in read_by.items() if not reads]
     if without:
         return fault(
             f"{folder} here is not the same on {', '.join(without)}",
             "mount one shared folder at the same path on every node, and name it with --out",
         )
-    return ok(f"{folder} is the same on all {len(read_by)} nodes")
+    made = "" if folder == out else f"; {out} will be made there"
+    return ok(f"{folder} is the same on all {len(read_by)} nodes{made}")
 
 
 def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
@@ -152,12 +153,14 @@ def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
         return ok(f"{data} is an address: what starts a run fetches it, and no node needs it")
     if data.partition(":")[0] not in PATH_PREFIXES and {here, *nodes.values()} == {NO_FILES}:
         return ok(f"{data} has no files on any node: it is made or fetched")
-    without = {name: found for name, found in nodes.items() if found != here}
-    if here == NO_FILES or without:
-        there = ", ".join(f"{found} on {name}" for name, found in without.items())
-        return fault(
-            f"{data}: {here} here" + (f", {there}" if there else ""),
-            "put it on storage that all nodes share, or copy it to the same path on each",
+    there = ", ".join(f"{found} on {name}" for name, found in nodes.items() if found != here)
+    found = f"{data}: {here} here" + (f", {there}" if there else "")
+    if here == NO_FILES:
+        return fault(found, "start the run where the data are, or put them on storage that all nodes share")
+    if there:
+        return warn(
+            found,
+            "none is needed: a run copies them there once; put them on storage that all nodes share to spare that",
         )
     return ok(f"{data}: {here} on all {len(nodes)} nodes")
 

@@ -1,4 +1,7 @@
-"""Ctrl-C while epochs train: the first one ends the run after the epoch, the second at once."""
+"""Ctrl-C or SIGTERM while epochs train: the first one ends the run after the epoch, the second at once.
+
+Slurm and Kubernetes send SIGTERM some time before they kill.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOLD = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
 
 
@@ -22,9 +26,9 @@ class Interrupt:
 
 @contextmanager
 def first_interrupt_waits() -> Iterator[Interrupt]:
-    """Let the first Ctrl-C inside ask to end, which the caller looks for; the second is a KeyboardInterrupt.
+    """Let the first signal inside ask to end, which the caller looks for; the second is a KeyboardInterrupt.
 
-    Outside of the main thread, and where another program's handler is in place, Ctrl-C stays what it is.
+    Outside of the main thread, and where another program has a handler for Ctrl-C, signals stay what they are.
     """
     interrupt = Interrupt()
     default = signal.default_int_handler
@@ -33,12 +37,14 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
         return
 
     def wait(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, default)
+        for each in SIGNALS:
+            signal.signal(each, default)
         interrupt.asked = True
         print(TOLD, file=sys.stderr, flush=True)
 
-    signal.signal(signal.SIGINT, wait)
+    before = {each: signal.signal(each, wait) for each in SIGNALS}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, default)
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 POLL_SECONDS = 1.0
-MB = 1e6
+MIB = 1 << 20
 NUM_LARGEST = 3
 ZIP_BYTES, ZIP_BYTES_A_FILE = 22, 76
 """What a zip file adds: its end, and a local and a central header a file, each with the file's name."""
@@ -63,7 +63,7 @@ def submit(
     """
     check_size(files, working_dir)
     client = _connect(address)
-    say(f"uploading {len(files)} files of {working_dir} ({sum(files.values()) / MB:.1f} MB)")
+    say(f"uploading {len(files)} files of {working_dir} ({sum(files.values()) / MIB:.1f} MiB)")
     environment = {"working_dir": str(working_dir)}
     try:
         job = client.submit_job(
@@ -84,7 +84,7 @@ def package(working_dir: Path) -> dict[str, int]:
     Left out is what .gitignore and .rayignore name, and what Ray always leaves out (.git, .venv).
 
     Raises:
-        UserError: `working_dir` is no folder.
+        UserError: `working_dir` is no folder, or holds names or ignore files that are not UTF-8.
     """
     if not working_dir.is_dir():
         raise UserError(f"--working-dir {working_dir} is no folder: name the one that the command shall run in")
@@ -95,13 +95,23 @@ def package(working_dir: Path) -> dict[str, int]:
             name = path.relative_to(working_dir).as_posix()
             files[name] = path.stat().st_size + ZIP_BYTES_A_FILE + 2 * len(name.encode())
 
-    packaging._dir_travel(
-        working_dir,
-        [packaging._get_excludes(working_dir, get_runtime_env_default_excludes())],
-        add,
-        include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1",
-        logger=logging.getLogger(__name__),
-    )
+    try:
+        packaging._dir_travel(
+            working_dir,
+            [packaging._get_excludes(working_dir, get_runtime_env_default_excludes())],
+            add,
+            include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1",
+            logger=logging.getLogger(__name__),
+        )
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--working-dir {working_dir} holds {error.object!a}, a name that is not UTF-8: rename it, or leave it out "
+            "by a line in .rayignore"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(
+            f"--working-dir {working_dir} has a .gitignore or .rayignore that is not UTF-8: mend or remove it"
+        ) from None
     return files
 
 
@@ -117,10 +127,10 @@ def check_size(files: Mapping[str, int], working_dir: Path) -> None:
     parts = Counter[str]()
     for name, size in files.items():
         parts[name.partition("/")[0]] += size
-    largest = ", ".join(f"{name} ({size / MB:.0f} MB)" for name, size in parts.most_common(NUM_LARGEST))
+    largest = ", ".join(f"{name} ({size / MIB:.0f} MiB)" for name, size in parts.most_common(NUM_LARGEST))
     raise UserError(
-        f"--working-dir {working_dir} is {num_bytes / MB:.0f} MB, but Ray's job server takes less than "
-        f"{DASHBOARD_CLIENT_MAX_SIZE / MB:.0f} MB: leave out {largest}, by a line each in {working_dir}/.rayignore"
+        f"--working-dir {working_dir} is {num_bytes / MIB:.0f} MiB, but Ray's job server takes less than "
+        f"{DASHBOARD_CLIENT_MAX_SIZE / MIB:.0f} MiB: leave out {largest}, by a line each in {working_dir}/.rayignore"
     )
 
 
@@ -130,7 +140,7 @@ def exit_status(job: JobDetails) -> int:
     if job.status == JobStatus.SUCCEEDED:
         return 0
     if code == 0:
-        say(f"job {job.status}: {job.message}")
+        say(f"job {job.status}: {(job.message or '').partition(chr(10))[0]}")
         return 1
     return code if code > 0 else 128 - code
 

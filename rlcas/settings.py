@@ -163,6 +163,8 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         UserError: the file is missing, no YAML, or no mapping.
     """
     try:
+        if path.is_fifo() and Path("/dev") not in path.parents:  # there the shell has what is piped to it
+            raise UserError(f"{named_by}{path} is a pipe, which may never end: name a YAML file")
         if (size := path.stat().st_size) > MOST_BYTES:
             raise UserError(
                 f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
@@ -178,9 +180,8 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise UserError(f"{named_by}{path} is not YAML: {reason}: mend the file") from None
     if not isinstance(content, dict):
-        raise UserError(
-            f"--config {path} holds {type(content).__name__}, not settings: write lines like `seed: 1`"
-        )
+        found = "is empty" if content is None else f"holds {type(content).__name__}, not settings"
+        raise UserError(f"--config {path} {found}: write lines like `seed: 1`")
     if not _is_small(content):
         raise UserError(
             f"{named_by}{path} holds over {MOST_VALUES} values, by aliases of aliases: write them out"

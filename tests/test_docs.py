@@ -45,6 +45,7 @@ def each(*blocks: Block) -> pytest.MarkDecorator:
 
 @each_page
 def test_every_block_is_marked(page: Page) -> None:
+    assert "\n~~~" not in f"\n{page.text}", f"{page}: fence blocks by backticks, which are what is read here"
     for block in page.blocks:
         where = f"{block} ```{block.info}"
         if block.language in CODE:
@@ -154,6 +155,7 @@ def test_a_wrong_command_in_the_docs_is_found(wrong: str, said: str) -> None:
     ("check", "text", "said"),
     [
         (test_every_block_is_marked, "```sh\nls\n```\n", "write `sh run` or `sh validated`"),
+        (test_every_block_is_marked, "~~~sh\nls\n~~~\n", "fence blocks by backticks"),
         (test_every_block_is_marked, "1. a\n\n   ```\n   ls\n   ```\n", "write text, json, or"),
         (test_commands_in_running_text_are_known, "Say `rlcas rnu RUN`.", "no such command"),
         (test_commands_in_running_text_are_known, "`rlcas\nresume --kk`", "has no --kk"),

@@ -13,18 +13,23 @@ import pytest
 from test_chaos import same_run
 from test_run import rlcas
 
-from cluster.interrupt import TOLD, first_interrupt_waits
+from cluster.interrupt import SIGNALS, TOLD, first_interrupt_waits
 from rlcas import records
 
 
-def test_the_first_interrupt_waits_and_the_second_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_first_interrupt_waits_and_the_second_does_not(
+    first: signal.Signals, second: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(KeyboardInterrupt), first_interrupt_waits() as interrupt:
         assert not interrupt.asked
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(first)
         assert interrupt.asked
         assert capsys.readouterr().err == f"{TOLD}\n"
-        signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        signal.raise_signal(second)
+    assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
 def test_the_handler_is_given_back_without_an_interrupt() -> None:

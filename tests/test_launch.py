@@ -217,6 +217,25 @@ def test_a_node_that_is_gone_does_not_keep_the_others_running(recorded: Path) ->
     assert [line.split(":")[0] for line in recorded.read_text().splitlines()] == ["alpha", "beta"]
 
 
+def test_users_of_ssh_are_no_part_of_rays_address(recorded: Path) -> None:
+    words = ["sh", LAUNCH / "nodes.sh", "start", "ubuntu@alpha", "ubuntu@beta"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    worker = recorded.read_text().splitlines()[-1]
+    assert worker.startswith("ubuntu@beta: ") and started(worker)["address"] == "alpha:6379"
+    assert "RAY_ADDRESS=alpha:6379\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("RLCAS_VENV", ".venv", "RLCAS_VENV .venv is relative"), ("RAY_PORT", "abc", "RAY_PORT abc is no port")],
+)
+def test_what_no_node_could_use_is_refused(name: str, value: str, message: str, recorded: Path) -> None:
+    words = ["sh", LAUNCH / "nodes.sh", "start", "alpha", "beta"]
+    done = subprocess.run(words, env={**os.environ, name: value}, capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not recorded.exists()
+
+
 @pytest.mark.parametrize("words", [["start"], ["restart", "alpha"]])
 def test_nodes_by_hand_refuse_what_they_cannot_do(words: list[str], recorded: Path) -> None:
     done = subprocess.run(["sh", LAUNCH / "nodes.sh", *words], capture_output=True, text=True)

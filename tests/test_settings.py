@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from pathlib import Path
 
 import pytest
@@ -136,13 +137,24 @@ def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], 
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_is_no_file_of_settings_but_what_the_shell_pipes_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "settings")
+    with pytest.raises(UserError, match=r"settings is a pipe, which may never end: name a YAML file$"):
+        settings.resolve(given={}, file=tmp_path / "settings")
+    read, write = os.pipe()
+    os.write(write, b"seed: 7\n")
+    os.close(write)
+    assert settings.resolve(given={}, file=Path(f"/dev/fd/{read}")).seed == 7
+    os.close(read)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"a: [1", r"is not YAML: .*: mend the file$"),
         (b"\xff\xfe\x00", r"is not YAML"),
         (b"- 1\n", r"holds list, not settings: write lines like `seed: 1`$"),
-        (b"", r"holds NoneType, not settings"),
+        (b"", r"is empty: write lines like `seed: 1`$"),
         (
             b"sampler: 3\nsampler.k: 1\n",
             r"sampler\.k in .*: sampler is given as a value and as a section: keep one$",

@@ -73,7 +73,7 @@ def test_a_package_of_the_job_servers_limit_is_refused_and_one_byte_less_is_not(
     limit = 100 * 1024**2
     jobs.check_size({"a": limit - jobs.ZIP_BYTES - 1}, Path("work"))
     with pytest.raises(
-        UserError, match=r"--working-dir work is 105 MB, but Ray's job server takes less than 105 MB"
+        UserError, match=r"--working-dir work is 100 MiB, but Ray's job server takes less than 100 MiB"
     ):
         jobs.check_size({"a": limit - jobs.ZIP_BYTES}, Path("work"))
 
@@ -87,7 +87,7 @@ def test_a_package_that_is_too_large_is_refused_before_anyone_is_asked(
             file.truncate(size)
     assert submit(folder, "run", "--out", "/shared/runs/a") == 2
     assert (
-        f"leave out films (115 MB), big.tif (1 MB), images (0 MB), by a line each in {folder}/.rayignore"
+        f"leave out films (110 MiB), big.tif (1 MiB), images (0 MiB), by a line each in {folder}/.rayignore"
         in (capsys.readouterr().err)
     )
 
@@ -143,6 +143,7 @@ OUT = ("--out", "/shared/runs/a")
         (["predict", "/shared/runs/a", "gone.png", "--out", "/shared/a.csv"], "IMAGES gone.png is not among"),
         (["run", *OUT, "--config", "gone.yaml"], "--config gone.yaml is not among the files"),
         (["run", *OUT, "--seed", "x"], "seed is 'x': input should be a valid integer"),
+        (["run", *OUT, "--data", "brestmnist"], "data 'brestmnist' is unknown: use npz:PATH"),
     ],
 )
 def test_a_command_that_would_fail_on_the_cluster_is_refused_here(
@@ -164,6 +165,32 @@ def test_a_working_directory_that_is_no_folder_is_told(
 ) -> None:
     assert submit(folder / "first.yaml", "run", *OUT) == 2
     assert "first.yaml is no folder: name the one that the command shall run in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (b"\xffad", b"", "holds 'sub/\\udcffad', a name that is not UTF-8: rename it"),
+        (b".rayignore", b"\xff", "has a .gitignore or .rayignore that is not UTF-8: mend or remove it"),
+    ],
+)
+def test_a_working_directory_that_ray_cannot_pack_is_told(
+    name: bytes, content: bytes, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "sub").mkdir()
+    Path(os.fsdecode(bytes(folder / "sub") + b"/" + name)).write_bytes(content)
+    assert submit(folder, "run", *OUT) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", ["-3", "nan", "inf", "x"])
+def test_a_number_of_gpus_that_is_none_is_refused(
+    number: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["submit", "--working-dir", str(folder), "--entrypoint-num-gpus", number, "--", "run", *OUT])
+    assert caught.value.code == 2 and "--entrypoint-num-gpus" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,11 @@ set -eu
 venv=${RLCAS_VENV:?the environment with rlcas, at the same path on every machine}
 port=${RAY_PORT:-6379}
 [ $# -ge 2 ] || { echo "usage: sh nodes.sh start|stop HEAD WORKER ..." >&2; exit 2; }
+case $venv in /*) ;; *) echo "nodes.sh: RLCAS_VENV $venv is relative: every machine needs it at one path" >&2; exit 2 ;; esac
+case $port in *[!0-9]*) echo "nodes.sh: RAY_PORT $port is no port" >&2; exit 2 ;; esac
 action=$1
 head=$2
+address=${head##*@}:$port # by which the other machines reach it
 shift
 
 ray_on() { # HOST RAY'S WORDS ...
@@ -26,15 +29,15 @@ start)
     # Every node and every command needs the same token. It goes through a pipe, where `ps` does not show it.
     token=$("$venv/bin/ray" get-auth-token --generate)
     for host in "$@"; do
-        printf %s "$token" | ssh "$host" 'umask 077; mkdir -p ~/.ray; cat >~/.ray/auth_token'
+        printf %s "$token" | ssh "$host" 'umask 077; mkdir -p ~/.ray; cat >~/.ray/auth_token; chmod 600 ~/.ray/auth_token'
     done
     ray_on "$head" start --head --port="$port" --dashboard-host=127.0.0.1 --disable-usage-stats
     shift
     for host in "$@"; do
-        ray_on "$host" start --address="$head:$port" --disable-usage-stats
+        ray_on "$host" start --address="$address" --disable-usage-stats
     done
     echo "On $head, whatever rlcas does then runs on all of them:"
-    echo "  export RAY_AUTH_MODE=token RAY_ADDRESS=$head:$port"
+    echo "  export RAY_AUTH_MODE=token RAY_ADDRESS=$address"
     echo "  rlcas doctor --cluster --out /shared/runs"
     ;;
 stop)

@@ -117,13 +117,18 @@ def doctor(arguments: argparse.Namespace) -> int:
 
     if arguments.cluster:
         from cluster.doctor import examine_cluster
+        from rlcas.data import check_name
         from rlcas.rundir import absolute
 
         if arguments.out and (address := address_of(arguments.out)):
             raise UserError(
                 f"--out {address} is an address, which none but the calling process writes to: leave it out"
             )
+        if arguments.data:
+            check_name(arguments.data)
         out = (arguments.out or Path("runs")).expanduser().absolute()
+        if out.is_file():
+            raise UserError(f"--out {out} is a file: name the folder of the runs")
         return report(examine_cluster(out, arguments.data and absolute(arguments.data)))
     if arguments.out or arguments.data:
         raise UserError("--out and --data are of `rlcas doctor --cluster`: add --cluster")

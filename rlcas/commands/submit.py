@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,9 +50,16 @@ def submit_arguments(parser: Parser) -> str:
     folder = "uploaded but for what its .rayignore and .gitignore name; the command runs there [.]"
     parser.add_argument("--working-dir", type=Path, default=Path(), metavar="DIR", help=folder)
     gpus = "GPUs of the command itself, which trains the synthesiser, beside those of its workers [0]"
-    parser.add_argument("--entrypoint-num-gpus", type=float, default=0.0, metavar="NUMBER", help=gpus)
+    parser.add_argument("--entrypoint-num-gpus", type=_num_gpus, default=0.0, metavar="NUMBER", help=gpus)
     parser.add_argument("--no-wait", action="store_true", help="return when the job is there")
     return "[--address URL] [--working-dir DIR] [--entrypoint-num-gpus NUMBER] [--no-wait] -- COMMAND ..."
+
+
+def _num_gpus(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs: write 0 or more")
+    return number
 
 
 def check_paths(
@@ -102,6 +110,7 @@ def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iter
 
 def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple[str, str]]:
     """Yield the files and folders of a run's settings; those in a file that only the cluster has are not known."""
+    from rlcas.data import check_name
     from rlcas.rundir import FOLDER_PREFIX, PATH_PREFIXES
     from rlcas.settings import flags, kinds_of, of, stated
 
@@ -111,6 +120,8 @@ def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple
     of(settings)
     if not (there and "out" not in settings):
         yield "--out", str(settings.get("out") or "runs/")
+    if "data" in settings:
+        check_name(str(settings["data"]))
     prefix, _, path = str(settings.get("data", "")).partition(":")
     if prefix in PATH_PREFIXES:
         yield "--data", path

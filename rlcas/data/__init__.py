@@ -124,12 +124,21 @@ def _open(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
     if prefix in PREFIXES:
         return PREFIXES[prefix](_local(prefix, path, config), config)
-    if config.data not in DATASETS and not path:
+    check_name(config.data)
+    return lookup(config.data, DATASETS, "data")(config, progress)
+
+
+def check_name(name: str) -> None:
+    """Check that `data` has a known name; neither files are looked for, nor is package.module:object imported.
+
+    Raises:
+        UserError: it has not.
+    """
+    if name not in DATASETS and ":" not in name:
         raise UserError(
-            f"data {config.data!r} is unknown: use {', '.join(f'{name}:PATH' for name in PREFIXES)}, "
+            f"data {name!r} is unknown: use {', '.join(f'{prefix}:PATH' for prefix in PREFIXES)}, "
             f"or one of {', '.join(sorted(DATASETS))}"
         )
-    return lookup(config.data, DATASETS, "data")(config, progress)
 
 
 def _local(prefix: str, path: str, config: RunConfig) -> Path:
