@@ -28,23 +28,28 @@ class Interrupt:
 def first_interrupt_waits() -> Iterator[Interrupt]:
     """Let the first signal inside ask to end, which the caller looks for; the second is a KeyboardInterrupt.
 
-    Outside of the main thread, and where another program has a handler for Ctrl-C, signals stay what they are.
+    Outside of the main thread, and where another program has a handler or ignores a signal, that stays what it is.
     """
     interrupt = Interrupt()
-    default = signal.default_int_handler
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != default:
-        yield interrupt
-        return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    taken = [each for each in SIGNALS if in_main_thread and _is_free(each)]
 
     def wait(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, default)
+        for each in taken:
+            signal.signal(each, signal.default_int_handler)
         interrupt.asked = True
         print(TOLD, file=sys.stderr, flush=True)
 
-    before = {each: signal.signal(each, wait) for each in SIGNALS}
+    before = {each: signal.signal(each, wait) for each in taken}
     try:
         yield interrupt
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+def _is_free(number: signal.Signals) -> bool:
+    """Return whether a signal does what Python or Ray lets it do; Ray's handler ends the process with a stack dump."""
+    handler = signal.getsignal(number)
+    by_ray = getattr(handler, "__module__", None) == "ray._private.worker"
+    return by_ray or handler in (signal.default_int_handler, signal.SIG_DFL)

@@ -38,13 +38,27 @@ def test_the_handler_is_given_back_without_an_interrupt() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_handler_of_another_program_stays() -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_handler_of_another_program_stays(number: signal.Signals) -> None:
     caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: caught.append(number))
+    before = signal.signal(number, lambda number, frame: caught.append(number))
+    try:
+        with first_interrupt_waits() as interrupt:
+            signal.raise_signal(number)
+        assert caught == [number] and not interrupt.asked
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_job_that_ignores_ctrl_c_still_heeds_sigterm() -> None:
+    """As a shell's jobs in the background do."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with first_interrupt_waits() as interrupt:
             signal.raise_signal(signal.SIGINT)
-        assert caught == [signal.SIGINT] and not interrupt.asked
+            assert not interrupt.asked
+            signal.raise_signal(signal.SIGTERM)
+        assert interrupt.asked
     finally:
         signal.signal(signal.SIGINT, before)
 
