@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cluster import finish, judging, phase_one, synthesis
@@ -193,9 +193,20 @@ def _publish(folder: RunFolder) -> None:
         say(f"all of it is at {address}")
 
 
-def _alone(folder: RunFolder, workers: Workers) -> contextlib.AbstractContextManager[None]:
-    """Keep other commands out of the run's folder; the processes of torchrun share it."""
-    return alone_in(folder.path) if workers.leads else contextlib.nullcontext()
+@contextlib.contextmanager
+def _alone(folder: RunFolder, workers: Workers) -> Iterator[None]:
+    """Keep other commands out of the run's folder, which the processes of torchrun share; an interrupt tells its name.
+
+    Raises:
+        UserError: another command works there.
+        KeyboardInterrupt: the user interrupted; the text says how to go on.
+    """
+    with alone_in(folder.path) if workers.leads else contextlib.nullcontext():
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` goes on"
+            raise KeyboardInterrupt(*(interrupt.args or [again])) from None
 
 
 def check(config: RunConfig) -> TrainingData:

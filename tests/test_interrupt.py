@@ -109,7 +109,7 @@ def test_two_interrupts_end_while_the_epoch_is_under_way(held_home: Path) -> Non
         _, error = process.communicate()
         assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
-    assert error.splitlines()[-1].startswith("rlcas: interrupted; `rlcas resume DIR` goes on")
+    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {held_home / 'twice'}` goes on"
     assert records.read_epochs(held_home / "twice") == []
     held_run.release(held_home)
     assert rlcas("resume", "twice", cwd=held_home).returncode == 0
