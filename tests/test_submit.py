@@ -173,6 +173,7 @@ def test_a_working_directory_that_is_no_folder_is_told(
         (b"\xffad", b"", "holds 'sub/\\udcffad', a name that is not UTF-8: rename it"),
         (b".rayignore", b"\xff", "has a .gitignore or .rayignore that is not UTF-8: mend or remove it"),
     ],
+    ids=["name", "ignore_file"],
 )
 def test_a_working_directory_that_ray_cannot_pack_is_told(
     name: bytes, content: bytes, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
