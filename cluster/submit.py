@@ -95,13 +95,15 @@ def package(working_dir: Path) -> dict[str, int]:
             name = path.relative_to(working_dir).as_posix()
             files[name] = path.stat().st_size + ZIP_BYTES_A_FILE + 2 * len(name.encode())
 
+    silent = logging.getLogger(__name__)
+    silent.disabled = True  # what it would say is told below
     try:
         packaging._dir_travel(
             working_dir,
             [packaging._get_excludes(working_dir, get_runtime_env_default_excludes())],
             add,
             include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1",
-            logger=logging.getLogger(__name__),
+            logger=silent,
         )
     except UnicodeEncodeError as error:
         raise UserError(
