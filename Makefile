@@ -5,9 +5,6 @@
 # make fuzz        100,000 broken files for the readers, by hypothesis (about 10 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m
-TWO := -n 2 --dist loadfile
-# Two processes of tests share the cores, and threads that wait by turning would keep the other's from them.
-export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test test-quick test-slow fuzz lint clean
 
@@ -15,13 +12,13 @@ demo: .venv/installed
 	@$(RUN) rlcas demo
 
 test: lint
-	@$(RUN) pytest -m "not slow" $(TWO)
+	@$(RUN) pytest -m "not slow"
 
 test-quick: lint
-	@$(RUN) pytest -m "not slow and not medium" $(TWO)
+	@$(RUN) pytest -m "not slow and not medium"
 
 test-slow: .venv/installed
-	@$(RUN) pytest -m slow $(TWO)
+	@$(RUN) pytest -m slow
 
 fuzz: .venv/installed
 	@.venv/bin/python benchmarks/fuzz.py
