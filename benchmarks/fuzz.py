@@ -10,11 +10,13 @@ import contextlib
 import functools
 import gc
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
 import warnings
 from collections.abc import MutableSequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import astuple, fields
 from pathlib import Path
 from types import FunctionType
@@ -70,7 +72,7 @@ def by_atheris(name: str, inputs: int, seed: int) -> Tally:
 
 @functools.cache
 def _let_coverage_be_seen() -> None:
-    """Instrument the functions of the modules that guide; once, for it takes seconds."""
+    """Instrument the functions of the modules that guide; once, for all processes that are forked then."""
     import atheris
 
     for function in gc.get_objects():
@@ -101,19 +103,27 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER")
     arguments.add_argument("--engine", choices=ENGINES, default="hypothesis")
+    arguments.add_argument(
+        "--processes", type=int, default=os.cpu_count(), help="readers at a time [the cores]"
+    )
     options = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    if options.engine == "atheris":
+        _let_coverage_be_seen()
+    names, forked = options.readers, multiprocessing.get_context("fork")
+    shares = [share(options.inputs, number, len(names)) for number in range(len(names))]
     results: dict[str, dict[str, float]] = {}
-    for number, name in enumerate(options.readers):
-        tally = ENGINES[options.engine](name, share(options.inputs, number, len(options.readers)), options.seed)
-        results[name] = {
-            "inputs": tally.inputs,
-            "refused": tally.told,
-            "seconds": round(tally.seconds, 2),
-            "slowest_seconds": round(tally.slowest_seconds, 3),
-        }
-        print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(options.processes, forked) as processes:
+        tallies = processes.map(ENGINES[options.engine], names, shares, [options.seed] * len(names))
+        for name, tally in zip(names, tallies, strict=True):
+            results[name] = {
+                "inputs": tally.inputs,
+                "refused": tally.told,
+                "seconds": round(tally.seconds, 2),
+                "slowest_seconds": round(tally.slowest_seconds, 3),
+            }
+            print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
     total = {key: sum(figures[key] for figures in results.values()) for key in ("inputs", "refused", "seconds")}
     emit("Broken files, reader by reader", {**results, "all": total}, options.json)
 
