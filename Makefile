@@ -5,6 +5,9 @@
 # make fuzz        100,000 broken files for the readers, by hypothesis (about 10 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m
+TWO := -n 2 --dist loadfile
+# Two processes of tests share the cores, and threads that spin while they wait would keep the other's from them.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test test-quick test-slow fuzz lint clean
 
@@ -12,13 +15,13 @@ demo: .venv/installed
 	@$(RUN) rlcas demo
 
 test: lint
-	@$(RUN) pytest -m "not slow"
+	@$(RUN) pytest -m "not slow" $(TWO)
 
 test-quick: lint
-	@$(RUN) pytest -m "not slow and not medium"
+	@$(RUN) pytest -m "not slow and not medium" $(TWO)
 
 test-slow: .venv/installed
-	@$(RUN) pytest -m slow
+	@$(RUN) pytest -m slow $(TWO)
 
 fuzz: .venv/installed
 	@.venv/bin/python benchmarks/fuzz.py

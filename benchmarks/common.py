@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 
 def interleaved_medians(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
@@ -20,6 +21,17 @@ def interleaved_medians(cases: dict[str, Callable[[], None]], repeats: int) -> d
             case()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has held, on Linux without what its parent held when it forked."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (peak_kib,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak_kib) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def emit(title: str, results: dict[str, dict[str, float]], as_json: bool) -> None:

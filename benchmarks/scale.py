@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import resource
 import tempfile
 import time
 from pathlib import Path
 
-from common import emit, parser
+from common import emit, parser, peak_bytes
 from orchestration import K
 from sleeping import SleepingTrainer
 
@@ -42,8 +41,7 @@ def measure(num_classes: int, epochs: int) -> dict[str, float]:
             writer.save(algorithm)
     seconds = time.perf_counter() - started
     algorithm.stop()
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "driver_gib": peak_kib / 2**20}
+    return {"seconds": seconds, "driver_gib": peak_bytes() / 2**30}
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import resource
 import statistics
 import tempfile
 import time
@@ -24,7 +23,7 @@ import handover
 import numpy as np
 import ray
 import torch
-from common import emit, parser
+from common import emit, parser, peak_bytes
 from episodes import SIZE_PX, noise
 from scaling_model import GB, plane
 from sleeping import SleepingTrainer, private_gb
@@ -113,7 +112,7 @@ def trained_epochs(algorithm: RLCAS, num_classes: int, epochs: int) -> list[Epoc
 
 def peak_gb() -> float:
     """Return the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    return peak_bytes() / GB
 
 
 def message_bytes(report: EpisodeReport) -> float:
