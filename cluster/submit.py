@@ -142,7 +142,8 @@ def exit_status(job: JobDetails) -> int:
     if job.status == JobStatus.SUCCEEDED:
         return 0
     if code == 0:
-        say(f"job {job.status}: {(job.message or '').partition(chr(10))[0]}")
+        message, _, _ = (job.message or "").partition("\n")  # a traceback of Ray's own may follow
+        say(f"job {job.status}: {message}")
         return 1
     return code if code > 0 else 128 - code
 

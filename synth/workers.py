@@ -118,8 +118,8 @@ ALONE = Workers()
 def join(backend: str, **how: Any) -> None:
     """Join a process group, as `init_process_group` does, so that leaving it ends its threads.
 
-    DistributedDataParallel imports torch._dynamo, which keeps every group that is there by then. A thread of gloo's
-    that outlives the interpreter ends the process by SIGABRT, now and then on a busy machine.
+    DistributedDataParallel imports torch._dynamo, which keeps every group that is there by then, and with
+    it gloo's threads, which would outlive the interpreter.
     """
     importlib.import_module("torch._dynamo")
     dist.init_process_group(backend, **how)
