@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import small_run
+from signalled import signalled
 from tiny_clip import write_tiny_clip
 
 from rlcas import settings
@@ -24,7 +24,6 @@ from rlcas.comparison.folder import Comparison, read_comparison
 
 OF_ALL = ("--compare.seeds", 2, "--compare.epochs", 3, "--pool", "folder:own")
 ROWS = ("--methods", "baseline,syn_sketch,rlcas,lift")
-START_SECONDS = 600
 FAULTY = '''
 """Rows that go wrong."""
 
@@ -366,21 +365,6 @@ def test_a_comparisons_folder_is_told_from_a_runs(tmp_path: Path, capsys: pytest
     )
 
 
-def ends(sent: signal.Signals, num_cells: int, out: Path, words: list[str]) -> None:
-    """Start what trains a comparison and send it a signal as soon as so many cells are told."""
-    with subprocess.Popen(
-        words, cwd=out.parent, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        deadline = time.monotonic() + START_SECONDS
-        while len(cells_told(out)) < num_cells:
-            assert process.poll() is None, "the comparison ended before it was to be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(process.pid, sent)
-        process.communicate()
-    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
-
-
 def cells_told(out: Path) -> list[Path]:
     return list(out.glob("cells/*/*/test.npz"))
 
@@ -397,8 +381,9 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished: Path, home: Path) -> None:
     out = home / "interrupted"
     words = command("compare", "--data", "npz:shapes.npz", *small_run.flags(), *OF_ALL, *ROWS, "--out", out)
-    ends(signal.SIGINT, 2, out, words)
-    ends(signal.SIGKILL, len(cells_told(out)) + 1, out, command("resume", out))
+    signalled(signal.SIGINT, lambda: len(cells_told(out)) >= 2, words, home)
+    before_kill = len(cells_told(out))
+    signalled(signal.SIGKILL, lambda: len(cells_told(out)) > before_kill, command("resume", out), home)
     kept = {path.parent for path in out.glob("cells/*/*/cell.json") if (path.parent / "test.npz").exists()}
     before = {folder: bytes_below(folder) for folder in kept}
     assert 2 <= len(kept) < 8

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import csv
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import small_run
+from signalled import signalled
 
 from rlcas.cli import main
 from rlcas.sweep_table import read_sweep
 
 OVER = ("--over", "sampler.k=1,2", "--over", "sampler.baseline_gamma=0.5,0.99", "--sweep.concurrent", 2)
-START_SECONDS = 600
 
 
 def command(*words: object) -> list[str]:
@@ -175,21 +172,6 @@ def test_a_python_that_tune_cannot_start_is_told_of(
     assert "/home/a user/python has a space, at which Ray Tune splits the line" in capsys.readouterr().err
 
 
-def ends(sent: signal.Signals, condition: Callable[[], object], words: list[object], home: Path) -> None:
-    """Start a sweep and send it a signal as soon as the condition holds."""
-    deadline = time.monotonic() + START_SECONDS
-    with subprocess.Popen(
-        command(*words), cwd=home, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        while not condition():
-            assert process.poll() is None, "the sweep ended before it was to be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(process.pid, sent)
-        process.communicate()
-    assert process.returncode == (130 if sent == signal.SIGINT else -sent)
-
-
 def ended(out: Path) -> dict[str, float | None]:
     """Return the seconds of each trial that has ended."""
     if not (out / "sweep.json").exists():
@@ -204,10 +186,10 @@ def epochs_told(out: Path) -> int:
 @pytest.mark.slow
 def test_an_interrupted_and_killed_sweep_goes_on_to_the_same_table(finished: Path, home: Path) -> None:
     out = home / "interrupted"
-    words = ["--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out]
-    ends(signal.SIGINT, lambda: ended(out), words, home)
+    words = command("--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out)
+    signalled(signal.SIGINT, lambda: ended(out), words, home)
     before = epochs_told(out)
-    ends(signal.SIGKILL, lambda: epochs_told(out) != before, ["--resume", out], home)
+    signalled(signal.SIGKILL, lambda: epochs_told(out) != before, command("--resume", out), home)
     kept = ended(out)
     assert 1 <= len(kept) < 4
     done = rlcas("--resume", out, cwd=home)
