@@ -207,6 +207,18 @@ def test_eight_bit_and_rgb_dicom_keep_their_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.train.images_NCHW[0].transpose(1, 2, 0), rgb)
 
 
+def test_an_error_without_words_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the MemoryError of a DICOM header with lengths of gigabytes, which fuzzing found."""
+    name = dicom_folder(tmp_path, gray(1))
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pydicom.dcmread", exhausted)
+    with pytest.raises(UserError, match=r"cannot be read as an image \(MemoryError\): replace or remove it$"):
+        load(config(name))
+
+
 def test_faulty_dicom_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = dicom_folder(tmp_path, gray(1))
     path = tmp_path / "val" / "a" / "0.dcm"
