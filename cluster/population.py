@@ -21,7 +21,6 @@ import ray
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import PopulationBasedTraining
 
 from cluster.algorithm import better, choose
 from cluster.checkpoint import read_incumbent
@@ -29,13 +28,14 @@ from cluster.children import EpisodeError
 from cluster.episode import TrainerFactory
 from cluster.member import PLACE, REPORT, SCORE, TIE, Member, Place, left_by
 from cluster.node_copies import for_ray
+from cluster.standstill import StandstillExchange
 from cluster.start import ensure_ray, episode_resources
 from rlcas.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.reinforce import draw_actions
 from rlcas.rewards import rewarded
-from rlcas.seeding import rng_for, seed_for
+from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float64, Incumbent
 
 TIME = "training_iteration"
@@ -87,7 +87,7 @@ def train_population(
     }
     try:
         with _environment(TUNE_ENVIRONMENT), _global_draws_given_back():
-            scheduler = CountsScheduler(num_classes, seed)
+            scheduler = CountsScheduler(num_classes, sampler.k, seed)
             errors = _tuner(config, resources, scheduler, recorder).fit().errors
     except TuneError:
         if recorder.fault is None:
@@ -180,32 +180,27 @@ class PopulationEpochs:
         )
 
 
-class CountsScheduler(PopulationBasedTraining):
-    """Tune's population-based training after every epoch, all members together, with draws from the run's seed.
+class CountsScheduler(StandstillExchange):
+    """Exchanges after every epoch.
 
     Args:
         num_classes: C.
+        num_members: K.
         seed: the run's seed.
     """
 
     _trial_state: dict[Trial, Any]
 
-    def __init__(self, num_classes: int, seed: int) -> None:
+    def __init__(self, num_classes: int, num_members: int, seed: int) -> None:
         super().__init__(
-            time_attr=TIME,
+            time=TIME,
             metric=SCORE,
-            mode="max",
-            perturbation_interval=1,
-            synch=True,
-            custom_explore_fn=_explorer(num_classes),
-            log_config=False,
+            every=1,
+            num_members=num_members,
+            concurrent=num_members,
+            explore=_explorer(num_classes),
+            seed=seed,
         )
-        self._seed = seed
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Take the result; with the last of an epoch, the worst members get new places."""
-        random.seed(seed_for(self._seed, "population", result[TIME]))  # Tune draws from the global generator
-        return super().on_trial_result(tune_controller, trial, result)
 
     def _quantiles(self) -> tuple[list[Trial], list[Trial]]:
         """Return the worst and the best members, worst first; ties go to less validation loss, then the lower index.

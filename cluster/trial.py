@@ -34,6 +34,8 @@ METRIC = "metric"
 """What a trial reports of the classifier that it keeps, which is what the table ranks."""
 CURRENT = "current"
 """What it reports of the incumbent, which is what an exchange of the population copies."""
+EPOCHS = "epochs"
+"""What it reports of its age."""
 WORST = -1.0
 """Below every metric: what a failed trial reports."""
 
@@ -145,7 +147,7 @@ class SweepTrial(tune.Trainable):
         return {
             METRIC: best.metrics[self._metric],
             CURRENT: incumbent.metrics[self._metric],
-            "epochs": algorithm.epoch,
+            EPOCHS: algorithm.epoch,
             "best_epoch": algorithm.best.epoch,
             "seconds": self._seconds,
             "settings": self._point,

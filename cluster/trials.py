@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler
 
 from cluster.node_copies import for_ray
+from cluster.standstill import MembersInTurn, StandstillExchange
 from cluster.sweep_resources import Room
-from cluster.trial import CURRENT, METRIC, TUNE_FOLDER, SweepTrial
+from cluster.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweptConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say
 from rlcas.files import write_text
@@ -62,8 +63,9 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
                 "trial": tune.grid_search(planned),
             },
             tune_config=tune.TuneConfig(
-                scheduler=scheduler_of(config, max(trial.num_epochs for trial in trials.values())),
-                max_concurrent_trials=room.concurrent,
+                **searched(
+                    config, len(trials), max(trial.num_epochs for trial in trials.values()), room.concurrent
+                ),
                 reuse_actors=True,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
@@ -85,29 +87,41 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         raise KeyboardInterrupt
 
 
-def scheduler_of(config: SweptConfig, num_epochs: int) -> TrialScheduler | None:
-    """Return Tune's scheduler of the setting `sweep.search`; None runs every trial to its end."""
+def searched(config: SweptConfig, num_trials: int, num_epochs: int, concurrent: int) -> dict[str, Any]:
+    """Return what `tune.TuneConfig` takes for the setting `sweep.search`; without a scheduler all run to their ends.
+
+    Args:
+        config: the settings of the sweep.
+        num_trials: trials that are to run.
+        num_epochs: epochs of the longest.
+        concurrent: trials side by side.
+    """
     if config.sweep.search == "asha":
-        return ASHAScheduler(
-            time_attr="epochs",
+        scheduler = ASHAScheduler(
+            time_attr=EPOCHS,
             metric=METRIC,
             mode="max",
             max_t=num_epochs,
             grace_period=min(config.sweep.grace_epochs, num_epochs),
             reduction_factor=ASHA_KEEPS_ONE_OF,
         )
+        return {"max_concurrent_trials": concurrent, "scheduler": scheduler}
     if config.sweep.search == "pbt":
-        stated = config.model_dump()
-        return PopulationBasedTraining(
-            time_attr="epochs",
+        every = config.sweep.exchange_epochs
+        exchange = StandstillExchange(
+            time=EPOCHS,
             metric=CURRENT,
-            mode="max",
-            perturbation_interval=config.sweep.exchange_epochs,
-            custom_explore_fn=explorer(space_of(config.sweep.over, stated), config.seed),
-            log_config=False,
-            synch=True,  # else who is compared with whom, and when, hangs on the members' speeds
+            every=every,
+            num_members=num_trials,
+            concurrent=concurrent,
+            explore=explorer(space_of(config.sweep.over, config.model_dump()), config.seed),
+            seed=config.seed,
         )
-    return None
+        return {
+            "search_alg": MembersInTurn(time=EPOCHS, every=every, concurrent=concurrent),
+            "scheduler": exchange,
+        }
+    return {"max_concurrent_trials": concurrent}
 
 
 def explorer(space: Space, seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -137,8 +151,8 @@ class Watcher(tune.Callback):
         row = self._trials[str(trial)]
         if "reason" in result:
             return
-        self._bar.advance(max(result["epochs"] - row.epochs, 0), _best(self._table))
-        row.metric, row.epochs, row.seconds = result[METRIC], result["epochs"], result["seconds"]
+        self._bar.advance(max(result[EPOCHS] - row.epochs, 0), _best(self._table))
+        row.metric, row.epochs, row.seconds = result[METRIC], result[EPOCHS], result["seconds"]
         row.best_epoch, row.settings = result["best_epoch"], result["settings"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

@@ -11,7 +11,7 @@ import trivial_trial
 from ray._private.state import actors
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-from trivial_trial import DyingTrial, swept
+from trivial_trial import DyingTrial, LateSavingTrial, swept
 
 from cluster.trial import earlier_checkpoints
 from rlcas import records, settings
@@ -121,17 +121,26 @@ def test_a_member_of_a_population_goes_on_with_other_settings_and_its_folder_tel
     tmp_path: Path, held_before: set[str]
 ) -> None:
     over = {"sampler.max_count": "2..40"}
-    sweep = {"search": "pbt", "trials": 2, "exchange_epochs": 2, "over": over}
-    drawn = [point["sampler.max_count"] for point in draws(space_of(over, {}), 2, seed=0)]
-    done = swept(tmp_path / "pbt", concurrent=2, **{"sampler.epochs": 8, "sampler.k": 2, "sweep": sweep})
+    sweep = {"search": "pbt", "trials": 3, "exchange_epochs": 2, "over": over}
+    drawn = [point["sampler.max_count"] for point in draws(space_of(over, {}), 3, seed=0)]
+    stated = {"sampler.epochs": 6, "sampler.k": 2, "sweep": sweep}
+    done = swept(tmp_path / "pbt", LateSavingTrial, concurrent=2, **stated)
+    assert [trial.status for trial in done.trials] == ["finished"] * 3
+    assert [trial.epochs for trial in done.trials] == [6, 6, 6]
     ended = [trial.settings["sampler.max_count"] for trial in done.trials]
     assert ended != drawn, "one went on from the better one's epoch with settings near its"
     for trial in done.trials:
         max_count = settings.load(done.folder(trial)).sampler.max_count
         assert max_count == trial.settings["sampler.max_count"], "its folder tells what it ended with"
-    assert [trial.status for trial in done.trials] == ["finished", "finished"]
-    assert [trial.epochs for trial in done.trials] == [8, 8]
     assert left_behind(held_before) == set()
+    before, after = [[trained_at(done.folder(trial), epoch) for trial in done.trials] for epoch in (2, 3)]
+    assert max(before) < min(after), "where two train side by side, they wait for the third"
+
+
+def trained_at(folder: Path, epoch: int) -> float:
+    """Return when an epoch was written for TensorBoard."""
+    events = EventAccumulator(str(folder / "tensorboard/epochs")).Reload()
+    return next(event.wall_time for event in events.Scalars("metrics/f1") if event.step == epoch)
 
 
 @pytest.mark.slow
