@@ -27,8 +27,10 @@ from rlcas.presets import PRESETS
 CONFIG_FILE = "config.yaml"
 SWEEP_CONFIG_FILE = "sweep.yaml"
 COMPARE_CONFIG_FILE = "compare.yaml"
-MOST_BYTES = 1 << 18
+MOST_BYTES = 1 << 16
 """Of a file of settings, which has some kilobytes; PyYAML takes seconds for this many."""
+DEEPEST = 50
+"""Levels of a file of settings, which has some three; PyYAML takes hours for as many brackets as `MOST_BYTES`."""
 MOST_VALUES = 100_000
 SHOWN_CHARACTERS = 120
 ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
@@ -169,7 +171,7 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
             raise UserError(
                 f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
             )
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _ShallowLoader)
     except OSError as error:
         raise UserError(
             f"--config {path} cannot be read: {error.strerror}: name an existing YAML file"
@@ -191,6 +193,15 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
             f"{named_by}{path} is not YAML: {half} holds half a character: write it whole, or by \\U and its number"
         )
     return _nested({str(key): value for key, value in content.items()}, str(path))
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """Refuses what nests deep at the first level too many."""
+
+    def fetch_more_tokens(self) -> None:
+        if self.flow_level + len(self.indents) > DEEPEST:
+            raise yaml.YAMLError(f"it nests deeper than {DEEPEST} levels")
+        super().fetch_more_tokens()
 
 
 def _is_small(content: Any) -> bool:

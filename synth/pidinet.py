@@ -229,10 +229,15 @@ def _empty(variant: str) -> PiDiNet:
         return PiDiNet(variant)
 
 
+@functools.cache
+def _shapes(variant: str) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in _empty(variant).state_dict().items()}
+
+
 def _variant_of(state: Mapping[str, Tensor], path: Path) -> str:
     shapes = {name: tensor.shape for name, tensor in state.items()}
     for variant in VARIANTS:
-        if shapes == {name: tensor.shape for name, tensor in _empty(variant).state_dict().items()}:
+        if shapes == _shapes(variant):
             return variant
     raise UserError(f"pidinet weights {path} hold another network: get {WHERE_TO_GET}")
 

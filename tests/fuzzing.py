@@ -30,6 +30,10 @@ MEMORY_BYTES = 4 << 30
 """What a reader may take beside what the process has."""
 
 
+class Hang(BaseException):
+    """A reader did not end. No reader takes it for a fault of its file: TimeoutError is an OSError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
     """One reader with a folder in which all is whole."""
@@ -116,10 +120,10 @@ def tells(reader: Reader, folder: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def ends() -> Iterator[None]:
-    """Raise TimeoutError where the body takes too much of the processor."""
+    """Raise Hang where the body takes too much of the processor."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"the reader hangs: {HANG_SECONDS:g} s of processor time")
+        raise Hang(f"the reader hangs: {HANG_SECONDS:g} s of processor time")
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, HANG_SECONDS)

@@ -14,7 +14,7 @@ import pytest
 from broken_files import damaged, npy, npy_header, png_chunk, zipped
 from data_files import arrays, config, dicom, gray, write_image
 from fuzzed_readers import READERS
-from fuzzing import Reader, examples, fuzz, tells
+from fuzzing import Hang, Reader, examples, fuzz, tells
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -61,7 +61,7 @@ def test_a_reader_that_raises_or_hangs_is_found_out(tmp_path: Path, monkeypatch:
         raise UserError("something is wrong: mend it")
 
     monkeypatch.setattr("fuzzing.HANG_SECONDS", 0.05)
-    for read, found in ((faulty, KeyError), (hanging, TimeoutError), (silent, AssertionError)):
+    for read, found in ((faulty, KeyError), (hanging, Hang), (silent, AssertionError)):
         with pytest.raises(found):
             tells(type(reader)(file=reader.file, contents=reader.contents, read=read), tmp_path, b"")
 
@@ -174,9 +174,10 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
         ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: mend the file"),
         ("seed: !!int", r"x\.yaml is not YAML: .*: mend the file"),
         ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: mend the file"),
-        ("[" * 3000, r"x\.yaml is not YAML: maximum recursion depth exceeded.*: mend the file"),
+        ("[" * 60_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
+        ("? " * 30_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
         ("seed: !!python/object/apply:os.system [x]", r"x\.yaml is not YAML: could not determine a constructor"),
-        ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 262144 at most: name another file"),
+        ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 65536 at most: name another file"),
         ("seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]", "over 100000 values"),
         ("seed: [" + "x, " * 2000 + "]", r"^seed is \['x', 'x', 'x', 'x', \.\.\.\]: input should be a valid integer"),
         ('"\\ud83e\\udd2d": s3://KEY:SECRET@b/x', r"x\.yaml is not YAML: '\\ud83e\\udd2d' holds half a char"),
