@@ -1,7 +1,7 @@
 # make demo        both phases on phantoms, with a report
 # make test        lint, types, import contract and all tests but the slow ones (half an hour on 2 cores)
 # make test-quick  the tests that start neither Ray nor whole commands (4 minutes)
-# make test-slow   kills, several nodes, 100,000 broken files (half an hour on 2 slow cores)
+# make test-slow   kills, several nodes, 100,000 broken files (under 25 minutes on 2 cores)
 # make fuzz        100,000 broken files for the readers, by hypothesis (about 10 minutes)
 PYTHON ?= python3
 RUN := .venv/bin/python -m

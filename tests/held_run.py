@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import small_run
 from test_chaos import train_words, write_own_pool
 from test_run import rlcas
 
@@ -40,7 +41,7 @@ def make_home(path: Path) -> Path:
     (path / "held.py").write_text(LOSS)
     with pytest.MonkeyPatch.context() as patch:
         find_loss(path, patch)
-        done = rlcas(*words("undisturbed"), cwd=path)
+        done = rlcas(*words("undisturbed"), *small_run.IN_PROCESS, cwd=path)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -55,12 +56,12 @@ def words(out: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def started(home: Path, out: str, *more: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a run whose first epoch is held up; yield it when that is under way. In the end it is killed."""
+def started(home: Path, *command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start or resume a run whose coming epoch is held up; yield it when that is under way. In the end it is killed."""
     (home / HOLD).touch()
     (home / WAITING).unlink(missing_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "rlcas", *words(out), *more],
+        [sys.executable, "-m", "rlcas", *command],
         cwd=home,
         env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,

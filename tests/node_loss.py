@@ -29,10 +29,8 @@ def main() -> None:
     demand = refused_demand()
     ray.init(log_to_driver=False)
     ray.cloudpickle.register_pickle_by_value(trivial)
-    head = cluster.head_node.node_id
-    fetched = fetched_by_driver(head)
-    records, weights = with_lost_nodes(cluster, first)
-    expected, undisturbed = train(build())
+    records, weights, fetched = with_lost_nodes(cluster, first)
+    expected, undisturbed = train(build(episode_runner="in_process"))
     told = {
         "same_bits": same_bits(records, weights, expected, undisturbed),
         "retries": [record.retries for record in records],
@@ -116,9 +114,8 @@ def packed():
     return len(set(nodes))
 
 
-def fetched_by_driver(head):
-    """Return for each child whether what it left came to the driver's node, the winner's first."""
-    algorithm = build()
+def kept_by(algorithm):
+    """Return a list that will have what the children of the last epoch left."""
     train_epoch, kept = algorithm._children.train_epoch, []
 
     def keeping(*words):
@@ -127,25 +124,36 @@ def fetched_by_driver(head):
         return reports, left
 
     algorithm._children.train_epoch = keeping
-    algorithm.train()
+    return kept
+
+
+def fetched_by_driver(algorithm, kept, head):
+    """Return for each child whether what it left came to the driver's node, the winner's first; keep no more."""
     kept.insert(0, kept.pop(algorithm.record.winner))
     places = ray.experimental.get_object_locations(kept)
     fetched = [head in places[reference]["node_ids"] for reference in kept]
-    algorithm.stop()
+    kept.clear()
+    del algorithm._children.train_epoch
     return fetched
 
 
 def with_lost_nodes(cluster, first):
-    """Lose the node in the middle of epoch 2, and the next one in epoch 4, once its winner is chosen."""
+    """Lose the node in the middle of epoch 2, and the next one in epoch 4, once its winner is chosen.
+
+    Returns also what came to the driver's node of epoch 1.
+    """
     from cluster import algorithm as module
 
     algorithm = build(EPISODE_SECONDS)
     nodes, choose = [first], module.choose
+    kept, fetched = kept_by(algorithm), []
 
     def lose():
         cluster.remove_node(nodes.pop(0), allow_graceful=False)
 
     def before(epoch):
+        if epoch == 2:
+            fetched.extend(fetched_by_driver(algorithm, kept, cluster.head_node.node_id))
         if epoch in (2, 4):
             nodes.append(cluster.add_node(num_cpus=4))
         if epoch == 2:
@@ -158,7 +166,7 @@ def with_lost_nodes(cluster, first):
         lose()
         return choose(reports, metric)
 
-    return train(algorithm, before)
+    return *train(algorithm, before), fetched
 
 
 def with_one_lost_of_three(cluster):

@@ -22,6 +22,8 @@ SETTINGS = {
     "synth.generation.micro_batch": 4,
     "synth.scoring.pool_only_epochs": 1,
 }
+IN_PROCESS = ("--cluster.episode_runner", "in_process")
+"""The same bits without Ray's actors, each of which takes seconds to start: for what is held against them."""
 
 
 def flags(**more: object) -> list[str]:

@@ -380,16 +380,18 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 @pytest.mark.slow
 def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished: Path, home: Path) -> None:
     out = home / "interrupted"
-    words = command("compare", "--data", "npz:shapes.npz", *small_run.flags(), *OF_ALL, *ROWS, "--out", out)
+    flags = [*small_run.flags(), *OF_ALL, "--methods", "baseline,rlcas"]
+    words = command("compare", "--data", "npz:shapes.npz", *flags, "--out", out)
     signalled(signal.SIGINT, lambda: len(cells_told(out)) >= 2, words, home)
     before_kill = len(cells_told(out))
     signalled(signal.SIGKILL, lambda: len(cells_told(out)) > before_kill, command("resume", out), home)
     kept = {path.parent for path in out.glob("cells/*/*/cell.json") if (path.parent / "test.npz").exists()}
     before = {folder: bytes_below(folder) for folder in kept}
-    assert 2 <= len(kept) < 8
+    assert 3 <= len(kept) < 6
     done = rlcas("resume", out, cwd=home)
     assert done.returncode == 0, done.stderr
     assert {folder: bytes_below(folder) for folder in kept} == before, "a finished cell is not done again"
-    assert timeless(read_comparison(out)) == timeless(read_comparison(finished))
-    for model in finished.glob("cells/*/*/model.safetensors"):
-        assert (out / model.relative_to(finished)).read_bytes() == model.read_bytes()
+    expected = [cell for cell in timeless(read_comparison(finished)) if cell["method"] in ("baseline", "rlcas")]
+    assert timeless(read_comparison(out)) == expected
+    for model in out.glob("cells/*/*/model.safetensors"):
+        assert (finished / model.relative_to(out)).read_bytes() == model.read_bytes()

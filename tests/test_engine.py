@@ -137,7 +137,6 @@ def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
         algorithm.stop()
 
 
-@pytest.mark.slow
 def test_rllib_builds_it_again_from_its_own_checkpoint(six_epochs):
     from cluster import RLCAS
 
@@ -232,7 +231,6 @@ def num_threads(count):
     torch.set_num_threads(before)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     " " in sys.executable,
     reason="Ray 2.60 starts a trial's worker by a shell line that splits paths with spaces",

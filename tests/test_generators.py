@@ -133,7 +133,6 @@ def test_what_mgdms_second_stage_does_is_measured(tmp_path: Path, monkeypatch: p
     assert Image.open("sheet.png").size == (2 * 24, 18 * 24)
 
 
-@pytest.mark.slow
 def test_two_workers_train_a_lora_to_the_losses_of_one(tmp_path: Path) -> None:
     flags = words(tmp_path, "skin_sdm")
     curves = []

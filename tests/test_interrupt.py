@@ -82,35 +82,32 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_one_interrupt_ends_after_the_epoch_with_a_checkpoint(held_home: Path) -> None:
+def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_to_the_same_bits(
+    held_home: Path,
+) -> None:
     """The checkpoint is made though none is due; the workers live on, so that nothing is run again."""
-    with held_run.started(held_home, "once", "--cluster.checkpoint_epochs", "4") as process:
+    run = held_home / "run"
+    with held_run.started(held_home, *held_run.words("run"), "--cluster.checkpoint_epochs", "4") as process:
         interrupt(process)
         held_run.read_until(TOLD, process)
         held_run.release(held_home)
         _, error = process.communicate()
     assert process.returncode == 130
     assert error.splitlines()[-1] == (
-        f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {held_home / 'once'}` goes on"
+        f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {run}` goes on"
     )
-    (epoch,) = records.read_epochs(held_home / "once")
+    (epoch,) = records.read_epochs(run)
     assert epoch["retries"] == [0, 0] and epoch["statuses"] == ["ok", "ok"]
-    assert [path.name for path in (held_home / "once/checkpoints").iterdir()] == ["epoch-0001"]
-    assert rlcas("resume", "once", cwd=held_home).returncode == 0
-    assert same_run(held_home / "once", held_home / "undisturbed")
-
-
-@pytest.mark.slow
-def test_two_interrupts_end_while_the_epoch_is_under_way(held_home: Path) -> None:
-    with held_run.started(held_home, "twice") as process:
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001"]
+    with held_run.started(held_home, "resume", "run") as process:
         interrupt(process)
         held_run.read_until(TOLD, process)
         interrupt(process)
         _, error = process.communicate()
         assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
-    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {held_home / 'twice'}` goes on"
-    assert records.read_epochs(held_home / "twice") == []
+    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` goes on"
+    assert records.read_epochs(run) == [epoch]
     held_run.release(held_home)
-    assert rlcas("resume", "twice", cwd=held_home).returncode == 0
-    assert same_run(held_home / "twice", held_home / "undisturbed")
+    assert rlcas("resume", "run", cwd=held_home).returncode == 0
+    assert same_run(run, held_home / "undisturbed")

@@ -66,9 +66,12 @@ def test_both_phases_on_three_machines_make_the_files_of_one(three_machines: Mac
     small_run.write_npz(tmp_path / "shapes.npz")
     workers = {"cluster__synth_workers": 2, "cluster__sampling_workers": 2, "cluster__threads_per_episode": 1}
     words = [sys.executable, "-m", "rlcas", "run", "--data", "npz:shapes.npz", *small_run.flags(**workers)]
-    for before, environ, out in ((on_head, environment, "spread"), ((), None, "alone")):
+    for before, environ, out, more in (
+        (on_head, environment, "spread", ()),
+        ((), None, "alone", (*small_run.IN_PROCESS, "--cluster.sampling_workers", "1")),
+    ):
         done = subprocess.run(
-            [*before, *words, "--out", out],
+            [*before, *words, *more, "--out", out],
             env=environ,
             cwd=tmp_path,
             capture_output=True,
@@ -112,7 +115,7 @@ def test_a_lost_head_ends_the_run_in_one_line_and_it_resumes_on_a_new_cluster(
     """The epoch under way does not end by itself: who waits for it waits in vain."""
     with (
         cluster_of_two() as cluster,
-        held_run.started(held_home, "beheaded", RAY_ADDRESS=cluster.address) as process,
+        held_run.started(held_home, *held_run.words("beheaded"), RAY_ADDRESS=cluster.address) as process,
     ):
         cluster.remove_node(cluster.head_node, allow_graceful=False)
         _, error = process.communicate()

@@ -279,7 +279,7 @@ def test_a_run_of_a_population_is_as_any_other_and_starts_again_where_it_was_kil
         Image.fromarray(image).save(tmp_path / "own" / str(label) / f"{i}.png")
     small = small_run.flags(synth__scoring__extractor="pixels", synth__scoring__pool_only_epochs=0)
     words = ["--data", "npz:shapes.npz", "--pool", "folder:own", *small, "--sampler.agents", "pbt"]
-    done = rlcas("train", *words, "--out", "run", cwd=tmp_path)
+    done = rlcas("train", *words, *small_run.IN_PROCESS, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     lines, model = records.read_epochs(run), (run / "model.safetensors").read_bytes()
@@ -289,6 +289,9 @@ def test_a_run_of_a_population_is_as_any_other_and_starts_again_where_it_was_kil
     for name in ("metrics.json", "report.html", "model.safetensors"):
         (run / name).unlink()
     records.keep_epochs(run, 1)
+    config = settings.load(run)
+    by_tune = config.cluster.model_copy(update={"episode_runner": "actors"})
+    settings.save(config.model_copy(update={"cluster": by_tune}), run)
     (run / "population/epoch-0001").mkdir(parents=True)
     done = rlcas("resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

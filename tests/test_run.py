@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -246,24 +242,6 @@ def test_a_fault_that_is_found_early_leaves_no_folder(words: list[str], message:
     assert message in done.stderr
     assert done.stderr.startswith("rlcas: ") and done.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shapes.npz", "untested.npz"]
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    """Invariant 4: kill -9 after an epoch, `rlcas resume`, and all is as if nothing had happened."""
-    shutil.copy(finished.parents[1] / "shapes.npz", tmp_path)
-    words = ["run", "--data", "npz:shapes.npz", *small_run.flags(), "--out", "r"]
-    command = [sys.executable, "-m", "rlcas", *map(str, words)]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and not list(tmp_path.glob("r/checkpoints/epoch-*")):
-        time.sleep(0.05)
-    assert process.poll() is None, "it ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    done = rlcas("resume", "r", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert same_epochs(tmp_path / "r", finished)
-    assert (tmp_path / "r/model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
 
 
 def same_epochs(folder: Path, other: Path) -> bool:

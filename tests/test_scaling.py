@@ -208,7 +208,7 @@ def test_all_figures_of_the_question_are_there() -> None:
     assert figures["images_gb"] == pytest.approx(11_250_000 * 3 * 64**2 / 1e9)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_sixteen_episodes_have_the_bits_of_one_process_and_leave_nothing_behind(ray_session) -> None:
     import ray
     from test_faults import make_config

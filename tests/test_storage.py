@@ -361,8 +361,9 @@ def test_a_run_at_an_address_goes_on_elsewhere_with_the_same_bits(
         for number in range(6):
             write_image(tmp_path / "images" / name / f"{number}.png", gray(rng.integers(99), (24, 24)))
     words = ["--data", f"npz:file://{tmp_path}/shapes.npz", "--pool", f"folder:file://{tmp_path}/images"]
+    words += [*small_run.flags(), *small_run.IN_PROCESS]
     monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
-    done = rlcas("train", *words, *small_run.flags(), "--out", f"file://{tmp_path}/store/run", cwd=tmp_path)
+    done = rlcas("train", *words, "--out", f"file://{tmp_path}/store/run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "store/run"
     weights, epochs = (run / "model.safetensors").read_bytes(), (run / "epochs.jsonl").read_text().splitlines()

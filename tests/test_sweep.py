@@ -184,17 +184,20 @@ def epochs_told(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_an_interrupted_and_killed_sweep_goes_on_to_the_same_table(finished: Path, home: Path) -> None:
-    out = home / "interrupted"
-    words = command("--data", "npz:shapes.npz", *small_run.flags(), *OVER, "--out", out)
-    signalled(signal.SIGINT, lambda: ended(out), words, home)
+def test_an_interrupted_and_killed_sweep_goes_on_to_the_same_table(home: Path) -> None:
+    over = ("--over", "sampler.baseline_gamma=0.5,0.9,0.95,0.99", "--sweep.concurrent", 2)
+    flags = ["--data", "npz:shapes.npz", *small_run.flags(sampler__k=1), *small_run.IN_PROCESS, *over]
+    done = rlcas(*flags, "--out", "whole", cwd=home)
+    assert done.returncode == 0, done.stderr
+    whole, out = home / "whole", home / "interrupted"
+    signalled(signal.SIGINT, lambda: ended(out), command(*flags, "--out", out), home)
     before = epochs_told(out)
     signalled(signal.SIGKILL, lambda: epochs_told(out) != before, command("--resume", out), home)
     kept = ended(out)
     assert 1 <= len(kept) < 4
     done = rlcas("--resume", out, cwd=home)
     assert done.returncode == 0, done.stderr
-    expected, resumed = read_sweep(finished), read_sweep(out)
+    expected, resumed = read_sweep(whole), read_sweep(out)
     for one, other in zip(expected.trials, resumed.trials, strict=True):
         assert (one.settings, one.metric, one.best_epoch) == (other.settings, other.metric, other.best_epoch)
         assert other.seconds == kept.get(other.name, other.seconds), "a finished trial is not done again"

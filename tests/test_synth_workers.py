@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import small_run
+from test_chaos import same_run
 
 from cluster.synthesis import SynthesisLog
 from rlcas.errors import UserError
@@ -79,29 +81,41 @@ def test_a_users_fault_on_a_worker_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_killed_in_both_its_parts_resumes_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_killed_in_every_part_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    """Invariant 4: kill -9 in both parts of the synthesiser and after an epoch, and the bits are the same."""
     small_run.write_npz(tmp_path / "shapes.npz")
     words = ["run", "--data", "npz:shapes.npz", *KILLED]
     done = call(RLCAS, *words, "--out", "whole", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    kill_at("autoencoder", 20, [*words, "--out", "r"], tmp_path)
-    kill_at("denoiser", 44, ["resume", "r"], tmp_path)
+    run, whole = RunFolder(tmp_path / "r"), RunFolder(tmp_path / "whole")
+    kill_when(lambda: trained(run, "autoencoder", 20), [*words, "--out", "r"], tmp_path)
+    kill_when(lambda: trained(run, "denoiser", 44), ["resume", "r"], tmp_path)
+    assert not (run.path / "synth/synthesiser.json").exists(), "it was killed too late"
+    kill_when(lambda: list(run.path.glob("checkpoints/epoch-*")), ["resume", "r"], tmp_path)
+    assert not (run.path / "metrics.json").exists(), "it was killed too late"
     done = call(RLCAS, "resume", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert weights(tmp_path / "r") == weights(tmp_path / "whole")
-    assert curve(tmp_path / "r") == curve(tmp_path / "whole")
+    assert weights(run.path) == weights(whole.path)
+    assert curve(run.path) == curve(whole.path)
+    assert same_run(run.path, whole.path)
 
 
 KILLED = small_run.flags(
     synth__autoencoder__max_steps=60,
     synth__denoiser__max_steps=100,
     synth__checkpoint_steps=7,
-    sampler__epochs=1,
+    sampler__epochs=4,
+    cluster__episode_runner="in_process",
 )
 
 
-def kill_at(part: str, step: int, words: list[str], home: Path) -> None:
-    """Start a command that trains the synthesiser of the run `r`, and kill it once it is at that step."""
+def trained(run: RunFolder, part: str, step: int) -> bool:
+    """Return whether a part of the synthesiser has come to that step."""
+    return any(line["part"] == part and line["step"] >= step for line in read_lines(run.synthesis_log))
+
+
+def kill_when(condition: Callable[[], object], words: list[str], home: Path) -> None:
+    """Start a command, and kill it and all that it started once the condition holds."""
     process = subprocess.Popen(
         [*RLCAS, *words],
         cwd=home,
@@ -109,15 +123,11 @@ def kill_at(part: str, step: int, words: list[str], home: Path) -> None:
         start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    log = RunFolder(home / "r").synthesis_log
-    while process.poll() is None and not any(
-        line["part"] == part and line["step"] >= step for line in read_lines(log)
-    ):
+    while process.poll() is None and not condition():
         time.sleep(0.01)
     assert process.poll() is None, "it ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (home / "r/synth/synthesiser.json").exists(), "it was killed too late"
 
 
 def test_a_batch_that_workers_cannot_share_is_found_before_anything_is_made(tmp_path: Path) -> None:

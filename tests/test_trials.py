@@ -11,7 +11,7 @@ import trivial_trial
 from ray._private.state import actors
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-from trivial_trial import DyingTrial, LateSavingTrial, swept
+from trivial_trial import IN_PROCESS, DyingTrial, LateSavingTrial, swept
 
 from cluster.trial import earlier_checkpoints
 from rlcas import records, settings
@@ -123,7 +123,7 @@ def test_a_member_of_a_population_goes_on_with_other_settings_and_its_folder_tel
     over = {"sampler.max_count": "2..40"}
     sweep = {"search": "pbt", "trials": 3, "exchange_epochs": 2, "over": over}
     drawn = [point["sampler.max_count"] for point in draws(space_of(over, {}), 3, seed=0)]
-    stated = {"sampler.epochs": 6, "sampler.k": 2, "sweep": sweep}
+    stated = {"sampler.epochs": 6, "sweep": sweep, **IN_PROCESS}
     done = swept(tmp_path / "pbt", LateSavingTrial, concurrent=2, **stated)
     assert [trial.status for trial in done.trials] == ["finished"] * 3
     assert [trial.epochs for trial in done.trials] == [6, 6, 6]
@@ -145,7 +145,7 @@ def trained_at(folder: Path, epoch: int) -> float:
 
 @pytest.mark.slow
 def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
-    over = {"sweep": {"over": {"sampler.initial_count": [3, 16]}}, "sampler.epochs": 5}
+    over = {"sweep": {"over": {"sampler.initial_count": [3, 16]}}, "sampler.epochs": 5, **IN_PROCESS}
     whole, died = swept(tmp_path / "whole", **over), swept(tmp_path / "died", DyingTrial, **over)
     for one, other in zip(whole.trials, died.trials, strict=True):
         assert (died.folder(other) / "died").exists()

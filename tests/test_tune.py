@@ -13,7 +13,7 @@ from trivial import TrivialTrainer
 NUM_CLASSES, EPOCHS = 4, 5
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.medium,
     pytest.mark.skipif(
         " " in sys.executable,
         reason="Ray 2.60 starts a trial's worker by a shell line that splits paths with spaces",
@@ -21,14 +21,14 @@ pytestmark = [
 ]
 
 
-def make_config(faults: dict[tuple[int, int], str] | None = None) -> Any:
+def make_config(faults: dict[tuple[int, int], str] | None = None, **cluster: Any) -> Any:
     from cluster import RLCASConfig
 
     factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults or {})
     return (
         RLCASConfig()
         .training(k=2, epochs=EPOCHS, lr=0.05)
-        .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, episode_retries=0)
+        .episodes(trainer_factory=factory, num_classes=NUM_CLASSES, episode_retries=0, **cluster)
         .debugging(seed=5)
     )
 
@@ -66,7 +66,7 @@ def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: N
     (result,) = tuner.fit()
     assert result.error is None and result.metrics["training_iteration"] == EPOCHS
 
-    plain = make_config().build_algo()
+    plain = make_config(episode_runner="in_process").build_algo()
     for _ in range(EPOCHS):
         plain.train()
     restored = RLCAS.from_checkpoint(result.checkpoint.path)

@@ -23,6 +23,8 @@ from rlcas import records
 from rlcas.evaluate import MODEL_FILE
 from rlcas.sweep_table import Sweep, read_sweep
 
+IN_PROCESS = {"cluster.episode_runner": "in_process"}
+"""For trials of which it is not the episodes' processes that matter."""
 NUM_CLASSES = 4
 FAILING_COUNT = 14
 """The initial count of which a trial fails in its second epoch."""
@@ -38,7 +40,11 @@ class TrivialTrial(SweepTrial):
         return (
             RLCASConfig()
             .training(**dict(self._config.sampler))
-            .episodes(trainer_factory=factory, num_classes=NUM_CLASSES)
+            .episodes(
+                trainer_factory=factory,
+                num_classes=NUM_CLASSES,
+                episode_runner=self._config.cluster.episode_runner,
+            )
             .debugging(seed=self._config.seed, log_level="ERROR")
         )
 
