@@ -194,15 +194,8 @@ def test_wrong_python_in_the_docs_is_found(wrong: str) -> None:
         check_python(wrong)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param(page, marks=pytest.mark.slow if page.path.name == "tutorial.md" else pytest.mark.medium)
-        for page in PAGES
-        if any(block.mark == "run" for block in page.blocks)
-    ],
-    ids=str,
-)
+@pytest.mark.medium
+@pytest.mark.parametrize("page", [page for page in PAGES if any(b.mark == "run" for b in page.blocks)], ids=str)
 def test_blocks_marked_run_do_in_their_order(page: Page, tmp_path: Path) -> None:
     PREPARED.get(page.path.name, lambda folder: None)(tmp_path)
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
