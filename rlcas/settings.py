@@ -171,7 +171,7 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
             raise UserError(
                 f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
             )
-        content = yaml.load(path.read_text(encoding="utf-8"), _ShallowLoader)
+        content = _ShallowLoader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise UserError(
             f"--config {path} cannot be read: {error.strerror}: name an existing YAML file"
