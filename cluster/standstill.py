@@ -76,9 +76,11 @@ class StandstillExchange(PopulationBasedTraining):
         """Let Tune take the members' results: with the last, the worse ones take over the better ones' states."""
         state = random.getstate()  # Tune draws from the global generator
         random.seed(seed_for(self._seed, "population", members[0].last_result[self._time]))
-        for member in members:
-            super().on_trial_result(tune_controller, member, member.last_result)
-        random.setstate(state)
+        try:
+            for member in members:
+                super().on_trial_result(tune_controller, member, member.last_result)
+        finally:
+            random.setstate(state)
         self._waiting.clear()
 
 
