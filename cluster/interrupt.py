@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RAYS = ("ray._private.worker", "ray.tune.tune")
+"""Modules whose handlers are not the user's: one ends the process with a stack dump, one is left by a past search."""
+
 TOLD = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
 
 
@@ -22,6 +25,18 @@ class Interrupt:
     """Whether the user has asked to end."""
 
     asked: bool = False
+
+
+@contextmanager
+def handlers_given_back() -> Iterator[None]:
+    """Give the signals their handlers again that Ray Tune takes and keeps (2.60): the next Ctrl-C would go nowhere."""
+    taken = (signal.SIGINT, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
+    before = {each: signal.getsignal(each) for each in taken}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @contextmanager
@@ -49,7 +64,7 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
 
 
 def _is_free(number: signal.Signals) -> bool:
-    """Return whether a signal does what Python or Ray lets it do; Ray's handler ends the process with a stack dump."""
+    """Return whether a signal does what Python or Ray lets it do."""
     handler = signal.getsignal(number)
-    by_ray = getattr(handler, "__module__", None) == "ray._private.worker"
+    by_ray = getattr(handler, "__module__", None) in RAYS
     return by_ray or handler in (signal.default_int_handler, signal.SIG_DFL)

@@ -26,6 +26,7 @@ from cluster.algorithm import better, choose
 from cluster.checkpoint import read_incumbent
 from cluster.children import EpisodeError
 from cluster.episode import TrainerFactory
+from cluster.interrupt import handlers_given_back
 from cluster.member import PLACE, REPORT, SCORE, TIE, Member, Place, left_by
 from cluster.node_copies import for_ray
 from cluster.standstill import StandstillExchange
@@ -86,7 +87,7 @@ def train_population(
         "folder": for_ray(folder),
     }
     try:
-        with _environment(TUNE_ENVIRONMENT), _global_draws_given_back():
+        with _environment(TUNE_ENVIRONMENT), _global_draws_given_back(), handlers_given_back():
             scheduler = CountsScheduler(num_classes, sampler.k, seed)
             errors = _tuner(config, resources, scheduler, recorder).fit().errors
     except TuneError:

@@ -12,6 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
+from cluster.interrupt import handlers_given_back
 from cluster.node_copies import for_ray
 from cluster.standstill import MembersInTurn, StandstillExchange
 from cluster.sweep_resources import Room
@@ -54,7 +55,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
-    with progress("Epochs of all trials", num_epochs) as bar:
+    with progress("Epochs of all trials", num_epochs) as bar, handlers_given_back():
         tune.Tuner(
             trainable,
             param_space={

@@ -6,15 +6,29 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import held_run
 import pytest
+from ray.tune.tune import _setup_signal_catching
 from test_chaos import same_run
 from test_run import rlcas
 
-from cluster.interrupt import SIGNALS, TOLD, first_interrupt_waits
+from cluster.interrupt import SIGNALS, TOLD, first_interrupt_waits, handlers_given_back
 from rlcas import records
+
+
+@pytest.fixture(autouse=True)
+def pythons_handlers() -> Iterator[None]:
+    """Python's own handlers, whatever the tests before have left."""
+    before = [
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    ]
+    yield
+    for number, handler in zip(SIGNALS, before, strict=True):
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -48,6 +62,17 @@ def test_a_handler_of_another_program_stays(number: signal.Signals) -> None:
         assert caught == [number] and not interrupt.asked
     finally:
         signal.signal(number, before)
+
+
+def test_what_a_past_search_of_tune_left_is_no_handler_of_another_program() -> None:
+    """A search by the user's own `Tuner`, whose first Ctrl-C after it would go nowhere; ours leave none."""
+    with handlers_given_back():
+        _setup_signal_catching()
+        assert signal.getsignal(signal.SIGINT).__module__ == "ray.tune.tune"
+        with first_interrupt_waits() as interrupt:
+            signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_job_that_ignores_ctrl_c_still_heeds_sigterm() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,10 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_is_left_behind(population
     import ray
 
     state, numpy_state = random.getstate(), np.random.get_state()[1].tolist()
+    ctrl_c = signal.getsignal(signal.SIGINT)
     told, best = train(tmp_path / "population")
     assert (random.getstate(), np.random.get_state()[1].tolist()) == (state, numpy_state)
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     assert [record.reports for record in told] == [record.reports for record in population[0]]
     assert best.arrays["float32"].tobytes() == population[1].arrays["float32"].tobytes()
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -107,7 +108,9 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
         "grace_epochs": 1,
         "over": {"sampler.initial_count": [3, 2, 12, 16]},
     }
+    ctrl_c = signal.getsignal(signal.SIGINT)
     done = swept(tmp_path / "asha", **{"sampler.epochs": 9, "sweep": sweep})
+    assert signal.getsignal(signal.SIGINT) is ctrl_c
     statuses = {trial.settings["sampler.initial_count"]: trial.status for trial in done.trials}
     assert statuses[16] == "stopped" and "finished" in statuses.values()
     for trial in done.trials:
