@@ -19,6 +19,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def pythons_ctrl_c() -> None:
+    """Ctrl-C as Python has it, whatever the tests before have left: a user's own search by Ray Tune keeps it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real images in MedMNIST form."""

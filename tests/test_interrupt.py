@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import held_run
@@ -17,18 +16,6 @@ from test_run import rlcas
 
 from cluster.interrupt import SIGNALS, TOLD, first_interrupt_waits, handlers_given_back
 from rlcas import records
-
-
-@pytest.fixture(autouse=True)
-def pythons_handlers() -> Iterator[None]:
-    """Python's own handlers, whatever the tests before have left."""
-    before = [
-        signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.signal(signal.SIGTERM, signal.SIG_DFL),
-    ]
-    yield
-    for number, handler in zip(SIGNALS, before, strict=True):
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("first", SIGNALS)
