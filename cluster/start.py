@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 from ray._private import ray_constants
+from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.placement import Node, check_room, fitting, nodes_of_ray
@@ -21,8 +22,8 @@ from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
-RAYS_OWN_WORDS = ("auto", "local")
-"""The cluster whose head is on this machine; a new one."""
+AUTO, LOCAL = "auto", "local"
+"""Ray's own words for the cluster whose head is on this machine, and for a new one."""
 MAX_PORT = 65_535
 MIN_CPUS = 0.01
 """Share of a core that a worker asks where Ray has none to spare; it runs all the same."""
@@ -47,7 +48,7 @@ def ensure_ray(k: int) -> None:
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
         with _on_loopback():
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+            ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **quiet)
 
 
 @contextlib.contextmanager
@@ -123,21 +124,35 @@ def check_answers(address: str) -> None:
     Raises:
         UserError: nobody answers, or it is no cluster's address.
     """
-    if address in RAYS_OWN_WORDS:
+    if address == LOCAL:
         return
+    told = repr(address)
+    if address == AUTO:
+        address = _found_here()
+        told += f" ({address})"
     match = re.fullmatch(r"(?:ray://)?(?:\[([\da-fA-F:]+)\]|([^:/\s]+)):(\d+)", address)
     if not match or int(match[3]) > MAX_PORT:
         raise UserError(
-            f"RAY_ADDRESS {address!r} is no cluster's address: write HOST:6379 or ray://HOST:10001 (a dashboard's, "
+            f"RAY_ADDRESS {told} is no cluster's address: write HOST:6379 or ray://HOST:10001 (a dashboard's, "
             "with http://, is for `rlcas submit --address`)"
         )
     try:
         socket.create_connection((match[1] or match[2], int(match[3])), timeout=KNOCK_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"RAY_ADDRESS {address!r} does not answer ({error}): start it (ray start --head), mend the "
+            f"RAY_ADDRESS {told} does not answer ({error}): start it (ray start --head), mend the "
             "address, or unset RAY_ADDRESS to run on this machine"
         ) from error
+
+
+def _found_here() -> str:
+    """Return the address that the last `ray start` on this machine noted, though its head may be gone."""
+    address = find_bootstrap_address(None) or next(iter(find_gcs_addresses()), None)
+    if address is None:
+        raise UserError(
+            f"RAY_ADDRESS {AUTO!r} finds no Ray on this machine: start it (ray start --head), or unset RAY_ADDRESS"
+        )
+    return str(address)
 
 
 def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import ray
@@ -119,6 +120,27 @@ def test_the_sampler_keeps_its_batch_mode_where_rllib_has_one_of_that_name():
 def test_a_cluster_that_does_not_answer_is_told_at_once():
     with pytest.raises(UserError, match=r"RAY_ADDRESS 'ray://127.0.0.1:1' does not answer .*: start it"):
         check_answers("ray://127.0.0.1:1")
+
+
+@pytest.fixture
+def ray_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `ray start` notes the head's address for RAY_ADDRESS=auto."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    return tmp_path / "ray" / "ray_current_cluster"
+
+
+def test_a_lost_head_that_ray_start_noted_here_is_told_at_once(ray_note: Path):
+    ray_note.write_text("127.0.0.1:1")
+    with pytest.raises(UserError, match=r"RAY_ADDRESS 'auto' \(127.0.0.1:1\) does not answer .*: start it"):
+        check_answers("auto")
+
+
+def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pytest.MonkeyPatch):
+    """Other tests' Ray, which would be found among the processes, is hidden."""
+    monkeypatch.setattr("cluster.start.find_gcs_addresses", set)
+    with pytest.raises(UserError, match=r"RAY_ADDRESS 'auto' finds no Ray on this machine: start it"):
+        check_answers("auto")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1 ", "host:99999"])
