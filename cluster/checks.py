@@ -57,6 +57,17 @@ def check_training(config: RunConfig) -> None:
     _check_backbone(config.classifier)
 
 
+def check_shares(config: RunConfig, generator: Generator) -> None:
+    """Find mini-batches that the workers which train the synthesiser cannot share evenly.
+
+    Raises:
+        UserError: there are such.
+    """
+    workers = Workers(size=config.cluster.synth_workers)
+    for group in generator.parts.values():
+        workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
+
+
 def check_fits(config: RunConfig, data: TrainingData) -> None:
     """Find settings of phase two that do not fit the data.
 
@@ -92,9 +103,7 @@ def _check_synthesis(config: RunConfig, generator: Generator) -> None:
     generator.check(config)
     if not callable(sketch_extractor(config.synth)):
         raise UserError(f"synth.sketch {config.synth.sketch!r} gives no extractor: name a factory of one")
-    workers = Workers(size=config.cluster.synth_workers)
-    for group in generator.parts.values():
-        workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
+    check_shares(config, generator)
 
 
 def _check_paper_weights(config: SynthConfig) -> None:

@@ -15,6 +15,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from cluster.hidden import OUR_PACKAGES
 from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok, warn
@@ -36,7 +37,6 @@ NODE_CHECKS = (
 )
 """Those of `rlcas doctor` that each node does; it leaves out the slow ones, and the folder that it is called in."""
 SHOWN = ("Python", "ray", "torch", "rlcas")
-OUR_PACKAGES = ("rlcas", "synth", "envs", "cluster")
 CODE = "code of rlcas"
 NO_FILES = "no files"
 SAME_EVERYWHERE = "give every node the same environment: one image, or one folder on storage that all share"

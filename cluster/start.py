@@ -17,6 +17,7 @@ from ray._private import ray_constants
 from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
+from cluster.hidden import check_not_hidden
 from cluster.placement import Node, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError, first_line
@@ -36,10 +37,12 @@ def ensure_ray(k: int) -> None:
     dashboard, and other machines cannot reach its ports.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token.
+        UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token; or the current folder
+            hides packages of rlcas.
     """
     if ray.is_initialized():
         return
+    check_not_hidden()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -82,11 +85,14 @@ def check_demand(config: RunConfig) -> None:
 
     Raises:
         UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or the cluster
-            of RAY_ADDRESS does not answer, which would else be told after phase one.
+            of RAY_ADDRESS does not answer, or the current folder hides packages of rlcas, which would else be told
+            after phase one.
     """
     address = os.environ.get("RAY_ADDRESS")
-    if address and not ray.is_initialized() and config.cluster.episode_runner == "actors":
-        check_answers(address)
+    if not ray.is_initialized() and config.cluster.episode_runner == "actors":
+        check_not_hidden()
+        if address:
+            check_answers(address)
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return

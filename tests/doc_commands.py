@@ -16,7 +16,7 @@ from typing import Any
 from doc_pages import ROOT
 
 from cluster import sweep_plan
-from cluster.checks import check_training
+from cluster.checks import check_shares, check_training
 from rlcas import settings
 from rlcas.cli import COMMANDS, main
 from rlcas.commands.command import parse
@@ -113,7 +113,7 @@ def check_names(config: RunConfig) -> None:
     assert known, f"data {config.data}"
     check_training(config)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
-    lookup(config.synth.generator, GENERATORS, "synth.generator")
+    check_shares(config, lookup(config.synth.generator, GENERATORS, "synth.generator"))
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import kuberay
 import pytest
 import yaml
+from doc_commands import check_script
 
 from rlcas.cli import COMMANDS, name_of
 from rlcas.commands.command import parse
@@ -105,6 +106,7 @@ def test_every_pod_of_the_ray_job_has_the_image_a_gpu_and_the_shared_volume(
 def test_the_ray_job_runs_a_command_of_rlcas_on_the_shared_volume(
     job: dict[str, Any], groups: list[dict[str, Any]]
 ) -> None:
+    check_script(job["entrypoint"])
     program, *words = shlex.split(job["entrypoint"])
     assert program == "rlcas"
     given = parse(name_of(words), COMMANDS[name_of(words)], words[1:]).given
@@ -124,9 +126,7 @@ def test_the_image_is_made_of_what_the_package_consists_of() -> None:
     sources = {source for line in copied for source in line.split()}
     assert all((ROOT / source).exists() for source in sources)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {
-        name for name in project["tool"]["setuptools"]["packages"]["find"]["include"] if "." not in name
-    }
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     readme, licences = project["project"]["readme"], project["project"]["license-files"]
     assert sources == {*packages, "pyproject.toml", "constraints.txt", readme, *licences}
     assert "cluster" in project["project"]["optional-dependencies"]

@@ -1,0 +1,49 @@
+"""Folders beside which rlcas is called, and that have the names of its packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.hidden import OUR_PACKAGES, check_not_hidden
+from rlcas.errors import UserError
+
+
+def test_folders_with_the_names_of_our_packages_hide_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As the folder that a clone of rlcas is in, and one with a virtual environment in envs/."""
+    monkeypatch.chdir(tmp_path)
+    for name in OUR_PACKAGES:
+        (tmp_path / name).mkdir()
+    check_not_hidden()
+
+
+@pytest.mark.parametrize("name", OUR_PACKAGES)
+@pytest.mark.parametrize("form", ["package", "module"])
+def test_a_package_of_the_same_name_is_told(
+    name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    if form == "package":
+        (tmp_path / name).mkdir()
+    file = tmp_path / (f"{name}/__init__.py" if form == "package" else f"{name}.py")
+    file.touch()
+    with pytest.raises(UserError, match=rf"/{name} is no part of this rlcas, .*: call rlcas in another folder"):
+        check_not_hidden()
+
+
+@pytest.mark.medium
+def test_workers_find_rlcas_beside_folders_of_its_packages_names(tmp_path: Path):
+    for name in OUR_PACKAGES:
+        (tmp_path / name).mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = (
+        "import ray; from cluster.start import ensure_ray; ensure_ray(1); "
+        "print(ray.get(ray.remote(lambda: __import__('envs').BatchCompositionEnv.__name__).remote()))"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1:] == ["BatchCompositionEnv"], done.stderr
