@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-RAYS = ("ray._private.worker", "ray.tune.tune")
-"""Modules whose handlers are not the user's: one ends the process with a stack dump, one is left by a past search."""
+RAY_MODULES = ("ray._private.worker", "ray.tune.tune")
+"""Those whose handlers are not the user's: one ends the process with a stack dump, one is left by a past search."""
 
 TOLD = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
 
@@ -66,5 +66,5 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
 def _is_free(number: signal.Signals) -> bool:
     """Return whether a signal does what Python or Ray lets it do."""
     handler = signal.getsignal(number)
-    by_ray = getattr(handler, "__module__", None) in RAYS
+    by_ray = getattr(handler, "__module__", None) in RAY_MODULES
     return by_ray or handler in (signal.default_int_handler, signal.SIG_DFL)

@@ -47,3 +47,14 @@ def test_workers_find_rlcas_beside_folders_of_its_packages_names(tmp_path: Path)
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1:] == ["BatchCompositionEnv"], done.stderr
+
+
+@pytest.mark.medium
+def test_a_run_that_would_be_hidden_from_its_workers_is_refused_before_anything_is_made(tmp_path: Path):
+    (tmp_path / "envs.py").touch()
+    command = [Path(sys.executable).with_name("rlcas"), "run", "--data", "phantom", "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"rlcas: {tmp_path / 'envs'} is no part of this rlcas")
+    assert [path.name for path in tmp_path.iterdir()] == ["envs.py"]
