@@ -21,6 +21,7 @@ from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.compare_pools import make_pools, parts_taken_over
 from cluster.estimate import seconds_per_image, synthesis_seconds
 from cluster.finish import VERSIONS_OF
+from cluster.start import check_can_start
 from cluster.tuning import found, still_to_try, tries_of, tuned_cells
 from rlcas import data as datasets
 from rlcas import settings
@@ -48,8 +49,9 @@ def compare(stated: Mapping[str, Any]) -> Path:
         stated: settings as of `rlcas run`, and a section `compare`; nested or dotted.
 
     Raises:
-        UserError: a setting, a row, a file or the folder is wrong; nothing is left behind then.
+        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; nothing is left behind then.
     """
+    check_can_start()
     planned = plan(stated)
     out = check_is_free(planned.config)
     data = _checked(planned)
@@ -68,7 +70,8 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
             trained now.
 
     Raises:
-        UserError: the folder is not a comparison's, or its rows have other weights already.
+        UserError: the folder is not a comparison's, its rows have other weights already, or Ray cannot start
+            for what is not finished.
     """
     config = load(path)
     path = path.absolute()
@@ -233,6 +236,8 @@ def _train(path: Path, planned: Plan) -> bool:
     """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
     data = open_prepared(RunFolder(path).prepared)
     waiting = _waiting(path, cells_of(planned, data))
+    if waiting:
+        check_can_start()  # the pools come before Ray, and take long
     _leave_out(path, waiting)
     rows = {cell.method for cell in waiting if not cell.missing}
     reasons = _make_pools(path, planned, rows)

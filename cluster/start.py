@@ -42,16 +42,28 @@ def ensure_ray(k: int) -> None:
     """
     if ray.is_initialized():
         return
-    check_not_hidden()
+    check_can_start()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        check_answers(address)
         _join(address, quiet)
     else:
         num_cpus = max(os.cpu_count() or 1, k + 1)
         with _on_loopback():
             ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **quiet)
+
+
+def check_can_start() -> None:
+    """Find what would keep `ensure_ray` from Ray, before the long work that comes before it.
+
+    Raises:
+        UserError: RAY_ADDRESS names a cluster that does not answer, or the current folder hides packages of rlcas.
+    """
+    if ray.is_initialized():
+        return
+    check_not_hidden()
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_answers(address)
 
 
 @contextlib.contextmanager
@@ -88,11 +100,8 @@ def check_demand(config: RunConfig) -> None:
             of RAY_ADDRESS does not answer, or the current folder hides packages of rlcas, which would else be told
             after phase one.
     """
-    address = os.environ.get("RAY_ADDRESS")
-    if not ray.is_initialized() and config.cluster.episode_runner == "actors":
-        check_not_hidden()
-        if address:
-            check_answers(address)
+    if config.cluster.episode_runner == "actors":
+        check_can_start()
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return

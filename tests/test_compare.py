@@ -395,3 +395,14 @@ def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished
     assert timeless(read_comparison(out)) == expected
     for model in out.glob("cells/*/*/model.safetensors"):
         assert (finished / model.relative_to(out)).read_bytes() == model.read_bytes()
+
+
+@pytest.mark.medium
+def test_a_cluster_that_does_not_answer_is_told_before_anything_is_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    done = compare(*ROWS, out="nowhere", cwd=home)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "RAY_ADDRESS '127.0.0.1:1' does not answer" in done.stderr
+    assert not (home / "nowhere").exists()
