@@ -20,7 +20,7 @@ import torch
 from common import emit, parser
 
 from cluster import RLCASConfig
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
 from rlcas.agents import ResponseAgents
 from rlcas.seeding import rng_for
 from rlcas.types import EpochResult, Float64, Incumbent, Int64

@@ -18,9 +18,10 @@ from common import emit, interleaved_medians, parser
 from orchestration import K
 from sleeping import SleepingTrainer
 
-from cluster import RLCAS, RLCASConfig, checkpoint
-from cluster.checkpoint_writer import CheckpointWriter
-from cluster.start import ensure_ray
+from cluster import RLCAS, RLCASConfig
+from cluster.rllib import checkpoint
+from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.runtime.connection import ensure_ray
 
 NUM_CLASSES = (8, 1000)
 NUM_WEIGHTS = 3 * 700_000

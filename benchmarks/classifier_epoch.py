@@ -19,11 +19,11 @@ from common import emit, interleaved_medians, parser
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.devices import autocast, choose_device
 from rlcas.losses import balanced_softmax
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer, build_optimizer
+from rlcas.training.trainer import ClassifierTrainer, build_optimizer
 from rlcas.types import ImageSet, TrainingData
 
 NUM_CLASSES = 2
@@ -61,7 +61,7 @@ class Loop:
 
 
 def pil_loader(train: ImageSet, batch_sizes: list[int]) -> DataLoader:
-    """Return the loader of the usual MedMNIST script, with the augmentation of `rlcas.augment` in PIL.
+    """Return the loader of the usual MedMNIST script, with the augmentation of `rlcas.batches.augment` in PIL.
 
     Synthetic images are training images here, so that random ones of these fill a larger batch.
     """

@@ -19,14 +19,14 @@ import numpy as np
 
 from rlcas.comparison.cell import Cell
 from rlcas.comparison.contrasts import Contrast
+from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import MADE_FILE, read_comparison
-from rlcas.comparison.statistics import Interval, mean_draws
+from rlcas.comparison.intervals import Interval, mean_draws
 from rlcas.comparison.summary import Results, summarise
 from rlcas.comparison.table import Grid, grid_markdown, grids, trained_with
-from rlcas.comparison.verdict import interval_text, sentences
-from rlcas.files import jsonable, read_facts, write_text
+from rlcas.evaluation.bootstrap import LEVEL, SEED
 from rlcas.seeding import rng_for
-from rlcas.statistics import LEVEL, SEED
+from rlcas.storage.atomic import jsonable, read_facts, write_text
 from rlcas.types import Float64
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -18,14 +18,14 @@ import torch
 from common import emit, parser
 
 from rlcas import settings
-from rlcas.baseline import train_baseline
 from rlcas.config import PhantomConfig
 from rlcas.data import load, load_test
-from rlcas.evaluate import load_classifier
-from rlcas.features import EXTRACTORS, build_extractor
+from rlcas.evaluation.evaluate import load_classifier
+from rlcas.evaluation.features import EXTRACTORS, build_extractor
 from rlcas.seeding import rng_for
+from rlcas.training.baseline import train_baseline
 from rlcas.types import TrainingData, Uint8
-from synth.memorisation import memorisation
+from synth.quality.memorisation import memorisation
 
 CPU = torch.device("cpu")
 MOST_PLANTED = 300

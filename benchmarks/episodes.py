@@ -16,10 +16,10 @@ import torch
 from common import emit, interleaved_medians, parser
 
 from cluster import RLCAS, RLCASConfig
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
+from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 
 NUM_CLASSES = 8

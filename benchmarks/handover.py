@@ -1,8 +1,8 @@
 """How long a classifier and its Adam state take from the winner to the K episodes of a node.
 
-A ResNet-18 with AdamW, 134 MB, as `rlcas.snapshot` flattens it. One actor gives it, as an episode that has won
-does; then K=3 actors copy it into their own model and optimiser. The yardstick is the same arrays copied K times in
-one process. Both take turns in one run; the figures are medians. Goal: a ratio of 2 at most.
+A ResNet-18 with AdamW, 134 MB, as `rlcas.classifiers.snapshot` flattens it. One actor gives it, as an episode that
+has won does; then K=3 actors copy it into their own model and optimiser. The yardstick is the same arrays copied K
+times in one process. Both take turns in one run; the figures are medians. Goal: a ratio of 2 at most.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import ray
 import torch
 from common import emit, interleaved_medians, parser
 
-from cluster.start import ensure_ray
-from rlcas import snapshot
-from rlcas.classifiers import build_classifier
+from cluster.runtime.connection import ensure_ray
+from rlcas.classifiers import build_classifier, snapshot
 from rlcas.config import ClassifierConfig
-from rlcas.trainer import build_optimizer
+from rlcas.training.trainer import build_optimizer
 from rlcas.types import Incumbent
 
 K = 3

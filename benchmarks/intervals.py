@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from common import emit, parser
 
-from rlcas.comparison.statistics import image_draws, interval
+from rlcas.comparison.intervals import image_draws, interval
 from rlcas.seeding import rng_for
 from rlcas.types import Float64, Int64
 
@@ -70,7 +70,7 @@ def found(rng: np.random.Generator, difficulty_N: Float64, case: Case, skill: fl
 
 
 def ours(draws_SB: Float64) -> tuple[float, float]:
-    """Return the interval of `rlcas.comparison.statistics`."""
+    """Return the interval of `rlcas.comparison.intervals`."""
     told = interval(dict(enumerate(draws_SB)))
     return told.low, told.high
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.devices import choose_device
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
-from synth.disturbance import Disturbance, entropy
-from synth.mgdm import MgdmSampler, open_mgdm
+from synth.mgdm.disturbance import Disturbance, entropy
+from synth.mgdm.mgdm import MgdmSampler, open_mgdm
 
 SCALES = (0.0, 1.0, 5.0, 20.0, 80.0)
 

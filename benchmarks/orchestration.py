@@ -19,7 +19,7 @@ from common import emit, parser
 from sleeping import SleepingTrainer
 
 from cluster import RLCASConfig
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
 from rlcas.types import Incumbent, Int64
 
 K = 3

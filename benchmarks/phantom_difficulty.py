@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from common import emit, parser
 
+from rlcas.batches.sources import RealImages
+from rlcas.classifiers.meta import ClassifierMeta
+from rlcas.classifiers.snapshot import to_state_dict
 from rlcas.config import PhantomConfig, RunConfig
 from rlcas.data import load, load_test
-from rlcas.evaluate import Classifier, predict
-from rlcas.fit import fit
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import Classifier, predict
 from rlcas.metrics import macro_recall, per_class_recall, shot_recalls
 from rlcas.shots import shot_groups
-from rlcas.snapshot import to_state_dict
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.fit import fit
+from rlcas.training.trainer import ClassifierTrainer
 
 CPU = torch.device("cpu")
 DRAWS = {"balanced": 1.0, "long_tailed": PhantomConfig().imbalance}

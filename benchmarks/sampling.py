@@ -18,12 +18,12 @@ from common import emit, interleaved_medians, parser
 
 from rlcas.config import RunConfig
 from rlcas.devices import torch_threads
-from rlcas.presets import PRESETS
+from rlcas.settings.presets import PRESETS
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
 from synth.layout import PIPELINE_FOLDER
-from synth.ldm import load_pipeline
-from synth.train import train_synthesiser
+from synth.ldm.sampler import load_pipeline
+from synth.ldm.train import train_synthesiser
 
 NUM_CLASSES = 2
 CASES = {  # side in pixels, settings, micro-batches a class

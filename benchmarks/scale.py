@@ -12,9 +12,9 @@ from orchestration import K
 from sleeping import SleepingTrainer
 
 from cluster import RLCASConfig
-from cluster.checkpoint_writer import CheckpointWriter
-from cluster.start import ensure_ray
-from rlcas import records
+from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.runtime.connection import ensure_ray
+from rlcas.runs import epoch_log
 
 NUM_CLASSES, EPOCHS = 1000, 30
 NUM_WEIGHTS = 1_000_000
@@ -37,7 +37,7 @@ def measure(num_classes: int, epochs: int) -> dict[str, float]:
         for _ in range(epochs):
             algorithm.train()
             assert algorithm.record is not None
-            records.append_epoch(Path(name), algorithm.record)
+            epoch_log.append_epoch(Path(name), algorithm.record)
             writer.save(algorithm)
     seconds = time.perf_counter() - started
     algorithm.stop()

@@ -28,17 +28,18 @@ from episodes import SIZE_PX, noise
 from scaling_model import GB, plane
 from sleeping import SleepingTrainer, private_gb
 
-from cluster import RLCAS, RLCASConfig, checkpoint
-from cluster.start import ensure_ray
+from cluster import RLCAS, RLCASConfig
+from cluster.rllib import checkpoint
+from cluster.runtime.connection import ensure_ray
 from rlcas import data as datasets
-from rlcas import records
+from rlcas.batches.images import CPU, Normalisation
+from rlcas.batches.sources import RealImages
+from rlcas.classifiers.inference import predict_logits
 from rlcas.config import RunConfig
-from rlcas.images import CPU, Normalisation
-from rlcas.inference import predict_logits
 from rlcas.metrics import METRICS, class_signals
-from rlcas.sources import RealImages
-from rlcas.tracking import Tracker
-from rlcas.trainer import ClassifierTrainer
+from rlcas.runs import epoch_log
+from rlcas.tracking.tensorboard import Tracker
+from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpisodeReport, TrainingData
 
 NUM_IMAGES = 256
@@ -101,11 +102,11 @@ def trained_epochs(algorithm: RLCAS, num_classes: int, epochs: int) -> list[Epoc
             start = time.perf_counter()
             algorithm.train()
             assert algorithm.record is not None
-            records.append_epoch(Path(name), algorithm.record)
+            epoch_log.append_epoch(Path(name), algorithm.record)
             tracker.epoch(algorithm.record)
             seconds = time.perf_counter() - start
             slowest = max(report.seconds for report in algorithm.record.reports)
-            line = (Path(name) / records.EPOCHS_FILE).read_bytes().splitlines()[-1]
+            line = (Path(name) / epoch_log.EPOCHS_FILE).read_bytes().splitlines()[-1]
             trained.append(Epoch(seconds, slowest, len(line)))
     return trained
 
@@ -213,7 +214,7 @@ def main() -> None:
 
 def _worker_gb() -> float:
     """Return the memory of a Ray worker that has imported what an episode needs."""
-    import cluster.episode  # noqa: F401
+    import cluster.episodes.episode  # noqa: F401
 
     return private_gb()
 

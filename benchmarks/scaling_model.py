@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rlcas.budget import expected_added
-from rlcas.composition import batch_starts
+from rlcas.batches.budget import expected_added
+from rlcas.batches.composition import batch_starts
 from rlcas.config import SamplerConfig
 from rlcas.seeding import rng_for
 from rlcas.types import Float64

@@ -20,7 +20,7 @@ from scaling_model import Cluster, Costs, Job, costs_of, engine_seconds, straggl
 from sleeping import StragglingTrainer
 
 from cluster import RLCAS, RLCASConfig
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
 
 SEED, EPISODE_SECONDS = 0, 1.0
 END_SECONDS = 30.0

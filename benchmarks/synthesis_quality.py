@@ -23,20 +23,21 @@ import torch
 
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.baseline import train_baseline
 from rlcas.config import RunConfig
 from rlcas.devices import choose_device
-from rlcas.evaluate import load_classifier
-from rlcas.features import penultimate, pixels
-from rlcas.files import write_json
+from rlcas.evaluation.evaluate import load_classifier
+from rlcas.evaluation.features import penultimate, pixels
 from rlcas.seeding import seed_for
+from rlcas.storage.atomic import write_json
+from rlcas.training.baseline import train_baseline
 from rlcas.types import ImageSet, TrainingData
-from synth import diffusion, quality
 from synth.layout import PIPELINE_FOLDER
-from synth.ldm import load_pipeline
-from synth.memorisation import memorisation
-from synth.pipeline import ClassConditionalLDMPipeline
-from synth.train import train_synthesiser
+from synth.ldm import diffusion
+from synth.ldm.pipeline import ClassConditionalLDMPipeline
+from synth.ldm.sampler import load_pipeline
+from synth.ldm.train import train_synthesiser
+from synth.quality import distances
+from synth.quality.memorisation import memorisation
 
 ARMS = {"with_sketch": {}, "without_sketch": {"synth.denoiser.sketch_weight": "0"}}
 FEW_STEPS, MANY_STEPS = 20, 250
@@ -97,8 +98,8 @@ class Yardstick:
         figures: dict[str, Any] = {"n": len(made)}
         for name, features in self.features.items():
             made_ND, real_MD = features(made.images_NCHW), features(self.real.images_NCHW)
-            figures[f"kid_{name}"] = quality.kernel_distance(made_ND, real_MD)
-            figures[f"fid_{name}"] = quality.frechet_distance(made_ND, real_MD)
+            figures[f"kid_{name}"] = distances.kernel_distance(made_ND, real_MD)
+            figures[f"fid_{name}"] = distances.frechet_distance(made_ND, real_MD)
         train = self._data.train.images_NCHW
         features = self.features["classifier"]
         memory = memorisation(

@@ -16,18 +16,18 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from rlcas.config import AutoencoderConfig, DenoiserConfig, SynthConfig
-from rlcas.presets import PRESETS
+from rlcas.settings.presets import PRESETS
 from rlcas.types import ImageSet
-from synth import diffusion
-from synth.autoencoder import build_autoencoder, factor_of
-from synth.denoiser import SketchSupervisedDenoiser, build_unet
-from synth.ema import STEPS_A_MOVE
-from synth.latents import LatentCache, build_cache, set_latent_scale
-from synth.loop import Training
-from synth.objective import DenoiserObjective, cropped_like
+from synth.ldm import diffusion
+from synth.ldm.autoencoder import build_autoencoder, factor_of
+from synth.ldm.denoiser import SketchSupervisedDenoiser, build_unet
+from synth.ldm.latents import LatentCache, build_cache, set_latent_scale
+from synth.ldm.objective import DenoiserObjective, cropped_like
+from synth.ldm.train import denoiser_schedule
 from synth.sketch import SKETCHES
-from synth.train import denoiser_schedule
-from synth.workers import ALONE
+from synth.training.ema import STEPS_A_MOVE
+from synth.training.loop import Training
+from synth.training.workers import ALONE
 
 NUM_CLASSES = 8
 QUICK = PRESETS["quick"]["synth"]

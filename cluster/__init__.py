@@ -10,7 +10,7 @@ __all__ = ["RLCAS", "RLCASConfig"]
 def __getattr__(name: str) -> Any:
     """Import the algorithm when it is asked for: an episode actor must not pay for RLlib's import."""
     if name == "RLCAS":
-        from cluster.algorithm import RLCAS
+        from cluster.rllib.algorithm import RLCAS
 
         return RLCAS
     if name == "RLCASConfig":

@@ -8,12 +8,12 @@ from gymnasium.spaces import Box, MultiDiscrete
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from cluster.episode import TrainerFactory
-from cluster.learner import ReinforceLearner
-from cluster.module import AgentsModule
-from cluster.runner import NoEnvRunner
+from cluster.episodes.episode import TrainerFactory
+from cluster.rllib.agents_module import AgentsModule
+from cluster.rllib.env_runner import NoEnvRunner
+from cluster.rllib.learner import ReinforceLearner
 from envs.observations import observation_space
-from rlcas.composition import ACTIONS, initial_counts
+from rlcas.batches.composition import ACTIONS, initial_counts
 from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.settings import validated
@@ -34,7 +34,7 @@ class RLCASConfig(AlgorithmConfig):
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
-        from cluster.algorithm import RLCAS
+        from cluster.rllib.algorithm import RLCAS
 
         super().__init__(algo_class=algo_class or RLCAS)
         self.env_runner_cls = NoEnvRunner
@@ -128,7 +128,8 @@ class RLCASConfig(AlgorithmConfig):
         initial_counts(sampler, self.num_classes)
         if sampler.agents == POPULATION:
             raise UserError(
-                f"sampler.agents {POPULATION} is no RLlib algorithm: use `rlcas train`, or cluster.population"
+                f"sampler.agents {POPULATION} is no RLlib algorithm: use `rlcas train`, or "
+                "cluster.population.tune_runner"
             )
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:

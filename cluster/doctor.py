@@ -15,13 +15,13 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.hidden import OUR_PACKAGES
+from cluster.runtime.package_shadowing import OUR_PACKAGES
 from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.errors import UserError
-from rlcas.rundir import PATH_PREFIXES
-from rlcas.storage import address_of
+from rlcas.runs.folder import PATH_PREFIXES
+from rlcas.storage.remote import address_of
 
 NODE_LIMIT_SECONDS = 600.0
 NODE_CHECKS = (
@@ -176,7 +176,7 @@ def judge_gpus(of_ray: float, of_torch: int) -> Finding:
 
 
 def _connect() -> Finding:
-    from cluster.start import ensure_ray  # imports torch, which a node need not have
+    from cluster.runtime.connection import ensure_ray  # imports torch, which a node need not have
 
     try:
         ensure_ray(k=1)

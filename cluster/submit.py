@@ -23,7 +23,7 @@ from ray._private.runtime_env import packaging
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus
 
-from cluster.start import quiet_ray
+from cluster.runtime.connection import quiet_ray
 from rlcas.console import say
 from rlcas.errors import RunError, UserError, first_line
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlcas.config import StatedConfig
-from rlcas.files import write_text
-from rlcas.presets import PRESETS
+from rlcas.settings.presets import PRESETS
+from rlcas.storage.atomic import write_text
 
 Schema = dict[str, Any]
 

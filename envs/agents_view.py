@@ -9,7 +9,7 @@ from gymnasium.spaces import Box, Discrete
 
 from envs.composition_env import BatchCompositionEnv
 from envs.observations import agent_indices
-from rlcas.composition import ACTIONS
+from rlcas.batches.composition import ACTIONS
 from rlcas.types import Float32, Int64
 
 

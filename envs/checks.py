@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from envs.composition_env import BatchCompositionEnv
-from rlcas.composition import ACTIONS
+from rlcas.batches.composition import ACTIONS
 from rlcas.types import Incumbent, Int64
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from envs.observations import observation_space, observe
 from rlcas import settings
-from rlcas.composition import ACTIONS, apply_actions, initial_counts, num_clamped
+from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.rewards import reward_named
@@ -142,9 +142,9 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
 
 def _classifier_trainer(config: RunConfig, pool: SyntheticSource | None) -> EpisodeTrainer:
     from rlcas import data
+    from rlcas.batches.sources import RealImages
     from rlcas.devices import choose_device
-    from rlcas.sources import RealImages
-    from rlcas.trainer import ClassifierTrainer
+    from rlcas.training.trainer import ClassifierTrainer
 
     training = data.load(config)
     pool = pool or RealImages(training.train)

@@ -12,8 +12,8 @@ from rlcas.commands.compare import compare, compare_arguments
 from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.sweep import sweep, sweep_arguments
 from rlcas.errors import RunError, UserError
-from rlcas.files import mend_of
-from rlcas.storage import BULKY, address_of, local, publish
+from rlcas.storage.atomic import mend_of
+from rlcas.storage.remote import BULKY, address_of, local, publish
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
 OF_SCORING = ("synth.scoring.", "device")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rlcas.files import jsonable
+from rlcas.storage.atomic import jsonable
 
 Uint8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -92,7 +92,7 @@ class Incumbent:
     """The surviving classifier with its composition: what an episode starts from and what it leaves.
 
     The weights, buffers and optimiser state are flattened, one array a dtype, so that Ray hands them on
-    without a copy; `rlcas.snapshot` knows the layout.
+    without a copy; `rlcas.classifiers.snapshot` knows the layout.
     """
 
     epoch: int

@@ -22,7 +22,7 @@ from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.generators import GENERATORS, ImageSampler
 from synth.pool import PoolWriter
-from synth.progress import Part, Reporter
+from synth.training.progress import Part, Reporter
 
 
 class MicroBatch(NamedTuple):

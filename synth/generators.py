@@ -12,7 +12,7 @@ import torch
 
 from rlcas.config import RunConfig
 from rlcas.types import TrainingData, Uint8
-from synth.progress import OnStep
+from synth.training.progress import OnStep
 
 
 class ImageSampler(Protocol):
@@ -94,20 +94,20 @@ LDM_PARTS = {"autoencoder": "autoencoder", "denoiser": "denoiser"}
 
 GENERATORS: dict[str, Generator] = {
     "ldm": Generator(
-        train=_later("synth.train:train_synthesiser"),
-        open=_later("synth.ldm:open_ldm"),
+        train=_later("synth.ldm.train:train_synthesiser"),
+        open=_later("synth.ldm.sampler:open_ldm"),
         parts=LDM_PARTS,
     ),
     "mgdm": Generator(
-        train=_later("synth.mgdm:train_mgdm"),
-        open=_later("synth.mgdm:open_mgdm"),
-        check=_later("synth.mgdm:check_mgdm"),
+        train=_later("synth.mgdm.mgdm:train_mgdm"),
+        open=_later("synth.mgdm.mgdm:open_mgdm"),
+        check=_later("synth.mgdm.mgdm:check_mgdm"),
         parts={**LDM_PARTS, "classifier": "mgdm"},
     ),
     "skin_sdm": Generator(
-        train=_later("synth.skin_sdm:train_skin_sdm"),
-        open=_later("synth.skin_sdm:open_skin_sdm"),
-        check=_later("synth.skin_sdm:check_skin_sdm"),
+        train=_later("synth.skin_sdm.skin_sdm:train_skin_sdm"),
+        open=_later("synth.skin_sdm.skin_sdm:open_skin_sdm"),
+        check=_later("synth.skin_sdm.skin_sdm:check_skin_sdm"),
         parts={"lora": "skin_sdm"},
     ),
 }

@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from rlcas.contents import CLOCK_TICKS_NS, Digests, Stamp, stamps_of
 from rlcas.errors import UserError
-from rlcas.files import replacing, sha256_of
-from rlcas.reading import NOT_JSON, open_array
+from rlcas.storage.atomic import replacing, sha256_of
+from rlcas.storage.digests import CLOCK_TICKS_NS, Digests, Stamp, stamps_of
+from rlcas.storage.reading import NOT_JSON, open_array
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -76,7 +76,7 @@ def verified_manifest(folder: Path) -> Manifest:
 
 
 def pool_digests(folder: Path) -> Digests:
-    """Return the sha256 of each file of the pool in `folder`, as `rlcas.contents.digests_of`, without hashing it anew.
+    """Return the sha256 of each file of the pool in `folder`, as `digests_of` does, without hashing it anew.
 
     Raises:
         UserError: as `verified_manifest`.

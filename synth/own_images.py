@@ -10,7 +10,7 @@ from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
-from rlcas.files import sha256_of
+from rlcas.storage.atomic import sha256_of
 from synth.pool import PoolWriter, SyntheticPool
 
 SHARD_IMAGES = 256

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from rlcas.contents import stamps_of
 from rlcas.errors import UserError, first_line
-from rlcas.files import jsonable, sha256_of, write_array, write_json
-from rlcas.reading import NOT_ARRAYS, NOT_JSON
+from rlcas.storage.atomic import jsonable, sha256_of, write_array, write_json
+from rlcas.storage.digests import stamps_of
+from rlcas.storage.reading import NOT_ARRAYS, NOT_JSON
 from rlcas.types import Int64, Uint8
 from synth.manifest import (
     COPIES_FILE,

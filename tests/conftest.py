@@ -58,7 +58,7 @@ def ray_session() -> Iterator[None]:
     import tiny
     import trivial
 
-    from cluster.start import ensure_ray
+    from cluster.runtime.connection import ensure_ray
 
     for module in (tiny, trivial):
         ray.cloudpickle.register_pickle_by_value(module)

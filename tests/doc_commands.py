@@ -15,8 +15,8 @@ from typing import Any
 
 from doc_pages import ROOT
 
-from cluster import sweep_plan
-from cluster.checks import check_shares, check_training
+from cluster.runs.checks import check_shares, check_training
+from cluster.sweeps import plan
 from rlcas import settings
 from rlcas.cli import COMMANDS, main
 from rlcas.commands.command import parse
@@ -26,8 +26,8 @@ from rlcas.data import DATASETS, PREFIXES
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.registry import lookup
-from synth.diffusion import SOLVERS
 from synth.generators import GENERATORS
+from synth.ldm.diffusion import SOLVERS
 from synth.sketch import SKETCHES
 
 ELLIPSIS = "…"
@@ -147,7 +147,7 @@ def _check_rlcas(words: list[str]) -> None:
 def _check_given(name: str, stated: dict[str, Any]) -> None:
     check_settings(stated)
     if name == "sweep":
-        sweep_plan.plan(stated)
+        plan.plan(stated)
     if name == "compare":
         for row in row_names(settings.of_comparison(stated)):
             lookup(row, METHODS, "compare.methods")

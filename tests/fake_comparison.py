@@ -14,10 +14,10 @@ from rlcas.comparison.cell import CELL_FILE, Cell, write_cell
 from rlcas.comparison.folder import cell_folder
 from rlcas.config import ComparedConfig
 from rlcas.data.prepared import DATA_FILE
-from rlcas.files import write_json, write_text
 from rlcas.metrics import report
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 from rlcas.shots import shot_groups
+from rlcas.storage.atomic import write_json, write_text
 from rlcas.types import Float64, Int64
 
 LEFT_OUT = ("lift", "skin_sdm")

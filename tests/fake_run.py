@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcas.composition import num_clamped
+from rlcas.batches.composition import num_clamped
 from rlcas.config import RunConfig, SamplerConfig
-from rlcas.files import write_json
-from rlcas.records import append_epoch
 from rlcas.rewards import weighed
+from rlcas.runs.epoch_log import append_epoch
+from rlcas.storage.atomic import write_json
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult, Float64, Int64
 
 BREAST_8 = (

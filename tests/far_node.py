@@ -19,10 +19,10 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.node_copies import CHUNK_BYTES, NodeFolder, check_reached
-from rlcas.contents import NOTE_FILE
+from cluster.runtime.node_folder import CHUNK_BYTES, NodeFolder, check_reached
 from rlcas.data.prepared import open_prepared, prepare
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.digests import NOTE_FILE
 from rlcas.types import ImageSet, TrainingData
 from synth.manifest import pool_digests
 from synth.pool import PoolWriter, SyntheticPool, mark_copies
@@ -151,7 +151,7 @@ def trained(run: RunFolder, pool: Path, runner: str) -> bytes:
     from tiny import tiny_config
 
     from cluster import RLCASConfig
-    from cluster.node_trainer import trainer_factory
+    from cluster.episodes.trainer_factory import trainer_factory
 
     config = tiny_config(sampler={"epochs": 2, "k": 3})
     algorithm = (

@@ -35,22 +35,22 @@ from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless
 from test_checkpoint import Algorithm
 
-from cluster.checkpoint import BEST, DIGESTS, INCUMBENT, STATE, load_into, save
+from cluster.rllib.checkpoint import BEST, DIGESTS, INCUMBENT, STATE, load_into, save
 from rlcas import settings
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
 from rlcas.data import load, load_test, open_prepared, prepare
 from rlcas.errors import UserError
-from rlcas.evaluate import load_classifier, save_classifier, untrained
-from rlcas.files import read_facts, sha256_of, write_json
-from rlcas.meta import ClassifierMeta
-from rlcas.replay import schedule
+from rlcas.evaluation.evaluate import load_classifier, save_classifier, untrained
 from rlcas.report.facts import read_run
-from rlcas.sweep_table import Sweep, Trial, read_sweep
-from synth.checkpoint import load_checkpoint, save_checkpoint
-from synth.ema import Ema
+from rlcas.runs.replay import schedule
+from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
+from rlcas.storage.atomic import read_facts, sha256_of, write_json
 from synth.pidinet import VARIANTS, PiDiNet, load_pidinet
 from synth.pool import PoolWriter, SyntheticPool, mark_copies
+from synth.training.checkpoint import load_checkpoint, save_checkpoint
+from synth.training.ema import Ema
 
 
 def npz(folder: Path) -> Reader:

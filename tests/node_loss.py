@@ -54,7 +54,7 @@ def main() -> None:
 
 def refused_demand():
     """Ask the cluster for more GPUs than it says that it has."""
-    from cluster.start import check_demand
+    from cluster.runtime.connection import check_demand
     from rlcas.config import RunConfig
     from rlcas.errors import UserError
 
@@ -142,7 +142,7 @@ def with_lost_nodes(cluster, first):
 
     Returns also what came to the driver's node of epoch 1.
     """
-    from cluster import algorithm as module
+    from cluster.rllib import algorithm as module
 
     algorithm = build(EPISODE_SECONDS)
     nodes, choose = [first], module.choose

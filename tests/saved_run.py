@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from rlcas import settings
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
-from rlcas.evaluate import save_classifier, untrained
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import save_classifier, untrained
 from rlcas.types import TrainingData
 
 

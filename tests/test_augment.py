@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlcas.augment import Augment
+from rlcas.batches.augment import Augment
 
 
 @pytest.fixture

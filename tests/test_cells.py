@@ -10,10 +10,10 @@ import pytest
 import ray
 from tiny import tiny_config, tiny_data
 
-from cluster.cells import _result
-from cluster.compare_plan import PlannedCell
+from cluster.comparison.plan import PlannedCell
+from cluster.comparison.schedule import _result
 from rlcas import data
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 
 pytestmark = pytest.mark.medium
 

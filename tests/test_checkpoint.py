@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from cluster import checkpoint_writer
-from cluster.checkpoint import BEST, DIGESTS, FILES, INCUMBENT, load_into, save
-from cluster.checkpoint_writer import CheckpointWriter
+from cluster.rllib import checkpoint_writer
+from cluster.rllib.checkpoint import BEST, DIGESTS, FILES, INCUMBENT, load_into, save
+from cluster.rllib.checkpoint_writer import CheckpointWriter
 from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent
 

@@ -161,9 +161,9 @@ def test_the_baseline_is_what_the_plain_loop_trains_to_the_last_bit(finished: Pa
     import torch
     from safetensors.numpy import load_file
 
-    from rlcas.baseline import train_baseline
     from rlcas.data import open_prepared
     from rlcas.devices import torch_threads
+    from rlcas.training.baseline import train_baseline
 
     config, data = settings.load(finished / "cells/baseline/1"), open_prepared(finished / "prepared")
     assert config.seed == 1

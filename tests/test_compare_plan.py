@@ -10,8 +10,8 @@ import pytest
 from tiny import tiny_data
 from tiny_clip import write_tiny_clip
 
-from cluster.compare_plan import Plan, PlannedCell, cells_of, plan, plan_of
-from cluster.tuning import points_of, tries_of
+from cluster.comparison.plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.comparison.tuning import points_of, tries_of
 from rlcas import settings
 from rlcas.errors import UserError
 from rlcas.methods import METHODS

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import small_run
 
-from cluster.cell_engines import passes_told, told_by_epochs
-from cluster.cells import Clock
-from cluster.compare import create
-from cluster.compare_plan import cells_of, plan
-from cluster.compare_pools import make_pools, parts_taken_over
+from cluster.comparison.compare import create
+from cluster.comparison.engines import passes_told, told_by_epochs
+from cluster.comparison.plan import cells_of, plan
+from cluster.comparison.pools import make_pools, parts_taken_over
+from cluster.comparison.schedule import Clock
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.console import Progress
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 
 SMALL = {**small_run.SETTINGS, "synth.mgdm.max_steps": 4, "synth.mgdm.ddim_steps": 2}
 
@@ -62,7 +62,7 @@ def test_the_time_left_is_told_by_the_passes_done_and_the_bar_never_goes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr("cluster.cells.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cluster.comparison.schedule.time.monotonic", lambda: now[0])
     shown: list[int] = []
     clock = Clock(Progress(lambda done, note: shown.append(done)), total=400)
     now[0] += 10

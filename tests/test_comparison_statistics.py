@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from rlcas.comparison.statistics import (
+from rlcas.comparison.intervals import (
     WITH_DRAWS,
     drawn_figures,
     image_draws,

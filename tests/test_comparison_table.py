@@ -17,9 +17,9 @@ from rich.console import Console
 
 from rlcas.comparison.cell import PREDICTIONS_FILE, read_cell, write_cell
 from rlcas.comparison.contrasts import CONTRASTS
-from rlcas.comparison.figures import curves, f1_by_few, rare_axis, recall_of_classes
+from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import cell_folder, read_comparison
-from rlcas.comparison.statistics import Interval
+from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, Results, summarise
 from rlcas.comparison.table import (
     markdown,
@@ -31,14 +31,14 @@ from rlcas.comparison.table import (
     table_cost,
     table_differences,
 )
-from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.errors import UserError
-from rlcas.files import write_json
 from rlcas.methods import METHODS
 from rlcas.metrics import macro_f1
 from rlcas.report.canvas import drawing
-from rlcas.report.compare import bold, write_tables
-from rlcas.rundir import RunFolder
+from rlcas.report.comparison_figures import curves, f1_by_few, rare_axis, recall_of_classes
+from rlcas.report.comparison_page import bold, write_tables
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import write_json
 from rlcas.types import Float64, Int64
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import tiny_config
 
-from rlcas.composition import (
+from rlcas.batches.composition import (
     PoolCycles,
     apply_actions,
     batch_starts,

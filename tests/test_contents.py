@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from rlcas import contents
-from rlcas.contents import (
+from rlcas.errors import UserError
+from rlcas.storage import digests
+from rlcas.storage.atomic import sha256_of
+from rlcas.storage.digests import (
     ATTEMPTS,
     CLOCK_TICKS_NS,
     NOTE_FILE,
@@ -22,8 +24,6 @@ from rlcas.contents import (
     digests_of,
     holds,
 )
-from rlcas.errors import UserError
-from rlcas.files import sha256_of
 
 FILES = {"a.npy": b"first", "below/b.npy": b"second", "below/empty": b""}
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
@@ -61,7 +61,7 @@ def test_files_are_hashed_once_and_again_when_they_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    monkeypatch.setattr(contents, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    monkeypatch.setattr(digests, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
     digests_of(written(tmp_path))
     later = time.time_ns() + 10 * CLOCK_TICKS_NS
     os.utime(tmp_path / NOTE_FILE, ns=(later, later))

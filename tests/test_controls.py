@@ -16,9 +16,10 @@ import small_run
 from tiny import tiny_config
 from trivial import TrivialTrainer
 
-from rlcas import records, replay, settings
+from rlcas import settings
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
+from rlcas.runs import epoch_log, replay
 
 NUM_CLASSES = 4
 
@@ -35,7 +36,7 @@ def recorded_run(folder: Path, actions_TC: list[list[int]], **sampler: Any) -> P
         lines.append(
             {"winner": 1, "actions": [[1] * len(actions), actions], "compositions": [None, counts.tolist()]}
         )
-    (folder / records.EPOCHS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / epoch_log.EPOCHS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
@@ -94,7 +95,7 @@ def test_an_initial_count_is_as_recorded_however_it_is_written(run: Path) -> Non
     ],
 )
 def test_a_record_that_cannot_be_replayed_is_told(run: Path, line: str, message: str) -> None:
-    (run / records.EPOCHS_FILE).write_text(line)
+    (run / epoch_log.EPOCHS_FILE).write_text(line)
     with pytest.raises(UserError, match=message):
         replay.schedule(SamplerConfig(replay=run, epochs=1), 2)
 
@@ -204,7 +205,7 @@ def replayed(trained: Path) -> Path:
 @pytest.mark.medium
 def test_a_replayed_run_of_one_episode_has_its_bits_again(trained: Path, replayed: Path) -> None:
     """With K=1 nothing but the policy differs, and the policy is the record."""
-    first, second = records.read_epochs(trained), records.read_epochs(replayed)
+    first, second = epoch_log.read_epochs(trained), epoch_log.read_epochs(replayed)
     for name in ("compositions", "actions", "metrics", "val_losses", "rewards"):
         assert [line[name] for line in first] == [line[name] for line in second]
     assert (replayed / "model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
@@ -214,7 +215,7 @@ def test_a_replayed_run_of_one_episode_has_its_bits_again(trained: Path, replaye
 @pytest.mark.medium
 def test_a_replay_goes_on_without_the_record_of_the_other_run(trained: Path, replayed: Path) -> None:
     """As if killed after its first epoch, and the record gone: what lies in its own folder is enough."""
-    whole = records.read_epochs(replayed)
+    whole = epoch_log.read_epochs(replayed)
     for name in ("metrics.json", "report.html", "model.safetensors"):
         (replayed / name).unlink()
     shutil.rmtree(replayed / "checkpoints/epoch-0002")
@@ -223,7 +224,7 @@ def test_a_replay_goes_on_without_the_record_of_the_other_run(trained: Path, rep
     done = rlcas("resume", "run-replay", cwd=trained.parent)
     assert done.returncode == 0, done.stderr
     assert "Going on after epoch 1" in done.stdout
-    assert timeless(records.read_epochs(replayed)) == timeless(whole)
+    assert timeless(epoch_log.read_epochs(replayed)) == timeless(whole)
 
 
 def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

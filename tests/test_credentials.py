@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from fake_run import fake_records
 
-from rlcas import doctor, files, settings
+from rlcas import doctor, settings
 from rlcas.config import RunConfig
 from rlcas.credentials import has_credentials, without_credentials
 from rlcas.doctor.finding import ok
 from rlcas.errors import RunError, UserError
-from rlcas.records import EPOCHS_FILE, append_epoch
+from rlcas.runs.epoch_log import EPOCHS_FILE, append_epoch
+from rlcas.storage import atomic
 
 SECRET = "hunter2"
 
@@ -102,7 +103,7 @@ def test_no_error_of_ours_tells_a_password(error: type[Exception]) -> None:
 
 
 def test_no_text_that_is_written_into_a_folder_holds_a_password(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "cell.json", {"reason": f"{ADDRESS} is gone"})
+    atomic.write_json(tmp_path / "cell.json", {"reason": f"{ADDRESS} is gone"})
     assert json.loads((tmp_path / "cell.json").read_text()) == {"reason": "s3://***@bucket/x is gone"}
 
 

@@ -12,10 +12,10 @@ import torch
 from tiny import CPU, tiny_config
 from trivial import TrivialTrainer
 
-from rlcas.batches import BatchMaker
+from rlcas.batches.batch_maker import BatchMaker
+from rlcas.batches.sources import RealImages
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.data.prepared import open_prepared, prepare
-from rlcas.sources import RealImages
 from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, TrainingData
 
 MB = 1 << 20
@@ -74,7 +74,7 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
 ) -> None:
     import test_data_plane
 
-    from cluster.children import Children
+    from cluster.episodes.actor_runner import Children
 
     ray.cloudpickle.register_pickle_by_value(test_data_plane)
     prepare(large_data(), tmp_path)

@@ -12,15 +12,15 @@ import torch
 from tiny import tiny_config, tiny_trainer
 from trivial import TrivialTrainer, dawdles, no_such_data
 
-from cluster.checkpoint import load_into, save
+from cluster.rllib.checkpoint import load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
 from rlcas.agents import build_agents
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.fit import fit
 from rlcas.reinforce import draw_actions, joint_log_prob, policy_loss, update_baseline
 from rlcas.seeding import rng_for, seed_for
+from rlcas.training.fit import fit
 
 pytestmark = pytest.mark.medium
 
@@ -252,7 +252,7 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
 
 
 def start_children(factory=TrivialTrainer, sampler=None, **cluster):
-    from cluster.children import Children
+    from cluster.episodes.actor_runner import Children
 
     return Children(factory, SamplerConfig(k=1, **(sampler or {})), ClusterConfig(**cluster))
 

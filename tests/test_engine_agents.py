@@ -7,7 +7,7 @@ import pytest
 import torch
 from trivial import TrivialTrainer
 
-from cluster.checkpoint import load_into, save
+from cluster.rllib.checkpoint import load_into, save
 from rlcas.agents import AGENTS
 from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
@@ -79,7 +79,7 @@ def test_an_episode_that_fails_in_the_process_is_an_outcome_as_on_an_actor(ray_s
 
 
 def test_gpus_are_shared_out_by_actors_alone():
-    from cluster.in_process import InProcess
+    from cluster.episodes.local_runner import InProcess
 
     cluster = ClusterConfig(episode_runner="in_process", gpus_per_episode=0.5)
     with pytest.raises(

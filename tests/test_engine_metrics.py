@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cluster.metrics import results_of
+from cluster.rllib.results import results_of
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
 
 pytestmark = pytest.mark.medium

@@ -10,10 +10,11 @@ import ray
 import torch
 from trivial import TrivialTrainer
 
-from cluster.start import check_answers, check_demand, episode_resources
-from rlcas import rundir, settings
+from cluster.runtime.connection import check_answers, check_demand, episode_resources
+from rlcas import settings
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError
+from rlcas.runs import folder as run_folder
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_the_algorithms_own_config_keeps_the_number_of_threads():
 
 def test_the_runs_folder_keeps_the_number_of_threads_and_device_cpu_asks_no_gpu(tmp_path):
     config = RunConfig.model_validate({"out": tmp_path / "r", "device": "cpu", "sampler": {"k": 10**6}})
-    rundir.create(config)
+    run_folder.create(config)
     kept = settings.load(tmp_path / "r").cluster
     assert (kept.threads_per_episode, kept.gpus_per_episode) == (1, 0)
 
@@ -138,7 +139,7 @@ def test_a_lost_head_that_ray_start_noted_here_is_told_at_once(ray_note: Path):
 
 def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pytest.MonkeyPatch):
     """Other tests' Ray, which would be found among the processes, is hidden."""
-    monkeypatch.setattr("cluster.start.find_gcs_addresses", set)
+    monkeypatch.setattr("cluster.runtime.connection.find_gcs_addresses", set)
     with pytest.raises(UserError, match=r"RAY_ADDRESS 'auto' finds no Ray on this machine: start it"):
         check_answers("auto")
 
@@ -154,7 +155,7 @@ def test_what_is_no_clusters_address_is_told(address: str):
 @pytest.mark.medium
 def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
     code = (
-        "from cluster.start import check_demand; from rlcas.config import RunConfig; "
+        "from cluster.runtime.connection import check_demand; from rlcas.config import RunConfig; "
         "check_demand(RunConfig(device='cpu'))"
     )
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
@@ -165,5 +166,5 @@ def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is
 
 
 def test_an_actor_does_not_import_rllib():
-    code = "import sys, cluster.episode; sys.exit('ray.rllib' in sys.modules)"
+    code = "import sys, cluster.episodes.episode; sys.exit('ray.rllib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

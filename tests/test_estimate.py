@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cluster.estimate import seconds_per_image
+from cluster.runs.dry_run import seconds_per_image
 from rlcas.config import RunConfig
 from rlcas.types import ImageSet, TrainingData
 

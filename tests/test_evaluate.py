@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import save_file
 from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
-from rlcas.evaluate import (
+from rlcas.evaluation.evaluate import (
     MODEL_FILE,
     by_patient,
     evaluate,
@@ -18,9 +19,8 @@ from rlcas.evaluate import (
     save_classifier,
     save_incumbent,
 )
-from rlcas.fit import fit
-from rlcas.meta import ClassifierMeta
 from rlcas.metrics import METRICS
+from rlcas.training.fit import fit
 from rlcas.types import ImageSet
 
 META = ClassifierMeta.of(tiny_data(), tiny_config())

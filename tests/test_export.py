@@ -18,7 +18,7 @@ import rlcas
 from rlcas import settings
 from rlcas.deploy.export import FORMATS
 from rlcas.errors import RunError, UserError
-from rlcas.evaluate import load_classifier, predict
+from rlcas.evaluation.evaluate import load_classifier, predict
 from rlcas.methods import METHODS
 from rlcas.types import ImageSet, TrainingData
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 from tiny import tiny_config, tiny_data
 
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ScoringConfig
 from rlcas.errors import UserError
-from rlcas.evaluate import Classifier, untrained
-from rlcas.features import EXTRACTORS, build_extractor, check_extractor
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import Classifier, untrained
+from rlcas.evaluation.features import EXTRACTORS, build_extractor, check_extractor
 from rlcas.types import Float32, Uint8
 
 CPU = torch.device("cpu")

@@ -12,11 +12,12 @@ import pytest
 
 from rlcas import cli
 from rlcas.errors import UserError
-from rlcas.files import alone_in, check_place, read_facts, replacing, replacing_folder
+from rlcas.storage.atomic import alone_in, check_place, read_facts, replacing, replacing_folder
 
 PROTECTED = OSError(errno.EROFS, os.strerror(errno.EROFS))
 TOLD = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
-HOLD = "import sys; from pathlib import Path; from rlcas.files import alone_in\nwith alone_in(Path(sys.argv[1])): {}"
+HOLD = "import sys; from pathlib import Path; "
+HOLD += "from rlcas.storage.atomic import alone_in\nwith alone_in(Path(sys.argv[1])): {}"
 
 
 def test_a_file_on_a_read_only_disk_is_told_with_the_mend(tmp_path: Path) -> None:

@@ -18,14 +18,15 @@ from fuzzing import Hang, Reader, examples, fuzz, tells
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from rlcas import reading, settings
+from rlcas import settings
 from rlcas.comparison.cell import read_predictions
 from rlcas.data import load
 from rlcas.data.npz import open_npz
 from rlcas.errors import UserError
-from rlcas.records import check_epochs, read_epochs, read_lines
 from rlcas.report.facts import read_run
-from rlcas.sweep_table import read_sweep
+from rlcas.runs.epoch_log import check_epochs, read_epochs, read_lines
+from rlcas.runs.sweep_folder import read_sweep
+from rlcas.storage import reading
 
 INPUTS = 60
 

@@ -17,9 +17,9 @@ from tiny_sd import write_tiny_sd
 
 from rlcas.cli import main
 from rlcas.config import RunConfig
-from rlcas.files import write_json
-from rlcas.records import read_lines
-from rlcas.rundir import RunFolder
+from rlcas.runs.epoch_log import read_lines
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import write_json
 from rlcas.types import TrainingData, Uint8
 from synth.generators import GENERATORS, Generator
 from synth.pool import SyntheticPool

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcas import records, rundir
 from rlcas.config import RunConfig
 from rlcas.errors import UserError, first_line
-from rlcas.files import jsonable, replacing, replacing_folder, sha256_of, write_json
+from rlcas.evaluation.bootstrap import bootstrap_interval
 from rlcas.registry import lookup
+from rlcas.runs import epoch_log
+from rlcas.runs import folder as run_folder
 from rlcas.seeding import rng_for, seed_for
-from rlcas.statistics import bootstrap_interval
+from rlcas.storage.atomic import jsonable, replacing, replacing_folder, sha256_of, write_json
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
 
 SEED = 2475389831468851461
@@ -167,22 +168,22 @@ def record(epoch: int) -> EpochRecord:
 
 
 def test_an_epoch_for_which_there_is_no_room_leaves_no_torn_line(tmp_path: Path) -> None:
-    records.append_epoch(tmp_path, record(1))
-    path = tmp_path / records.EPOCHS_FILE
+    epoch_log.append_epoch(tmp_path, record(1))
+    path = tmp_path / epoch_log.EPOCHS_FILE
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
     try:
         with pytest.raises(OSError, match="File too large"):
-            records.append_epoch(tmp_path, record(2))
+            epoch_log.append_epoch(tmp_path, record(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
 
 
 def test_a_record_is_one_strict_json_line_with_k_of_each(tmp_path: Path) -> None:
-    records.append_epoch(tmp_path, record(1))
-    records.append_epoch(tmp_path, record(2))
-    first, second = records.read_epochs(tmp_path)
+    epoch_log.append_epoch(tmp_path, record(1))
+    epoch_log.append_epoch(tmp_path, record(2))
+    first, second = epoch_log.read_epochs(tmp_path)
     assert (first["epoch"], second["epoch"], first["winner"]) == (1, 2, 0)
     assert first["rewards"] == [0.15, None]
     assert first["metrics"] == [{"f1": 0.5, "few": None}, None]
@@ -193,12 +194,12 @@ def test_a_record_is_one_strict_json_line_with_k_of_each(tmp_path: Path) -> None
 
 def test_a_torn_last_line_is_left_out_and_lines_can_be_cut_back(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
-        records.append_epoch(tmp_path, record(epoch))
-    with (tmp_path / records.EPOCHS_FILE).open("a") as file:
+        epoch_log.append_epoch(tmp_path, record(epoch))
+    with (tmp_path / epoch_log.EPOCHS_FILE).open("a") as file:
         file.write('{"epoch": 4, "rew')
-    assert [line["epoch"] for line in records.read_epochs(tmp_path)] == [1, 2, 3]
-    records.keep_epochs(tmp_path, 2)
-    assert [line["epoch"] for line in records.read_epochs(tmp_path)] == [1, 2]
+    assert [line["epoch"] for line in epoch_log.read_epochs(tmp_path)] == [1, 2, 3]
+    epoch_log.keep_epochs(tmp_path, 2)
+    assert [line["epoch"] for line in epoch_log.read_epochs(tmp_path)] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_a_torn_last_line_is_left_out_and_lines_can_be_cut_back(tmp_path: Path) 
     [("phantom", "phantom"), ("npz:/a/b c.npz", "b-c"), ("folder:../x/", "x"), ("csv:a.csv", "a")],
 )
 def test_a_run_without_out_is_named_by_its_data(data: str, name: str) -> None:
-    assert rundir.default_out(RunConfig(data=data, preset="quick", seed=3)) == Path(f"runs/{name}-quick-3")
+    assert run_folder.default_out(RunConfig(data=data, preset="quick", seed=3)) == Path(f"runs/{name}-quick-3")
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
@@ -214,14 +215,14 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"exists and is not an empty folder: name another with --out, or go on with it by"
     ):
-        rundir.create(RunConfig(out=tmp_path))
+        run_folder.create(RunConfig(out=tmp_path))
 
 
 def test_a_runs_settings_hold_no_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlcas import settings
 
     monkeypatch.chdir(tmp_path)
-    folder = rundir.create(RunConfig(out=Path("r"), data="npz:x.npz", pool="folder:p"))
+    folder = run_folder.create(RunConfig(out=Path("r"), data="npz:x.npz", pool="folder:p"))
     config = settings.load(folder.path)
     assert config.out == tmp_path / "r"
     assert config.data == f"npz:{tmp_path / 'x.npz'}"

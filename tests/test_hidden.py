@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.hidden import OUR_PACKAGES, check_not_hidden
+from cluster.runtime.package_shadowing import OUR_PACKAGES, check_not_hidden
 from rlcas.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_workers_find_rlcas_beside_folders_of_its_packages_names(tmp_path: Path)
         (tmp_path / name).mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = (
-        "import ray; from cluster.start import ensure_ray; ensure_ray(1); "
+        "import ray; from cluster.runtime.connection import ensure_ray; ensure_ray(1); "
         "print(ray.get(ray.remote(lambda: __import__('envs').BatchCompositionEnv.__name__).remote()))"
     )
     command = [sys.executable, "-P", "-c", code]

@@ -3,8 +3,8 @@ import pytest
 import torch
 from tiny import CPU, tiny_set
 
-from rlcas.images import Normalisation, SyntheticImages, to_float
-from rlcas.sources import RealImages
+from rlcas.batches.images import Normalisation, SyntheticImages, to_float
+from rlcas.batches.sources import RealImages
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from ray.tune.tune import _setup_signal_catching
 from test_chaos import same_run
 from test_run import rlcas
 
-from cluster.interrupt import SIGNALS, TOLD, first_interrupt_waits, handlers_given_back
-from rlcas import records
+from cluster.runtime.interrupts import SIGNALS, TOLD, first_interrupt_waits, handlers_given_back
+from rlcas.runs import epoch_log
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -108,7 +108,7 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_
     assert error.splitlines()[-1] == (
         f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {run}` goes on"
     )
-    (epoch,) = records.read_epochs(run)
+    (epoch,) = epoch_log.read_epochs(run)
     assert epoch["retries"] == [0, 0] and epoch["statuses"] == ["ok", "ok"]
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001"]
     with held_run.started(held_home, "resume", "run") as process:
@@ -119,7 +119,7 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_
         assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
     assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` goes on"
-    assert records.read_epochs(run) == [epoch]
+    assert epoch_log.read_epochs(run) == [epoch]
     held_run.release(held_home)
     assert rlcas("resume", "run", cwd=held_home).returncode == 0
     assert same_run(run, held_home / "undisturbed")

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from tiny import tiny_config, tiny_data
 
-from cluster import judging
-from cluster.scoring import score_pool
+from cluster.pools import copies
+from cluster.pools.scores import score_pool
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 from rlcas.types import ImageSet, TrainingData, Uint8
 from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool
 
@@ -67,11 +67,11 @@ def planted(tmp_path: Path) -> SyntheticPool:
 @pytest.mark.parametrize("extractor", ["classifier", "pixels"])
 def test_planted_copies_are_marked_and_left_out(planted: SyntheticPool, tmp_path: Path, extractor: str) -> None:
     folder, settings = RunFolder(tmp_path), config(extractor=extractor)
-    judging.mark(folder, settings, DATA, planted, CPU)
+    copies.mark(folder, settings, DATA, planted, CPU)
     marks = json.loads((tmp_path / "pool" / COPIES_FILE).read_text())
     assert [set(wanted) <= set(found) for wanted, found in zip(([3, 4], [0], []), marks["copies"], strict=True)]
     assert sum(map(len, marks["copies"])) <= 5
-    kept = judging.kept(folder, settings, planted.folder)
+    kept = copies.kept(folder, settings, planted.folder)
     pictures = {image.tobytes() for image in np.concatenate([of_class(0), of_class(1)[..., ::-1]])}
     for class_id, size in enumerate(kept.class_sizes_C):
         assert not pictures & {image.tobytes() for image in kept.images(class_id, np.arange(size))}
@@ -82,21 +82,21 @@ def test_an_interruption_before_the_marks_changes_nothing(
     planted: SyntheticPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, path = RunFolder(tmp_path), tmp_path / "pool" / COPIES_FILE
-    judging.mark(folder, config(), DATA, planted, CPU)
+    copies.mark(folder, config(), DATA, planted, CPU)
     assert "note: copies of training images are left out: a " in capsys.readouterr().out
     once, judge = path.read_bytes(), (tmp_path / "judge/model.safetensors").read_bytes()
     path.unlink()
-    judging.mark(folder, config(), DATA, planted, CPU)
+    copies.mark(folder, config(), DATA, planted, CPU)
     assert path.read_bytes() == once
     for file in (path, tmp_path / "judge/model.safetensors"):
         file.unlink()
-    judging.mark(folder, config(), DATA, planted, CPU)
+    copies.mark(folder, config(), DATA, planted, CPU)
     assert path.read_bytes() == once and (tmp_path / "judge/model.safetensors").read_bytes() == judge
 
 
 def test_marks_that_are_there_are_not_made_again(planted: SyntheticPool, tmp_path: Path) -> None:
     (tmp_path / "pool" / COPIES_FILE).write_text("{}")
-    judging.mark(RunFolder(tmp_path), config(), DATA, planted, CPU)
+    copies.mark(RunFolder(tmp_path), config(), DATA, planted, CPU)
     assert (tmp_path / "pool" / COPIES_FILE).read_text() == "{}"
     assert not (tmp_path / "judge").exists()
 
@@ -105,23 +105,23 @@ def test_the_marks_of_a_pool_from_elsewhere_lie_in_the_runs_folder(
     planted: SyntheticPool, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    judging.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
+    copies.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
     assert not (planted.folder / COPIES_FILE).exists()
-    assert judging.kept(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
+    assert copies.kept(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
 
 
 def test_copies_are_kept_where_the_settings_say_so(
     planted: SyntheticPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(extractor="pixels", leave_out_copies=False)
-    judging.mark(RunFolder(tmp_path), settings, DATA, planted, CPU)
+    copies.mark(RunFolder(tmp_path), settings, DATA, planted, CPU)
     assert "note: copies of training images are marked, but kept: a " in capsys.readouterr().out
-    assert judging.kept(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
+    assert copies.kept(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
 
 
 def test_a_pool_without_copies_is_said_to_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = write_pool(tmp_path / "pool", [new_images(c, 3) for c in range(3)])
-    judging.mark(RunFolder(tmp_path), config(extractor="pixels"), DATA, pool, CPU)
+    copies.mark(RunFolder(tmp_path), config(extractor="pixels"), DATA, pool, CPU)
     assert "no synthetic image is a copy of a training image" in capsys.readouterr().out
 
 
@@ -131,14 +131,14 @@ def test_a_class_that_holds_copies_alone_keeps_them_and_is_told_of(
     mixed = np.concatenate([new_images(0, 3), of_class(0)[:1]])
     pool = write_pool(tmp_path / "pool", [mixed, of_class(1)[:5], new_images(2, 3)])
     folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
-    judging.mark(folder, settings, DATA, pool, CPU)
+    copies.mark(folder, settings, DATA, pool, CPU)
     said = capsys.readouterr().out
     assert "note: copies of training images are left out: a 1\n" in said
     assert (
         "note: all 5 synthetic images of class 'b' are copies of training images; they are kept unmarked"
         in said
     )
-    kept = judging.kept(folder, settings, pool.folder)
+    kept = copies.kept(folder, settings, pool.folder)
     assert kept.class_sizes_C.tolist() == [3, 5, 3]
     figures = score_pool(folder, settings, DATA, kept, None, CPU)
     assert [scores["copy_rate"] for scores in figures["per_class"]] == [0.0, 1.0, 0.0]
@@ -152,13 +152,13 @@ def test_validation_images_that_are_training_images_are_no_yardstick(
     with pytest.raises(
         UserError, match="every validation image is a training image too, so that none tells how"
     ):
-        judging.mark(RunFolder(tmp_path), config(extractor="pixels"), data, planted, CPU)
+        copies.mark(RunFolder(tmp_path), config(extractor="pixels"), data, planted, CPU)
 
 
 def test_scores_are_those_of_the_images_that_are_kept(planted: SyntheticPool, tmp_path: Path) -> None:
     folder, settings = RunFolder(tmp_path), config()
-    judging.mark(folder, settings, DATA, planted, CPU)
-    pool = judging.kept(folder, settings, planted.folder)
+    copies.mark(folder, settings, DATA, planted, CPU)
+    pool = copies.kept(folder, settings, planted.folder)
     figures = score_pool(folder, settings, DATA, pool, DATA.val, CPU)
     sizes_C = pool.class_sizes_C.tolist()
     assert figures["n_synthetic"] == sum(sizes_C) and figures["num_copies"] == 21 - sum(sizes_C)
@@ -179,8 +179,8 @@ def test_every_image_has_a_line_that_names_its_nearest_training_image(
     planted: SyntheticPool, tmp_path: Path
 ) -> None:
     folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
-    judging.mark(folder, settings, DATA, planted, CPU)
-    pool = judging.kept(folder, settings, planted.folder)
+    copies.mark(folder, settings, DATA, planted, CPU)
+    pool = copies.kept(folder, settings, planted.folder)
     assert score_pool(folder, settings, DATA, pool, None, CPU)["pool_only"] is None
     with folder.image_scores.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -198,11 +198,11 @@ def test_every_image_has_a_line_that_names_its_nearest_training_image(
 
 def test_another_extractor_judges_again_but_the_marks_stay(planted: SyntheticPool, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    judging.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
+    copies.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
     before = (tmp_path / "pool" / COPIES_FILE).read_bytes()
     other = config(pool_only_epochs=0)
-    judging.mark(folder, other, DATA, planted, CPU)
-    figures = score_pool(folder, other, DATA, judging.kept(folder, other, planted.folder), None, CPU)
+    copies.mark(folder, other, DATA, planted, CPU)
+    figures = score_pool(folder, other, DATA, copies.kept(folder, other, planted.folder), None, CPU)
     assert figures["extractor"].startswith("penultimate")
     assert (tmp_path / "pool" / COPIES_FILE).read_bytes() == before
 
@@ -212,7 +212,7 @@ def test_without_test_images_the_pool_is_scored_all_the_same(
 ) -> None:
     from small_run import write_npz
 
-    from cluster.run import _test_if_any
+    from cluster.runs.run import _test_if_any
 
     with np.load(write_npz(tmp_path / "shapes.npz")) as arrays:
         np.savez(tmp_path / "untested.npz", **{key: arrays[key] for key in arrays if "test" not in key})
@@ -247,8 +247,8 @@ def test_a_contact_sheet_has_room_for_every_pair(
 
 def test_copies_are_framed_in_red_and_a_class_may_have_fewer_pairs(tmp_path: Path) -> None:
     red = []
-    for copies in (0, 1):
-        pairs = {"a": [pair(28, 1, copy=True)] * copies + [pair(28, 1)], "b" * 500: [pair(28, 1)]}
+    for number in (0, 1):
+        pairs = {"a": [pair(28, 1, copy=True)] * number + [pair(28, 1)], "b" * 500: [pair(28, 1)]}
         write_contact_sheet(tmp_path / "sheet.png", pairs, "told " * 100)
         sheet = np.array(Image.open(tmp_path / "sheet.png"))
         red.append(int((sheet == (192, 30, 30)).all(axis=2).sum()))
@@ -261,16 +261,16 @@ def test_the_more_classes_the_fewer_pairs_of_each() -> None:
 
 def test_the_judge_is_the_baseline_of_the_settings(tmp_path: Path) -> None:
     """Invariant 1's other half: synthetic images have no part in it."""
-    from rlcas.fit import fit
-    from rlcas.snapshot import to_state_dict
-    from rlcas.sources import RealImages
-    from rlcas.trainer import ClassifierTrainer
+    from rlcas.batches.sources import RealImages
+    from rlcas.classifiers.snapshot import to_state_dict
+    from rlcas.training.fit import fit
+    from rlcas.training.trainer import ClassifierTrainer
 
     def plain(data: TrainingData) -> dict[str, torch.Tensor]:
         trainer = ClassifierTrainer(data, config(), pool=RealImages(data.train), device=CPU)
         best, _ = fit(trainer, np.zeros(3, np.int64), 1)
         return to_state_dict(best.arrays, trainer.model)
 
-    judge = judging.real_classifier(RunFolder(tmp_path), config(), DATA, CPU).model.state_dict()
+    judge = copies.real_classifier(RunFolder(tmp_path), config(), DATA, CPU).model.state_dict()
     expected = plain(DATA)
     assert all(torch.equal(judge[name], expected[name]) for name in expected)

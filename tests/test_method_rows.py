@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.checks import check_settings
+from cluster.runs.checks import check_settings
 from rlcas import settings
 from rlcas.errors import UserError
 from rlcas.methods import METHODS

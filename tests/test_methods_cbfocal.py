@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_config, tiny_data, tiny_trainer
 
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import class_balanced_focal, class_balanced_softmax_focal, class_balanced_weights
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.cbfocal import ClassBalancedFocal
 
 BREAST_LT_8 = torch.tensor([2351.0, 1350, 776, 446, 256, 147, 85, 49])

@@ -11,9 +11,9 @@ import pytest
 import small_run
 import torch
 
-from rlcas import records
-from rlcas.evaluate import load_classifier
+from rlcas.evaluation.evaluate import load_classifier
 from rlcas.methods.proco import ProbabilisticContrast
+from rlcas.runs import epoch_log
 
 
 @pytest.mark.medium
@@ -53,6 +53,6 @@ def test_agents_dose_synthetic_images_for_any_method(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(records.read_epochs(tmp_path / "r")) == 2
+    assert len(epoch_log.read_epochs(tmp_path / "r")) == 2
     model = load_classifier(tmp_path / "r", torch.device("cpu")).model
     assert isinstance(model, ProbabilisticContrast) and model.settings.alpha == 0.5

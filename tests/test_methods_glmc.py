@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from tiny import CPU, tiny_config, tiny_data, tiny_set
 
-from rlcas.batches import Batch, BatchMaker
-from rlcas.images import to_float
-from rlcas.meta import ClassifierMeta
+from rlcas.batches.batch_maker import Batch, BatchMaker
+from rlcas.batches.images import to_float
+from rlcas.batches.sources import RealImages
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.methods import glmc
 from rlcas.methods.glmc import MixtureConsistency, cutmix, label_weights, mixup
-from rlcas.sources import RealImages
 from rlcas.types import Incumbent, TrainingData
 
 COUNTS = torch.tensor([20, 14, 7])

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from tiny import CPU
 
-from cluster.cell_engines import ENGINES
-from cluster.compare import create
-from cluster.compare_plan import POOLS, PlannedCell, cells_of, plan
+from cluster.comparison.compare import create
+from cluster.comparison.engines import ENGINES
+from cluster.comparison.plan import POOLS, PlannedCell, cells_of, plan
 from rlcas import settings
+from rlcas.batches.sources import RealImages
 from rlcas.data import load
 from rlcas.devices import torch_threads
-from rlcas.evaluate import load_classifier, predict
+from rlcas.evaluation.evaluate import load_classifier, predict
 from rlcas.methods import METHODS
 from rlcas.metrics import per_class_recall
-from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages
+from rlcas.runs.folder import RunFolder
 from rlcas.types import Float64, ImageSet
 from synth.pool import PoolWriter
 

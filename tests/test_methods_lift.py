@@ -17,17 +17,17 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from rlcas import settings
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.batches.images import Normalisation, to_float
+from rlcas.classifiers.inference import predict_logits, probabilities
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.evaluate import load_classifier, predict, save_incumbent
-from rlcas.fit import fit
-from rlcas.images import Normalisation, to_float
-from rlcas.inference import predict_logits, probabilities
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import load_classifier, predict, save_incumbent
 from rlcas.methods import METHODS, build_objective
 from rlcas.methods.lift import Lift, adapter_dim
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.fit import fit
+from rlcas.training.trainer import ClassifierTrainer
 
 DATA = tiny_data()
 IMAGES = torch.from_numpy(DATA.val.images_NCHW)

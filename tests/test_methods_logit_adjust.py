@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_config, tiny_data, tiny_trainer
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
 from rlcas.losses import balanced_softmax
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.logit_adjust import LogitAdjustment
 from rlcas.metrics import macro_recall
 from rlcas.settings import resolve
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.trainer import ClassifierTrainer
 
 COUNTS = torch.tensor([90, 9, 1])
 ZEROS = np.zeros(3, np.int64)

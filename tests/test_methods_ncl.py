@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_config, tiny_data
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.ncl import NestedCollaboration, hard_classes, mutual_divergence
 
 COUNTS = torch.tensor([20, 14, 7])

@@ -10,9 +10,9 @@ import torch
 from scipy.special import gammaln, ive
 from tiny import tiny_config, tiny_data
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.proco import ProbabilisticContrast, contrastive_logits
 from rlcas.methods.von_mises_fisher import MAX_KAPPA, ClassDirections, log_scaled_bessel
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlcas.batches.static_mixture import apportion, static_counts
 from rlcas.config import ComparedConfig
-from rlcas.mixture import apportion, static_counts
 
 
 def config_of(*, batch_size: int = 64, batch_mode: str = "append", **compare: object) -> ComparedConfig:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster import cell, trial
-from cluster.node_copies import NodeFolder, check_reached
+from cluster.comparison import cell
+from cluster.runtime.node_folder import NodeFolder, check_reached
+from cluster.sweeps import trial
 from rlcas.errors import UserError
 from synth.manifest import pool_digests
 from synth.pool import PoolWriter, mark_copies

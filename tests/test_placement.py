@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_trials import held, left_behind
 from trivial import NoFirstClassifier, TrivialTrainer, breaks
 
-from cluster.placement import check_room, fitting, room
+from cluster.runtime.placement import check_room, fitting, room
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import RunError, UserError
 
@@ -121,7 +121,7 @@ def test_nothing_is_left_behind_however_a_run_ends(ray_session: None, factory, a
 
 @pytest.mark.medium
 def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None) -> None:
-    from cluster.children import Children
+    from cluster.episodes.actor_runner import Children
 
     before, all_cpus = held(), ray.cluster_resources()["CPU"]
     others = ray.util.placement_group([{"CPU": all_cpus}])

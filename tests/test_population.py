@@ -16,11 +16,12 @@ import small_run
 from test_controls import rlcas, timeless
 from trivial import TiedTrainer, TrivialTrainer
 
-from rlcas import records, settings
-from rlcas.composition import KEEP, apply_actions
+from rlcas import settings
+from rlcas.batches.composition import KEEP, apply_actions
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.reinforce import draw_actions
+from rlcas.runs import epoch_log
 from rlcas.seeding import rng_for
 from rlcas.types import EpochRecord, Incumbent
 
@@ -30,7 +31,7 @@ SAMPLER = SamplerConfig(k=K, epochs=EPOCHS, agents="pbt")
 
 def train(folder: Path, tell: Any = None, faults: Any = None) -> tuple[list[EpochRecord], Incumbent]:
     """Return what a population told of its epochs, and the classifier that it kept."""
-    from cluster.population import train_population
+    from cluster.population.tune_runner import train_population
 
     told: list[EpochRecord] = []
     best = train_population(
@@ -111,7 +112,7 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_is_left_behind(population
 
 @pytest.mark.medium
 def test_a_member_that_fails_ends_it_with_its_traceback(ray_session: None, tmp_path: Path) -> None:
-    from cluster.children import EpisodeError
+    from cluster.episodes.actor_runner import EpisodeError
 
     with pytest.raises(
         EpisodeError, match=r"(?s)epoch 1: member 1 of the population failed \(exception\).*told to fail"
@@ -132,7 +133,7 @@ def test_a_fault_in_telling_an_epoch_is_shown_as_it_is(ray_session: None, tmp_pa
 
 @pytest.mark.medium
 def test_in_process_it_gives_the_bits_of_tunes_workers(population: Any, tmp_path: Path) -> None:
-    from cluster.population_in_process import train_population_in_process
+    from cluster.population.local_runner import train_population_in_process
 
     told: list[EpochRecord] = []
     best = train_population_in_process(
@@ -153,8 +154,8 @@ def test_in_process_it_gives_the_bits_of_tunes_workers(population: Any, tmp_path
 def test_ties_go_to_less_validation_loss_then_the_lower_index_in_both(
     ray_session: None, tmp_path: Path
 ) -> None:
-    from cluster.population import train_population
-    from cluster.population_in_process import train_population_in_process
+    from cluster.population.local_runner import train_population_in_process
+    from cluster.population.tune_runner import train_population
 
     told: list[list[EpochRecord]] = []
     for train_it in (train_population, train_population_in_process):
@@ -187,8 +188,8 @@ def test_ties_go_to_less_validation_loss_then_the_lower_index_in_both(
 
 
 def test_in_process_a_member_that_fails_ends_it_with_its_traceback(tmp_path: Path) -> None:
-    from cluster.children import EpisodeError
-    from cluster.population_in_process import train_population_in_process
+    from cluster.episodes.actor_runner import EpisodeError
+    from cluster.population.local_runner import train_population_in_process
 
     with pytest.raises(
         EpisodeError, match=r"(?s)epoch 2: member 1 of the population failed \(exception\).*told to fail"
@@ -206,7 +207,7 @@ def test_in_process_a_member_that_fails_ends_it_with_its_traceback(tmp_path: Pat
 
 @pytest.mark.parametrize(("num_members", "moved"), [(2, 1), (3, 1), (4, 1), (5, 2), (8, 2), (9, 3)])
 def test_a_quarter_of_the_members_move_rounded_up(num_members: int, moved: int) -> None:
-    from cluster.population_in_process import exchanged
+    from cluster.population.local_runner import exchanged
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
     members = [trainer.initial(np.full(NUM_CLASSES, j)) for j in range(num_members)]
@@ -229,7 +230,7 @@ def test_a_quarter_of_the_members_move_rounded_up(num_members: int, moved: int) 
 def test_of_equal_members_less_loss_is_better_then_the_lower_index(
     keys: list[tuple[float, float]], worst: int, best: int
 ) -> None:
-    from cluster.population_in_process import exchanged
+    from cluster.population.local_runner import exchanged
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
     members = [trainer.initial(np.full(NUM_CLASSES, j)) for j in range(3)]
@@ -240,7 +241,7 @@ def test_of_equal_members_less_loss_is_better_then_the_lower_index(
 
 
 def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:
-    from cluster.checkpoint import read_incumbent, write_incumbent
+    from cluster.rllib.checkpoint import read_incumbent, write_incumbent
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
     result = trainer.train_epoch(trainer.initial(np.array([0, 2, 4, 6])), np.array([0, 2, 4, 6]), child=0)
@@ -285,19 +286,19 @@ def test_a_run_of_a_population_is_as_any_other_and_starts_again_where_it_was_kil
     done = rlcas("train", *words, *small_run.IN_PROCESS, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
-    lines, model = records.read_epochs(run), (run / "model.safetensors").read_bytes()
+    lines, model = epoch_log.read_epochs(run), (run / "model.safetensors").read_bytes()
     assert [np.shape(line["compositions"]) for line in lines] == [(2, 3), (2, 3)]
     assert list((run / "tensorboard").rglob("events.out.tfevents.*"))
     assert (run / "report.html").exists() and not (run / "population").exists()
     for name in ("metrics.json", "report.html", "model.safetensors"):
         (run / name).unlink()
-    records.keep_epochs(run, 1)
+    epoch_log.keep_epochs(run, 1)
     config = settings.load(run)
     by_tune = config.cluster.model_copy(update={"episode_runner": "actors"})
     settings.save(config.model_copy(update={"cluster": by_tune}), run)
     (run / "population/epoch-0001").mkdir(parents=True)
     done = rlcas("resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert timeless(records.read_epochs(run)) == timeless(lines)
+    assert timeless(epoch_log.read_epochs(run)) == timeless(lines)
     assert (run / "model.safetensors").read_bytes() == model
     assert not (run / "population").exists()

@@ -12,7 +12,7 @@ import pytest
 import small_run
 import yaml
 
-from rlcas import records
+from rlcas.runs import epoch_log
 
 pytestmark = [pytest.mark.medium]
 TEST_FIGURES = {"acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "per_class_recall", "ece"}
@@ -59,7 +59,7 @@ def test_a_run_leaves_all_that_it_promises(finished: Path) -> None:
 
 
 def test_every_epoch_records_k_compositions_and_updates_every_agent(finished: Path) -> None:
-    first, second = records.read_epochs(finished)
+    first, second = epoch_log.read_epochs(finished)
     assert (first["epoch"], second["epoch"]) == (1, 2)
     for line in (first, second):
         assert np.shape(line["compositions"]) == (2, 3)
@@ -165,7 +165,7 @@ def test_own_synthetic_images_skip_the_synthesiser(finished: Path, tmp_path: Pat
         in done.stdout
     )
     assert not (tmp_path / "r/synth").exists()
-    assert len(records.read_epochs(tmp_path / "r")) == 2
+    assert len(epoch_log.read_epochs(tmp_path / "r")) == 2
 
 
 def test_the_synthesiser_alone_then_its_pool_then_its_score(finished: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def same_epochs(folder: Path, other: Path) -> bool:
     """Return whether two runs' epochs are the same in everything but time."""
 
     def timeless(path: Path) -> list[dict[str, object]]:
-        lines = records.read_epochs(path)
+        lines = epoch_log.read_epochs(path)
         return [{key: value for key, value in line.items() if "seconds" not in key} for line in lines]
 
     return timeless(folder) == timeless(other)

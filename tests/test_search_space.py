@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcas.errors import UserError
-from rlcas.search_space import Choices, Range, draws, grid, named, perturbed, space_of
+from rlcas.settings.search_space import Choices, Range, draws, grid, named, perturbed, space_of
 
 
 def test_a_grid_is_every_combination_the_last_setting_changing_fastest() -> None:

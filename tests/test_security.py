@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("rlcas", "synth", "envs", "cluster")

@@ -13,13 +13,13 @@ from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 from torch import Tensor, nn
 
 from rlcas import settings
-from rlcas.baseline import train_baseline
+from rlcas.batches.sources import RealImages, all_images
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
-from rlcas.evaluate import Classifier, load_classifier
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import Classifier, load_classifier
 from rlcas.methods import METHODS
-from rlcas.selection import SELECTIONS, Selection, freemask, grants, keep, prediction_losses
-from rlcas.sources import RealImages, all_images
+from rlcas.training.baseline import train_baseline
+from rlcas.training.pool_selection import SELECTIONS, Selection, freemask, grants, keep, prediction_losses
 from rlcas.types import ImageSet, TrainingData
 
 

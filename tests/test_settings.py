@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.presets import DEMO, PRESETS
+from rlcas.settings.presets import DEMO, PRESETS
 
 
 def test_flags_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@ import pytest
 import torch
 from tiny import tiny_config
 
-from rlcas import snapshot
-from rlcas.classifiers import build_classifier
+from rlcas.classifiers import build_classifier, snapshot
 from rlcas.errors import UserError
-from rlcas.trainer import build_optimizer
+from rlcas.training.trainer import build_optimizer
 
 OPTIMIZERS = ("adamw", "sgd")
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_data
 
-from cluster.checks import check_settings
-from cluster.phase_one import per_class, pool_folder
-from cluster.stages import stage, timings
+from cluster.pools.make import per_class, pool_folder
+from cluster.runs.checks import check_settings
 from rlcas import settings
-from rlcas.baseline import train_baseline
+from rlcas.batches.sources import RealImages, all_images
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
-from rlcas.evaluate import Classifier, predict, untrained
-from rlcas.features import penultimate
-from rlcas.meta import ClassifierMeta
-from rlcas.rundir import RunFolder
-from rlcas.sources import RealImages, all_images
+from rlcas.evaluation.evaluate import Classifier, predict, untrained
+from rlcas.evaluation.features import penultimate
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.stages import stage, timings
+from rlcas.training.baseline import train_baseline
 
 CPU = torch.device("cpu")
 
@@ -125,7 +125,7 @@ def test_all_images_of_a_pool_come_with_their_class() -> None:
 
 def test_a_classifier_learns_from_a_good_pool_alone(tmp_path: Path) -> None:
     """The training images themselves are as good a pool as can be."""
-    from rlcas.evaluate import evaluate
+    from rlcas.evaluation.evaluate import evaluate
 
     data, config = tiny_data(), tiny_config()
     train_baseline(tmp_path, all_images(RealImages(data.train)), data, config, 10, CPU)

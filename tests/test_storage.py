@@ -18,13 +18,13 @@ from saved_run import save_run
 from test_run import rlcas
 from tiny import tiny_config
 
-from rlcas import storage
 from rlcas.cli import main
 from rlcas.data import load
 from rlcas.errors import UserError
-from rlcas.files import write_text
-from rlcas.rundir import absolute, data_name, resolved
-from rlcas.storage import address_of, fetched, local, publish
+from rlcas.runs.folder import absolute, data_name, resolved
+from rlcas.storage import remote
+from rlcas.storage.atomic import write_text
+from rlcas.storage.remote import address_of, fetched, local, publish
 
 ADDRESS = "memory://bucket/run"
 
@@ -158,8 +158,8 @@ def test_a_password_in_an_address_is_refused_and_not_told(
 
 
 def begun(memory: fsspec.AbstractFileSystem) -> Path:
-    folder = storage.working_folder(ADDRESS, None)
-    storage.begin(ADDRESS, folder)
+    folder = remote.working_folder(ADDRESS, None)
+    remote.begin(ADDRESS, folder)
     return folder
 
 
@@ -227,8 +227,8 @@ def test_only_what_changed_is_published(
     folder, put = begun(memory), []
     write_text(folder / "config.yaml", "seed: 0\n")
     publish(folder)
-    plain = storage._put
-    monkeypatch.setattr(storage, "_put", lambda *words: put.append(words[1].name) or plain(*words))
+    plain = remote._put
+    monkeypatch.setattr(remote, "_put", lambda *words: put.append(words[1].name) or plain(*words))
     publish(folder)
     assert put == []
     write_text(folder / "report.html", "page")
@@ -265,7 +265,7 @@ def test_what_cannot_be_written_is_told_with_the_way_on(
 ) -> None:
     folder = begun(memory)
     write_text(folder / "config.yaml", "seed: 0\n")
-    monkeypatch.setattr(storage, "_put", lambda *_: (_ for _ in ()).throw(PermissionError("Access Denied")))
+    monkeypatch.setattr(remote, "_put", lambda *_: (_ for _ in ()).throw(PermissionError("Access Denied")))
     with pytest.raises(
         UserError, match=r"cannot be written \(PermissionError: Access Denied\).*`rlcas resume /"
     ):
@@ -273,12 +273,12 @@ def test_what_cannot_be_written_is_told_with_the_way_on(
 
 
 def test_an_address_where_something_lies_is_refused(memory: fsspec.AbstractFileSystem) -> None:
-    storage.check_is_new(ADDRESS)
+    remote.check_is_new(ADDRESS)
     memory.pipe_file("/bucket/run/config.yaml", b"seed: 0")
     with pytest.raises(
         UserError, match=r"is there and not empty: name another with --out, or go on with it by"
     ):
-        storage.check_is_new(ADDRESS)
+        remote.check_is_new(ADDRESS)
 
 
 @pytest.mark.parametrize("command", ["sweep", "compare"])
@@ -317,7 +317,7 @@ def test_a_file_is_put_beside_its_place_where_a_put_is_not_atomic(tmp_path: Path
             seen.append((Path(path1).read_text(), Path(path2).read_text()))
             store_mv(path1, path2, **named)
 
-    storage._put(Watched(), tmp_path / "a", f"{tmp_path}/there/a")
+    remote._put(Watched(), tmp_path / "a", f"{tmp_path}/there/a")
     assert seen == [("new", "old")] and (tmp_path / "there/a").read_text() == "new"
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
 
@@ -344,10 +344,10 @@ def test_a_server_that_lacks_a_file_and_one_that_is_down_are_told_apart(
         address = f"http://127.0.0.1:{server.server_port}/set.npz"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(UserError, match=rf"^nothing lies at {address}: mend the address"):
-            storage.fetched(address, None)
+            remote.fetched(address, None)
         server.shutdown()
     with pytest.raises(UserError, match=rf"^{address} cannot be read \(.*: look at the address, the network"):
-        storage.fetched(address, None)
+        remote.fetched(address, None)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import small_run
 from signalled import signalled
 
 from rlcas.cli import main
-from rlcas.sweep_table import read_sweep
+from rlcas.runs.sweep_folder import read_sweep
 
 OVER = ("--over", "sampler.k=1,2", "--over", "sampler.baseline_gamma=0.5,0.99", "--sweep.concurrent", 2)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.sweep_plan import plan
+from cluster.sweeps.plan import plan
 from rlcas import settings
 from rlcas.errors import UserError
 

@@ -10,10 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from rlcas.errors import UserError
-from rlcas.hparams import write_hparams
 from rlcas.report.canvas import drawing
-from rlcas.report.sweep import metric_by_setting, write_sweep_report
-from rlcas.sweep_table import Sweep, Trial, read_sweep, sweep_table
+from rlcas.report.sweep_page import metric_by_setting, write_sweep_report
+from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep, sweep_table
+from rlcas.tracking.hparams import write_hparams
 
 REASON = "the loss is <b>not</b> finite in epoch 3"
 

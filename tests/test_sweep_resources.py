@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.sweep_resources import check_fits, concurrency, trial_bundles
+from cluster.sweeps.resources import check_fits, concurrency, trial_bundles
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.errors import UserError

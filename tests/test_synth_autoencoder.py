@@ -16,7 +16,7 @@ from rlcas.config import AutoencoderConfig
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import ImageSet
-from synth.autoencoder import (
+from synth.ldm.autoencoder import (
     AutoencoderObjective,
     build_autoencoder,
     factor_of,
@@ -24,9 +24,9 @@ from synth.autoencoder import (
     pad_to_multiple,
     vae_input,
 )
-from synth.latents import augmentations, augmented, build_cache, normalised, posterior, set_latent_scale
+from synth.ldm.latents import augmentations, augmented, build_cache, normalised, posterior, set_latent_scale
 from synth.sketch import SKETCHES
-from synth.workers import ALONE, Workers
+from synth.training.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,8 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from rlcas.config import DenoiserConfig
-from synth.denoiser import SharedDropout, SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
-from synth.workers import ALONE, Workers
+from synth.ldm.denoiser import SharedDropout, SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
+from synth.training.workers import ALONE, Workers
 
 CONFIG = DenoiserConfig(channels=(8, 16, 16, 24), dropout=0.0)
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from rlcas.config import DenoiserConfig
-from synth import diffusion
-from synth.ema import Ema
+from synth.ldm import diffusion
+from synth.training.ema import Ema
 
 
 def test_the_schedules_are_the_published_ones() -> None:

@@ -16,16 +16,16 @@ import small_run
 import torch
 from tiny_synth import tiny_config, tiny_data
 
-from cluster.start import sampler_resources
-from rlcas import files
+from cluster.runtime.connection import sampler_resources
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError
-from rlcas.files import sha256_of
+from rlcas.storage import atomic
+from rlcas.storage.atomic import sha256_of
 from rlcas.types import Uint8
 from synth.generate import MicroBatch, SampleAll, fill_pool
+from synth.ldm.train import train_synthesiser
 from synth.pool import SyntheticPool
-from synth.train import train_synthesiser
 
 CPU = torch.device("cpu")
 SIZES = [26, 9]
@@ -115,7 +115,7 @@ def test_a_process_that_ends_in_the_middle_is_followed_by_one_that_makes_the_mis
 
 @pytest.mark.medium
 def test_a_workers_fault_is_told_as_it_is(ray_session: None, synthesiser: Path, tmp_path: Path) -> None:
-    from cluster.generation import SamplingWorkers
+    from cluster.synthesis.ray_data import SamplingWorkers
 
     config = on_ray(workers=2)
     elsewhere = SamplingWorkers(tmp_path / "none", config)
@@ -127,7 +127,7 @@ def test_a_workers_fault_is_told_as_it_is(ray_session: None, synthesiser: Path, 
 def test_a_worker_that_does_not_answer_is_waited_for_so_long_and_no_longer(
     ray_session: None, synthesiser: Path, tmp_path: Path
 ) -> None:
-    from cluster.generation import SamplingWorkers
+    from cluster.synthesis.ray_data import SamplingWorkers
 
     config = on_ray(workers=2, sampling_timeout_seconds=0.01)
     with pytest.raises(
@@ -140,7 +140,7 @@ def test_a_worker_that_does_not_answer_is_waited_for_so_long_and_no_longer(
 def test_three_workers_on_ray_write_the_bytes_of_one_process(
     ray_session: None, synthesiser: Path, alone: Path, tmp_path: Path
 ) -> None:
-    from cluster.generation import SamplingWorkers
+    from cluster.synthesis.ray_data import SamplingWorkers
 
     config = on_ray()
     fill(synthesiser, tmp_path / "pool", config, SamplingWorkers(synthesiser, config))
@@ -151,7 +151,7 @@ def test_three_workers_on_ray_write_the_bytes_of_one_process(
 def test_a_worker_that_is_killed_in_the_middle_changes_nothing(
     ray_session: None, synthesiser: Path, alone: Path, tmp_path: Path
 ) -> None:
-    from cluster.generation import SamplingWorkers
+    from cluster.synthesis.ray_data import SamplingWorkers
 
     config, killed = on_ray(workers=2), []
 
@@ -269,15 +269,15 @@ def test_what_is_whole_stays_when_the_disk_is_full(synthesiser: Path, alone: Pat
 
 
 def test_no_room_is_known_by_number_or_by_words() -> None:
-    assert files.no_room(OSError(28, "No space left on device"))
-    assert files.no_room(RuntimeError("I/O error: No space left on device (os error 28)"))
-    assert not files.no_room(OSError(13, "Permission denied"))
-    assert not files.no_room(RuntimeError("another"))
+    assert atomic.no_room(OSError(28, "No space left on device"))
+    assert atomic.no_room(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not atomic.no_room(OSError(13, "Permission denied"))
+    assert not atomic.no_room(RuntimeError("another"))
 
 
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3).T, np.array(["é", "abc"]), np.float32(2.5)])
 def test_an_array_is_written_as_numpy_would(array: np.ndarray, tmp_path: Path) -> None:
-    files.write_array(tmp_path / "a.npy", array)
+    atomic.write_array(tmp_path / "a.npy", array)
     read = np.load(tmp_path / "a.npy", allow_pickle=False)
     np.testing.assert_array_equal(read, array)
     assert read.dtype == np.asarray(array).dtype

@@ -12,16 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import synth.loop
+import synth.training.loop
 from rlcas.errors import UserError
-from synth.checkpoint import load_checkpoint
-from synth.loop import Schedule, Training, cosine, num_steps
-from synth.progress import NotFiniteError, Reporter
-from synth.workers import ALONE, Workers, join
+from synth.training.checkpoint import load_checkpoint
+from synth.training.loop import Schedule, Training, cosine, num_steps
+from synth.training.progress import NotFiniteError, Reporter
+from synth.training.workers import ALONE, Workers, join
 
 
 class Line:
-    """Fits y = 2 x by draws of the step's number (a `synth.loop.Objective`)."""
+    """Fits y = 2 x by draws of the step's number (a `synth.training.loop.Objective`)."""
 
     def __init__(self, spoilt_step: int | None = None) -> None:
         torch.manual_seed(0)
@@ -185,7 +185,7 @@ def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
     """Train as one of two; the first cannot write its checkpoint."""
     with two_workers(rank, folder):
         if rank == 0:
-            synth.loop.save_checkpoint = full_disk
+            synth.training.loop.save_checkpoint = full_disk
         with pytest.raises(UserError, match="the disk is full"):
             Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
 
@@ -194,7 +194,7 @@ def _reads_late(rank: int, folder: Path) -> None:
     """Go on as one of two; the first deletes the checkpoint as soon as it has done its own part."""
     with two_workers(rank, folder):
         if rank == 1:
-            synth.loop.load_checkpoint = load_late
+            synth.training.loop.load_checkpoint = load_late
         Training(Line(), schedule(), Workers.joined()).run(folder / "c", Reporter(progress=False))
         if rank == 0:
             (folder / "c").unlink()

@@ -16,16 +16,16 @@ from rlcas.config import MgdmConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import ImageSet, TrainingData
-from synth.diffusion import target_of, unipc
-from synth.disturbance import UNCERTAINTIES, Disturbance, ddim_step
 from synth.generate import fill_pool
-from synth.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
-from synth.latents import Moments, normalised, posterior
-from synth.loop import Schedule, Training
-from synth.mgdm import check_mgdm, open_mgdm, train_mgdm
+from synth.ldm.diffusion import target_of, unipc
+from synth.ldm.latents import Moments, normalised, posterior
+from synth.mgdm.disturbance import UNCERTAINTIES, Disturbance, ddim_step
+from synth.mgdm.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
+from synth.mgdm.mgdm import check_mgdm, open_mgdm, train_mgdm
 from synth.pool import SyntheticPool
-from synth.progress import Reporter
-from synth.workers import ALONE, Workers
+from synth.training.loop import Schedule, Training
+from synth.training.progress import Reporter
+from synth.training.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 MGDM = {"channels": (8, 16), "max_steps": 3, "batch_size": 4, "ddim_steps": 4}

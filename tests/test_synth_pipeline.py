@@ -16,10 +16,10 @@ from tiny_synth import tiny_config, tiny_data
 from rlcas import settings
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError
-from rlcas.files import sha256_of
-from synth.ldm import load_pipeline
-from synth.pipeline import ClassConditionalLDMPipeline
-from synth.train import train_synthesiser
+from rlcas.storage.atomic import sha256_of
+from synth.ldm.pipeline import ClassConditionalLDMPipeline
+from synth.ldm.sampler import load_pipeline
+from synth.ldm.train import train_synthesiser
 
 CPU = torch.device("cpu")
 SAMPLED = {"num_inference_steps": 4, "guidance_scale": 2.5, "guidance_interval": (0.2, 0.8)}

@@ -16,14 +16,14 @@ from PIL import Image
 from tiny_synth import tiny_config, tiny_data
 
 from rlcas.errors import UserError
-from rlcas.files import sha256_of
 from rlcas.seeding import seed_for
+from rlcas.storage.atomic import sha256_of
 from synth.generate import fill_pool
-from synth.ldm import load_pipeline
+from synth.ldm.sampler import load_pipeline
+from synth.ldm.train import train_synthesiser
 from synth.manifest import CLOCK_TICKS_NS
 from synth.own_images import import_folder
 from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
-from synth.train import train_synthesiser
 
 CPU = torch.device("cpu")
 
@@ -270,7 +270,7 @@ def test_a_pool_on_a_disk_that_cannot_be_written_opens_all_the_same(
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("rlcas.files.tempfile.mkstemp", refuse)
+    monkeypatch.setattr("rlcas.storage.atomic.tempfile.mkstemp", refuse)
     assert SyntheticPool(tmp_path).class_sizes_C.tolist() == [5, 2]
     assert not (tmp_path / "verified.json").exists()
 

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth import neighbours, quality
-from synth.memorisation import memorisation, others_percentiles
+from synth.quality import distances as quality
+from synth.quality import neighbours
+from synth.quality.memorisation import memorisation, others_percentiles
 
 DIMS = 6
 OF_TORCHMETRICS = pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save all")

@@ -13,20 +13,20 @@ from safetensors import safe_open
 from tiny_sd import write_tiny_sd
 from tiny_synth import tiny_config, tiny_data
 
-from cluster.checks import check_settings
+from cluster.runs.checks import check_settings
 from rlcas import settings
 from rlcas.config import RunConfig, SkinSdmConfig
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from synth.generate import fill_pool
-from synth.latents import build_moments
-from synth.loop import Schedule, Training
-from synth.lora import LoraObjective, load_lora, save_lora
+from synth.ldm.latents import build_moments
 from synth.pool import SyntheticPool
-from synth.progress import Reporter
-from synth.skin_sdm import open_skin_sdm, train_skin_sdm
-from synth.stable_diffusion import load_base, posterior, prompts_of, token_ids
-from synth.workers import ALONE
+from synth.skin_sdm.lora import LoraObjective, load_lora, save_lora
+from synth.skin_sdm.skin_sdm import open_skin_sdm, train_skin_sdm
+from synth.skin_sdm.stable_diffusion import load_base, posterior, prompts_of, token_ids
+from synth.training.loop import Schedule, Training
+from synth.training.progress import Reporter
+from synth.training.workers import ALONE
 
 CPU = torch.device("cpu")
 SKIN_SDM = {"prompt": "a {class}", "size_px": 16, "rank": 2, "max_steps": 3, "batch_size": 4, "steps": 2}

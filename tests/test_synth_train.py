@@ -17,17 +17,17 @@ from rlcas.config import RunConfig
 from rlcas.data import load
 from rlcas.errors import UserError
 from rlcas.types import ImageSet, TrainingData
-from synth import diffusion
-from synth.autoencoder import build_autoencoder
-from synth.ema import Ema
-from synth.held_out import HeldOut
-from synth.latents import LatentCache, build_cache, normalised, set_latent_scale
-from synth.loop import Training
-from synth.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
-from synth.pipeline import ClassConditionalLDMPipeline
+from synth.ldm import diffusion
+from synth.ldm.autoencoder import build_autoencoder
+from synth.ldm.held_out import HeldOut
+from synth.ldm.latents import LatentCache, build_cache, normalised, set_latent_scale
+from synth.ldm.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
+from synth.ldm.pipeline import ClassConditionalLDMPipeline
+from synth.ldm.train import choose_average, denoiser_schedule, train_synthesiser
 from synth.sketch import SKETCHES, Extractor, sketch_extractor
-from synth.train import choose_average, denoiser_schedule, train_synthesiser
-from synth.workers import ALONE, Workers
+from synth.training.ema import Ema
+from synth.training.loop import Training
+from synth.training.workers import ALONE, Workers
 
 CPU = torch.device("cpu")
 

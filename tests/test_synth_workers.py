@@ -14,12 +14,12 @@ import pytest
 import small_run
 from test_chaos import same_run
 
-from cluster.synthesis import SynthesisLog
+from cluster.synthesis.train import SynthesisLog
 from rlcas.errors import UserError
-from rlcas.files import sha256_of
-from rlcas.records import read_lines
-from rlcas.rundir import RunFolder
-from synth.workers import ALONE, Workers
+from rlcas.runs.epoch_log import read_lines
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import sha256_of
+from synth.training.workers import ALONE, Workers
 
 RLCAS = [sys.executable, "-m", "rlcas"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "rlcas"]

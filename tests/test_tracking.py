@@ -10,9 +10,9 @@ from fake_run import class_names, fake_records, gallery
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from rlcas import charts
 from rlcas.config import RunConfig
-from rlcas.tracking import EVENTS_FOLDER, Tracker
+from rlcas.tracking import charts
+from rlcas.tracking.tensorboard import EVENTS_FOLDER, Tracker
 
 
 def write(folder, records) -> None:

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 
+from rlcas.batches.sources import RealImages
 from rlcas.classifiers import build_classifier
+from rlcas.classifiers.snapshot import to_state_dict
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.fit import fit, selection_key
 from rlcas.losses import LOSSES
 from rlcas.seeding import rng_for, seed_for
-from rlcas.snapshot import to_state_dict
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.fit import fit, selection_key
+from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, ImageSet, Incumbent, TrainingData
 
 ZEROS = np.zeros(3, np.int64)

@@ -14,10 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from trivial_trial import IN_PROCESS, DyingTrial, LateSavingTrial, swept
 
-from cluster.trial import earlier_checkpoints
-from rlcas import records, settings
-from rlcas.search_space import draws, space_of
-from rlcas.sweep_table import ERROR_FILE, Sweep
+from cluster.sweeps.trial import earlier_checkpoints
+from rlcas import settings
+from rlcas.runs import epoch_log
+from rlcas.runs.sweep_folder import ERROR_FILE, Sweep
+from rlcas.settings.search_space import draws, space_of
 
 pytestmark = pytest.mark.medium
 
@@ -76,7 +77,7 @@ def test_the_best_trial_comes_first_and_the_failed_last(three_trials: Sweep) -> 
 
 def test_a_trials_figures_are_those_of_its_log(three_trials: Sweep) -> None:
     for trial in three_trials.trials[::2]:
-        lines = records.read_epochs(three_trials.folder(trial))
+        lines = epoch_log.read_epochs(three_trials.folder(trial))
         assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
         assert trial.metric == max(line["metrics"][line["winner"]]["f1"] for line in lines)
         assert trial.best_epoch == lines[-1]["best_epoch"]
@@ -115,7 +116,7 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
     assert statuses[16] == "stopped" and "finished" in statuses.values()
     for trial in done.trials:
         assert (done.folder(trial) / "model.safetensors").exists()
-        assert trial.epochs == len(records.read_epochs(done.folder(trial)))
+        assert trial.epochs == len(epoch_log.read_epochs(done.folder(trial)))
         assert (trial.epochs < 9) == (trial.status == "stopped")
 
 
@@ -155,4 +156,4 @@ def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_to_the_same_bits
         assert (one.metric, one.best_epoch, other.epochs) == (other.metric, other.best_epoch, 5)
         models = [sweep.folder(one) / "model.safetensors" for sweep in (whole, died)]
         assert models[0].read_bytes() == models[1].read_bytes()
-        assert len(records.read_epochs(died.folder(other))) == 5
+        assert len(epoch_log.read_epochs(died.folder(other))) == 5

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import torch
 
+from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
-from rlcas.sources import RealImages
-from rlcas.trainer import ClassifierTrainer
+from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, SyntheticSource, TrainingData
 
 CPU = torch.device("cpu")

@@ -12,16 +12,16 @@ from typing import Any
 
 from trivial import TrivialTrainer
 
-from cluster.algorithm import RLCAS
 from cluster.algorithm_config import RLCASConfig
-from cluster.sweep import create
-from cluster.sweep_plan import plan
-from cluster.sweep_resources import Room, trial_bundles
-from cluster.trial import SweepTrial
-from cluster.trials import run_trials
-from rlcas import records
-from rlcas.evaluate import MODEL_FILE
-from rlcas.sweep_table import Sweep, read_sweep
+from cluster.rllib.algorithm import RLCAS
+from cluster.sweeps.plan import plan
+from cluster.sweeps.resources import Room, trial_bundles
+from cluster.sweeps.sweep import create
+from cluster.sweeps.trial import SweepTrial
+from cluster.sweeps.tuner import run_trials
+from rlcas.evaluation.evaluate import MODEL_FILE
+from rlcas.runs import epoch_log
+from rlcas.runs.sweep_folder import Sweep, read_sweep
 
 IN_PROCESS = {"cluster.episode_runner": "in_process"}
 """For trials of which it is not the episodes' processes that matter."""
@@ -75,7 +75,7 @@ class LateSavingTrial(TrivialTrial):
         deadline = time.monotonic() + 60
         while epoch % 2 == 0 and time.monotonic() < deadline:
             time.sleep(0.5)  # at least once, so that what the other one reported is taken before this is saved
-            if sum(len(records.read_epochs(folder)) >= epoch for folder in folders) > 1:
+            if sum(len(epoch_log.read_epochs(folder)) >= epoch for folder in folders) > 1:
                 break
         super().save_checkpoint(checkpoint_dir)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlcas.agents.base import Agents
-from rlcas.composition import ACTIONS
+from rlcas.batches.composition import ACTIONS
 from rlcas.config import SamplerConfig
 
 INITIAL_STD = 1e-3

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rlcas.agents.base import Agents
-from rlcas.composition import ACTIONS
+from rlcas.batches.composition import ACTIONS
 from rlcas.config import SamplerConfig
 
 RIDGE = 0.1

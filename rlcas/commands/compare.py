@@ -17,7 +17,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
     check_resumes_alone(arguments, "comparison", weight_settings())
     settings = stated(given=arguments.given, file=arguments.config)
-    from cluster import compare as comparisons
+    from cluster.comparison import compare as comparisons
 
     if arguments.dry_run:
         print(comparisons.describe(settings))
@@ -29,7 +29,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def go_on(folder: Path, weights: Mapping[str, str] | None = None) -> int:
     """Go on with a comparison's folder, and with rows that it lacked weights for."""
-    from cluster.compare import resume
+    from cluster.comparison.compare import resume
 
     return _status(resume(folder, weights or {}))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rlcas.commands.command import Parser
 from rlcas.commands.runs import check_is_run
 from rlcas.errors import UserError
-from rlcas.files import check_place
+from rlcas.storage.atomic import check_place
 
 
 def predict(arguments: argparse.Namespace) -> int:

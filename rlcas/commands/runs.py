@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlcas.commands.command import Parser
 from rlcas.commands.compare import go_on, is_comparison
 from rlcas.errors import UserError
-from rlcas.storage import address_of
+from rlcas.storage.remote import address_of
 
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def demo(arguments: argparse.Namespace) -> int:
     """Both phases on phantoms; a second call shows the finished run."""
-    from rlcas.presets import DEMO
+    from rlcas.settings.presets import DEMO
 
     config = _settings(arguments, {"out": "runs/demo", **DEMO})
-    from cluster.run import run_or_show
+    from cluster.runs.run import run_or_show
 
     if arguments.dry_run:
         return _dry_run(config)
@@ -44,7 +44,7 @@ def train(arguments: argparse.Namespace) -> int:
 def synth_train(arguments: argparse.Namespace) -> int:
     """Train the synthesiser alone."""
     config = _settings(arguments)
-    from cluster.run import synthesise
+    from cluster.runs.run import synthesise
 
     if arguments.dry_run:
         return _dry_run(config)
@@ -55,7 +55,7 @@ def synth_train(arguments: argparse.Namespace) -> int:
 def synth_sample(arguments: argparse.Namespace) -> int:
     """Make the pool of a run whose synthesiser is trained."""
     check_is_run(arguments.folder)
-    from cluster.run import sample
+    from cluster.runs.run import sample
 
     sample(arguments.folder, arguments.given)
     return 0
@@ -64,7 +64,7 @@ def synth_sample(arguments: argparse.Namespace) -> int:
 def synth_score(arguments: argparse.Namespace) -> int:
     """Score the pool of a run."""
     check_is_run(arguments.folder)
-    from cluster.run import score
+    from cluster.runs.run import score
 
     score(arguments.folder, arguments.given)
     return 0
@@ -75,7 +75,7 @@ def resume(arguments: argparse.Namespace) -> int:
     if is_comparison(arguments.folder):
         return go_on(arguments.folder)
     check_is_run(arguments.folder)
-    from cluster.run import resume as resume_run
+    from cluster.runs.run import resume as resume_run
 
     resume_run(arguments.folder)
     return 0
@@ -84,7 +84,7 @@ def resume(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Read the test images of a data set with a run's classifier."""
     check_is_run(arguments.folder)
-    from cluster.run import evaluate_data
+    from cluster.runs.run import evaluate_data
 
     evaluate_data(arguments.folder, arguments.given)
     return 0
@@ -94,13 +94,13 @@ def report(arguments: argparse.Namespace) -> int:
     """Write the page of a run, a sweep or a comparison again."""
     if is_comparison(arguments.folder):
         from rlcas.report import REPORT_FILE
-        from rlcas.report.compare import write_tables
+        from rlcas.report.comparison_page import write_tables
 
         write_tables(arguments.folder)
         print(arguments.folder / REPORT_FILE)
         return 0
     if (arguments.folder / "sweep.json").exists():
-        from rlcas.report.sweep import write_sweep_report
+        from rlcas.report.sweep_page import write_sweep_report
 
         print(write_sweep_report(arguments.folder))
         return 0
@@ -118,7 +118,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.cluster:
         from cluster.doctor import examine_cluster
         from rlcas.data import check_name
-        from rlcas.rundir import absolute
+        from rlcas.runs.folder import absolute
 
         if arguments.out and (address := address_of(arguments.out)):
             raise UserError(
@@ -149,7 +149,7 @@ def doctor_arguments(parser: Parser) -> str:
 
 
 def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None) -> RunConfig:
-    from rlcas.replay import base_settings
+    from rlcas.runs.replay import base_settings
     from rlcas.settings import resolve, stated
 
     given, file = arguments.given, arguments.config
@@ -166,14 +166,14 @@ def check_is_run(folder: Path) -> None:
 def _run(config: RunConfig, arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(config)
-    from cluster.run import run as run_both_phases
+    from cluster.runs.run import run as run_both_phases
 
     run_both_phases(config)
     return 0
 
 
 def _dry_run(config: RunConfig) -> int:
-    from cluster.estimate import describe
+    from cluster.runs.dry_run import describe
 
     print(describe(config))
     return 0

@@ -15,7 +15,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     check_resumes_alone(arguments, "sweep")
     settings = stated(given=arguments.given, file=arguments.config)
-    from cluster import sweep as sweeps
+    from cluster.sweeps import sweep as sweeps
 
     if arguments.dry_run:
         print(sweeps.describe(settings))

@@ -12,8 +12,8 @@ from pydantic import Field, TypeAdapter
 
 from rlcas.config.values import Count, NonNegative
 from rlcas.errors import UserError
-from rlcas.files import read_facts, replacing, write_json
-from rlcas.reading import read_arrays, typed
+from rlcas.storage.atomic import read_facts, replacing, write_json
+from rlcas.storage.reading import read_arrays, typed
 from rlcas.types import Float64, Int64
 
 CELL_FILE = "cell.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlcas.comparison.statistics import Interval, paired_interval
+from rlcas.comparison.intervals import Interval, paired_interval
 from rlcas.types import Float64
 
 

@@ -13,17 +13,17 @@ from pydantic import TypeAdapter
 
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, read_predictions
-from rlcas.comparison.statistics import RAREST
+from rlcas.comparison.intervals import RAREST
 from rlcas.config import ComparedConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
-from rlcas.files import read_facts
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
-from rlcas.reading import typed
 from rlcas.registry import lookup
-from rlcas.rundir import RunFolder
+from rlcas.runs.folder import RunFolder
 from rlcas.shots import ShotGroups, shot_groups
+from rlcas.storage.atomic import read_facts
+from rlcas.storage.reading import typed
 from rlcas.types import Float64, Int64
 
 CELLS_FOLDER = "cells"

@@ -11,7 +11,7 @@ import numpy as np
 from rlcas.comparison.cell import Cell
 from rlcas.comparison.contrasts import Contrast, contrasts
 from rlcas.comparison.folder import Comparison, Row
-from rlcas.comparison.statistics import (
+from rlcas.comparison.intervals import (
     WITH_DRAWS,
     Interval,
     drawn_figures,
@@ -64,7 +64,7 @@ class Summary:
     seeds: tuple[int, ...]
     """Those with figures."""
     figures: Mapping[str, Figure]
-    """Every name of `METRICS` and of `rlcas.comparison.statistics.GROUPS`; empty where no seed is finished."""
+    """Every name of `METRICS` and of `rlcas.comparison.intervals.GROUPS`; empty where no seed is finished."""
     per_class_recall: tuple[float, ...]
     """[C], mean over the seeds."""
     against_baseline: Mapping[str, Interval]

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rlcas.comparison.cell import Cell
+from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import MADE_FILE
-from rlcas.comparison.statistics import Interval
+from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
-from rlcas.comparison.verdict import interval_text, sentences
 from rlcas.console import format_distance, format_figure, format_seconds
-from rlcas.files import jsonable, read_facts, replacing, write_json, write_text
+from rlcas.storage.atomic import jsonable, read_facts, replacing, write_json, write_text
 
 MARKDOWN_FILE = "compare.md"
 CSV_FILE = "compare.csv"

@@ -1,7 +1,7 @@
 """Every setting of rlcas: its name, type, default and meaning, declared in this package and nowhere else.
 
 A run is one frozen `RunConfig`. Dotted flags (`--sampler.k 5`), YAML files and Ray Tune use the same keys.
-The text under a field is its help. Presets, which override these defaults, are in `rlcas/presets.py`.
+The text under a field is its help. Presets, which override these defaults, are in `rlcas/settings/presets.py`.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class GenerationConfig(Settings):
     """Sampling the pool."""
 
     solver: str = "unipc"
-    """A name in synth.diffusion.SOLVERS, or package.module:function."""
+    """A name in synth.ldm.diffusion.SOLVERS, or package.module:function."""
     steps: PositiveCount = 20
     """Denoising steps an image."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.5
@@ -121,7 +121,7 @@ class MgdmConfig(Settings):
     scale: NonNegative = 5.0
     """Strength s of the uncertainty gradient; 0 inverts and decodes without one."""
     uncertainty: str = "entropy"
-    """A name in synth.disturbance.UNCERTAINTIES, or package.module:function."""
+    """A name in synth.mgdm.disturbance.UNCERTAINTIES, or package.module:function."""
     ddim_steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Steps of the inversion, and as many of the decoding."""
     channels: tuple[Width, ...] = (32, 64, 64)
@@ -185,8 +185,9 @@ class ScoringConfig(Settings):
     """How the pool is judged."""
 
     extractor: str = "classifier"
-    """Features that distances are taken in: a name in rlcas.features.EXTRACTORS, any timm model name (inception_v3),
-    or package.module:function. classifier: the penultimate ones of a Baseline trained on the real images."""
+    """Features that distances are taken in: a name in rlcas.evaluation.features.EXTRACTORS, any timm model name
+    (inception_v3), or package.module:function. classifier: the penultimate ones of a Baseline trained on the
+    real images."""
     extractor_weights: AbsolutePath | None = None
     """File of weights for a timm model. None: timm's pretrained ones (downloads them once)."""
     leave_out_copies: bool = True

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcas import storage
 from rlcas.config import RunConfig
 from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
 from rlcas.data.duplicates import identical_pictures, shared_patients
@@ -27,6 +26,7 @@ from rlcas.data.table import open_csv
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for
+from rlcas.storage import remote
 from rlcas.types import ImageSet, TrainingData
 
 __all__ = ["DATASETS", "PREFIXES", "load", "load_test", "open_prepared", "prepare", "require_test"]
@@ -143,10 +143,10 @@ def check_name(name: str) -> None:
 
 def _local(prefix: str, path: str, config: RunConfig) -> Path:
     """Return the path of what --data names; a table's address brings the folder that it lies in, images and all."""
-    if prefix == "csv" and storage.address_of(path):
+    if prefix == "csv" and remote.address_of(path):
         parent, _, name = path.rpartition("/")
-        return storage.fetched(parent, config.cluster.cache) / name
-    return storage.fetched(path, config.cluster.cache)
+        return remote.fetched(parent, config.cluster.cache) / name
+    return remote.fetched(path, config.cluster.cache)
 
 
 def _numbered_classes(splits: Splits, num_classes: int | None) -> tuple[str, ...]:

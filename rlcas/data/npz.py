@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlcas.data.checks import integer_labels
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
-from rlcas.reading import NOT_ARRAYS, open_npz_file, read_member, reason_of
+from rlcas.storage.reading import NOT_ARRAYS, open_npz_file, read_member, reason_of
 from rlcas.types import Int64
 
 NPZ_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")

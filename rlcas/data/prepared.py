@@ -11,8 +11,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from rlcas.errors import UserError
-from rlcas.files import write_array, write_json
-from rlcas.reading import open_array, read_typed
+from rlcas.storage.atomic import write_array, write_json
+from rlcas.storage.reading import open_array, read_typed
 from rlcas.types import ImageSet, TrainingData
 
 DATA_FILE = "data.json"

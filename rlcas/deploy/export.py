@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 import rlcas
+from rlcas.batches.images import to_float
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import RunError, UserError, first_line
-from rlcas.evaluate import Classifier, load_classifier
-from rlcas.evaluate import predict as probabilities_of
-from rlcas.files import replacing
-from rlcas.images import to_float
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import Classifier, load_classifier
+from rlcas.evaluation.evaluate import predict as probabilities_of
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for
+from rlcas.storage.atomic import replacing
 from rlcas.types import Uint8
 
 CPU = torch.device("cpu")

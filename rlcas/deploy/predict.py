@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from rlcas import settings
+from rlcas.classifiers.inference import BATCH_SIZE
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.console import progress, say
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluate import load_classifier
-from rlcas.evaluate import predict as probabilities_of
-from rlcas.files import replacing
-from rlcas.inference import BATCH_SIZE
-from rlcas.meta import ClassifierMeta
+from rlcas.evaluation.evaluate import load_classifier
+from rlcas.evaluation.evaluate import predict as probabilities_of
+from rlcas.storage.atomic import replacing
 from rlcas.types import Float64, Uint8
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.doctor.probe import run_python
-from rlcas.reading import available_memory_bytes
+from rlcas.storage.reading import available_memory_bytes
 
 GB = 1e9
 DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB

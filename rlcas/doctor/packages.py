@@ -30,7 +30,7 @@ REINSTALL_TOGETHER = (
 )
 RAY_TRIAL = """
 import ray
-from cluster.start import ensure_ray
+from cluster.runtime.connection import ensure_ray
 ensure_ray(k=1)
 assert ray.get(ray.remote(lambda: 42).remote()) == 42
 ray.shutdown()

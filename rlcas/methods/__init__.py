@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rlcas.meta import ClassifierMeta
-from rlcas.methods.baseline import BASELINE
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.methods.baseline_best_of_k import BASELINE_BEST_OF_K
 from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.ce import CE
 from rlcas.methods.constant import CONSTANT
+from rlcas.methods.control_rows import RLCAS_FROZEN
 from rlcas.methods.glmc import GLMC
 from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
@@ -16,10 +16,10 @@ from rlcas.methods.mgdm import MGDM
 from rlcas.methods.ncl import NCL
 from rlcas.methods.objective import Objective
 from rlcas.methods.oversampling import OVERSAMPLING
+from rlcas.methods.paper_rows import BASELINE
 from rlcas.methods.pbt import PBT
 from rlcas.methods.proco import PROCO
 from rlcas.methods.rlcas import RLCAS
-from rlcas.methods.rlcas_frozen import RLCAS_FROZEN
 from rlcas.methods.rlcas_k1 import RLCAS_K1
 from rlcas.methods.rlcas_response import RLCAS_RESPONSE
 from rlcas.methods.rlcas_state import RLCAS_STATE

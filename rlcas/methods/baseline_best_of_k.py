@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import Method, k_passes
+from rlcas.methods.paper_rows import BASELINE
 
 BASELINE_BEST_OF_K = Method(
     title="Baseline, best of K seeds",

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import class_balanced_focal, class_balanced_softmax_focal
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.features import last_linear
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective, new_classifier

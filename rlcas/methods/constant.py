@@ -6,8 +6,8 @@ draws its own order and augmentation of the real images.
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import INITIAL_SEARCH, Method, k_passes, with_agents
+from rlcas.methods.paper_rows import BASELINE
 
 CONSTANT = Method(
     title="Constant composition, best of K",

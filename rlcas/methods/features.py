@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.objective import new_classifier
 
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches import Batch
-from rlcas.clip import CLIP_NORMALISATION, load_clip
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.clip import CLIP_NORMALISATION, load_clip
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
 from rlcas.losses import logit_adjusted
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective
 

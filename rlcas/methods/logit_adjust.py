@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlcas.batches import Batch
-from rlcas.meta import ClassifierMeta
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective, Score, new_classifier
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any, Literal
 
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
 from rlcas.config.sampler import WITHOUT_GRADIENT
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.objective import LossOnLogits, Objective
 from rlcas.settings import flags
 
@@ -33,7 +33,7 @@ class Method:
     engine: Engine = "fit"
     pool: PoolName | None = None
     select: str | None = None
-    """Name in `rlcas.selection.SELECTIONS` of what picks images out of the pool before the row sees them."""
+    """Name in `rlcas.training.pool_selection.SELECTIONS` that picks images out of the pool before the row sees them."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its own settings by dotted keys, over those of the comparison."""
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective, new_classifier
 

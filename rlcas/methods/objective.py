@@ -9,10 +9,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
 from rlcas.classifiers import build_classifier
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import LOSSES
-from rlcas.meta import ClassifierMeta
 from rlcas.registry import lookup
 
 Score = Callable[[Tensor, Tensor], float]

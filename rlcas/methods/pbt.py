@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes, with_agents
+from rlcas.methods.paper_rows import BASELINE
 
 PBT = Method(
     title="Population-based training",

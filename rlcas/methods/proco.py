@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches import Batch
+from rlcas.batches.batch_maker import Batch
+from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import logit_adjusted
-from rlcas.meta import ClassifierMeta
 from rlcas.methods.features import split_classifier
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective

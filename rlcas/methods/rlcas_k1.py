@@ -6,8 +6,8 @@ eq. 2, whatever reward they have in the other rows.
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import LEARNING_SEARCH, Method
+from rlcas.methods.paper_rows import BASELINE
 
 RLCAS_K1 = Method(
     title="RL-CAS, K = 1",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import MIX_SEARCH, Method
+from rlcas.methods.paper_rows import BASELINE
 
 SYN_CLASS_RESAMPLING = Method(
     title="+ SynClass + Re-sampling",

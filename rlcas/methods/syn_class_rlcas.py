@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rlcas.methods.baseline import BASELINE
 from rlcas.methods.method import LEARNING_SEARCH, Method, k_passes
+from rlcas.methods.paper_rows import BASELINE
 
 SYN_CLASS_RLCAS = Method(
     title="+ SynClass + RL-CAS",

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rlcas.console import format_distance, format_figure, format_seconds
-from rlcas.files import write_text
 from rlcas.report.canvas import COLOURS, drawing, save
 from rlcas.report.facts import HARDLY_MOVED, RunFacts, read_run
 from rlcas.report.figures import MOST_PANELS, drawable
 from rlcas.report.gallery import galleries
+from rlcas.storage.atomic import write_text
 
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rlcas.files import replacing
+from rlcas.storage.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

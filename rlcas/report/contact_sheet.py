@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rlcas.files import replacing
+from rlcas.storage.atomic import replacing
 from rlcas.types import Uint8
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
-from rlcas.files import read_facts
-from rlcas.reading import RESTORE, read_arrays, typed
-from rlcas.records import EPOCHS_FILE, check_epochs, read_epochs, read_lines
-from rlcas.rundir import RunFolder
+from rlcas.runs.epoch_log import EPOCHS_FILE, check_epochs, read_epochs, read_lines
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import read_facts
+from rlcas.storage.reading import RESTORE, read_arrays, typed
 from rlcas.types import Float64, Uint8
 
 UNIFORM = 1 / 3

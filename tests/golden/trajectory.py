@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 
 from cluster import RLCASConfig
-from cluster.start import ensure_ray
-from rlcas.files import jsonable, write_json
+from cluster.runtime.connection import ensure_ray
+from rlcas.storage.atomic import jsonable, write_json
 
 FILE = Path(__file__).with_suffix(".json")
 NUM_EPOCHS = 3

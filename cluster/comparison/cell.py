@@ -1,0 +1,146 @@
+"""One cell of a comparison in a process of its own: training by the row's engine, then the test images, once."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cluster.comparison.engines import ENGINES, TOLD_FILE, Trained, method_of
+from cluster.comparison.plan import REAL, PlannedCell
+from cluster.runtime.node_folder import check_reached
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.batches.composition import batch_starts
+from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
+from rlcas.comparison.folder import POOLS_FOLDER
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device, torch_threads
+from rlcas.errors import first_line
+from rlcas.evaluation.evaluate import examine
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import write_text
+
+ERROR_FILE = "error.txt"
+"""Below a failed cell's folder: its traceback."""
+
+
+def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
+    """Train a cell into its folder, unless it is finished, and return what came of it.
+
+    What goes wrong is the cell's own: it fails, with its traceback beside it.
+
+    Args:
+        comparison: the comparison's folder, with its images and pools.
+        cell: the cell.
+
+    Raises:
+        UserError: this node does not reach the comparison's folder, so that nothing can be written into it.
+    """
+    check_reached(comparison, settings.COMPARE_CONFIG_FILE)
+    folder = comparison / cell.name
+    done = read_cell(folder)
+    if done is not None and done.status == "finished":
+        return done
+    try:
+        return _finished(comparison, folder, cell)
+    except Exception as error:
+        return fail(comparison, cell, first_line(error), traceback.format_exc())
+
+
+def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) -> Cell:
+    """Write down that a cell failed and return it; the traceback goes beside it."""
+    failed = replace(_blank(comparison, cell), status="failed", reason=reason)
+    write_text(comparison / cell.name / ERROR_FILE, traceback_text)
+    write_facts(comparison / cell.name, failed)
+    return failed
+
+
+def leave_out(comparison: Path, cell: PlannedCell) -> None:
+    """Write down that a cell is left out, and why."""
+    left_out = replace(_blank(comparison, cell), status="left_out", reason=cell.missing)
+    write_facts(comparison / cell.name, left_out)
+
+
+def _blank(comparison: Path, cell: PlannedCell) -> Cell:
+    """Return a cell of which nothing is known but its plan."""
+    return Cell(
+        dataset=open_prepared(RunFolder(comparison).prepared).name,
+        method=cell.method,
+        seed=cell.seed,
+        equal_compute=cell.equal_compute,
+        settings=dict(cell.own),
+        pool=method_of(cell).pool,
+        tried=cell.tried,
+    )
+
+
+def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
+    _see_own_gpus()
+    _open(comparison, folder, cell)
+    method, config = method_of(cell), cell.config
+    data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
+    threads = config.cluster.threads_per_episode
+    assert threads is not None, "a plan's settings are concrete"
+    with torch_threads(threads):
+        trained = ENGINES[method.engine](comparison, folder, cell, data, device)
+    (folder / TOLD_FILE).unlink(missing_ok=True)
+    ended = _told(comparison, cell, trained, len(data.train), device)
+    if cell.trial is not None:
+        write_facts(folder, ended)
+        return ended
+    test, _ = datasets.load_test(config)
+    figures, p_NC = examine(folder, test, config.shots, device)
+    write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
+    return ended
+
+
+def _told(comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device) -> Cell:
+    """Return the cell before the test."""
+    epochs, method = cell.config.sampler.epochs, method_of(cell)
+    best = trained.curve[trained.best_epoch - 1]
+    return replace(
+        _blank(comparison, cell),
+        epochs=epochs,
+        steps=epochs * len(batch_starts(num_train, cell.config.classifier.batch_size)),
+        images=trained.curve[-1]["images"],
+        passes=trained.passes * (method.passes(cell.config) if method.engine == "fit" else 1),
+        seconds=trained.seconds,
+        device=_described(device),
+        curve=tuple(trained.curve),
+        best_epoch=trained.best_epoch,
+        validation={
+            name: value for name, value in best.items() if name not in ("epoch", "images", "train_loss")
+        },
+    )
+
+
+def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
+    """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings.save(cell.config, folder)
+    for left_behind in (ERROR_FILE, TOLD_FILE):
+        (folder / left_behind).unlink(missing_ok=True)
+    _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
+    if (pool := method_of(cell).pool) not in (None, REAL):
+        _link(RunFolder(comparison / POOLS_FOLDER / str(pool)).pool, RunFolder(folder).pool)
+
+
+def _link(there: Path, here: Path) -> None:
+    if not here.is_symlink():
+        here.symlink_to(os.path.relpath(there, here.parent))
+
+
+def _see_own_gpus() -> None:
+    """Let torch find the GPUs that Ray gave to this task alone; a task without one would see them all."""
+    import ray
+
+    if ray.is_initialized():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+
+
+def _described(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

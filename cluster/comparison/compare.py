@@ -1,0 +1,307 @@
+"""A comparison: the rows of Tables 1 and 2 on one data set, every cell a Ray task.
+
+Its folder holds compare.yaml (what the rows share), `prepared` (the images), `pools/NAME` (a phase one each),
+`cells/ROW/SEED` (a run's folder each, with cell.json once it has ended), and the tables, figures and page that
+`rlcas.report.comparison_page` makes of them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.comparison.cell import ERROR_FILE, fail, leave_out
+from cluster.comparison.plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.comparison.pools import make_pools, parts_taken_over
+from cluster.comparison.schedule import Benches, benches, run_cells, share_of, side_by_side, this_machine
+from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
+from cluster.pools import make
+from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
+from cluster.runs.results import VERSIONS_OF
+from cluster.runtime.connection import check_can_start
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.comparison.cell import read_cell
+from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
+from rlcas.comparison.table import summary_notes, summary_table
+from rlcas.config import ComparedConfig
+from rlcas.console import format_seconds, phase, say, show_table
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device
+from rlcas.errors import UserError
+from rlcas.evaluation.features import require_weights
+from rlcas.report import REPORT_FILE
+from rlcas.report.comparison_page import write_tables
+from rlcas.runs.folder import RunFolder, resolved
+from rlcas.settings.search_space import value_of
+from rlcas.storage.atomic import alone_in, replacing_folder, write_json, write_text
+from rlcas.types import TrainingData
+
+
+def compare(stated: Mapping[str, Any]) -> Path:
+    """Compare rows in a new folder and return it.
+
+    Args:
+        stated: settings as of `rlcas run`, and a section `compare`; nested or dotted.
+
+    Raises:
+        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; nothing is left behind then.
+    """
+    check_can_start()
+    planned = plan(stated)
+    out = check_is_free(planned.config)
+    data = _checked(planned)
+    for note in data.notes:
+        say(f"note: {note}")
+    create(planned, data, out)
+    return _walk(out, planned)
+
+
+def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
+    """Go on with an interrupted comparison and return its folder: finished cells stay, failed ones are tried again.
+
+    Args:
+        path: the folder.
+        weights: settings that name foundation weights, by dotted keys; rows that were left out for want of them are
+            trained now.
+
+    Raises:
+        UserError: the folder is not a comparison's, its rows have other weights already, or Ray cannot start
+            for what is not finished.
+    """
+    config = load(path)
+    path = path.absolute()
+    return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
+
+
+def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -> Plan:
+    """Return the plan with weights that were not given so far, after writing it down."""
+    completed = resolved(settings.override(config, weights))
+    for key, weight in weights.items():
+        if (before := value_of(config, key)) not in (None, value_of(completed, key)):
+            raise UserError(
+                f"{key} {weight}: {path} has trained with {before}: leave it out, or compare anew with another --out"
+            )
+    planned = plan_of(completed)
+    with alone_in(path):
+        data = open_prepared(RunFolder(path).prepared)
+        _check_pools(planned, data)
+        _write_settings(path, planned)
+    return planned
+
+
+def describe(stated: Mapping[str, Any]) -> str:
+    """Return the rows, cells and pools of a comparison, and what they ask of this machine.
+
+    Raises:
+        UserError: a setting, a row, a file or an image is wrong.
+    """
+    planned = plan(stated)
+    data, here = _checked(planned), this_machine()
+    cells = [cell for cell in cells_of(planned, data) if not cell.missing]
+    tries = tries_of(planned, data)
+    number = side_by_side(planned.config, here)
+    share = share_of(planned.config, number, here)
+    passes = sum(cell.passes for cell in [*cells, *tries])
+    return "\n".join(
+        [
+            settings.as_yaml(planned.config),
+            *_described_rows(planned, data),
+            f"pools: {', '.join(planned.pools) or 'none'}",
+            f"demand: {len(cells)} cells and {len(tries)} trials of settings, {number} side by side, "
+            f"{share['num_cpus']:g} cores and {share['num_gpus']:g} GPUs each (here: {here['CPU']:g} cores, "
+            f"{here['GPU']:g} GPUs)",
+            f"budget: compare.epochs {planned.config.compare.epochs} x {len(data.train)} training images a cell; "
+            f"{passes / 1e6:.2f} million passes over images in all",
+            _times(planned, data, passes / number),
+        ]
+    )
+
+
+def _times(planned: Plan, data: TrainingData, passes_in_turn: float) -> str:
+    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
+    parts: dict[str, float] = {}
+    making = [name for name, pool in planned.pools.items() if pool.pool is None]
+    for number, name in enumerate(making):
+        spared = parts_taken_over(name, making[:number])
+        seconds = synthesis_seconds(planned.pools[name], data)
+        parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
+    parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
+    told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
+    return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
+
+
+def load(path: Path) -> ComparedConfig:
+    """Return what the rows of a comparison's folder share.
+
+    Raises:
+        UserError: the folder is not a comparison's.
+    """
+    file = path / settings.COMPARE_CONFIG_FILE
+    if not file.is_file():
+        raise UserError(
+            f"{path} is not a comparison's folder: it has no {file.name}; name the --out of a comparison"
+        )
+    return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
+
+
+def check_is_free(config: ComparedConfig) -> Path:
+    """Return the comparison's folder, which is yet to be made.
+
+    Raises:
+        UserError: it is there and not empty.
+    """
+    out = config.out
+    assert out is not None, "a plan has its folder"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
+            f"`rlcas compare --resume {shlex.quote(str(out))}`"
+        )
+    return out
+
+
+def _checked(planned: Plan) -> TrainingData:
+    """Return the images, after all that can be checked of them and the settings."""
+    config = planned.config
+    choose_device(config.device)
+    if planned.pools:
+        require_weights(config.synth.scoring)
+    data = datasets.load(config, progress=True)
+    datasets.require_test(config)
+    _check_pools(planned, data)
+    cells_of(planned, data)
+    return data
+
+
+def _check_pools(planned: Plan, data: TrainingData) -> None:
+    for name, pool in planned.pools.items():
+        try:
+            make.check(pool, data)
+        except UserError as error:
+            raise UserError(f"pool {name}: {error}") from None
+
+
+def create(planned: Plan, data: TrainingData, out: Path) -> None:
+    """Make the folder with the settings and the images, whole or not at all."""
+    try:
+        with replacing_folder(out) as temporary:
+            datasets.prepare(data, RunFolder(temporary).prepared)
+            _write_settings(temporary, planned)
+    except OSError as error:
+        raise UserError(
+            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
+        ) from error
+
+
+def _write_settings(path: Path, planned: Plan) -> None:
+    """Write what the rows share, after the settings of the pools that are not there yet."""
+    for name, config in planned.pools.items():
+        folder = path / POOLS_FOLDER / name
+        if not (folder / settings.CONFIG_FILE).exists():
+            settings.save(config, folder)
+    write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
+
+
+def _walk(path: Path, planned: Plan) -> Path:
+    """Do what is missing: the pools, the trials of settings, the cells, the tables."""
+    with alone_in(path):
+        if _train(path, planned):
+            write_json(path / MADE_FILE, made_now())
+        else:
+            say(f"{path} is finished")
+        results = write_tables(path)
+    for cell in results.comparison.cells:
+        if cell.status == "failed":
+            folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
+            say(f"{cell.method} seed {cell.seed} failed, its traceback: {folder / ERROR_FILE}")
+    show_table(summary_table(results))
+    for note in summary_notes(results):
+        say(note)
+    say(f"report: {path / REPORT_FILE}")
+    return path
+
+
+def made_now() -> dict[str, Any]:
+    """Return what is kept of when and by which versions the cells were trained."""
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
+    return {"date": datetime.date.today().isoformat(), "versions": versions}
+
+
+def _train(path: Path, planned: Plan) -> bool:
+    """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
+    data = open_prepared(RunFolder(path).prepared)
+    waiting = _waiting(path, cells_of(planned, data))
+    if waiting:
+        check_can_start()  # the pools come before Ray, and take long
+    _leave_out(path, waiting)
+    rows = {cell.method for cell in waiting if not cell.missing}
+    reasons = _make_pools(path, planned, rows)
+    if able := rows - reasons.keys():
+        with benches(planned.config) as there:
+            reasons |= _search_and_train(path, planned, data, able, there)
+    for cell in waiting:
+        if cell.method in reasons:
+            fail(path, cell, reasons[cell.method], reasons[cell.method])
+    return bool(waiting)
+
+
+def _leave_out(path: Path, cells: Sequence[PlannedCell]) -> None:
+    for method, reason in {cell.method: cell.missing for cell in cells if cell.missing}.items():
+        say(f"note: row {method} is left out: {reason}")
+    for cell in cells:
+        if cell.missing:
+            leave_out(path, cell)
+
+
+def _make_pools(path: Path, planned: Plan, rows: Collection[str]) -> dict[str, str]:
+    """Make the pools that rows need; return the rows whose pool failed, with the reason."""
+    pool_of = {row.name: row.pool for row in planned.rows if row.pool and row.name in rows}
+    failed = make_pools(path, [name for name in planned.pools if name in pool_of.values()])
+    return {name: failed[pool] for name, pool in pool_of.items() if pool in failed}
+
+
+def _search_and_train(
+    path: Path, planned: Plan, data: TrainingData, rows: Collection[str], there: Benches
+) -> dict[str, str]:
+    """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
+    tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
+    _run(path, still_to_try(path, tries), there, "trials of settings")
+    settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
+    cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
+    _run(path, _waiting(path, cells), there, "cells")
+    return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
+
+
+def _run(path: Path, cells: Sequence[PlannedCell], there: Benches, what: str) -> None:
+    if cells:
+        with phase(f"Training {len(cells)} {what}, {min(there.number, len(cells))} side by side"):
+            run_cells(path, cells, there)
+
+
+def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Return the cells to do: those that have not ended, that failed, or whose weights are given by now."""
+
+    def waits(cell: PlannedCell) -> bool:
+        ended = read_cell(path / cell.name)
+        return not ended or ended.status == "failed" or (ended.status == "left_out" and not cell.missing)
+
+    return [cell for cell in cells if waits(cell)]
+
+
+def _described_rows(planned: Plan, data: TrainingData) -> list[str]:
+    lines = []
+    for cell in cells_of(planned, data):
+        if cell.seed != planned.config.seed:
+            continue
+        name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"
+        if cell.missing:
+            lines.append(f"{name}: left out, {cell.missing}")
+            continue
+        added = f" + {','.join(map(str, cell.counts_C))} a batch" if any(cell.counts_C) else ""
+        lines.append(f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images")
+    return lines

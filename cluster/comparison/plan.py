@@ -1,0 +1,304 @@
+"""The rows, cells and pools of a comparison, planned and checked before anything is made or started."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.runs.checks import check_fits, check_settings, check_training
+from rlcas import settings
+from rlcas.batches.budget import epochs_within, expected_added
+from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.batches.static_mixture import static_counts
+from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
+from rlcas.config import ComparedConfig, RunConfig
+from rlcas.errors import UserError
+from rlcas.methods import METHODS
+from rlcas.methods.method import Method, missing_weights
+from rlcas.registry import lookup
+from rlcas.runs import folder as run_folder
+from rlcas.settings.search_space import value_of
+from rlcas.types import Int64, TrainingData
+
+TRIED_FOLDER = "tried"
+"""Below a row's folder: a cell for each setting that `compare.tune` tried."""
+REAL = "real"
+"""The pool that is the training images themselves; every other one is made."""
+POOLS: dict[str, dict[str, Any]] = {
+    "sketch": {},
+    "class": {"synth.generator": "ldm", "synth.denoiser.sketch_weight": 0.0},
+    "mgdm": {"synth.generator": "mgdm", "synth.denoiser.sketch_weight": 0.0},
+    "skin_sdm": {"synth.generator": "skin_sdm"},
+}
+"""The pools by name, with their own settings over those of the comparison, in the order in which they are made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A method with the settings that it is trained with under any seed."""
+
+    name: str
+    method: Method
+    config: ComparedConfig
+    missing: str = ""
+    """Why it is left out, and the mend, in one line."""
+
+    @property
+    def pool(self) -> str | None:
+        """Return the name of the pool that is made for it."""
+        return None if self.method.pool == REAL or self.missing else self.method.pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A row under a seed, before its training."""
+
+    method: str
+    seed: int
+    equal_compute: bool
+    config: RunConfig
+    """With the cell's seed, and its epochs as `sampler.epochs`."""
+    counts_C: tuple[int, ...]
+    """Images added to each mini-batch: all through, or before the first action."""
+    own: Mapping[str, Any]
+    """Settings of the row's own."""
+    passes: int
+    """Passes over images that its training takes, about."""
+    missing: str = ""
+    """Why it is left out, and the mend, in one line."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """What was tried to find its settings, as in `rlcas.comparison.cell.Cell`."""
+    trial: int | None = None
+    """Its number among these trials, from 1, where it is one: it reads no test image."""
+
+    @property
+    def name(self) -> str:
+        """Return its folder below the comparison's."""
+        folder = cell_folder(Path(), self.method, self.seed, equal_compute=self.equal_compute)
+        return str(folder if self.trial is None else folder.parent / TRIED_FOLDER / str(self.trial))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A comparison before its start."""
+
+    config: ComparedConfig
+    """What the rows share, with absolute paths."""
+    rows: Sequence[Row]
+    pools: Mapping[str, RunConfig]
+    """The settings of the folder of each pool that rows need."""
+
+
+def plan(stated: Mapping[str, Any]) -> Plan:
+    """Return the rows and pools of a comparison; no image is read.
+
+    Args:
+        stated: what flags and file state, nested.
+
+    Raises:
+        UserError: a setting, row or pool is unknown, a value does not fit, or settings do not go together in some row.
+    """
+    config = settings.of_comparison(stated)
+    _check_pool_names(config)
+    planned = plan_of(_concrete(config))
+    _check_have_effect(planned)
+    if all(row.missing for row in planned.rows):
+        raise UserError(f"no row can be trained: {planned.rows[0].name}: {planned.rows[0].missing}")
+    return planned
+
+
+def plan_of(config: ComparedConfig) -> Plan:
+    """Return the rows and pools of resolved settings, as `plan` does."""
+    if not config.compare.methods:
+        raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
+    rows = _rows(config)
+    needed = [name for name in POOLS if name in {row.pool for row in rows}]
+    return Plan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
+
+
+def _rows(config: ComparedConfig) -> list[Row]:
+    """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
+    rows: list[Row] = []
+    unsuited: list[UserError] = []
+    for name in row_names(config):
+        try:
+            rows.append(row_of(config, name))
+        except UserError as error:
+            if name in config.compare.methods:
+                raise
+            unsuited.append(error)
+            reason = str(error).removeprefix(f"row {name}: ")
+            rows.append(Row(name=name, method=METHODS[name], config=config, missing=reason))
+    if unsuited and all(row.missing for row in rows):
+        raise unsuited[0]
+    return rows
+
+
+def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = None) -> Row:
+    """Return a row with its own settings over the comparison's, and those that are tried over these.
+
+    Raises:
+        UserError: the method is unknown, or settings do not go together.
+    """
+    method = lookup(name, METHODS, "compare.methods")
+    if not isinstance(method, Method):
+        raise UserError(f"compare.methods {name!r} is no rlcas.methods.method.Method: name one")
+    try:
+        own = settings.override(config, {**method.settings, "classifier.method": name, **(tried or {})})
+        if missing := _missing(own, method):
+            return Row(name=name, method=method, config=own, missing=missing)
+        check_training(own)
+    except UserError as error:
+        raise UserError(f"row {name}: {error}") from None
+    return Row(name=name, method=method, config=own)
+
+
+def cells_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
+    """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
+
+    Raises:
+        UserError: a row's settings do not fit the data.
+    """
+    return [cell for row in plan.rows for cell in cells_of_row(row, data)]
+
+
+def cells_of_row(row: Row, data: TrainingData, tried: Mapping[str, Any] | None = None) -> list[PlannedCell]:
+    """Return the cells of one row; `tried` are settings that were searched for it."""
+    compare = row.config.compare
+    try:
+        check_fits(row.config, data)
+    except UserError as error:
+        raise UserError(f"row {row.name}: {error}") from None
+    dearer = compare.equal_compute and row.method.passes(row.config) > 1
+    own = {**row.method.settings, **(tried or {})}
+    return [
+        _cell(row, data, row.config.seed + number, equal, own)
+        for number in range(compare.seeds)
+        for equal in ((False, True) if dearer else (False,))
+    ]
+
+
+def default_out(config: RunConfig) -> Path:
+    """Return runs/<data>-compare-<preset>-<seed>."""
+    return run_folder.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
+
+
+def _cell(row: Row, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
+    num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
+    passes = row.method.passes(row.config)
+    budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
+    epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
+    run = row.config.run
+    config = run.model_copy(
+        update={
+            "seed": seed,
+            "out": None,
+            "sampler": run.sampler.model_copy(update={"epochs": epochs}),
+            "cluster": run.cluster.model_copy(
+                update={"episode_runner": "in_process", "gpus_per_episode": None}
+            ),
+        }
+    )
+    return PlannedCell(
+        method=row.name,
+        seed=seed,
+        equal_compute=equal,
+        config=config,
+        counts_C=tuple(counts_C.tolist()),
+        own=own,
+        passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
+        missing=row.missing,
+    )
+
+
+def _counts(row: Row, data: TrainingData) -> Int64:
+    """Return [C]: images of each class that are added to a mini-batch."""
+    if row.method.engine == "episodes":
+        return initial_counts(row.config.sampler, data.num_classes)
+    if row.method.pool is None:
+        return np.zeros(data.num_classes, np.int64)
+    return static_counts(row.config, data.train.class_counts(data.num_classes))
+
+
+def _added(row: Row, data: TrainingData) -> Callable[[], Iterator[float]]:
+    """Return what yields the images that are added in epochs 1, 2, …, as far as they can be foreseen."""
+    sampler = row.config.sampler
+    num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
+    if sampler.batch_mode == "fixed_total":
+        return lambda: itertools.repeat(0.0)
+    if row.method.engine == "episodes":
+        return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))
+    return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))
+
+
+def _missing(config: ComparedConfig, method: Method) -> str:
+    """Return why a row is left out; a pool that is there needs no weights."""
+    missing = None if method.pool in config.compare.pools else missing_weights(method, config)
+    return " ".join((missing or "").split())
+
+
+def _concrete(config: ComparedConfig) -> ComparedConfig:
+    """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
+    out = run_folder.local_out(config.out or default_out(config))
+    pools = dict(config.compare.pools)
+    if config.pool is not None:
+        pools.setdefault("sketch", config.pool)
+    pools = {name: _absolute_pool(config, pool) for name, pool in pools.items()}
+    threads = config.cluster.threads_per_episode or 1
+    data_seed = config.seed if config.dataset.seed is None else config.dataset.seed
+    update = {
+        "out": out,
+        "dataset": config.dataset.model_copy(update={"seed": data_seed}),
+        "pool": None,
+        "compare": config.compare.model_copy(update={"pools": pools}),
+        "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
+    }
+    return run_folder.resolved(config.model_copy(update=update))
+
+
+def _absolute_pool(config: RunConfig, pool: str) -> str:
+    absolute = run_folder.resolved(config.model_copy(update={"pool": pool})).pool
+    assert absolute is not None
+    return absolute
+
+
+def _check_pool_names(config: ComparedConfig) -> None:
+    for name, folder in config.compare.pools.items():
+        if name not in POOLS:
+            raise UserError(
+                f"compare.pools {name}={folder}: there is no pool {name!r}: use one of {', '.join(POOLS)}"
+            )
+
+
+def _check_have_effect(planned: Plan) -> None:
+    """Refuse a value that no row is trained with, because each has its own."""
+    config = planned.config
+    usual = settings.of_comparison({"data": config.data, "preset": config.preset})
+    for key in sorted(set.intersection(*({"classifier.method", *row.method.settings} for row in planned.rows))):
+        if (value := value_of(config, key)) != value_of(usual, key):
+            raise UserError(
+                f"{key} {value} has no effect: every row of compare.methods has its own: leave it out, or choose "
+                "other rows with --methods"
+            )
+
+
+def _pool_config(config: ComparedConfig, name: str) -> RunConfig:
+    """Return the settings of a pool's folder, which is a run's.
+
+    Raises:
+        UserError: they do not go together, or weights are missing.
+    """
+    assert config.out is not None, "a plan has its folder"
+    try:
+        own = settings.override(config.run, POOLS[name])
+        given = {"pool": config.compare.pools.get(name), "out": config.out / POOLS_FOLDER / name}
+        own = own.model_copy(update=given)
+        check_settings(own)
+    except UserError as error:
+        raise UserError(f"pool {name}: {error}") from None
+    return own

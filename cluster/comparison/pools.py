@@ -1,0 +1,91 @@
+"""The pools of a comparison: each made once, shared by all rows and seeds, and judged once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import traceback
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from cluster.comparison.plan import POOLS
+from cluster.pools import copies
+from cluster.pools.make import open_pool
+from cluster.pools.scores import score_pool
+from cluster.runs.run import make_pool
+from rlcas import settings
+from rlcas.comparison.folder import POOLS_FOLDER
+from rlcas.config import RunConfig
+from rlcas.console import say
+from rlcas.data import open_prepared
+from rlcas.devices import choose_device
+from rlcas.errors import first_line
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import replacing_folder, write_text
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+
+ERROR_FILE = "error.txt"
+"""Below the folder of a pool that could not be made: its traceback."""
+
+
+def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
+    """Make and judge the pools that are not there yet; return why those failed that cannot be made."""
+    failed: dict[str, str] = {}
+    for name in names:
+        folder = RunFolder(comparison / POOLS_FOLDER / name)
+        if folder.scores.exists():
+            continue
+        say(f"pool {name}:")
+        try:
+            _share(comparison, folder)
+            make_pool(folder.path)
+            _judge(folder)
+        except Exception as error:
+            write_text(folder.path / ERROR_FILE, traceback.format_exc())
+            failed[name] = f"pool {name}: {first_line(error)}"
+            say(f"pool {name} failed, its traceback: {folder.path / ERROR_FILE}: {first_line(error)}")
+    return failed
+
+
+def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
+    """Return the parts of a pool's training that pools made before it spare it."""
+    parts = {"autoencoder"} if {"sketch", "class"} & set(earlier) else set()
+    return parts | ({"denoiser"} if name == "mgdm" and "class" in earlier else set())
+
+
+def _share(comparison: Path, folder: RunFolder) -> None:
+    """Give a pool the images, the judge, and what other pools have trained that it would only train again."""
+    shared = RunFolder(comparison)
+    shared.judge.mkdir(exist_ok=True)
+    for there, here in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
+        if not here.is_symlink():
+            here.symlink_to(os.path.relpath(there, folder.path))
+    if settings.load(folder.path).pool is not None:
+        return
+    for name in POOLS:  # in the order in which they were made, as one may have taken over from another
+        other = RunFolder(comparison / POOLS_FOLDER / name)
+        if other != folder and (other.synth / PIPELINE_FOLDER).exists():
+            _take_over(other, folder, settings.load(folder.path))
+
+
+def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
+    """Take over another pool's diffusion model where it would be the same, else its autoencoder where that would."""
+    theirs, ours = settings.load(other.path).synth, config.synth
+    if ours.generator not in ("ldm", "mgdm") or ours.autoencoder != theirs.autoencoder:
+        return
+    there, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
+    if ours.generator == "mgdm" and ours.model_copy(update={"generator": theirs.generator}) == theirs:
+        if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
+            with replacing_folder(ldm) as temporary:
+                shutil.copytree(other.synth, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
+    elif ours.autoencoder.pretrained is None:
+        autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(there / "vae")})
+        synth = ours.model_copy(update={"autoencoder": autoencoder})
+        settings.save(config.model_copy(update={"synth": synth}), folder.path)
+
+
+def _judge(folder: RunFolder) -> None:
+    """Write the pool's figures; no test image is read for them."""
+    config, data = settings.load(folder.path), open_prepared(folder.prepared)
+    pool = copies.kept(folder, config, open_pool(folder, config, data).folder)
+    score_pool(folder, config, data, pool, None, choose_device(config.device))

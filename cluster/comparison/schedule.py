@@ -1,0 +1,153 @@
+"""The cells of a comparison as Ray tasks: side by side, the long ones first, each told of as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+from ray.exceptions import RayError, WorkerCrashedError
+
+from cluster.comparison.cell import fail, train_cell
+from cluster.comparison.engines import passes_told
+from cluster.comparison.plan import PlannedCell
+from cluster.runtime.connection import ensure_ray, gpus_per_episode, quiet_ray
+from cluster.runtime.node_folder import for_ray
+from rlcas.comparison.cell import Cell
+from rlcas.config import ComparedConfig
+from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
+from rlcas.errors import first_line
+
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+POLL_SECONDS = 1.0
+"""How often the cells under way are asked for their epochs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Benches:
+    """Where cells are trained: how many side by side, and what each reserves of Ray."""
+
+    number: int
+    resources: Mapping[str, float]
+    retries: int
+    """How often a cell is trained again whose worker died."""
+
+
+@contextlib.contextmanager
+def benches(config: ComparedConfig) -> Iterator[Benches]:
+    """Have Ray with benches for the cells, and yield them; a Ray of our own ends with them."""
+    quiet_ray()
+    started_here = not ray.is_initialized()
+    try:
+        with phase("Starting Ray"):
+            ensure_ray(config.compare.concurrent or 1)
+        total = ray.cluster_resources()
+        number = side_by_side(config, total)
+        resources = share_of(config, number, total)
+        yield Benches(number, resources, config.cluster.episode_retries)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def this_machine() -> dict[str, float]:
+    """Return what Ray would find here."""
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+
+
+def side_by_side(config: ComparedConfig, total: Mapping[str, float]) -> int:
+    """Return how many cells run side by side: as `compare.concurrent` says, else one a GPU, or a core.
+
+    Args:
+        config: the comparison's settings.
+        total: what there is, as in `ray.cluster_resources()`.
+    """
+    threads = config.cluster.threads_per_episode or 1
+    return config.compare.concurrent or _gpus(config, total) or max(1, int(total.get("CPU", 1.0)) // threads)
+
+
+def share_of(config: ComparedConfig, number: int, total: Mapping[str, float]) -> dict[str, float]:
+    """Return what one of `number` cells reserves: an even share where there is not enough for each."""
+    cpus = min(float(config.cluster.threads_per_episode or 1), total.get("CPU", 1.0) / number)
+    gpus = gpus_per_episode(None, number, _gpus(config, total))
+    return {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: Benches) -> list[Cell]:
+    """Train cells to their ends, the longest first; return them as they end."""
+    waiting = deque(sorted(cells, key=lambda cell: -cell.passes))
+    task = ray.remote(train_cell).options(**there.resources, max_retries=there.retries)
+    training: dict[ray.ObjectRef, PlannedCell] = {}
+    ended: list[Cell] = []
+    with progress("Images of all cells", sum(cell.passes for cell in cells)) as bar:
+        clock = Clock(bar, sum(cell.passes for cell in cells))
+        while waiting or training:
+            while waiting and len(training) < there.number:
+                cell = waiting.popleft()
+                training[task.remote(for_ray(comparison), cell)] = cell
+            done, _ = ray.wait(list(training), num_returns=1, timeout=POLL_SECONDS)
+            for task_done in done:
+                cell = training.pop(task_done)
+                ended.append(_result(comparison, cell, task_done))
+                clock.ended(cell.passes)
+                line = f"{len(ended)} of {len(cells)}: {told(ended[-1], cell)}"
+            clock.under_way(sum(passes_told(comparison, cell) for cell in training.values()))
+            if done:
+                say(f"{line}  left {clock.left}")
+    return ended
+
+
+class Clock:
+    """Counts passes over images, moves the bar, and tells how long what is left will take at the speed so far."""
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self._bar, self._total, self._started = bar, total, time.monotonic()
+        self._ended = self._done = 0
+
+    def ended(self, passes: int) -> None:
+        """Count the passes of a cell that has ended."""
+        self._ended += passes
+
+    def under_way(self, passes: int) -> None:
+        """Count those of the cells under way; a cell that begins anew takes none back from the bar."""
+        self._done = self._ended + passes
+        if self._done > self._bar.done:
+            self._bar.advance(self._done - self._bar.done)
+
+    @property
+    def left(self) -> str:
+        """Return the time that is left."""
+        seconds = time.monotonic() - self._started
+        return format_seconds(seconds * (self._total - self._done) / self._done)
+
+
+def told(ended: Cell, cell: PlannedCell) -> str:
+    """Return the end of a cell in a line."""
+    name = f"{ended.method} seed {ended.seed}{' at equal compute' if ended.equal_compute else ''}"
+    if ended.status == "failed":
+        return f"{name}  failed: {ended.reason}"
+    metric = cell.config.sampler.metric
+    found = f"validation {metric} {format_figure(ended.validation[metric])}"
+    return f"{name}  {found}  {ended.epochs} epochs in {format_seconds(ended.seconds)}"
+
+
+def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
+    """Return what a task gave; where its worker died more often than it is tried again, the cell fails."""
+    try:
+        return ray.get(task)
+    except WorkerCrashedError as error:
+        return fail(comparison, cell, f"its worker died: {first_line(error)}", str(error))
+    except RayError as error:
+        text = ANSI_COLOUR.sub("", str(error))
+        return fail(comparison, cell, f"its worker could not train it: {text.strip().splitlines()[-1]}", text)
+
+
+def _gpus(config: ComparedConfig, total: Mapping[str, float]) -> int:
+    return 0 if config.device == "cpu" else int(total.get("GPU", 0.0))

@@ -1,0 +1,116 @@
+"""`compare.tune`: the same small number of settings tried for every row, of which validation takes one.
+
+What was tried is in the rows' folders, so that an interrupted search goes on, and a finished one is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster.comparison.plan import Plan, PlannedCell, Row, cells_of_row, row_of
+from rlcas.comparison.cell import Cell, read_cell
+from rlcas.config.sampler import WITHOUT_GRADIENT
+from rlcas.seeding import seed_for
+from rlcas.settings.search_space import Choices, Point, Range, Space, draws, value_of
+from rlcas.types import TrainingData
+
+LR_FACTOR = 4.0
+"""Learning rates are tried from a row's own, divided by this, to its own times this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the search found for a row."""
+
+    row: Row
+    """With the settings that were best on validation."""
+    settings: Mapping[str, Any]
+    tried: tuple[Mapping[str, Any], ...]
+    """As in `rlcas.comparison.cell.Cell`."""
+    reason: str = ""
+    """Why it found none, in one line."""
+
+
+def tries_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
+    """Return a cell for each setting that is tried of each row: the first seed, and the full budget of images."""
+    return [
+        replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
+        for row in plan.rows
+        if not row.missing
+        for number, point in enumerate(points_of(row), start=1)
+    ]
+
+
+def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """Return the trials that have not ended; failed ones are tried again only where none of the row's has ended well.
+
+    Else what a row was found to do best with could change after cells were trained with it.
+    """
+    ended = {cell.name: done for cell in tries if (done := read_cell(path / cell.name))}
+    settled = {done.method for done in ended.values() if done.status == "finished"}
+    return [cell for cell in tries if cell.name not in ended or cell.method not in settled]
+
+
+def points_of(row: Row) -> list[Point]:
+    """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate.
+
+    The learning rates are the same factors of the row's own in all rows: luck of the draw is no row's alone.
+    """
+    space, config = space_of(row), row.config
+    number = config.compare.tune
+    if not number:
+        return []
+    own = {key: value_of(config, key) for key in space}
+    return [own, *draws(space, number - 1, seed_for(config.seed, "tune"))]
+
+
+def space_of(row: Row) -> Space:
+    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it.
+
+    Agents have no learning rate to search where the comparison's own are taught by no gradient.
+    """
+    lr = row.config.classifier.lr
+    lrs: Space = {"classifier.lr": Range(lr / LR_FACTOR, lr * LR_FACTOR, whole=False)}
+    search = {key: Choices(tuple(values)) for key, values in row.method.search.items()}
+    if row.config.sampler.agents in WITHOUT_GRADIENT:
+        search.pop("sampler.lr", None)
+    return lrs | search
+
+
+def found(path: Path, plan: Plan, tries: Sequence[PlannedCell]) -> list[Found]:
+    """Return each row with the settings that were best for it; without a search, with its own."""
+    of_row: dict[str, list[tuple[PlannedCell, Cell]]] = {}
+    for cell in tries:
+        if ended := read_cell(path / cell.name):
+            of_row.setdefault(cell.method, []).append((cell, ended))
+    return [_best(plan, row, of_row.get(row.name, [])) for row in plan.rows]
+
+
+def _best(plan: Plan, row: Row, ended: Sequence[tuple[PlannedCell, Cell]]) -> Found:
+    if not ended:
+        return Found(row=row, settings={}, tried=())
+    keys = space_of(row)
+    points = [{key: cell.own[key] for key in keys} for cell, _ in ended]
+    scores = [_score(row, cell) for _, cell in ended]
+    tried = tuple({"settings": point, "metric": score[0]} for point, score in zip(points, scores, strict=True))
+    good = [number for number, score in enumerate(scores) if score[0] is not None]
+    if not good:
+        reason = f"each of the {len(ended)} settings that compare.tune tried failed, the first so: {ended[0][1].reason}"
+        return Found(row=row, settings={}, tried=tried, reason=reason)
+    best = points[max(good, key=scores.__getitem__)]
+    return Found(row=row_of(plan.config, row.name, best), settings=best, tried=tried)
+
+
+def _score(row: Row, cell: Cell) -> tuple[Any, ...]:
+    """Return what the larger is the better of: the metric, then less validation loss; None where it failed."""
+    if cell.status != "finished":
+        return (None,)
+    return cell.validation[row.config.sampler.metric], -cell.validation["val_loss"]
+
+
+def tuned_cells(found: Found, data: TrainingData) -> list[PlannedCell]:
+    """Return the cells of a row with what the search found."""
+    return [replace(cell, tried=found.tried) for cell in cells_of_row(found.row, data, found.settings)]

@@ -1,0 +1,1 @@
+"""One epoch's episodes: in this process or on Ray actors, and which of them becomes the incumbent."""

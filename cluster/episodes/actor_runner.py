@@ -1,0 +1,232 @@
+"""The K episode actors of a run: start, one epoch, end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
+from cluster.runtime.connection import episode_resources
+from cluster.runtime.crash_traces import last_words
+from cluster.runtime.placement import fitting, reserve, told
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.errors import RunError, UserError
+from rlcas.types import EpisodeReport, Incumbent, Int64
+
+
+class EpisodeError(RunError):
+    """An epoch without a usable outcome; the text holds the workers' own tracebacks."""
+
+
+class Children:
+    """K actors, one an episode; the call of a dead one is run again on a fresh process.
+
+    Args:
+        trainer_factory: builds the trainer on each actor.
+        sampler: the sampler's settings.
+        cluster: where and how long the episodes run.
+    """
+
+    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
+        self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
+        trial = ray.util.get_current_placement_group()  # Tune's, which takes in what starts inside it
+        asked = (
+            trial.bundle_specs[-1] if trial else episode_resources(cluster, sampler.k, ray.cluster_resources())
+        )
+        self._resources = fitting(asked)
+        self._group = None if trial else reserve(self._resources, sampler.k, cluster)
+        self._ended: set[int] = set()
+        self._actors: list[ray.actor.ActorHandle] = []
+        try:
+            self._start(trainer_factory)
+        except BaseException:
+            self.end()
+            raise
+
+    def initial(self, counts_C: Int64) -> ray.ObjectRef:
+        """Return a reference to the untrained classifier with the composition `counts_C`."""
+        retries = self._cluster.episode_retries
+        return self._actors[0].initial.options(max_task_retries=retries).remote(counts_C)
+
+    def train_epoch(
+        self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
+    ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
+        """Run the K episodes of `epoch` side by side; return reports and references to what they left, by child.
+
+        An episode whose worker died more often than it is retried has the status `died`.
+
+        Raises:
+            UserError: an episode did not answer in time, or a worker did not start again.
+        """
+        calls: dict[int, list[ray.ObjectRef]] = {}
+        reports: dict[int, EpisodeReport] = {}
+        retries_K, to_call = [0] * len(self._actors), set(range(len(self._actors)))
+        ends_at = time.monotonic() + self._cluster.epoch_timeout_seconds
+        while len(reports) < len(self._actors):
+            for child in sorted(to_call, key=self._ended.__contains__):
+                self._revive(child)
+                calls[child] = self._actors[child].episode.remote(incumbent, actions_KC[child], epoch, child)
+            told, deaths = self._gather(calls, epoch, ends_at)
+            reports |= told
+            self._ended |= deaths.keys()
+            to_call = {child for child in deaths if retries_K[child] < self._cluster.episode_retries}
+            for child, error in deaths.items():
+                if child in to_call:
+                    retries_K[child] += 1
+                else:
+                    reports[child] = self._died(ray.get(incumbent), actions_KC[child], epoch, child, error)
+                    del calls[child]
+        counted = [_with_retries(reports[child], retries) for child, retries in enumerate(retries_K)]
+        self._renew(counted)
+        return counted, [calls[child][1] if child in calls else None for child in range(len(self._actors))]
+
+    def _gather(
+        self, calls: dict[int, list[ray.ObjectRef]], epoch: int, ends_at: float
+    ) -> tuple[dict[int, EpisodeReport], dict[int, RayActorError]]:
+        """Return all reports; or, as soon as workers have died, no report and what Ray says of each death."""
+        told = {child: report for child, (report, _) in calls.items()}
+        try:
+            reports = ray.get(list(told.values()), timeout=max(0.0, ends_at - time.monotonic()))
+            return dict(zip(told, reports, strict=True)), {}
+        except GetTimeoutError as error:
+            missing = [child for child, report in told.items() if not _ready(report)]
+            raise UserError(
+                f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
+                f"cluster.epoch_timeout_seconds {self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): "
+                "raise it, or look for what hangs"
+            ) from error
+        except RayActorError:
+            deaths = {child: _death(report) for child, report in told.items() if _ready(report)}
+            return {}, {child: error for child, error in deaths.items() if error is not None}
+
+    def _revive(self, child: int) -> None:
+        """Wait until a worker that ended is there again, perhaps on another node.
+
+        Ray itself would spend the retries of a call on the address of a node that it does not yet know to be lost.
+
+        Raises:
+            UserError: it does not start again in time.
+        """
+        if child not in self._ended:
+            return
+        waited = self._cluster.start_timeout_seconds
+        if not _ready(self._actors[child].__ray_ready__.options(max_task_retries=-1).remote(), waited):
+            raise UserError(
+                f"worker {child} ended and did not start again within cluster.start_timeout_seconds {waited:g}: "
+                f"{self._what_ray_has()}: free or add resources, then go on with `rlcas resume`"
+            )
+        self._ended.discard(child)
+
+    def fetch(self, left: ray.ObjectRef) -> Incumbent | None:
+        """Return a view of what `left` stands for, which brings it to this node; None where it was lost.
+
+        It is lost where a node died with it, and it could not be made again.
+        """
+        try:
+            return ray.get(left, timeout=self._cluster.epoch_timeout_seconds)
+        except ObjectLostError:
+            return None
+        except GetTimeoutError as error:
+            raise UserError(
+                "what an episode left did not come within cluster.epoch_timeout_seconds "
+                f"{self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): raise it, or look for what hangs"
+            ) from error
+
+    def put(self, incumbent: Incumbent) -> ray.ObjectRef:
+        """Return a reference to `incumbent`, which the actors may be given."""
+        return ray.put(incumbent)
+
+    def end(self) -> None:
+        """Kill the actors and give back what they held."""
+        for actor in self._actors:
+            ray.kill(actor)
+        if self._group is not None:
+            remove_placement_group(self._group)
+
+    def _start(self, trainer_factory: TrainerFactory) -> None:
+        actor = ray.remote(
+            num_cpus=self._resources.get("CPU", 0),
+            num_gpus=self._resources.get("GPU", 0),
+            max_restarts=-1,
+        )(EpisodeActor)
+        for child in range(self._sampler.k):
+            place = _bundle(self._group, child)
+            threads = self._cluster.threads_per_episode
+            self._actors.append(actor.options(**place).remote(trainer_factory, self._sampler, threads))
+        retries, waited = self._cluster.episode_retries, self._cluster.start_timeout_seconds
+        pings = [actor.ping.options(max_task_retries=retries).remote() for actor in self._actors]
+        if missing := _missing(pings, waited):
+            raise UserError(
+                f"workers {missing} of {len(pings)} did not start within cluster.start_timeout_seconds "
+                f"{waited:g}: {self._what_ray_has()}: free or add resources, lower sampler.k, or wait longer"
+            )
+        for child, ping in enumerate(pings):
+            self._check_built(child, ping)
+
+    def _check_built(self, child: int, ping: ray.ObjectRef) -> None:
+        try:
+            ray.get(ping)
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, UserError):
+                raise cause from error
+            words = last_words(self._actors[child], error) if isinstance(error, RayActorError) else error
+            raise EpisodeError(f"worker {child} of {self._sampler.k} cannot be built: {words}") from error
+
+    def _what_ray_has(self) -> str:
+        total, free = ray.cluster_resources(), ray.available_resources()
+        has = ", ".join(
+            f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in ("CPU", "GPU")
+        )
+        return f"each asks {told(self._resources)}; Ray has {has}"
+
+    def _renew(self, reports: list[EpisodeReport]) -> None:
+        """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
+        for child, report in enumerate(reports):
+            if report.status in ("exception", "out_of_memory"):
+                ray.kill(self._actors[child], no_restart=False)
+                self._ended.add(child)
+
+    def _died(
+        self, parent: Incumbent, actions_C: Int64, epoch: int, child: int, error: RayActorError
+    ) -> EpisodeReport:
+        """Return the report of an episode whose worker died each time, with its last words."""
+        retries = self._cluster.episode_retries
+        words = last_words(self._actors[child], error)
+        failed = failed_report(parent.counts_C, actions_C, epoch, child, self._sampler)
+        text = f"the worker died, after cluster.episode_retries {retries} too: {words}"
+        return dataclasses.replace(failed, traceback=text)
+
+
+def _with_retries(report: EpisodeReport, retries: int) -> EpisodeReport:
+    return dataclasses.replace(report, retries=retries) if retries else report
+
+
+def _ready(ref: ray.ObjectRef, timeout_seconds: float = 0.0) -> bool:
+    ready, _ = ray.wait([ref], timeout=timeout_seconds)
+    return bool(ready)
+
+
+def _death(report: ray.ObjectRef) -> RayActorError | None:
+    try:
+        ray.get(report)
+    except RayActorError as error:
+        return error
+    return None
+
+
+def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:
+    _, pending = ray.wait(refs, num_returns=len(refs), timeout=timeout_seconds)
+    return [child for child, ref in enumerate(refs) if ref in pending]
+
+
+def _bundle(group: PlacementGroup | None, child: int) -> dict[str, PlacementGroupSchedulingStrategy]:
+    """Return the option that puts an actor into its bundle; none inside a trial, where Tune's group is taken."""
+    if group is None:
+        return {}
+    return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=child)}

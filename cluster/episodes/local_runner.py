@@ -1,0 +1,67 @@
+"""The K episodes of a run one after another in this process: to debug, and for machines too small for K processes."""
+
+from __future__ import annotations
+
+import torch
+
+from cluster.episodes.episode import Episodes, TrainerFactory
+from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.errors import UserError
+from rlcas.types import EpisodeReport, Incumbent, Int64
+
+
+class InProcess:
+    """Answers as `cluster.episodes.actor_runner.Children`, with the same bits; a reference is the incumbent itself.
+
+    Nothing is retried: what ends an episode's process ends the run.
+
+    Args:
+        trainer_factory: builds the trainer, once for all K.
+        sampler: the sampler's settings.
+        cluster: how many torch threads an episode has.
+
+    Raises:
+        UserError: `cluster.gpus_per_episode` is set, which only actors share out.
+    """
+
+    def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
+        if cluster.gpus_per_episode:
+            raise UserError(
+                f"cluster.gpus_per_episode {cluster.gpus_per_episode:g} is for cluster.episode_runner actors, not "
+                f"for {cluster.episode_runner}: leave it out"
+            )
+        threads = cluster.concrete(sampler.k).threads_per_episode
+        assert threads is not None, "the settings are concrete"
+        self._num_threads = threads
+        self._episodes = Episodes(trainer_factory, sampler)
+        self._episodes.ping()
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Return the untrained classifier with the composition `counts_C`."""
+        return self._episodes.initial(counts_C)
+
+    def train_epoch(
+        self, incumbent: Incumbent, actions_KC: list[Int64], epoch: int
+    ) -> tuple[list[EpisodeReport], list[Incumbent | None]]:
+        """Run the K episodes of `epoch`; return reports and what they left, by child."""
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(self._num_threads)
+        try:
+            outcomes = [
+                self._episodes.outcome(incumbent, actions_C, epoch, child)
+                for child, actions_C in enumerate(actions_KC)
+            ]
+        finally:
+            torch.set_num_threads(num_threads)
+        return [report for report, _ in outcomes], [left for _, left in outcomes]
+
+    def put(self, incumbent: Incumbent) -> Incumbent:
+        """Return the incumbent itself."""
+        return incumbent
+
+    def fetch(self, left: Incumbent | None) -> Incumbent | None:
+        """Return what an episode left, which is here already."""
+        return left
+
+    def end(self) -> None:
+        """Nothing runs on."""

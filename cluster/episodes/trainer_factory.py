@@ -1,0 +1,34 @@
+"""The classifier's trainer of a run, built on whichever node an episode's actor is."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from cluster.episodes.episode import TrainerFactory
+from cluster.pools.copies import opened
+from cluster.runtime.node_folder import NodeFolder
+from rlcas.config import RunConfig
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device
+from rlcas.runs.folder import RunFolder
+from rlcas.training.trainer import ClassifierTrainer
+from rlcas.types import EpisodeTrainer
+from synth.manifest import pool_digests
+
+
+def trainer_factory(folder: RunFolder, config: RunConfig, pool_folder: Path) -> TrainerFactory:
+    """Return what builds the trainer of a run on any node; call it where the folders lie, with Ray there."""
+    cache = config.cluster.cache
+    pool = NodeFolder.of(pool_folder, cache, pool_digests)
+    own_marks = folder.pool.resolve() != pool_folder.resolve()
+    marks = NodeFolder.of(folder.pool, cache) if own_marks else pool
+    return functools.partial(build_trainer, config, NodeFolder.of(folder.prepared, cache), pool, marks)
+
+
+def build_trainer(
+    config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder
+) -> EpisodeTrainer:
+    """Return the trainer of a run's settings, images, pool and marks of copies."""
+    data, source = open_prepared(prepared.here()), opened(config, pool.here(), marks.here())
+    return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))

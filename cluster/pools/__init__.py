@@ -1,0 +1,1 @@
+"""A run's pool of synthetic images: made or opened, marked for copies, scored."""

@@ -1,0 +1,161 @@
+"""Judging a pool by the training images: what each synthetic image owes to them, and which are copies."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlcas.batches.sources import all_images
+from rlcas.config import RunConfig
+from rlcas.console import say
+from rlcas.errors import UserError
+from rlcas.evaluation.evaluate import MODEL_FILE, Classifier, load_classifier
+from rlcas.evaluation.features import Extractor, build_extractor
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.stages import stage
+from rlcas.training.baseline import train_baseline
+from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
+from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
+from synth.quality.memorisation import Memorisation, memorisation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A pool beside the training images, in the features of one extractor."""
+
+    made: ImageSet
+    """All N images of the pool, marked ones too, class after class."""
+    numbers_N: Int64
+    """Number of each within its class."""
+    marked_N: NDArray[np.bool_]
+    """The pool's marks."""
+    made_ND: Float32
+    train_MD: Float32
+    memory: Memorisation
+    num_held_out: int
+    extractor: str
+
+
+def mark(
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
+) -> None:
+    """Look for copies in a run's pool and mark them, where that is still to be done.
+
+    The marks lie in the run's folder even if the pool does not: they hold for its training images alone. A class
+    that holds nothing but copies is told of and keeps them: no class may be empty.
+
+    Raises:
+        UserError: no validation image is new, or the extractor cannot be had.
+    """
+    if (folder.pool / COPIES_FILE).exists():
+        return
+    extractor = pool_extractor(folder, config, data, device)
+    with stage(folder, "Looking for copies in the pool", "copies"):
+        judgement = judge_pool(folder, config, data, pool, extractor)
+    copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
+    copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
+    sizes_C = judgement.made.class_counts(data.num_classes)
+    marks_C = [
+        copies if len(copies) < size else copies[:0] for copies, size in zip(copies_C, sizes_C, strict=True)
+    ]
+    facts = {"extractor": judgement.extractor, "threshold": judgement.memory.threshold}
+    mark_copies(pool.folder, marks_C, facts, marks_folder=folder.pool)
+    for line in _told(data.class_names, copies_C, marks_C, config.synth.scoring.leave_out_copies):
+        say(line)
+
+
+def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
+    """Return a run's pool, without the marked copies where the settings leave them out."""
+    return opened(config, pool_folder, folder.pool)
+
+
+def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
+    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
+    leave_out = config.synth.scoring.leave_out_copies
+    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)
+
+
+def pool_extractor(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Extractor:
+    """Return the extractor of the settings; the classifier that it may need is trained here, once.
+
+    Raises:
+        UserError: its weights cannot be had.
+    """
+    return build_extractor(
+        config.synth.scoring, functools.partial(real_classifier, folder, config, data, device), device
+    )
+
+
+def judge_pool(
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: Extractor
+) -> Judgement:
+    """Return what the images of a pool, marked ones too, owe to the training images.
+
+    Held-out are the validation images that are no training image's exact picture, mirrored or not.
+
+    Raises:
+        UserError: there is no such image.
+    """
+    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=folder.pool)
+    made, train = all_images(pool), data.train.images_NCHW
+    held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
+    if len(held_out) == 0:
+        raise UserError(
+            f"data {config.data}: every validation image is a training image too, so that none tells how near a new "
+            "image comes: bring other validation images, or cut some with --dataset.val_from_train"
+        )
+    made_ND, train_MD, mirrored_MD, held_out_KD = map(
+        extractor, (made.images_NCHW, train, train[..., ::-1], held_out)
+    )
+    numbers_C = [np.arange(size) for size in pool.class_sizes_C]
+    return Judgement(
+        made=made,
+        numbers_N=np.concatenate(numbers_C),
+        marked_N=np.concatenate(list(map(np.isin, numbers_C, pool.copies_C))),
+        made_ND=made_ND,
+        train_MD=train_MD,
+        memory=memorisation(made_ND, train_MD, mirrored_MD, held_out_KD),
+        num_held_out=len(held_out),
+        extractor=extractor.described,
+    )
+
+
+def real_classifier(
+    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device
+) -> Classifier:
+    """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
+    if not (folder.judge / MODEL_FILE).exists():
+        with stage(folder, "Training the judge on the real images", "judge"):
+            train_baseline(folder.judge, data.train, data, config, config.sampler.epochs, device)
+    return load_classifier(folder.judge, device)
+
+
+def _among(images_NCHW: Uint8, known_MCHW: Uint8) -> NDArray[np.bool_]:
+    """Return [N] whether an image is one of the known ones, or one of them mirrored, to the last bit."""
+    known = {image.tobytes() for image in known_MCHW} | {image[..., ::-1].tobytes() for image in known_MCHW}
+    return np.array([image.tobytes() in known for image in images_NCHW], dtype=bool)
+
+
+def _told(
+    class_names: Sequence[str], copies_C: list[Int64], marks_C: list[Int64], leave_out: bool
+) -> Iterator[str]:
+    """Yield the notes on what was found, and what was done with it."""
+    if not any(map(len, copies_C)):
+        yield "no synthetic image is a copy of a training image"
+    if any(map(len, marks_C)):
+        done = "left out" if leave_out else "marked, but kept"
+        named = zip(class_names, marks_C, strict=True)
+        counts = ", ".join(f"{name} {len(marks)}" for name, marks in named if len(marks))
+        yield f"note: copies of training images are {done}: {counts}"
+    for name, copies, marks in zip(class_names, copies_C, marks_C, strict=True):
+        if len(copies) > len(marks):
+            yield (
+                f"note: all {len(copies)} synthetic images of class {name!r} are copies of training images; they are "
+                "kept unmarked, because the class would have none: better make other images"
+            )

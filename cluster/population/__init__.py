@@ -1,0 +1,1 @@
+"""Population-based training over the compositions: the control `sampler.agents pbt`."""

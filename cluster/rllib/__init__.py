@@ -1,0 +1,1 @@
+"""The sampler as an RLlib algorithm: config, agents' module, learner, checkpoints."""

@@ -1,0 +1,306 @@
+"""The sampler as an RLlib Algorithm: K episodes on Ray actors, one REINFORCE update an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    LEARNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
+from ray.tune import PlacementGroupFactory
+
+from cluster.algorithm_config import RLCASConfig
+from cluster.episodes.actor_runner import Children, EpisodeError
+from cluster.episodes.local_runner import InProcess
+from cluster.rllib.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
+from cluster.rllib.results import results_of
+from cluster.runtime.connection import ensure_ray, episode_resources
+from cluster.runtime.placement import fitting
+from envs.observations import names_of, observe
+from rlcas.batches.composition import ACTIONS, initial_counts
+from rlcas.config import SamplerConfig
+from rlcas.errors import UserError
+from rlcas.metrics import signal_of
+from rlcas.reinforce import draw_actions
+from rlcas.rewards import rewarded, weighed
+from rlcas.runs import replay
+from rlcas.seeding import rng_for
+from rlcas.training.fit import selection_key
+from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
+
+INCUMBENT = "incumbent"
+BEST = "best"
+PARTS = ("policy", "episodes", "learning")
+"""What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
+
+
+RUNNERS: dict[str, type[Children] | type[InProcess]] = {"actors": Children, "in_process": InProcess}
+
+
+class RLCAS(Algorithm):
+    """The RL-driven class-adaptive sampler (paper, section 2.2).
+
+    `train()` is one epoch: K joint actions drawn from one policy, K one-epoch trainings from the incumbent,
+    the best by validation metric becomes the incumbent, and the agents learn from the valid episodes.
+    """
+
+    record: EpochRecord | None = None
+    """What the last epoch gave."""
+    _next_policy: tuple[Float32, Float64] | None = None
+    best: Incumbent
+    """The incumbent with the best validation metric so far; the initial one before the first epoch."""
+
+    @classmethod
+    def get_default_config(cls) -> RLCASConfig:
+        """Return the defaults."""
+        return RLCASConfig()
+
+    @classmethod
+    def default_resource_request(cls, config: Any) -> PlacementGroupFactory:
+        """Return what a Tune trial reserves: RLlib's own, and one bundle an episode."""
+        ours = cls.get_default_config().update_from_dict(config)
+        own = super().default_resource_request(config)
+        if ours.episode_runner == "in_process":
+            return own
+        ensure_ray(ours.k)
+        episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
+        return PlacementGroupFactory(
+            [*own.bundles, *[fitting(episode)] * ours.k], strategy=ours.placement.upper()
+        )
+
+    def setup(self, config: RLCASConfig) -> None:
+        """Start what runs the K episodes and make the initial incumbent."""
+        ensure_ray(config.k)  # before RLlib starts a Ray of its own
+        super().setup(config)
+        self._told_config = self.config.to_dict()
+        sampler = self.config.sampler_config()
+        # The actors need not import the agents' code to know what those ask to see.
+        self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
+        self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
+        cluster = self.config.cluster_config()
+        self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
+        try:
+            self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
+        except BaseException:
+            self._children.end()
+            raise
+        self.best = self.incumbent
+
+    @property
+    def incumbent(self) -> Incumbent:
+        """The surviving classifier, which the next epoch starts from."""
+        return self._incumbent
+
+    @property
+    def epoch(self) -> int:
+        """Epochs trained so far."""
+        return self.incumbent.epoch
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch; the result is `done` after the last, which ends a Tune trial.
+
+        `metric` is the incumbent's `sampler.metric`, once more and at the top: Tune's CheckpointConfig scores by no
+        key below that.
+        """
+        if self.epoch >= self._sampler.epochs:
+            raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
+        result = super().step()
+        assert self.record is not None
+        told = results_of(self.record)
+        metric = told["metrics"][self._sampler.metric]
+        return {**result, "rlcas": told, "metric": metric, "done": self.epoch >= self._sampler.epochs}
+
+    def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return Tune's own entries of a result; RLlib would copy all settings anew, which no longer change."""
+        return {**super(Algorithm, self).get_auto_filled_metrics(*args, **kwargs), "config": self._told_config}
+
+    def training_step(self) -> None:
+        """Draw, train, choose, learn: `_epoch` on one torch thread.
+
+        The policy is tiny: waking more threads for it costs several times what it computes.
+        """
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self._epoch()
+        finally:
+            torch.set_num_threads(num_threads)
+
+    def _epoch(self) -> None:
+        """Train the K episodes of one epoch, keep the best, teach the agents.
+
+        Raises:
+            EpisodeError: none of the K episodes is valid, or one gave no answer.
+        """
+        times = [time.perf_counter()]
+        epoch, k = self.epoch + 1, self._sampler.k
+        observation_D, probabilities_C3 = self._next_policy or self._policy()
+        actions_KC = [
+            draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
+        ]
+        times.append(time.perf_counter())
+        reports, winner = self._train(actions_KC, epoch)
+        times.append(time.perf_counter())
+        reports = rewarded(reports, self._sampler)
+        self.best = better(self.best, self.incumbent, self._sampler.metric)
+        assert self.best.result is not None
+        if self._schedule_TC is None:
+            self._learn(observation_D, [report for report in reports if report.valid])
+        baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
+        if self._schedule_TC is None:
+            reports = weighed(reports, baseline, self._sampler)
+        self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
+        times.append(time.perf_counter())
+        self.record = EpochRecord(
+            epoch=epoch,
+            reports=tuple(reports),
+            winner=winner,
+            baseline=baseline,
+            probabilities_C3=probabilities_C3,
+            best_metric=self.best.result.metrics[self._sampler.metric],
+            best_epoch=self.best.epoch,
+            curves_CG=curves_CG,
+            seconds=times[-1] - times[0],
+            seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
+        )
+
+    def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
+        """Run the K episodes and hold what the winner left; return the reports and the winner.
+
+        Where that was lost with its node, the epoch is run again, to the same bits.
+        """
+        tries = 1 + self.config.episode_retries
+        for lost in range(tries):
+            reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+            winner = choose(reports, self._sampler.metric)
+            if (incumbent := self._children.fetch(left[winner])) is not None:
+                self._hold(left[winner], incumbent)
+                if lost:
+                    reports = [replace(report, retries=report.retries + lost) for report in reports]
+                return reports, winner
+        raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
+
+    def _policy(self) -> tuple[Float32, Float64]:
+        """Return what the agents see, and [C, 3], their probabilities: all on the recorded actions in a replay."""
+        observation_D = observe(self.incumbent, self._sampler)
+        if self._schedule_TC is None:
+            return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
+        return observation_D, np.eye(len(ACTIONS))[
+            self._schedule_TC[min(self.epoch, len(self._schedule_TC) - 1)]
+        ]
+
+    def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
+        """Return what `function` gives on the learner."""
+        return next(iter(self.learner_group.foreach_learner(function))).get()
+
+    def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
+        """Go on from these, as if the run had not stopped (`cluster.rllib.checkpoint`)."""
+        self._go_on_from(self._children.put(incumbent))
+        self.best = best
+        self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
+        self._iteration = incumbent.epoch
+
+    def get_state(
+        self,
+        components: str | Collection[str] | None = None,
+        *,
+        not_components: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return RLlib's state and the two incumbents."""
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(INCUMBENT, components, not_components):
+            state[INCUMBENT] = self.incumbent
+        if self._check_component(BEST, components, not_components):
+            state[BEST] = self.best
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restore RLlib's state and the two incumbents."""
+        super().set_state(state)
+        if INCUMBENT in state:
+            self._go_on_from(self._children.put(state[INCUMBENT]))
+        self.best = state.get(BEST, self.best)
+
+    def cleanup(self) -> None:
+        """Kill the actors, then what RLlib holds."""
+        self._children.end()
+        super().cleanup()
+
+    @property
+    def _seed(self) -> int:
+        return self.config.seed
+
+    def _go_on_from(self, reference: Any) -> None:
+        """Hold an incumbent that no epoch has left; agents that learnt elsewhere may come with it."""
+        self._next_policy = None
+        incumbent = self._children.fetch(reference)
+        assert incumbent is not None, "it was made or put just now"
+        self._hold(reference, incumbent)
+
+    def _hold(self, reference: Any, incumbent: Incumbent) -> None:
+        """Keep the reference, which the next epoch is given, and a view of what it stands for."""
+        self._incumbent_ref, self._incumbent = reference, incumbent
+
+    def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
+        told = lesson(observation_D, reports, self._sampler)
+        loss = self.on_learner(lambda learner: learner.learn(told))
+        self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
+        lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+        self.metrics.log_value(lifetime, len(reports), reduce="lifetime_sum")
+
+
+def lesson(
+    observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig
+) -> dict[str, NDArray[Any]]:
+    """Return what the learner is given of an epoch's valid episodes, a row each."""
+    own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
+    results = [report.result for report in reports if report.result is not None]
+    return {
+        Columns.OBS: np.tile(observation_D, (len(reports), 1)),
+        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+        COUNTS: np.stack([report.counts_C for report in reports]),
+        SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
+        PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
+    }
+
+
+def choose(reports: list[EpisodeReport], metric: str) -> int:
+    """Return the winner: best `metric` of the valid ones, ties by lower validation loss, then lower index.
+
+    Raises:
+        EpisodeError: none is valid; the text holds the workers' tracebacks.
+    """
+    keys = {
+        report.child: (*selection_key(report.result, metric), -report.child)
+        for report in reports
+        if report.valid and report.result is not None
+    }
+    if not keys:
+        statuses = ", ".join(report.status for report in reports)
+        tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
+        raise EpisodeError(
+            f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
+        )
+    return max(keys, key=lambda child: keys[child])
+
+
+def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
+    """Return `new` where it beats `best` on the validation images, or `best` was never trained."""
+    assert new.result is not None
+    if best.result is None or selection_key(new.result, metric) > selection_key(best.result, metric):
+        return new
+    return best

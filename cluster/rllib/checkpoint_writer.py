@@ -1,0 +1,83 @@
+"""Checkpoints written on a thread of their own, so that no epoch waits for the disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cluster.rllib.checkpoint import NUM_KEPT, Snapshot, write
+from rlcas.storage.remote import publish
+from rlcas.types import Incumbent
+
+if TYPE_CHECKING:
+    from cluster.rllib.algorithm import RLCAS
+
+
+class CheckpointWriter:
+    """Writes what it is given, the newest where the disk is slower than the epochs; its end waits for the last.
+
+    One snapshot is being written and one waits at most, so memory is bounded.
+
+    Args:
+        folder: the folder of checkpoints.
+
+    Example:
+        with CheckpointWriter(folder) as writer:
+            while training:
+                algorithm.train()
+                writer.save(algorithm)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._waiting: deque[Snapshot] = deque(maxlen=1)
+        self._writes: list[Future[None]] = []
+        self._bests: deque[tuple[Path, Incumbent]] = deque(maxlen=NUM_KEPT)
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+
+    def save(self, algo: RLCAS) -> None:
+        """Hand over what `algo` holds now.
+
+        Raises:
+            UserError: an earlier checkpoint could not be written.
+        """
+        self._raise_errors([write for write in self._writes if write.done()])
+        self._waiting.append(Snapshot.of(algo))
+        self._writes.append(self._executor.submit(self._write_newest))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the last checkpoint; raise what befell it, unless something is raised already."""
+        self._executor.shutdown(wait=True)
+        if error is None:
+            self._raise_errors(self._writes)
+
+    def _raise_errors(self, writes: list[Future[None]]) -> None:
+        self._writes = [write for write in self._writes if write not in writes]
+        for done in writes:
+            done.result()
+
+    def _write_newest(self) -> None:
+        if not self._waiting:
+            return  # a newer one took its place and is written
+        snapshot = self._waiting.popleft()
+        checkpoint = write(snapshot, self._folder, self._checkpoint_with(snapshot.best))
+        self._bests.append((checkpoint, snapshot.best))
+        publish(self._folder)
+
+    def _checkpoint_with(self, best: Incumbent) -> Path | None:
+        """Return the last checkpoint but one where `best` was its best too.
+
+        Two checkpoints in a row never share a file, so that damage to one leaves the other whole.
+        """
+        if len(self._bests) < NUM_KEPT:
+            return None
+        checkpoint, its_best = self._bests[0]
+        return checkpoint if its_best is best else None

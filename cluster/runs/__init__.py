@@ -1,0 +1,1 @@
+"""Whole runs: both phases, their checks before anything starts, dry runs, resuming."""

@@ -1,0 +1,129 @@
+"""Faults of the settings that are found before anything is read, made or started."""
+
+from __future__ import annotations
+
+import torch
+
+from envs.observations import named
+from rlcas.runs import replay
+from rlcas.classifiers import build_classifier
+from rlcas.batches.composition import check_composition
+from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
+from rlcas.errors import UserError
+from rlcas.evaluation.features import check_extractor
+from rlcas.losses import LOSSES
+from rlcas.methods import METHODS
+from rlcas.methods.method import missing_weights
+from rlcas.metrics import CLASS_SIGNALS, SELECTING
+from rlcas.registry import lookup
+from rlcas.rewards import reward_named
+from rlcas.shots import shot_groups
+from rlcas.types import TrainingData
+from synth.ldm.diffusion import SOLVERS
+from synth.generators import GENERATORS, Generator
+from synth.pidinet import WHERE_TO_GET
+from synth.sketch import SKETCHES, sketch_extractor
+from synth.training.workers import Workers
+
+
+def check_settings(config: RunConfig) -> None:
+    """Look every name up that the run will need, and open the sketch extractor's weights.
+
+    Raises:
+        UserError: a name is unknown, or a file of weights is missing or wrong.
+    """
+    check_training(config)
+    lookup(config.synth.sketch, SKETCHES, "synth.sketch")
+    lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
+    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+    if not isinstance(generator, Generator):
+        raise UserError(
+            f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
+        )
+    check_extractor(config.synth.scoring)
+    if config.pool is None:
+        _check_synthesis(config, generator)
+
+
+def check_training(config: RunConfig) -> None:
+    """Look up what phase two needs.
+
+    Raises:
+        UserError: a name is unknown, or the backbone cannot be built.
+    """
+    _check_method(config)
+    lookup(config.classifier.loss, LOSSES, "classifier.loss")
+    _check_sampler(config.sampler)
+    _check_backbone(config.classifier)
+
+
+def check_shares(config: RunConfig, generator: Generator) -> None:
+    """Find mini-batches that the workers which train the synthesiser cannot share evenly.
+
+    Raises:
+        UserError: there are such.
+    """
+    workers = Workers(size=config.cluster.synth_workers)
+    for group in generator.parts.values():
+        workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
+
+
+def check_fits(config: RunConfig, data: TrainingData) -> None:
+    """Find settings of phase two that do not fit the data.
+
+    Raises:
+        UserError: counts, a replayed run or a list of classes are of other data.
+    """
+    check_composition(config, data.num_classes)
+    replay.schedule(config.sampler, data.num_classes)
+    shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+
+
+def _check_method(config: RunConfig) -> None:
+    """Look the training step up; what a row needs for its pool is not its classifier's need."""
+    method = lookup(config.classifier.method, METHODS, "classifier.method")
+    if method.pool is None and (missing := missing_weights(method, config)):
+        raise UserError(f"classifier.method {config.classifier.method!r}: {missing}")
+
+
+def _check_sampler(config: SamplerConfig) -> None:
+    for setting, name, known in (
+        ("metric", config.metric, SELECTING),
+        ("signal", config.signal, CLASS_SIGNALS),
+    ):
+        if name not in known:
+            raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
+    reward_named(config.reward)
+    named(config)
+
+
+def _check_synthesis(config: RunConfig, generator: Generator) -> None:
+    if config.preset == "paper" and "autoencoder" in generator.parts:
+        _check_paper_weights(config.synth)
+    generator.check(config)
+    if not callable(sketch_extractor(config.synth)):
+        raise UserError(f"synth.sketch {config.synth.sketch!r} gives no extractor: name a factory of one")
+    check_shares(config, generator)
+
+
+def _check_paper_weights(config: SynthConfig) -> None:
+    """Name every missing file of weights at once."""
+    missing = []
+    if config.autoencoder.pretrained is None:
+        missing.append(
+            "a pretrained autoencoder of factor 8 (--synth.autoencoder.pretrained, a folder or hub name of a "
+            "diffusers AutoencoderKL)"
+        )
+    if config.sketch == "pidinet" and config.sketch_weights is None:
+        missing.append(f"the checkpoint of the pidinet sketches (--synth.sketch_weights, {WHERE_TO_GET})")
+    if missing:
+        raise UserError(f"preset paper needs weights that are not given: {', and '.join(missing)}")
+
+
+def _check_backbone(config: ClassifierConfig) -> None:
+    """Build the classifier without memory or weights; only a pretrained one of another width fails as such."""
+    impossible = config.pretrained and config.width is not None
+    with torch.device("meta"):
+        build_classifier(
+            config.model_copy(update={"pretrained": impossible}), channels=3, num_classes=2, size_px=224
+        )

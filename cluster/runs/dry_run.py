@@ -1,0 +1,171 @@
+"""What a run would take, for `--dry-run`: settings, demand, and time from a few real steps on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cluster.pools import make
+from cluster.runs.checks import check_fits, check_settings
+from cluster.runtime.connection import gpus_per_episode
+from rlcas import data as datasets
+from rlcas import settings
+from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.config import RunConfig
+from rlcas.console import format_seconds
+from rlcas.devices import choose_device, torch_threads
+from rlcas.registry import lookup
+from rlcas.batches.sources import RealImages
+from rlcas.training.trainer import ClassifierTrainer
+from rlcas.types import ImageSet, TrainingData
+from synth.generate import fill_pool
+from synth.generators import GENERATORS
+from synth.training.loop import num_steps
+
+MEASURED_STEPS = 2
+MEASURED_IMAGES = 64
+MB = 1e6
+
+
+def describe(config: RunConfig) -> str:
+    """Return the resolved settings, the demand on GPUs, memory and disk, and an estimate of the time.
+
+    Raises:
+        UserError: a setting or the data is wrong.
+    """
+    check_settings(config)
+    config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
+    data = datasets.load(config, progress=True)
+    check_fits(config, data)
+    counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
+    lines = [
+        settings.as_yaml(config),
+        f"data: {len(data.train)} training and {len(data.val)} validation images {data.image_shape_CHW}: {counts}",
+        *(f"note: {note}" for note in data.notes),
+        *_demand(config, data),
+        *_times(config, data),
+    ]
+    return "\n".join(lines)
+
+
+def _counts(data: TrainingData) -> list[int]:
+    return data.train.class_counts(data.num_classes).tolist()
+
+
+def _pool_images(config: RunConfig, data: TrainingData) -> int:
+    return sum(make.per_class(config, data.train.class_counts(data.num_classes)))
+
+
+def _demand(config: RunConfig, data: TrainingData) -> list[str]:
+    """Return what the episodes ask of the machine, and the bytes of images and checkpoints."""
+    image_bytes = int(np.prod(data.image_shape_CHW))
+    real = (len(data.train) + len(data.val)) * image_bytes
+    pool = 0 if config.pool else _pool_images(config, data) * image_bytes
+    state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, gpus)
+    return [
+        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {gpus}), "
+        f"{config.cluster.threads_per_episode} thread each (here: {cores} cores)",
+        f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
+        "optimiser an episode",
+        f"disk: {(real + pool) / MB:.0f} MB of images, {4 * state / MB:.0f} MB of checkpoints",
+    ]
+
+
+def _start(config: RunConfig, data: TrainingData) -> np.ndarray:
+    return initial_counts(config.sampler, data.num_classes)
+
+
+def _trainer(config: RunConfig, data: TrainingData, some: TrainingData | None = None) -> ClassifierTrainer:
+    """Return a trainer of all images, or of some, whose added images are real ones of every class."""
+    pool, device = RealImages(data.train), choose_device(config.device)
+    return ClassifierTrainer(some or data, config, pool=pool, device=device)
+
+
+def _times(config: RunConfig, data: TrainingData) -> list[str]:
+    """Return the estimate of each part; every figure is that of a few steps here, times their number."""
+    parts = {} if config.pool else synthesis_seconds(config, data)
+    untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
+    per_image = seconds_per_image(config, data)
+    if config.synth.scoring.extractor == "classifier":
+        parts["judge"] = per_image * len(data.train) * config.sampler.epochs
+    parts["episodes"] = per_image * _images_in_turn(config, data)
+    named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
+    return [
+        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{untold}"
+    ]
+
+
+def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
+    """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
+    synth, device = config.synth, choose_device(config.device)
+    generator = lookup(synth.generator, GENERATORS, "synth.generator")
+    if not generator.parts:
+        return {}
+    groups = {part: getattr(synth, group) for part, group in generator.parts.items()}
+    short = settings.override(
+        config, {f"synth.{group}.max_steps": str(MEASURED_STEPS) for group in generator.parts.values()}
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = generator.train(_some(data), short, folder, device=device, progress=False)
+        batch = synth.generation.micro_batch
+        started = time.perf_counter()
+        one_batch = [batch] + [0] * (data.num_classes - 1)
+        fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False)
+        sampling_seconds = time.perf_counter() - started
+    samplers = min(config.cluster.sampling_workers, _side_by_side(device))
+    steps = {
+        part: num_steps(len(data.train), group.epochs, group.batch_size, group.max_steps)
+        for part, group in groups.items()
+    }
+    return {
+        **{part: figures[f"{part}_seconds"] / MEASURED_STEPS * number for part, number in steps.items()},
+        "pool": sampling_seconds * -(-_pool_images(config, data) // batch) / samplers,
+    }
+
+
+def _some(data: TrainingData) -> TrainingData:
+    """Return a few images of each split: a step takes as long on these, and encoding them does not."""
+
+    def few(images: ImageSet) -> ImageSet:
+        return images.take(np.linspace(0, len(images) - 1, min(len(images), MEASURED_IMAGES)).astype(np.int64))
+
+    return dataclasses.replace(data, train=few(data.train), val=few(data.val))
+
+
+def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
+    """Return the seconds that one episode takes to train on an image, of an epoch run here."""
+    batch = config.classifier.batch_size
+    images = min(len(data.train), MEASURED_STEPS * batch)
+    some = data.train.take(np.linspace(0, len(data.train) - 1, images).astype(np.int64))
+    trainer = _trainer(config, data, dataclasses.replace(data, train=some, val=some))
+    start = _start(config, data)
+    threads = config.cluster.threads_per_episode
+    assert threads is not None, "the settings are concrete"
+    with torch_threads(threads):
+        trainer.train_epoch(trainer.initial(start), start, child=0)
+        started = time.perf_counter()
+        result = trainer.train_epoch(trainer.initial(start), start, child=0)
+        return (time.perf_counter() - started) / result.num_images
+
+
+def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
+    """Return the images of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
+    num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
+    appended = config.sampler.batch_mode == "append"
+    images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
+    rounds = max(1.0, config.sampler.k / _side_by_side(choose_device(config.device)))
+    return images_an_epoch * config.sampler.epochs * rounds
+
+
+def _side_by_side(device: torch.device) -> int:
+    """Return how many workers compute here without waiting for each other."""
+    return torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1

@@ -1,0 +1,122 @@
+"""The end of a run: test figures, the pool's figures, the gallery, metrics.json and the report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.pools.scores import score_pool
+from rlcas.runs.stages import stage, timings
+from rlcas import data as datasets
+from rlcas.config import RunConfig, SynthConfig
+from rlcas.console import format_distance, format_figure, say
+from rlcas.evaluation.evaluate import evaluate
+from rlcas.storage.atomic import read_facts, replacing, write_json
+from rlcas.report import write_report
+from rlcas.runs.folder import RunFolder
+from rlcas.tracking.tensorboard import Tracker
+from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
+from synth.pool import SyntheticPool
+from synth.sketch import Extractor, sketch_extractor
+
+GALLERY_IMAGES = 6
+TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
+POOL_DISTANCES = ("fid", "kid")
+POOL_FIGURES = ("sketch_skill", "copy_rate", "held_out_copy_rate")
+VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
+
+
+def finish(
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
+) -> None:
+    """Write metrics.json and the report of a run whose classifier is trained."""
+    with stage(folder, "Reading the test images", "test"):
+        test, _ = datasets.load_test(config)
+        figures = evaluate(folder.path, test, config.shots, device)
+    with stage(folder, "Judging the pool", "pool_figures"):
+        synthesis = score_pool(folder, config, data, pool, test, device)
+    write_gallery(folder, config, data, pool)
+    seconds = timings(folder)
+    with Tracker(folder.path, data.class_names) as tracker:
+        tracker.stages(seconds)
+    per_patient = figures.pop("per_patient", None)
+    write_json(
+        folder.metrics,
+        {
+            "test": figures,
+            **({"test_per_patient": per_patient} if per_patient else {}),
+            "synthesis": synthesis,
+            "seconds": seconds,
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
+        },
+    )
+    write_report(folder.path)
+
+
+def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource) -> None:
+    """Write a few real and synthetic images of each class, with their sketches, to gallery.npz.
+
+    Where the pool is the user's own, no synthesiser was taught by sketches and the default extractor draws them.
+    """
+    sketch = sketch_extractor(config.synth if config.pool is None else SynthConfig())
+    shown = {
+        "real": np.stack([_repeated(_first_of_class(data.train, c)) for c in range(data.num_classes)]),
+        "synthetic": np.stack(
+            [
+                _repeated(pool.images(c, np.arange(min(size, GALLERY_IMAGES))))
+                for c, size in enumerate(pool.class_sizes_C)
+            ]
+        ),
+    }
+    sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
+    with replacing(folder.gallery) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **shown, **sketches)
+    with Tracker(folder.path, data.class_names) as tracker:
+        tracker.gallery({**shown, **sketches})
+
+
+def show(folder: RunFolder) -> None:
+    """Tell the figures of a finished run and where its report is."""
+    metrics = read_facts(folder.metrics)
+    show_test(metrics["test"])
+    show_pool(metrics["synthesis"])
+    say(f"report: {folder.report}")
+    say(f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.path))}")
+
+
+def show_test(figures: dict[str, Any]) -> None:
+    """Print a line of test figures."""
+    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in TEST_FIGURES)
+    say(f"test of {figures['n']} images: {named}")
+
+
+def show_pool(figures: dict[str, Any]) -> None:
+    """Print a line of the pool's figures in all."""
+    told = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
+    told += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
+    say(f"pool of {figures['n_synthetic']} images: {'  '.join(told)}  ({figures['extractor']})")
+    if only := figures["pool_only"]:
+        say(
+            f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "
+            f"(95 % interval {only['low']:.3f} to {only['high']:.3f}, chance {only['chance']:.3f})"
+        )
+
+
+def _first_of_class(images: ImageSet, class_id: int) -> Uint8:
+    return images.take(np.flatnonzero(images.labels_N == class_id)[:GALLERY_IMAGES]).images_NCHW
+
+
+def _repeated(images_NCHW: Uint8) -> Uint8:
+    """Return exactly GALLERY_IMAGES images, the given ones again where there are fewer."""
+    return images_NCHW[np.arange(GALLERY_IMAGES) % len(images_NCHW)]
+
+
+def _sketched(sketch: Extractor, images_CMCHW: Uint8) -> Uint8:
+    """Return the sketches of a gallery, [C, M, 1, H, W] uint8."""
+    classes, many, *shape = images_CMCHW.shape
+    maps = sketch(images_CMCHW.reshape(-1, *shape))
+    return (maps * 255).round().astype(np.uint8).reshape(classes, many, 1, *shape[1:])

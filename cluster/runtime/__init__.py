@@ -1,0 +1,1 @@
+"""Ray itself: connecting, resources, placement, folders on nodes, interrupts, crash traces."""

@@ -1,0 +1,1 @@
+"""Sweeps by Ray Tune: what is searched, what a trial may take, how trials run."""

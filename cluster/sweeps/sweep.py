@@ -1,0 +1,245 @@
+"""A sweep: phase one once, then a trial a point of the search space, run side by side by Ray Tune.
+
+Its folder holds sweep.yaml (what the trials share), sweep.json (what is known of each), `pools/NN` (a phase one
+each) and `trials/NNN` (a run's folder each). `resume` reads only these, and Tune's folders for our own safetensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from cluster.runs.run import check, make_pool
+from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.sweeps.plan import Plan, metric_of, plan
+from cluster.sweeps.resources import Room, check_fits, concurrency, trial_bundles
+from rlcas import settings
+from rlcas.config import RunConfig, SweptConfig
+from rlcas.console import phase, say, show_table
+from rlcas.errors import UserError
+from rlcas.evaluation.evaluate import MODEL_FILE
+from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
+from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
+from rlcas.settings.search_space import named, value_of
+from rlcas.storage.atomic import alone_in, replacing_folder, write_text
+
+
+def sweep(stated: Mapping[str, Any]) -> Sweep:
+    """Sweep into a new folder; return what came of it.
+
+    Args:
+        stated: settings as of `rlcas run`, and a section `sweep`; nested or dotted.
+
+    Raises:
+        UserError: a setting, a file, the folder or the demand is wrong; nothing is left behind then.
+    """
+    planned = plan(stated)
+    check_tune_starts()
+    out = check_is_free(planned)
+    for config in planned.pools.values():
+        for note in check(config).notes:
+            say(f"note: {note}")
+    with _reserved(planned.config, planned.configs) as room:
+        create(planned, out)
+        return _walk(out, planned.config, room)
+
+
+def resume(path: Path) -> Sweep:
+    """Go on with an interrupted sweep: trials that ended stay, the others go on from their checkpoints.
+
+    Raises:
+        UserError: the folder is not a sweep's.
+    """
+    table, config = read_sweep(path), load(path)
+    if not (waiting := _waiting(table)):
+        say(f"{path} is finished")
+        _show(table)
+        return table
+    configs = {trial.name: settings.load(table.folder(trial)) for trial in waiting}
+    with _reserved(config, configs) as room:
+        return _walk(path.absolute(), config, room)
+
+
+def describe(stated: Mapping[str, Any]) -> str:
+    """Return the trials of a sweep and what they ask of this machine.
+
+    Raises:
+        UserError: a setting, a file or an image is wrong.
+    """
+    planned = plan(stated)
+    for config in planned.pools.values():
+        check(config)
+    total = _this_machine()
+    configs = list(planned.configs.values())
+    side_by_side = concurrency(planned.config.sweep.concurrent, configs, total)
+    ks = sorted({config.sampler.k for config in configs})
+    epochs = sum(config.sampler.epochs for config in configs)
+    return "\n".join(
+        [
+            settings.as_yaml(planned.config),
+            *(f"trial {trial.name}: {named(trial.settings)}, on {trial.pool}" for trial in planned.trials),
+            f"demand: {len(configs)} trials of {epochs} epochs in all, {side_by_side} side by side, each a process and "
+            f"K={' or '.join(map(str, ks))} episodes (here: {total['CPU']:g} cores, {total['GPU']:g} GPUs)",
+            f"phase one: {len(planned.pools)} times"
+            if len(planned.pools) > 1
+            else "phase one: once, for all trials",
+            f"`rlcas run --dry-run` with these settings estimates phase one, and K={planned.config.sampler.k} episodes",
+        ]
+    )
+
+
+def load(path: Path) -> SweptConfig:
+    """Return what the trials of a sweep's folder share."""
+    return settings.of_sweep(settings.read_yaml(path / settings.SWEEP_CONFIG_FILE))
+
+
+def check_tune_starts() -> None:
+    """Raise a UserError where Ray Tune cannot start a trial: it splits the path of Python at spaces."""
+    if " " in sys.executable:
+        raise UserError(
+            f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into "
+            "a path without spaces (`rlcas run` has no such limit)"
+        )
+
+
+def check_is_free(planned: Plan) -> Path:
+    """Return the sweep's folder, which is yet to be made.
+
+    Raises:
+        UserError: it is there and not empty.
+    """
+    out = planned.config.out
+    assert out is not None, "a plan has its folder"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
+            f"`rlcas sweep --resume {shlex.quote(str(out))}`"
+        )
+    return out
+
+
+def create(planned: Plan, out: Path) -> None:
+    """Make the folder with all settings, whole or not at all."""
+    table = Sweep(
+        path=out,
+        name=run_folder.data_name(planned.config.data),
+        metric=metric_of(planned.config),
+        search=planned.config.sweep.search,
+        trials=planned.trials,
+    )
+    try:
+        with replacing_folder(out) as temporary:
+            write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
+            trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
+            for name, config in {**planned.pools, **trials}.items():
+                settings.save(config, temporary / name)
+            table.path = temporary
+            table.save()
+    except OSError as error:
+        raise UserError(
+            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
+        ) from error
+
+
+def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
+    """Do what is missing: phase one, the trials that wait, the page."""
+    from cluster.sweeps.tuner import (
+        run_trials,  # RLlib takes seconds to import, and what comes before does not need it
+    )
+
+    with alone_in(path):
+        table = read_sweep(path)
+        waiting = _waiting(table)
+        for pool in dict.fromkeys(trial.pool for trial in waiting):
+            make_pool(path / pool)
+        for trial in waiting:
+            link_phase_one(path / trial.pool, table.folder(trial))
+            own = settings.load(table.folder(trial))  # PBT may have changed it since it was planned
+            trial.settings = {key: value_of(own, key) for key in trial.settings}
+            trial.status, trial.reason = "waiting", ""
+        try:
+            with phase(
+                f"Training {len(waiting)} of {len(table.trials)} trials, {room.concurrent} side by side"
+            ):
+                run_trials(table, config, room)
+        finally:
+            write_sweep_report(path)
+    _show(table)
+    return table
+
+
+def link_phase_one(pool: Path, trial: Path) -> None:
+    """Show a trial the images, synthesiser, pool and judge of the phase one that it shares."""
+    shared, own = RunFolder(pool), RunFolder(trial)
+    for there, here in (
+        (shared.prepared, own.prepared),
+        (shared.synth, own.synth),
+        (shared.pool, own.pool),
+        (shared.judge, own.judge),
+    ):
+        if there.exists() and not here.is_symlink():
+            here.symlink_to(os.path.relpath(there, trial))
+
+
+@contextlib.contextmanager
+def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator[Room]:
+    """Have Ray with room for the trials, and yield it; a Ray of our own ends with it.
+
+    Raises:
+        UserError: the trials ask for more than there is.
+    """
+    quiet_ray()
+    started_here = not ray.is_initialized()
+    with phase("Starting Ray"):
+        number = concurrency(config.sweep.concurrent, list(configs.values()), _there_is())
+        ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
+    try:
+        total = ray.cluster_resources()
+        bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
+        largest = sorted(bundles.values(), key=len, reverse=True)[:number]
+        check_fits(largest, config.cluster.start_timeout_seconds)
+        yield Room(bundles, number)
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _there_is() -> Mapping[str, float]:
+    """Return the CPUs and GPUs of the cluster that RAY_ADDRESS names or that is connected, else of this machine."""
+    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+        return _this_machine()
+    ensure_ray(k=1)
+    return ray.cluster_resources()
+
+
+def _this_machine() -> dict[str, float]:
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+
+
+def _waiting(table: Sweep) -> list[Trial]:
+    return [
+        trial for trial in table.trials if not (trial.ended and (table.folder(trial) / MODEL_FILE).exists())
+    ]
+
+
+def _show(table: Sweep) -> None:
+    show_table(sweep_table(table))
+    best = table.ranked()[0]
+    say(f"report: {table.path / REPORT_FILE}")
+    say(f"TensorBoard: tensorboard --logdir {shlex.quote(str(table.path / TRIALS_FOLDER))}")
+    for trial in table.trials:
+        if trial.status == "failed":
+            say(f"trial {trial.name} failed, its traceback: {table.folder(trial) / ERROR_FILE}")
+    if best.ended:
+        folder = shlex.quote(str(table.folder(best)))
+        say(f"best: trial {best.name}; `rlcas resume {folder}` reads the test images with its classifier")

@@ -1,0 +1,169 @@
+"""One trial of a sweep as Ray Tune runs it: a step is an epoch of the sampler, and its folder is a run's."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from cluster.algorithm_config import RLCASConfig
+from cluster.pools.make import open_pool
+from cluster.rllib import checkpoint
+from cluster.rllib.algorithm import RLCAS
+from cluster.runs.training import algorithm_config
+from cluster.runtime.connection import quiet_ray
+from cluster.runtime.node_folder import check_reached
+from rlcas import settings
+from rlcas.data import open_prepared
+from rlcas.errors import UserError, first_line
+from rlcas.evaluation.evaluate import save_incumbent
+from rlcas.runs import epoch_log
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER
+from rlcas.storage.atomic import write_text
+from rlcas.tracking.hparams import write_hparams
+from rlcas.tracking.tensorboard import Tracker
+from rlcas.types import TrainingData
+
+TUNE_FOLDER = "tune"
+"""Tune's own files, below the sweep's folder: one folder a sitting, and in it one a trial."""
+METRIC = "metric"
+"""What a trial reports of the classifier that it keeps, which is what the table ranks."""
+CURRENT = "current"
+"""What it reports of the incumbent, which is what an exchange of the population copies."""
+EPOCHS = "epochs"
+"""What it reports of its age."""
+WORST = -1.0
+"""Below every metric: what a failed trial reports."""
+
+
+class SweepTrial(tune.Trainable):
+    """Trains the sampler in a folder that has its settings; an exception ends it and is its result."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """Return the bundles that were planned: the trial's own process, and one an episode."""
+        planned = config["trial"]
+        return tune.PlacementGroupFactory(planned["bundles"], strategy=planned["strategy"])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the settings; the episodes are started by the first step."""
+        quiet_ray()
+        self._sweep, self._metric = Path(config["sweep"]), config["metric"]
+        self._point = config["trial"]["settings"]
+        check_reached(self._sweep, settings.SWEEP_CONFIG_FILE)
+        self._folder = RunFolder(self._sweep / TRIALS_FOLDER / self.trial_name)
+        self._config = settings.override(settings.load(self._folder.path), self._point)
+        settings.save(self._config, self._folder.path)
+        self._kept = False
+        self._algorithm: RLCAS | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial's place in this process, which has imported RLlib already."""
+        self.cleanup()
+        self.__dict__.pop("_data", None)
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch; `reason` says why there was none."""
+        try:
+            return self._epoch(self._algorithm or self._started())
+        except Exception as error:
+            write_text(self._folder.path / ERROR_FILE, traceback.format_exc())
+            return {METRIC: WORST, CURRENT: WORST, "reason": first_line(error), "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write our own checkpoint into Tune's folder."""
+        if self._algorithm is not None:
+            checkpoint.save(self._algorithm, Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Go on from our own checkpoint in Tune's folder."""
+        algorithm = self._algorithm or self._started()
+        checkpoint.load_into(algorithm, Path(checkpoint_dir))
+        self._go_on_after(algorithm.epoch)
+
+    def cleanup(self) -> None:
+        """Keep the classifier of a trial that was stopped, and end the episodes."""
+        if self._algorithm is None:
+            return
+        if not self._kept and self._algorithm.best.result is not None:
+            self._keep(self._algorithm)
+        self._tracker.close()
+        self._algorithm.stop()
+
+    def algorithm_config(self) -> RLCASConfig:
+        """Return the RLlib config of the trial's settings."""
+        pool = open_pool(self._folder, self._config, self._data)
+        return algorithm_config(self._folder, self._config, self._data.num_classes, pool.folder)
+
+    def class_names(self) -> Sequence[str]:
+        """Return the C names."""
+        return self._data.class_names
+
+    def save_model(self, algorithm: RLCAS) -> None:
+        """Write the classifier that was best on validation."""
+        save_incumbent(self._folder.path, algorithm.best, self._data, self._config)
+
+    @cached_property
+    def _data(self) -> TrainingData:
+        return open_prepared(self._folder.prepared)
+
+    def _started(self) -> RLCAS:
+        """Start the episodes, from the newest good checkpoint of an earlier sitting where there is one."""
+        self._algorithm = self.algorithm_config().build_algo()
+        for folder in earlier_checkpoints(self._sweep, self.trial_name):
+            try:
+                if checkpoint.load_into(self._algorithm, folder):
+                    break
+            except UserError:
+                continue  # torn by what ended that sitting: the one before it is whole
+        self._go_on_after(self._algorithm.epoch)
+        return self._algorithm
+
+    def _go_on_after(self, epoch: int) -> None:
+        """Leave `epoch` epochs in the log; TensorBoard's events are cut by the tracker itself."""
+        epoch_log.keep_epochs(self._folder.path, epoch)
+        self._seconds = sum(line["seconds"] for line in epoch_log.read_epochs(self._folder.path))
+        self._tracker = Tracker(self._folder.path, self.class_names())
+        self._tracker.settings(self._config)
+
+    def _epoch(self, algorithm: RLCAS) -> dict[str, Any]:
+        if algorithm.epoch < self._config.sampler.epochs:
+            algorithm.train()
+            assert algorithm.record is not None
+            self._seconds += algorithm.record.seconds
+            epoch_log.append_epoch(self._folder.path, algorithm.record)
+            self._tracker.epoch(algorithm.record)
+        best, incumbent = algorithm.best.result, algorithm.incumbent.result
+        assert best is not None and incumbent is not None
+        done = algorithm.epoch >= self._config.sampler.epochs
+        if done:
+            self._keep(algorithm)
+        return {
+            METRIC: best.metrics[self._metric],
+            CURRENT: incumbent.metrics[self._metric],
+            EPOCHS: algorithm.epoch,
+            "best_epoch": algorithm.best.epoch,
+            "seconds": self._seconds,
+            "settings": self._point,
+            "done": done,
+        }
+
+    def _keep(self, algorithm: RLCAS) -> None:
+        assert algorithm.best.result is not None
+        self.save_model(algorithm)
+        metrics = {self._metric: algorithm.best.result.metrics[self._metric]}
+        write_hparams(self._folder.path, self._point, metrics, algorithm.epoch)
+        self._kept = True
+
+
+def earlier_checkpoints(sweep: Path, trial: str) -> list[Path]:
+    """Return Tune's folders of a trial's checkpoints, the newest first: by sitting, then by number."""
+    found = sweep.glob(f"{TUNE_FOLDER}/*/{trial}/checkpoint_*")
+    return sorted(found, key=lambda path: (path.parents[1].name, path.name), reverse=True)

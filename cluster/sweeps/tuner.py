@@ -1,0 +1,197 @@
+"""The trials of a sweep under Ray Tune: searched by its schedulers, told by us, one by one."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from cluster.population.synchronous_pbt import MembersInTurn, StandstillExchange
+from cluster.runtime.interrupts import handlers_given_back
+from cluster.runtime.node_folder import for_ray
+from cluster.sweeps.resources import Room
+from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
+from rlcas.config import SweptConfig
+from rlcas.console import Progress, format_figure, format_seconds, progress, say
+from rlcas.runs.sweep_folder import ERROR_FILE, Sweep, Trial, TrialStatus
+from rlcas.seeding import rng_for
+from rlcas.settings.search_space import Space, named, perturbed, space_of
+from rlcas.storage.atomic import write_text
+
+ASHA_KEEPS_ONE_OF = 3
+KEPT_CHECKPOINTS = 2
+"""Of each trial: the best and the last. The population keeps all: another member may be about to copy any of them."""
+QUIET_TUNE = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+"""A trial's folder holds our own log and events, and we tell of its end."""
+
+
+def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[SweepTrial] = SweepTrial) -> None:
+    """Run the trials that `room` names to their ends, and keep the table as they end.
+
+    Raises:
+        KeyboardInterrupt: the user interrupted them; nothing runs any more.
+    """
+    os.environ.update(QUIET_TUNE)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
+    planned = [
+        {
+            "name": name,
+            "settings": trial.settings,
+            "bundles": room.bundles[name],
+            "strategy": config.cluster.placement.upper(),
+        }
+        for name, trial in trials.items()
+    ]
+    num_epochs = sum(trial.num_epochs for trial in trials.values())
+    with progress("Epochs of all trials", num_epochs) as bar, handlers_given_back():
+        tune.Tuner(
+            trainable,
+            param_space={
+                "sweep": str(for_ray(table.path)),
+                "metric": table.metric,
+                "trial": tune.grid_search(planned),
+            },
+            tune_config=tune.TuneConfig(
+                **searched(
+                    config, len(trials), max(trial.num_epochs for trial in trials.values()), room.concurrent
+                ),
+                reuse_actors=True,
+                trial_name_creator=_name,
+                trial_dirname_creator=_name,
+            ),
+            run_config=tune.RunConfig(
+                name=_new_sitting(table.path / TUNE_FOLDER),
+                storage_path=str(for_ray(table.path / TUNE_FOLDER)),
+                callbacks=[Watcher(table, bar)],
+                checkpoint_config=tune.CheckpointConfig(
+                    num_to_keep=None if config.sweep.search == "pbt" else KEPT_CHECKPOINTS,
+                    checkpoint_score_attribute=CURRENT,
+                    checkpoint_frequency=1,
+                ),
+                failure_config=tune.FailureConfig(max_failures=config.cluster.episode_retries),
+                verbose=0,
+            ),
+        ).fit()
+    if any(trial.status == "waiting" for trial in trials.values()):
+        raise KeyboardInterrupt
+
+
+def searched(config: SweptConfig, num_trials: int, num_epochs: int, concurrent: int) -> dict[str, Any]:
+    """Return what `tune.TuneConfig` takes for the setting `sweep.search`; without a scheduler all run to their ends.
+
+    Args:
+        config: the settings of the sweep.
+        num_trials: trials that are to run.
+        num_epochs: epochs of the longest.
+        concurrent: trials side by side.
+    """
+    if config.sweep.search == "asha":
+        scheduler = ASHAScheduler(
+            time_attr=EPOCHS,
+            metric=METRIC,
+            mode="max",
+            max_t=num_epochs,
+            grace_period=min(config.sweep.grace_epochs, num_epochs),
+            reduction_factor=ASHA_KEEPS_ONE_OF,
+        )
+        return {"max_concurrent_trials": concurrent, "scheduler": scheduler}
+    if config.sweep.search == "pbt":
+        every = config.sweep.exchange_epochs
+        exchange = StandstillExchange(
+            time=EPOCHS,
+            metric=CURRENT,
+            every=every,
+            num_members=num_trials,
+            concurrent=concurrent,
+            explore=explorer(space_of(config.sweep.over, config.model_dump()), config.seed),
+            seed=config.seed,
+        )
+        return {
+            "search_alg": MembersInTurn(time=EPOCHS, every=every, concurrent=concurrent),
+            "scheduler": exchange,
+        }
+    return {"max_concurrent_trials": concurrent}
+
+
+def explorer(space: Space, seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what gives a member of the population its next settings, from those of the better one."""
+    exchanges = itertools.count()
+
+    def explore(config: dict[str, Any]) -> dict[str, Any]:
+        rng = rng_for(seed, "exchange", next(exchanges))
+        settings = perturbed(config["trial"]["settings"], space, rng)
+        return {**config, "trial": {**config["trial"], "settings": settings}}
+
+    return explore
+
+
+class Watcher(tune.Callback):
+    """Brings what the trials report into the table, and tells of each end in a line."""
+
+    def __init__(self, table: Sweep, bar: Progress) -> None:
+        self._table = table
+        self._bar = bar
+        self._trials = {trial.name: trial for trial in table.trials}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Take the figures of an epoch."""
+        row = self._trials[str(trial)]
+        if "reason" in result:
+            return
+        self._bar.advance(max(result[EPOCHS] - row.epochs, 0), _best(self._table))
+        row.metric, row.epochs, row.seconds = result[METRIC], result[EPOCHS], result["seconds"]
+        row.best_epoch, row.settings = result["best_epoch"], result["settings"]
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Take the end of a trial that was trained, stopped, or ended by an exception."""
+        row = self._trials[str(trial)]
+        row.reason = trial.last_result.get("reason", "")
+        trained: TrialStatus = "finished" if row.epochs >= row.num_epochs else "stopped"
+        row.status = "failed" if row.reason else trained
+        self._ended(row)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Take the end of a trial whose process died more often than it is run again."""
+        row = self._trials[str(trial)]
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+        write_text(self._table.folder(row) / ERROR_FILE, text)
+        row.status, row.reason = "failed", text.strip().splitlines()[-1]
+        self._ended(row)
+
+    def _ended(self, row: Trial) -> None:
+        self._bar.advance(row.num_epochs - row.epochs, _best(self._table))
+        self._table.save()
+        ended = sum(trial.status != "waiting" for trial in self._table.trials)
+        told = row.reason or f"{self._table.metric} {format_figure(row.metric)}"
+        say(
+            f"{ended} of {len(self._table.trials)}: trial {row.name}  {named(row.settings)}  {row.status} after "
+            f"{row.epochs} epochs in {format_seconds(row.seconds)}  {told}"
+        )
+
+
+def _best(table: Sweep) -> str:
+    best = max((trial.metric for trial in table.trials if trial.metric == trial.metric), default=None)
+    return f"best {table.metric} {format_figure(best)}" if best is not None else ""
+
+
+def _name(trial: Any) -> str:
+    return trial.config["trial"]["name"]
+
+
+def _new_sitting(folder: Path) -> str:
+    """Return the name of this sitting's folder; those of earlier ones hold checkpoints to go on from."""
+    return f"{len(list(folder.glob('*'))) + 1:04d}"

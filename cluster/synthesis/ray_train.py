@@ -1,0 +1,129 @@
+"""The synthesiser on several workers of Ray Train: each does what one process does, in a torch.distributed group."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.train import FailureConfig, ScalingConfig
+from ray.train import RunConfig as RayRunConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from cluster.runtime.connection import ensure_ray
+from cluster.runtime.gloo_interface import RayNetworkConfig
+from cluster.runtime.node_folder import check_reached, for_ray
+from cluster.synthesis.train import train_here
+from rlcas import settings
+from rlcas.config import RunConfig
+from rlcas.console import progress
+from rlcas.data.prepared import open_prepared
+from rlcas.devices import choose_device
+from rlcas.errors import UserError
+from rlcas.runs.epoch_log import read_lines
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import mend_of
+
+SCRATCH_FOLDER = "ray"
+LOOK_EVERY_SECONDS = 1.0
+
+
+def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device) -> None:
+    """Train the run's generator on `cluster.synth_workers` workers; they go on from its checkpoints.
+
+    A worker that dies is started again with all the others, `cluster.episode_retries` times. On several machines
+    the run's folder must be on storage that they share.
+
+    Raises:
+        UserError: Ray has too few cores or GPUs, or the training ends in an error of the user's.
+        RuntimeError: the training failed; the text holds the worker's own traceback.
+    """
+    num_workers, on_gpu = config.cluster.synth_workers, device.type == "cuda"
+    ensure_ray(num_workers)
+    _check_fits(num_workers, "GPU" if on_gpu else "CPU")
+    scratch = folder.path / SCRATCH_FOLDER
+    trainer = TorchTrainer(
+        _train,
+        train_loop_config={"folder": str(for_ray(folder.path))},
+        torch_config=RayNetworkConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=config.cluster.placement.upper()
+        ),
+        run_config=RayRunConfig(
+            name="synthesiser",
+            storage_path=str(for_ray(scratch)),
+            failure_config=FailureConfig(max_failures=config.cluster.episode_retries),
+        ),
+    )
+    try:
+        with _shown(folder):
+            fault = trainer.fit().return_value
+    except TrainingFailedError as error:
+        raise RuntimeError(f"the synthesiser's workers failed:\n{error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if fault is not None:
+        raise UserError(fault)
+
+
+def _train(loop: dict[str, Any]) -> str | None:
+    """Train as one worker; return the text of a user's fault, which no retry would mend."""
+    folder = RunFolder(Path(loop["folder"]))
+    try:
+        check_reached(folder.path, settings.CONFIG_FILE)
+        config = settings.load(folder.path)
+        device = choose_device(config.device)
+        if device.type == "cpu":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
+        train_here(folder, config, open_prepared(folder.prepared), device, progress=False)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        if (mend := mend_of(error)) is None:
+            raise
+        return f"{error}: {mend}"
+    return None
+
+
+def _check_fits(num_workers: int, resource: str) -> None:
+    """Refuse what Ray would wait for without an end."""
+    there = ray.cluster_resources().get(resource, 0.0)
+    if num_workers > there:
+        raise UserError(
+            f"cluster.synth_workers {num_workers} needs {num_workers} {resource}s, but Ray has {there:g}: lower it"
+        )
+
+
+@contextlib.contextmanager
+def _shown(folder: RunFolder) -> Iterator[None]:
+    """Show how far the workers are, by their log."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_follow, args=(folder.synthesis_log, ended), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _follow(log: Path, ended: threading.Event) -> None:
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Any] = {}
+        while True:
+            last = ended.wait(LOOK_EVERY_SECONDS)
+            for line in {line["part"]: line for line in read_lines(log)}.values():
+                part = line["part"]
+                if part not in bars:
+                    stack.close()
+                    bars[part] = stack.enter_context(progress(part, line["steps"]))
+                bars[part].advance(max(0, line["step"] - bars[part].done))
+            if last:
+                return

@@ -1,0 +1,1 @@
+"""Mini-batches: the composition, real and synthetic images, augmentation."""

@@ -1,0 +1,183 @@
+"""The mini-batches of an epoch: real images and synthetic ones, normalised and augmented on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlcas.batches.augment import Augment
+from rlcas.batches.composition import EpochPlan, PoolCycles, batch_starts, check_composition, epoch_plan
+from rlcas.batches.images import Normalisation, SyntheticImages, to_float
+from rlcas.config import RunConfig
+from rlcas.devices import as_tensor
+from rlcas.errors import UserError
+from rlcas.seeding import rng_for, seed_for
+from rlcas.types import Float64, Incumbent, Int64, SyntheticSource, TrainingData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Batch:
+    """What one step trains on; B images, the real ones first."""
+
+    views: tuple[Tensor, ...]
+    """[B, C, H, W] float32 each, normalised: the same images under draws of augmentation of their own."""
+    labels_N: Tensor
+    """[B] int64."""
+    resampled: Batch | None = None
+    """As many real images of a draw of their own, in as many views."""
+
+    @property
+    def images_NCHW(self) -> Tensor:
+        """Return the first view."""
+        return self.views[0]
+
+
+class BatchMaker:
+    """Makes the batches of any epoch; every draw has its own seed, so nothing carries over.
+
+    Args:
+        data: the training images; they stay on the device as uint8.
+        pool: where synthetic images come from.
+        config: the run's settings.
+        device: where batches are made.
+        num_views: augmentations of each image.
+        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q; at 0 it goes through
+            permutations of the images instead, so that each comes as often as the others. None makes none.
+
+    Raises:
+        UserError: the pool or the composition's settings do not fit the data.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        pool: SyntheticSource,
+        config: RunConfig,
+        device: torch.device,
+        *,
+        num_views: int = 1,
+        resampling_power: float | None = None,
+    ) -> None:
+        _check_pool(pool, data)
+        check_composition(config, data.num_classes)
+        self.normalisation = Normalisation.of(data.train.images_NCHW)
+        self.num_steps = len(batch_starts(len(data.train), config.classifier.batch_size))
+        self._config = config
+        self._device = device
+        self._images = as_tensor(data.train.images_NCHW, device)
+        self._labels = as_tensor(data.train.labels_N, device)
+        self._synthetic = SyntheticImages(pool, device)
+        self._cycles = PoolCycles(
+            pool.class_sizes_C,
+            config.seed,
+            with_replacement=config.sampler.draw_mode == "with_replacement",
+        )
+        self._augment = Augment(config.classifier.augment)
+        self._num_views = num_views
+        self._resamples = resampling_power is not None
+        self._chances_N = _chances(data, resampling_power) if resampling_power else None
+
+    def plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
+        """Return which images go into which batch of the epoch after `incumbent`."""
+        rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_child(child))
+        return epoch_plan(
+            rng.permutation(len(self._labels)),
+            self._config.classifier.batch_size,
+            counts_C,
+            incumbent.positions_C,
+            self._cycles,
+            fixed_total=self._config.sampler.batch_mode == "fixed_total",
+        )
+
+    def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[Batch]:
+        """Yield a batch a step.
+
+        The real images come first; their order and augmentation do not depend on the composition, nor,
+        under `sampler.common_random_numbers`, on the child.
+        """
+        counts_C = plan.counts_C
+        synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
+        num_seen = 0
+        for step, indices in enumerate(plan.real_batches):
+            real = as_tensor(indices, self._device)
+            synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
+            images = torch.cat([self._images[real], *synthetic])
+            draws = [
+                torch.cat(
+                    [
+                        self._draw(len(real), "augment-real", epoch, step, self._real_child(child), *view),
+                        self._draw(len(synthetic_labels), "augment-synthetic", epoch, step, child, *view),
+                    ]
+                )
+                for view in self._views()
+            ]
+            yield Batch(
+                views=self._augmented(images, draws),
+                labels_N=torch.cat([self._labels[real], synthetic_labels]),
+                resampled=self._resampled(num_seen, len(images), epoch, step, child)
+                if self._resamples
+                else None,
+            )
+            num_seen += len(images)
+
+    def _resampled(self, num_seen: int, num_images: int, epoch: int, step: int, child: int) -> Batch:
+        """Return the second batch, which comes after `num_seen` images in those of the epoch."""
+        path = (epoch, step, self._real_child(child))
+        if self._chances_N is None:
+            seed = seed_for(self._config.seed, "permuted", epoch, self._real_child(child))
+            permutations = PoolCycles(np.array([len(self._labels)]), seed)
+            indices_N = permutations.take(0, num_seen, num_images)
+        else:
+            rng = rng_for(self._config.seed, "resampled", *path)
+            indices_N = rng.choice(len(self._chances_N), num_images, p=self._chances_N)
+        drawn = as_tensor(indices_N, self._device)
+        draws = [self._draw(num_images, "augment-resampled", *path, *view) for view in self._views()]
+        return Batch(views=self._augmented(self._images[drawn], draws), labels_N=self._labels[drawn])
+
+    def _augmented(self, images_NCHW: Tensor, draws_by_view: list[Tensor]) -> tuple[Tensor, ...]:
+        images_NCHW = to_float(images_NCHW)
+        return tuple(
+            self.normalisation.apply(self._augment.apply(images_NCHW, draws)) for draws in draws_by_view
+        )
+
+    def _views(self) -> Iterator[tuple[str | int, ...]]:
+        """Yield what each view adds to the path of its seeds; the first adds nothing."""
+        yield ()
+        yield from (("view", view) for view in range(1, self._num_views))
+
+    def _draw(self, num_images: int, *path: str | int) -> Tensor:
+        return self._augment.draw(num_images, seed_for(self._config.seed, *path))
+
+    def _real_child(self, child: int) -> int:
+        return 0 if self._config.sampler.common_random_numbers else child
+
+
+def _chances(data: TrainingData, power: float) -> Float64:
+    """Return [N]: the chance of each training image where class c has weight n_c^-power an image."""
+    counts_C = data.train.class_counts(data.num_classes).astype(np.float64)
+    weights_N = counts_C[data.train.labels_N] ** -power
+    return weights_N / weights_N.sum()
+
+
+def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:
+    sizes_C = pool.class_sizes_C
+    if len(sizes_C) != data.num_classes:
+        raise UserError(
+            f"the pool has {len(sizes_C)} classes, but {data.name} has {data.num_classes}: use its own pool"
+        )
+    for class_id, size in enumerate(sizes_C.tolist()):
+        if size == 0:
+            raise UserError(
+                f"the pool has no images of class {data.class_names[class_id]!r}: "
+                "every class needs one at least; add some, or leave out --pool to make a pool"
+            )
+    shape = pool.images(0, np.zeros(1, np.int64)).shape[1:]
+    if shape != data.image_shape_CHW:
+        raise UserError(
+            f"the pool's images are {shape} (channels, height, width), but those of {data.name} are "
+            f"{data.image_shape_CHW}: make both alike with dataset.size_px and dataset.channels"
+        )

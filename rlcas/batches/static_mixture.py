@@ -1,0 +1,68 @@
+"""Mixtures that stay the same: how many images of each class are added to every mini-batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rlcas.batches.composition import batch_starts
+from rlcas.config import ComparedConfig
+from rlcas.types import Float64, Int64
+
+
+def static_counts(config: ComparedConfig, train_counts_C: Int64) -> Int64:
+    """Return [C] int64: the composition of a row whose mixture stays the same.
+
+    An epoch adds `compare.synthetic_ratio` images for each real one, and a batch one at least. Under
+    `sampler.batch_mode` fixed_total they replace real ones, so that ratio / (1 + ratio) of a batch are added.
+
+    Args:
+        config: the comparison's settings.
+        train_counts_C: [C] real training images.
+
+    Returns:
+        `apportion` of the images among the classes, as `compare.synthetic_balance` says.
+    """
+    num_images = int(train_counts_C.sum())
+    num_steps = len(batch_starts(num_images, config.classifier.batch_size))
+    added = config.compare.synthetic_ratio * num_images / num_steps
+    if config.sampler.batch_mode == "fixed_total":
+        added /= 1 + config.compare.synthetic_ratio
+    uniform = config.compare.synthetic_balance == "uniform"
+    shares_C = np.ones(len(train_counts_C)) if uniform else train_counts_C.astype(np.float64)
+    return apportion(shares_C, max(1, round(added)))
+
+
+def apportion(shares_C: Float64, total: int) -> Int64:
+    """Return [C] int64 that sum to `total`: each class's share in whole images, by the largest remainders.
+
+    A class with a share gets one image at least where there are enough for all such classes: those that would get
+    less than one get one, and the others divide the rest. Of equal remainders that of the smaller share goes first,
+    then that of the lower index.
+
+    Args:
+        shares_C: [C] weights, 0 or more; a class of share 0 gets nothing. All 0: nobody gets anything.
+        total: images to divide.
+    """
+    counts_C, dividing_C = np.zeros(len(shares_C), np.int64), shares_C > 0
+    while dividing_C.any():
+        quotas_C = _quotas(shares_C, dividing_C, total - int(counts_C.sum()))
+        small_C = dividing_C & (quotas_C < 1)
+        if total < np.count_nonzero(shares_C) or not small_C.any():
+            return counts_C + _rounded(quotas_C, shares_C)
+        counts_C[small_C], dividing_C = 1, dividing_C & ~small_C
+    return counts_C
+
+
+def _quotas(shares_C: Float64, dividing_C: np.ndarray, total: int) -> Float64:
+    """Return [C]: `total` divided among some classes by their shares."""
+    weights_C = np.where(dividing_C, shares_C, 0.0)
+    return total * weights_C / weights_C.sum()
+
+
+def _rounded(quotas_C: Float64, shares_C: Float64) -> Int64:
+    """Return [C] int64 of the same sum, which is whole: each rounded down, and up by the largest remainders."""
+    counts_C = np.floor(quotas_C).astype(np.int64)
+    missing = round(quotas_C.sum()) - int(counts_C.sum())
+    by_remainder = np.lexsort((shares_C, counts_C - quotas_C))
+    counts_C[by_remainder[:missing]] += 1
+    return counts_C

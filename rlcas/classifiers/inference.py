@@ -1,0 +1,39 @@
+"""Probabilities of a classifier for stored images, batch by batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rlcas.batches.images import Normalisation, to_float
+from rlcas.config import ClassifierConfig
+from rlcas.devices import autocast
+from rlcas.types import Float64
+
+BATCH_SIZE = 256
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module,
+    images_NCHW: Tensor,
+    normalisation: Normalisation,
+    config: ClassifierConfig,
+    device: torch.device,
+) -> Tensor:
+    """Return [N, C] float32 logits on `device`, of uint8 images anywhere.
+
+    The model is left in evaluation mode.
+    """
+    model.eval()
+    logits = []
+    for start in range(0, len(images_NCHW), BATCH_SIZE):
+        batch = images_NCHW[start : start + BATCH_SIZE].to(device)
+        with autocast(config.precision, device):
+            logits.append(model(normalisation.apply(to_float(batch))).float())
+    return torch.cat(logits)
+
+
+def probabilities(logits_NC: Tensor) -> Float64:
+    """Return the softmax of the logits as [N, C] float64."""
+    return logits_NC.double().softmax(dim=1).cpu().numpy()

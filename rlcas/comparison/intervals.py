@@ -1,0 +1,170 @@
+"""Uncertainty of a comparison: intervals over test images and seeds, of rows and of their paired differences.
+
+A figure varies because other patients could have been tested and because other seeds could have trained. The test
+images are drawn again within their classes (bootstrap), in one and the same draw for all rows and seeds, so that
+what is hard for every row cancels in a difference. Three to five seeds are too few to be drawn again: where their
+spread counts, such an interval holds the truth in 75 to 86 % of simulations, not in 95 (`benchmarks/intervals.py`).
+Their mean is taken to vary as Student's t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rlcas.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
+from rlcas.metrics import NUM_ECE_BINS, calibration_gaps, ratio
+from rlcas.seeding import rng_for
+from rlcas.types import Float32, Float64, Int64
+
+Draws = Mapping[str, Float64]
+"""Name of a figure -> [B + 1]: on the test images as they are, then in each of the B draws of them."""
+RAREST = "rarest"
+"""Recall of the class with the fewest training images: what stands for few-shot recall where no class is."""
+GROUPS = ("many", "medium", "few", RAREST)
+"""Groups of classes whose mean recall is a figure."""
+WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", *GROUPS)
+"""Figures that have draws. AUC has none: it ranks all images anew in every draw, where these are weighted counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A figure, or a difference, with its 95 % interval over test images and seeds.
+
+    In 95 of 100 repetitions with new test images of the same classes and new seeds of the classifiers, such an interval
+    holds what the mean over all images and seeds would be. What is done once for all seeds does not vary in it: the
+    splits, the pools with their generators, the judge that FreeMask asks, and settings that were searched for with
+    one seed. It says nothing of other data sets, and of twenty intervals that are looked at, one misses on average.
+    """
+
+    value: float
+    """On the test images as they are, mean over the seeds."""
+    low: float
+    high: float
+    num_seeds: int
+    """Of one seed the interval is over test images alone."""
+
+    @property
+    def sign(self) -> int:
+        """Return 1 or -1 where the interval lies above or below 0, and 0 where it holds 0 or is not known."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def image_draws(labels_N: Int64, draws: int = RESAMPLES) -> Float32:
+    """Return [B + 1, N]: how often each test image counts, once in the first line and then in each of B draws.
+
+    A draw takes as many images of a class as it has, with replacement, so that none loses a rare class.
+    """
+    rng = rng_for(SEED, "comparison", "images")
+    weights_BN = np.ones((draws + 1, len(labels_N)), np.float32)
+    for c in np.unique(labels_N):
+        members = np.flatnonzero(labels_N == c)
+        equal = np.full(len(members), 1 / len(members))
+        weights_BN[1:, members] = rng.multinomial(len(members), equal, size=draws)
+    return weights_BN
+
+
+def drawn_figures(
+    probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32, groups: Mapping[str, Sequence[int]]
+) -> dict[str, Float64]:
+    """Return every figure of `WITH_DRAWS` in each draw, [B + 1], as `rlcas.metrics` defines it.
+
+    `groups` holds the classes of each of `GROUPS`; the recall of a group without classes is NaN.
+
+    All follow from counts that are linear in the images' weights: three matrix products instead of B evaluations.
+    """
+    found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
+    recall_BC = ratio(found_BC, true_BC)
+    return {
+        "f1": ratio(2 * found_BC, predicted_BC + true_BC).mean(axis=1),
+        "recall": recall_BC.mean(axis=1),
+        "precision": ratio(found_BC, predicted_BC).mean(axis=1),
+        "acc": found_BC.sum(axis=1) / len(labels_N),
+        "ece": _calibration_errors(probabilities_NC, labels_N, weights_BN),
+        **{
+            name: recall_BC[:, list(group)].mean(axis=1) if group else np.full(len(weights_BN), np.nan)
+            for name, group in groups.items()
+        },
+    }
+
+
+def interval(draws: Mapping[int, Float64]) -> Interval:
+    """Return the mean over seeds of one figure, seed -> [B + 1], with its 95 % interval."""
+    value, means_B = mean_draws(draws, rng_for(SEED, "comparison", "seeds", len(draws)))
+    low, high = np.quantile(means_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value=value, low=float(low), high=float(high), num_seeds=len(draws))
+
+
+def mean_draws(draws: Mapping[int, Float64], rng: np.random.Generator) -> tuple[float, Float64]:
+    """Return the mean over seeds of one figure, seed -> [B + 1], and [B] draws of what else it could have been.
+
+    Each draw of the images gives a mean over the seeds; Student's t with S - 1 degrees of freedom, times the seeds'
+    standard error, is added to it. The spread of the seeds holds some of the images' own, so that the draws err
+    to the wide side where the images are few and the seeds agree.
+    """
+    draws_SB = np.stack([draws[seed] for seed in sorted(draws)])
+    values_S, means_B = draws_SB[:, 0], draws_SB[:, 1:].mean(axis=0)
+    if len(values_S) > 1:
+        error = values_S.std(ddof=1) / np.sqrt(len(values_S))
+        means_B = means_B + error * rng.standard_t(len(values_S) - 1, size=len(means_B))
+    return float(values_S.mean()), means_B
+
+
+def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> Interval | None:
+    """Return `row` minus `other` over the seeds that both have, with its 95 % interval; None where they share none.
+
+    The interval is cut at -1 and 1, which two seeds would often pass.
+
+    Args:
+        row: seed -> [B + 1] draws of a figure, made from one `image_draws`.
+        other: the same of the row to compare with.
+    """
+    both = row.keys() & other.keys()
+    if not both:
+        return None
+    found = interval({seed: row[seed] - other[seed] for seed in both})
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+
+
+def mean_and_std(values: Mapping[int, float]) -> tuple[float, float]:
+    """Return mean and standard deviation over the seeds (of a sample, n - 1); NaN where there are too few."""
+    values_S = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
+    mean = float(values_S.mean()) if len(values_S) else float("nan")
+    return mean, float(values_S.std(ddof=1)) if len(values_S) > 1 else float("nan")
+
+
+def ranks(figures: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, float]]:
+    """Return the rank of each row under each seed that it has, 1 for the largest figure; ties share their mean.
+
+    Args:
+        figures: row -> seed -> figure. A row without one takes no place under that seed.
+    """
+    found: dict[str, dict[int, float]] = {name: {} for name in figures}
+    for seed in sorted({seed for of_row in figures.values() for seed in of_row}):
+        there = {name: of_row[seed] for name, of_row in figures.items() if seed in of_row}
+        values = np.array(list(there.values()))
+        for name, value in there.items():
+            found[name][seed] = float((values > value).sum() + ((values == value).sum() + 1) / 2)
+    return found
+
+
+def _counts(
+    probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32
+) -> tuple[Float64, Float64, Float64]:
+    """Return the images of each class in each draw that were found, were predicted, and are, [B + 1, C] each."""
+    classes_C = np.arange(probabilities_NC.shape[1])
+    predicted_NC = probabilities_NC.argmax(axis=1)[:, None] == classes_C
+    true_NC = labels_N[:, None] == classes_C
+    found, predicted, true = (
+        (weights_BN @ marks_NC.astype(np.float32)).astype(np.float64)
+        for marks_NC in (predicted_NC & true_NC, predicted_NC, true_NC)
+    )
+    return found, predicted, true
+
+
+def _calibration_errors(probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32) -> Float64:
+    gaps_N, bins_N = calibration_gaps(probabilities_NC, labels_N)
+    gaps_NE = gaps_N[:, None] * (bins_N[:, None] == np.arange(NUM_ECE_BINS))
+    return np.abs(weights_BN @ gaps_NE).sum(axis=1) / len(labels_N)

@@ -1,0 +1,1 @@
+"""Test figures of a trained classifier, their intervals, and features of images."""

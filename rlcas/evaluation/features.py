@@ -1,0 +1,148 @@
+"""Features of images [N, D]: the yardsticks of synthetic images, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlcas.classifiers.build import require_timm_model
+from rlcas.config import ScoringConfig
+from rlcas.errors import UserError
+from rlcas.evaluation.evaluate import Classifier, predict
+from rlcas.evaluation.timm_features import in_batches, resized, timm_features
+from rlcas.registry import lookup
+from rlcas.types import Float32, Uint8
+
+Features = Callable[[Uint8], Float32]
+MOST_PIXELS_PX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Extractor:
+    """A function from uint8 images [N, channels, H, W] to features [N, D], and what it is, in words."""
+
+    features: Features
+    described: str
+
+    def __call__(self, images_NCHW: Uint8) -> Float32:
+        """Return features [N, D].
+
+        Raises:
+            UserError: a function from outside gave something else, or a feature is not finite.
+        """
+        found = np.asarray(self.features(images_NCHW))
+        if found.ndim != 2 or len(found) != len(images_NCHW):
+            raise UserError(
+                f"synth.scoring.extractor gave an array of shape {list(found.shape)} for {len(images_NCHW)} "
+                f"images ({self.described}): it shall give features [{len(images_NCHW)}, D]"
+            )
+        if not np.isfinite(found).all():
+            raise UserError(f"synth.scoring.extractor gave features that are not finite ({self.described})")
+        return found
+
+
+def build_extractor(scoring: ScoringConfig, judge: Callable[[], Classifier], device: torch.device) -> Extractor:
+    """Return the extractor of the setting `synth.scoring.extractor`.
+
+    Args:
+        scoring: the settings.
+        judge: gives the classifier of real images, and is called only where it is needed.
+        device: where a timm model runs.
+
+    Raises:
+        UserError: the name is unknown, or a timm model's weights cannot be had or do not fit.
+    """
+    name = scoring.extractor
+    if name in EXTRACTORS:
+        return EXTRACTORS[name](judge)
+    if ":" in name:
+        return Extractor(lookup(name, {}, "synth.scoring.extractor"), name)
+    return Extractor(*timm_features(name, scoring.extractor_weights, device))
+
+
+def check_extractor(scoring: ScoringConfig) -> None:
+    """Find what is wrong with the settings before anything starts.
+
+    Raises:
+        UserError: the extractor's name is unknown, or the file of weights is not there or not for it.
+    """
+    name, weights = scoring.extractor, scoring.extractor_weights
+    if ":" in name:
+        lookup(name, {}, "synth.scoring.extractor")
+    elif name not in EXTRACTORS:
+        require_timm_model(name, "synth.scoring.extractor", EXTRACTORS)
+    if weights is not None and not _is_timms(name):
+        raise UserError(
+            f"synth.scoring.extractor_weights {weights} are for a timm model, but synth.scoring.extractor is "
+            f"{name!r}: name the model there, or leave the weights out"
+        )
+    if weights is not None and not weights.is_file():
+        raise UserError(f"synth.scoring.extractor_weights {weights} is no file: name one, or leave it out")
+
+
+def require_weights(scoring: ScoringConfig) -> None:
+    """Load the weights of a timm extractor once, so that it is told early where they cannot be had.
+
+    Raises:
+        UserError: they cannot, or do not fit.
+    """
+    if _is_timms(scoring.extractor):
+        timm_features(scoring.extractor, scoring.extractor_weights, torch.device("cpu"))
+
+
+def penultimate(judge: Callable[[], Classifier]) -> Extractor:
+    """Return what the last linear layer of a classifier is given.
+
+    Raises:
+        UserError: the classifier has no linear layer.
+    """
+    classifier = judge()
+    backbone, width = classifier.meta.classifier.backbone, classifier.meta.classifier.width
+    linears = [module for module in classifier.model.modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise UserError(
+            f"classifier.backbone {backbone!r} has no linear layer to take features from: use another backbone, "
+            "or another synth.scoring.extractor"
+        )
+
+    def features(images_NCHW: Uint8) -> Float32:
+        captured: list[Tensor] = []
+        handle = linears[-1].register_forward_pre_hook(
+            lambda _, inputs: captured.append(inputs[0].float().cpu())
+        )
+        try:
+            predict(classifier, images_NCHW)
+        finally:
+            handle.remove()
+        return torch.cat(captured).numpy()
+
+    return Extractor(
+        features, f"penultimate features of the Baseline's {backbone}" + (f" of width {width}" if width else "")
+    )
+
+
+def pixels(_: Callable[[], Classifier]) -> Extractor:
+    """Return the pixels themselves in [0, 1], of images shrunk to 32 px at most: no network has a say."""
+
+    def features(images_NCHW: Uint8) -> Float32:
+        def flat(batch: Tensor) -> Tensor:
+            return resized(batch, [min(side, MOST_PIXELS_PX) for side in batch.shape[2:]], "area").flatten(1)
+
+        return in_batches(flat, images_NCHW, torch.device("cpu"))
+
+    return Extractor(features, f"pixels of images shrunk to {MOST_PIXELS_PX} px at most")
+
+
+EXTRACTORS: dict[str, Callable[[Callable[[], Classifier]], Extractor]] = {
+    "classifier": penultimate,
+    "pixels": pixels,
+}
+"""Our own yardsticks, beside timm's models: name -> builder(judge)."""
+
+
+def _is_timms(name: str) -> bool:
+    return name not in EXTRACTORS and ":" not in name

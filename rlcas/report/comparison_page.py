@@ -1,0 +1,54 @@
+"""The page of a comparison, and all that its folder shows: tables, figures, one self-contained file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from rlcas.comparison.findings import sentences
+from rlcas.comparison.folder import read_comparison
+from rlcas.comparison.summary import Results, summarise
+from rlcas.comparison.table import grids, status_text, write_texts
+from rlcas.evaluation.bootstrap import RESAMPLES
+from rlcas.report import FIGURES_FOLDER, REPORT_FILE, render
+from rlcas.report.canvas import drawing, save
+from rlcas.report.comparison_figures import drawable
+from rlcas.storage.atomic import write_text
+
+
+def write_tables(path: Path) -> Results:
+    """Write compare.md, compare.csv, compare.json, figures and report.html from the cells of a comparison's folder.
+
+    Cells that are not there yet are said to be missing, so that it can be called at any time.
+
+    Raises:
+        UserError: `path` is not a comparison's folder, or a file in it is damaged.
+    """
+    results = summarise(read_comparison(path))
+    write_texts(results)
+    with drawing():
+        charts = {
+            name: save(draw(results), path / FIGURES_FOLDER / f"{name}.png")
+            for name, draw in drawable(results).items()
+        }
+    page = render(
+        "compare.html.jinja",
+        results=results,
+        comparison=results.comparison,
+        charts=charts,
+        grids=grids(results),
+        findings=sentences(results),
+        bold=bold,
+        status_text=status_text,
+        resamples=RESAMPLES,
+        folder_name=path.absolute().name,
+    )
+    write_text(path / REPORT_FILE, page)
+    return results
+
+
+def bold(cell: str) -> Markup:
+    """Return a table's cell as HTML: its **bold** parts in bold, everything else escaped."""
+    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(cell))))

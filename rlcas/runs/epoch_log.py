@@ -1,0 +1,165 @@
+"""An epoch's record as one line of epochs.jsonl, and back to plain dicts for those who read the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sized
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from rlcas.credentials import without_credentials
+from rlcas.errors import UserError, first_line
+from rlcas.storage.atomic import jsonable, write_text
+from rlcas.storage.reading import NOT_JSON, RESTORE, typed
+from rlcas.types import EpochRecord
+
+EPOCHS_FILE = "epochs.jsonl"
+BY_EPISODE = ("rewards", "metrics", "compositions", "statuses", "retries", "tracebacks")
+Count = Annotated[int, Field(ge=0)]
+
+
+class EpochLine(TypedDict):
+    """What the report takes of a line of epochs.jsonl; `epoch_line` says what each means."""
+
+    epoch: Count
+    winner: Count
+    baseline: float | None
+    rewards: list[float | None]
+    metrics: list[dict[str, float | None] | None]
+    compositions: list[list[Count]]
+    statuses: list[str]
+    retries: NotRequired[list[Count]]
+    tracebacks: list[str]
+    probabilities: list[tuple[float, float, float]]
+    curves: list[list[float | None]] | None
+    seconds: float | None
+
+
+_EPOCH = TypeAdapter(EpochLine)
+
+
+def epoch_line(record: EpochRecord) -> dict[str, Any]:
+    """Return the record as plain JSON values; what an invalid episode lacks is null.
+
+    Lists named by a plural have one entry an episode: `compositions` [K][C], `actions` [K][C] (the index of
+    -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `retries` (after
+    deaths), `clamped` (agents whose action ran into a limit), `synthetic_images`, `episode_seconds` [K].
+    """
+    results = [report.result for report in record.reports]
+    line = {
+        "epoch": record.epoch,
+        "winner": record.winner,
+        "baseline": record.baseline,
+        "rewards": [report.reward for report in record.reports],
+        "reward_parts": [dict(report.reward_parts) for report in record.reports],
+        "metrics": [dict(result.metrics) if result else None for result in results],
+        "val_losses": [result.val_loss if result else None for result in results],
+        "train_losses": [result.train_loss if result else None for result in results],
+        "per_class_recalls": [result.per_class_recall_C if result else None for result in results],
+        "advantages": [report.advantage for report in record.reports],
+        "clamped": [report.num_clamped for report in record.reports],
+        "synthetic_images": [report.num_synthetic for report in record.reports],
+        "images": [result.num_images if result else 0 for result in results],
+        "compositions": [report.counts_C for report in record.reports],
+        "actions": [report.actions_C for report in record.reports],
+        "statuses": [report.status for report in record.reports],
+        "retries": [report.retries for report in record.reports],
+        "tracebacks": [report.traceback for report in record.reports],
+        "probabilities": record.probabilities_C3,
+        "curves": record.curves_CG,
+        "entropy": record.entropy_C,
+        "distance_from_uniform": record.distance_from_uniform,
+        "best_metric": record.best_metric,
+        "best_epoch": record.best_epoch,
+        "seconds": record.seconds,
+        "seconds_by_part": dict(record.seconds_by_part),
+        "episode_seconds": [report.seconds for report in record.reports],
+    }
+    return jsonable(line)
+
+
+def append_epoch(folder: Path, record: EpochRecord) -> None:
+    """Append the record to the run's epochs.jsonl and fsync it: the whole line, or none of it on a full disk."""
+    line = f"{without_credentials(json.dumps(epoch_line(record), allow_nan=False))}\n".encode()
+    with (folder / EPOCHS_FILE).open("ab", buffering=0) as file:
+        end = file.tell()
+        try:
+            while line:
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def read_epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of the run's epochs.jsonl as dicts; a torn last line is left out.
+
+    Raises:
+        UserError: a line is damaged.
+    """
+    return read_lines(folder / EPOCHS_FILE)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a .jsonl file, none where there is no file; a torn last line is left out.
+
+    Raises:
+        UserError: a line is no JSON object, or the file is no text.
+    """
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({first_line(error)}): {RESTORE}") from error
+    whole = [line for line in lines if line.endswith("\n")]
+    return [_object(line, f"{path} line {number}") for number, line in enumerate(whole, start=1)]
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except NOT_JSON as error:
+        raise UserError(f"{where} is damaged ({first_line(error)}): {RESTORE}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is damaged (it is no JSON object): {RESTORE}")
+    return found
+
+
+def check_epochs(lines: list[dict[str, Any]], path: Path) -> None:
+    """Check that every line holds what `epoch_line` gives, of as many episodes and classes as the first.
+
+    Raises:
+        UserError: one does not.
+    """
+    for number, line in enumerate(lines, start=1):
+        of_line = typed(line, _EPOCH, f"{path} line {number}")
+        if not _fits(of_line, len(lines[0]["statuses"]), len(lines[0]["probabilities"])):
+            raise UserError(f"{path} line {number} is altered (its lists have other lengths): {RESTORE}")
+
+
+def _fits(line: EpochLine, k: int, num_classes: int) -> bool:
+    by_class: list[Sized] = [
+        line["probabilities"],
+        *line["compositions"],
+        *([line["curves"]] if line["curves"] else []),
+    ]
+    lengths = {len(line[name]) for name in BY_EPISODE if name in line}  # type: ignore[literal-required]
+    curves = {len(curve) for curve in line["curves"] or ()}
+    return (
+        0 <= line["winner"] < k
+        and lengths == {k}
+        and all(len(entries) == num_classes > 0 for entries in by_class)
+        and len(curves) <= 1
+    )
+
+
+def keep_epochs(folder: Path, num_epochs: int) -> None:
+    """Cut the run's epochs.jsonl back to its first `num_epochs` lines: a checkpoint goes on from there."""
+    lines = read_epochs(folder)[:num_epochs]
+    write_text(folder / EPOCHS_FILE, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))

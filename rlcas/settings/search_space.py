@@ -1,0 +1,229 @@
+"""What a sweep tries: values and ranges of settings, their grid, draws from them, and a step beside one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.seeding import rng_for
+from rlcas.settings import resolution as settings
+
+Point = dict[str, Any]
+"""Dotted setting -> its value: what sets one trial apart."""
+
+SIGNIFICANT_DIGITS = 4
+LOG_FROM_FACTOR = 10
+"""A range of positive ends this far apart is searched on a log scale."""
+PERTURBING_FACTORS = (0.8, 1.25)
+"""Steps of population-based training (Jaderberg et al. 2017), one the other's inverse."""
+RESAMPLED = 0.25
+"""Share of the steps of population-based training that draw a value anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The values that a setting takes in turn."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Return the values that must fit for all to fit: each of them."""
+        return self.values
+
+    def __str__(self) -> str:
+        return as_text(self.values)
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        """Return one of the values."""
+        return self.values[rng.integers(len(self.values))]
+
+    def step(self, value: Any, rng: np.random.Generator) -> Any:
+        """Return the value before or after `value`, itself at an end."""
+        beside = self.values.index(value) + rng.choice((-1, 1))
+        return self.values[min(max(beside, 0), len(self.values) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """All numbers from `low` to `high`, both included; whole ones where `whole`."""
+
+    low: float
+    high: float
+    whole: bool
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Return the values that must fit for all to fit."""
+        return self._number(self.low), self._number(self.high)
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+    @property
+    def log(self) -> bool:
+        """Return whether it is searched on a log scale: positive ends, a factor of ten or more apart."""
+        return self.low > 0 and self.high >= LOG_FROM_FACTOR * self.low
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Return a number, evenly from the scale; whole ones are equally likely on a linear scale."""
+        low, high, share = self.low, self.high + self.whole, rng.random()
+        return self._number(low * (high / low) ** share if self.log else low + share * (high - low))
+
+    def step(self, value: float, rng: np.random.Generator) -> float:
+        """Return `value` a fifth smaller or a quarter larger, by one at least where whole, within the range."""
+        factor = PERTURBING_FACTORS[rng.integers(2)]
+        change = value * (factor - 1)
+        if self.whole:
+            change = math.copysign(max(1.0, abs(change)), factor - 1)
+        return self._number(value + change)
+
+    def _number(self, value: float) -> float:
+        if self.whole:
+            return int(min(max(math.floor(value), self.low), self.high))
+        return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
+
+
+Space = dict[str, Choices | Range]
+
+
+def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any]) -> Space:
+    """Return what `sweep.over` says, with every value as its setting takes it.
+
+    Args:
+        over: dotted setting -> values, as text or one by one.
+        stated: the other settings, which the values must go together with.
+
+    Raises:
+        UserError: a setting is unknown, or its values do not fit.
+    """
+    if not over:
+        raise UserError("sweep.over is empty: name a setting, as in --over sampler.k=1,3")
+    for key, values in over.items():
+        if not settings.kinds_of(key):
+            raise UserError(f"sweep.over {named({key: values})}: {settings.unknown_setting(key)}")
+        if key == "out":
+            raise UserError(
+                f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it"
+            )
+    raw = {key: _range(key, values) or _choices(key, values) for key, values in over.items()}
+    firsts = {key: axis.ends[0] for key, axis in raw.items()}
+    return {key: _typed(key, axis, firsts, stated) for key, axis in raw.items()}
+
+
+def grid(space: Space) -> list[Point]:
+    """Return every combination, the last setting changing fastest.
+
+    Raises:
+        UserError: a setting is given as a range.
+    """
+    for key, axis in space.items():
+        if isinstance(axis, Range):
+            raise UserError(
+                f"sweep.over {key}={axis} is a range, which sweep.search grid cannot exhaust: "
+                "list the values, or set sweep.search to random, asha or pbt"
+            )
+    values = [axis.ends for axis in space.values()]
+    return [dict(zip(space, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def draws(space: Space, number: int, seed: int) -> list[Point]:
+    """Return `number` points of the space, all different; fewer where it holds no more.
+
+    Draw i depends on the seed and i alone, so that a larger number only adds to them.
+    """
+    drawn: dict[str, Point] = {}
+    for i in range(20 * number):
+        if len(drawn) == number:
+            break
+        rng = rng_for(seed, "sweep", i)
+        point = {key: axis.draw(rng) for key, axis in space.items()}
+        drawn.setdefault(named(point), point)
+    return list(drawn.values())
+
+
+def perturbed(point: Point, space: Space, rng: np.random.Generator) -> Point:
+    """Return the next values of a member of the population: a step from each, or now and then a new draw."""
+    return {
+        key: axis.draw(rng) if rng.random() < RESAMPLED else axis.step(point[key], rng)
+        for key, axis in space.items()
+    }
+
+
+def value_of(config: RunConfig, key: str) -> Any:
+    """Return the value of a dotted setting."""
+    return operator.attrgetter(key)(config)
+
+
+def named(point: Mapping[str, Any]) -> str:
+    """Return a point as it is typed: sampler.k=3 sampler.reward=cubic."""
+    return " ".join(f"{key}={as_text(value)}" for key, value in point.items())
+
+
+def as_text(value: Any) -> str:
+    """Return a setting's value as it is typed."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(as_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _range(key: str, values: str | Sequence[Any]) -> Range | None:
+    """Return LOW..HIGH as a range, None where the values are something else."""
+    text = values if isinstance(values, str) else str(values[0]) if len(values) == 1 else ""
+    low_text, _, high_text = text.partition("..")
+    try:
+        low, high = float(low_text), float(high_text)
+    except ValueError:
+        return None
+    kinds = settings.kinds_of(key)
+    whole = float not in kinds
+    if not kinds & {int, float}:
+        raise UserError(f"sweep.over {key}={text} is a range, but {key} is no number: list its values")
+    if not low < high or (whole and not (low.is_integer() and high.is_integer())):
+        raise UserError(
+            f"sweep.over {key}={text}: write a range as LOW..HIGH, the smaller first"
+            + (f", in whole numbers for {key}" if whole else "")
+        )
+    return Range(low, high, whole)
+
+
+def _choices(key: str, values: str | Sequence[Any]) -> Choices:
+    if isinstance(values, str):
+        kinds = settings.kinds_of(key)
+        lists = ";" in values or (tuple in kinds and int not in kinds)
+        parts = [part.strip() for part in values.strip("[] ").split(";" if lists else ",")]
+        values = [part for part in parts if part]
+    if len(values) < 2:
+        given = as_text(values)
+        raise UserError(
+            f"sweep.over {key}={given} is no sweep: give two values or more, or set --{key} {given} for all trials"
+        )
+    return Choices(tuple(values))
+
+
+def _typed(key: str, axis: Choices | Range, firsts: Point, stated: Mapping[str, Any]) -> Choices | Range:
+    """Return the values as the setting takes them, each checked together with the others' first ones."""
+    typed = tuple(_checked(key, value, firsts, stated) for value in axis.ends)
+    if isinstance(axis, Range):
+        return axis
+    if twice := [value for i, value in enumerate(typed) if value in typed[:i]]:
+        raise UserError(
+            f"sweep.over {key}={as_text(axis.values)} holds {as_text(twice[0])} twice: leave one out"
+        )
+    return Choices(typed)
+
+
+def _checked(key: str, value: Any, firsts: Point, stated: Mapping[str, Any]) -> Any:
+    try:
+        resolved = settings.of_sweep(stated, {**firsts, key: value})
+    except UserError as error:
+        raise UserError(f"sweep.over {named({key: value})}: {error}") from None
+    return value_of(resolved, key)

@@ -1,0 +1,1 @@
+"""TensorBoard and the live view of a run's epochs."""

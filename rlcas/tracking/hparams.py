@@ -1,0 +1,36 @@
+"""TensorBoard's HParams page: what a trial tried, and what it brought."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlcas.settings.search_space import as_text
+from rlcas.tracking.tensorboard import EVENTS_FOLDER
+
+HPARAMS_FOLDER = "hparams"
+
+
+def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+    """Write a session of the HParams page below `folder`/tensorboard, in place of one that is there.
+
+    Args:
+        folder: the trial's folder.
+        settings: dotted setting -> value; numbers stay so, all else is told as text.
+        metrics: name -> figure, each a column `hparam/<name>`.
+        step: epochs trained.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    path = folder / EVENTS_FOLDER / HPARAMS_FOLDER
+    shutil.rmtree(path, ignore_errors=True)
+    figures = {f"hparam/{name}": value for name, value in metrics.items()}
+    values = {key: value if type(value) in (int, float) else as_text(value) for key, value in settings.items()}
+    with SummaryWriter(str(path)) as writer:
+        for summary in hparams(values, figures):
+            writer.file_writer.add_summary(summary)
+        for tag, value in figures.items():
+            writer.add_scalar(tag, value, step)

@@ -1,0 +1,1 @@
+"""The classifier's trainer, fits of several epochs, saved classifiers."""

@@ -1,0 +1,51 @@
+"""The plain training loop: no agents, no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rlcas.errors import UserError
+from rlcas.training.trainer import ClassifierTrainer
+from rlcas.types import EpochResult, Incumbent, Int64
+
+
+def untold(result: EpochResult) -> None:
+    """Tell nobody."""
+
+
+def fit(
+    trainer: ClassifierTrainer,
+    counts_C: Int64,
+    epochs: int,
+    tell: Callable[[EpochResult], None] = untold,
+) -> tuple[Incumbent, list[EpochResult]]:
+    """Train `epochs` epochs under one composition and return the best incumbent with all results.
+
+    Zeros are the plain Baseline, a constant the static mix. The best is by `sampler.metric` on the
+    validation images; ties go to the lower validation loss, then to the earlier epoch. `tell` is given each result.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    incumbent = trainer.initial(counts_C)
+    metric = trainer.config.sampler.metric
+    best, best_key = incumbent, (-math.inf, -math.inf)
+    results = []
+    for epoch in range(1, epochs + 1):
+        result = trainer.train_epoch(incumbent, counts_C, child=0)
+        if not result.finite:
+            lr = trainer.config.classifier.lr
+            raise UserError(f"the loss is not finite in epoch {epoch}: lower classifier.lr, which is {lr}")
+        incumbent = trainer.trained()
+        results.append(result)
+        tell(result)
+        if (key := selection_key(result, metric)) > best_key:
+            best, best_key = incumbent, key
+    return best, results
+
+
+def selection_key(result: EpochResult, metric: str) -> tuple[float, float]:
+    """Return a key whose largest value is the best result: by `metric`, ties by lower validation loss."""
+    value = result.metrics[metric]
+    return (-math.inf if math.isnan(value) else value, -result.val_loss)

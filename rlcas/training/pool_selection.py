@@ -1,0 +1,128 @@
+"""What picks images out of a pool before a row sees them: FreeMask's filter and re-sampling by hardness.
+
+FreeMask (Yang et al. 2023) is of segmentation: it drops synthetic pixels whose loss is too large, and grants hard
+masks more synthetic images. Here both are done class by class, for images that are made from their class alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rlcas.batches.sources import ListedImages
+from rlcas.batches.static_mixture import apportion
+from rlcas.classifiers.inference import predict_logits
+from rlcas.config import RunConfig
+from rlcas.devices import as_tensor
+from rlcas.evaluation.evaluate import Classifier
+from rlcas.seeding import rng_for
+from rlcas.types import Float64, Int64, SyntheticSource, TrainingData, Uint8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What is left of a pool, and how often each class is to be shown."""
+
+    source: SyntheticSource
+    """The images; every class has one at least, as trainers want it."""
+    shares_C: Float64
+    """[C]: shares of the classes among the added images, which sum to 1, for `static_mixture.apportion`; 0 for a class
+    of which nothing is left, and all 0 where nothing is."""
+    kept_C: Int64
+    """[C] int64: images of the pool that passed the filter."""
+    mean_losses_C: Float64
+    """[C]: mean loss of the real training images of each class."""
+
+
+Select = Callable[[TrainingData, SyntheticSource, Classifier, RunConfig], Selection]
+"""From the data, a pool of it, a Baseline that was trained on the data's real images (`rlcas.training.baseline`,
+`saved_classifier.load_classifier`) and the row's settings."""
+
+
+def freemask(data: TrainingData, pool: SyntheticSource, classifier: Classifier, config: RunConfig) -> Selection:
+    """Return the pool without what the Baseline takes for noise, with the classes that it finds hard more often.
+
+    With l the cross-entropy of the Baseline's prediction and m_c its mean over the real training images of class c:
+
+    1. Synthetic images x of class c with l(x, c) > `method.freemask.tolerance` · m_c are left out.
+    2. The real images are ranked by m of their class, ties by their own loss; that of rank i of N grants its class
+       min(1 + round(nmax · i / N), nmax) synthetic images (`grants`).
+    3. Each class has a list as long as its grants; all are shortened by one factor where they are longer than what is
+       left of the pool. A list goes through what is left of its class in random order, again and again.
+
+    A class of which nothing is left keeps its image of the smallest loss, and has the share 0.
+    """
+    settings, num_classes = config.method.freemask, data.num_classes
+    labels_N = data.train.labels_N
+    losses_N = prediction_losses(classifier, data.train.images_NCHW, labels_N)
+    means_C = class_means(losses_N, labels_N, num_classes)
+    losses_by_class = [_losses_of_class(classifier, pool, c) for c in range(num_classes)]
+    kept_by_class = keep(losses_by_class, settings.tolerance * means_C)
+    kept_C = np.array([len(kept) for kept in kept_by_class], np.int64)
+    granted_C = np.where(kept_C > 0, grants(losses_N, means_C, labels_N, settings.nmax), 0)
+    lengths_C = apportion(granted_C.astype(np.float64), min(int(granted_C.sum()), int(kept_C.sum())))
+    lists = [
+        _in_rounds(kept, length, config.seed, c) if length else np.array([losses_by_class[c].argmin()])
+        for c, (kept, length) in enumerate(zip(kept_by_class, lengths_C.tolist(), strict=True))
+    ]
+    return Selection(
+        source=ListedImages(pool, lists),
+        shares_C=lengths_C / max(1, lengths_C.sum()),
+        kept_C=kept_C,
+        mean_losses_C=means_C,
+    )
+
+
+def keep(losses_by_class: Sequence[Float64], limits_C: Float64) -> list[Int64]:
+    """Return [C] arrays of the indices of images whose loss is at most their class's limit."""
+    return [np.flatnonzero(losses <= limit) for losses, limit in zip(losses_by_class, limits_C, strict=True)]
+
+
+def grants(losses_N: Float64, means_C: Float64, labels_N: Int64, nmax: int) -> Int64:
+    """Return [C] int64: synthetic images that the real images grant their classes.
+
+    Args:
+        losses_N: [N] losses of the real images.
+        means_C: [C] their means by class.
+        labels_N: [N] int64.
+        nmax: what the hardest image grants.
+    """
+    num_images = len(labels_N)
+    ranks_N = np.empty(num_images, np.int64)
+    ranks_N[np.lexsort((losses_N, means_C[labels_N]))] = np.arange(1, num_images + 1)
+    granted_N = np.minimum(1 + np.rint(nmax * ranks_N / num_images).astype(np.int64), nmax)
+    return np.bincount(labels_N, weights=granted_N, minlength=len(means_C)).astype(np.int64)
+
+
+def class_means(losses_N: Float64, labels_N: Int64, num_classes: int) -> Float64:
+    """Return [C]: the mean loss of each class's images."""
+    sums_C = np.bincount(labels_N, weights=losses_N, minlength=num_classes)
+    return sums_C / np.bincount(labels_N, minlength=num_classes)
+
+
+def prediction_losses(classifier: Classifier, images_NCHW: Uint8, labels_N: Int64) -> Float64:
+    """Return [N]: the cross-entropy of what a classifier predicts of each image, without any prior."""
+    images = as_tensor(images_NCHW, torch.device("cpu"))
+    meta, device = classifier.meta, classifier.device
+    logits_NC = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, device)
+    losses_N = F.cross_entropy(logits_NC.double(), as_tensor(labels_N, device), reduction="none")
+    return losses_N.cpu().numpy()
+
+
+def _losses_of_class(classifier: Classifier, pool: SyntheticSource, class_id: int) -> Float64:
+    size = int(pool.class_sizes_C[class_id])
+    images_NCHW = pool.images(class_id, np.arange(size))
+    return prediction_losses(classifier, images_NCHW, np.full(size, class_id, np.int64))
+
+
+def _in_rounds(indices: Int64, length: int, seed: int, class_id: int) -> Int64:
+    """Return `length` of `indices` in random order, all of them as often as each other but for one."""
+    return np.resize(rng_for(seed, "selection", class_id).permutation(indices), length)
+
+
+SELECTIONS: dict[str, Select] = {"freemask": freemask}
+"""By the name that a row gives under `select`."""

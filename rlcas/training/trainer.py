@@ -1,0 +1,192 @@
+"""One epoch of a classifier over a composition of real and synthetic images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlcas.batches.batch_maker import BatchMaker
+from rlcas.batches.composition import EpochPlan
+from rlcas.classifiers import snapshot
+from rlcas.classifiers.inference import predict_logits, probabilities
+from rlcas.classifiers.meta import ClassifierMeta
+from rlcas.config import ClassifierConfig, RunConfig
+from rlcas.devices import as_tensor, autocast, place, same_bits
+from rlcas.methods import build_objective
+from rlcas.methods.objective import Objective
+from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
+from rlcas.registry import lookup
+from rlcas.seeding import seed_for
+from rlcas.shots import shot_groups
+from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
+
+
+class ClassifierTrainer:
+    """Trains a classifier epoch by epoch; implements `rlcas.types.EpisodeTrainer`.
+
+    All that an epoch does follows from the incumbent, the composition, the child's number and the settings:
+    weights, buffers and optimiser are restored first, and every draw has its own seed.
+
+    Args:
+        data: training and validation images.
+        config: the run's settings.
+        pool: where synthetic images come from.
+        device: where images and classifier live.
+
+    Raises:
+        UserError: a setting is unknown, or the pool does not fit the data.
+    """
+
+    def __init__(
+        self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
+    ) -> None:
+        self.num_classes = data.num_classes
+        self.config = config
+        self.device = device
+        self._data = data
+        self._val_images = as_tensor(data.val.images_NCHW, device)
+        self._val_labels = as_tensor(data.val.labels_N, device)
+        train_counts_C = data.train.class_counts(data.num_classes)
+        self._class_counts = as_tensor(train_counts_C, device)
+        self._shots = shot_groups(config.shots, train_counts_C, None)
+        self.model = self._new_model()
+        self.batch_maker = BatchMaker(
+            data,
+            pool,
+            config,
+            device,
+            num_views=self.model.num_views,
+            resampling_power=self.model.resampling_power,
+        )
+        self._optimizer = build_optimizer(
+            config.classifier, self.model.parameter_groups(config.classifier.weight_decay)
+        )
+        snapshot.materialise(self._optimizer)
+        self._initial_arrays = snapshot.take(self.model, self._optimizer)
+        self._place: tuple[int, Int64, Int64] | None = None
+
+    def initial(self, counts_C: Int64) -> Incumbent:
+        """Return the incumbent before the first epoch; a pure function of the run's settings."""
+        return Incumbent(
+            epoch=0,
+            arrays=self._initial_arrays,
+            counts_C=counts_C,
+            positions_C=np.zeros(self.num_classes, np.int64),
+        )
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+        """Train one epoch from `incumbent` under `counts_C`, then validate.
+
+        Where a loss is not finite the result says so, and neither its figures nor `trained` may be used.
+        """
+        plan = self.batch_maker.plan(incumbent, counts_C, child)
+        with same_bits(self.device):
+            snapshot.restore(self.model, self._optimizer, incumbent.arrays)
+            train_loss = self._train(plan, incumbent.epoch, child)
+            self._place = (incumbent.epoch + 1, counts_C, plan.positions_C)
+            return self._validate(train_loss, plan.num_images)
+
+    def trained(self) -> Incumbent:
+        """Return what the last `train_epoch` left."""
+        assert self._place is not None, "train_epoch comes first"
+        epoch, counts_C, positions_C = self._place
+        arrays = snapshot.take(self.model, self._optimizer)
+        return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
+
+    def _new_model(self) -> Objective:
+        with same_bits(self.device):
+            torch.manual_seed(seed_for(self.config.seed, "classifier"))
+            model = build_objective(ClassifierMeta.of(self._data, self.config))
+        return place(model, self.device)
+
+    def _train(self, plan: EpochPlan, epoch: int, child: int) -> float:
+        """Return the mean loss of the epoch's steps; it is read from the device once."""
+        torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, child))
+        self.model.train()
+        self.model.start_epoch(epoch, self.config.sampler.epochs)
+        class_counts = self._prior(plan)
+        total = torch.zeros((), device=self.device)
+        for step, batch in enumerate(self.batch_maker.batches(plan, epoch, child)):
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
+            with autocast(self.config.classifier.precision, self.device):
+                loss = self.model.loss(batch, class_counts)
+            self._optimizer.zero_grad()  # of an epoch that failed midway too
+            loss.backward()
+            self._optimizer.step()
+            total += loss.detach()
+        return total.item() / len(plan.real_batches)
+
+    def _prior(self, plan: EpochPlan) -> Tensor:
+        """Return [C]: the class counts of the training loss, by `sampler.prior`.
+
+        A class that the epoch does not show counts as one image: losses divide by these and take their logarithm.
+        """
+        if self.config.sampler.prior == "real":
+            return self._class_counts
+        shown_C = plan.shown_C(self._data.train.labels_N)
+        return as_tensor(shown_C.clip(min=1), self.device)
+
+    def _validate(self, train_loss: float, num_images: int) -> EpochResult:
+        """Return the figures on the validation images; the loss there has the real prior, whatever trained."""
+        normalisation, labels_N = self.batch_maker.normalisation, self._data.val.labels_N
+        logits = predict_logits(
+            self.model, self._val_images, normalisation, self.config.classifier, self.device
+        )
+        if logits.isfinite().all():
+            logits = self.model.calibrate(logits, self._val_labels, self._score)
+        val_loss = self.model.validation_loss(logits, self._val_labels, self._class_counts).item()
+        finite = math.isfinite(train_loss) and math.isfinite(val_loss)
+        recall_C = np.full(self.num_classes, np.nan)
+        per_class = dict.fromkeys(CLASS_SIGNALS, recall_C)
+        figures = dict.fromkeys(METRICS, math.nan)
+        if finite:
+            p_NC = probabilities(logits)
+            recall_C = per_class_recall(p_NC, labels_N)
+            per_class = class_signals(p_NC, labels_N)
+            figures = {name: metric(p_NC, labels_N) for name, metric in METRICS.items()}
+        return EpochResult(
+            metrics={**figures, **shot_recalls(recall_C, self._shots)},
+            val_loss=val_loss,
+            train_loss=train_loss,
+            per_class=per_class,
+            num_images=num_images,
+            finite=finite,
+        )
+
+    def _score(self, logits_NC: Tensor, labels_N: Tensor) -> float:
+        """Return the metric that selects, of logits."""
+        metric = lookup(self.config.sampler.metric, SELECTING, "sampler.metric")
+        return metric(probabilities(logits_NC), labels_N.cpu().numpy())
+
+    def _lr(self, step: int) -> float:
+        """Return the learning rate of global step `step`: a half cosine over the run's steps."""
+        settings = self.config.classifier
+        if settings.lr_schedule == "constant":
+            return settings.lr
+        progress = step / (self.config.sampler.epochs * self.batch_maker.num_steps)
+        return 0.5 * settings.lr * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def build_optimizer(config: ClassifierConfig, groups: Iterable[Any]) -> torch.optim.Optimizer:
+    """Return the optimiser of the setting `classifier.optimizer`.
+
+    Args:
+        config: the classifier's settings.
+        groups: parameters, or groups of them with settings of their own.
+    """
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return torch.optim.SGD(
+        groups,
+        lr=config.lr,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

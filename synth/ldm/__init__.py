@@ -1,0 +1,1 @@
+"""The sketch-supervised latent diffusion model."""

@@ -1,0 +1,158 @@
+"""The variational autoencoder between pixels and latents: diffusers' own, in the images' native channels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from rlcas.config import AutoencoderConfig
+from rlcas.devices import as_tensor
+from rlcas.errors import UserError, first_line
+from rlcas.seeding import seed_for
+from rlcas.types import Uint8
+from synth.training.workers import Workers
+
+NORM_GROUPS = 8
+CHANNELS_BY_LEVEL = (16, 32, 64, 64)
+DENOISER_STRIDE = 8  # the UNet halves the latent three times
+FACTOR_UP_TO_PX: dict[int, int] = {2: 48, 4: 128}
+
+
+def factor_of(vae: AutoencoderKL) -> int:
+    """Return how many pixels a latent element stands for, along one side."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def build_autoencoder(config: AutoencoderConfig, image_shape_CHW: tuple[int, int, int]) -> AutoencoderKL:
+    """Return an untrained autoencoder in the images' channels.
+
+    Raises:
+        UserError: `channels` do not fit the factor or the group normalisation.
+    """
+    channels_in, *size = image_shape_CHW
+    factor: int = config.factor or next((f for f, px in FACTOR_UP_TO_PX.items() if max(size) <= px), 8)
+    num_levels = factor.bit_length()
+    widths = config.channels or CHANNELS_BY_LEVEL[:num_levels]
+    if len(widths) != num_levels or any(width % NORM_GROUPS for width in widths):
+        raise UserError(
+            f"synth.autoencoder.channels {list(widths)} does not fit factor {factor}: "
+            f"give {num_levels} multiples of {NORM_GROUPS}"
+        )
+    return AutoencoderKL(
+        in_channels=channels_in,
+        out_channels=channels_in,
+        latent_channels=config.latent_channels,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * num_levels,
+        up_block_types=("UpDecoderBlock2D",) * num_levels,
+        layers_per_block=1,
+        norm_num_groups=NORM_GROUPS,
+        sample_size=max(size),
+        mid_block_add_attention=False,
+    )
+
+
+def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
+    """Return a pretrained AutoencoderKL from a folder or the hub; gray images may use a three-channel one.
+
+    Raises:
+        UserError: nothing loads under that name, or its channels do not fit the images.
+    """
+    try:
+        vae = AutoencoderKL.from_pretrained(name, use_safetensors=True, low_cpu_mem_usage=False)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"synth.autoencoder.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub "
+            "name of a diffusers AutoencoderKL in safetensors"
+        ) from error
+    if vae.config.in_channels not in (image_channels, 3):
+        raise UserError(
+            f"synth.autoencoder.pretrained {name!r} takes {vae.config.in_channels} channels, but the images "
+            f"have {image_channels}: set dataset.channels to {vae.config.in_channels}"
+        )
+    return vae.eval().requires_grad_(False)
+
+
+class Reconstruction(nn.Module):
+    """The autoencoder there and back, as one forward pass."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images_NCHW: Tensor, noise_NChw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images decoded from latents drawn with `noise`, and KL(posterior ‖ N(0, I)) [N]."""
+        posterior = self.vae.encode(images_NCHW).latent_dist
+        return self.vae.decode(posterior.mean + posterior.std * noise_NChw).sample, posterior.kl()
+
+
+class AutoencoderObjective:
+    """L1 + kl_weight · KL(posterior ‖ N(0, I)) per pixel (a `synth.training.loop.Objective`).
+
+    Half of the images of a mini-batch are mirrored.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        images_NCHW: Uint8,
+        config: AutoencoderConfig,
+        *,
+        seed: int,
+        device: torch.device,
+        workers: Workers,
+    ) -> None:
+        workers.check_divides(config.batch_size, "synth.autoencoder.batch_size")
+        self.module = Reconstruction(vae.requires_grad_(True).to(device))
+        self._images = as_tensor(images_NCHW, device)
+        self._config, self._seed, self._workers = config, seed, workers
+        self._generator = torch.Generator(device)
+
+    def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
+        """Return l1 and kl of this worker's share of batch `step`, and their total."""
+        self._generator.manual_seed(seed_for(self._seed, "autoencoder", step))
+        whole = self._batch()
+        batch, noise = self._workers.share(whole), self._workers.share(self._noise(whole))
+        decoded, kl_N = module(batch, noise)
+        l1 = (decoded - batch).abs().mean()
+        kl = kl_N.sum() / batch.numel()
+        return {"total": l1 + self._config.kl_weight * kl, "l1": l1, "kl": kl}
+
+    def _batch(self) -> Tensor:
+        """Return the whole mini-batch, as the VAE takes it."""
+        size, device = self._config.batch_size, self._images.device
+        chosen = torch.randint(len(self._images), (size,), generator=self._generator, device=device)
+        batch = self._images[chosen]
+        batch = torch.cat([batch[: size // 2], batch[size // 2 :].flip(3)])
+        return vae_input(batch, self.module.vae)
+
+    def _noise(self, images_NCHW: Tensor) -> Tensor:
+        """Return the draws for the posteriors of the images."""
+        vae, (num_images, _, height, width) = self.module.vae, images_NCHW.shape
+        shape = (num_images, vae.config.latent_channels, height // factor_of(vae), width // factor_of(vae))
+        return torch.randn(shape, generator=self._generator, device=images_NCHW.device)
+
+
+def vae_input(images_NCHW: Tensor, vae: AutoencoderKL) -> Tensor:
+    """Return uint8 images as the VAE takes them: float in [-1, 1], reflected up to a multiple of 8 * factor.
+
+    One-channel images are repeated for a three-channel VAE.
+    """
+    images = pad_to_multiple(images_NCHW, DENOISER_STRIDE * factor_of(vae)).float() / 127.5 - 1.0
+    return images.expand(-1, vae.config.in_channels, -1, -1).contiguous()
+
+
+def pad_to_multiple(images_NCHW: Tensor, multiple: int) -> Tensor:
+    """Return the images mirrored at their borders up to sides divisible by `multiple`, centred."""
+    for axis in (2, 3):
+        side = images_NCHW.shape[axis]
+        missing = math.ceil(side / multiple) * multiple - side
+        if missing:
+            reflected = np.pad(np.arange(side), (missing // 2, missing - missing // 2), mode="reflect")
+            images_NCHW = images_NCHW.index_select(axis, torch.from_numpy(reflected).to(images_NCHW.device))
+    return images_NCHW

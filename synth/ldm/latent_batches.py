@@ -1,0 +1,80 @@
+"""Noised latents by the number of the step: what every objective on latents alone is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlcas.seeding import seed_for
+from synth.ldm.diffusion import noised
+from synth.ldm.latents import Moments
+from synth.ldm.objective import cumulative_shares, drawn_items
+from synth.training.workers import Workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisedLatents:
+    """A batch of z_t, and what it was made of."""
+
+    noisy_NChw: Tensor
+    timesteps_N: Tensor
+    labels_N: Tensor
+    latents_NChw: Tensor
+    """z_0."""
+    noise_NChw: Tensor
+    """ε."""
+    abar_N: Tensor
+    """ᾱ_t."""
+
+
+class LatentDraws:
+    """Batch number n: items by class balance, t evenly, noise; a function of n.
+
+    Args:
+        moments: the training latents.
+        normalise: latents to z_0.
+        abar_T: ᾱ of the noise schedule.
+        batch_size: latents in a mini-batch of all workers.
+        class_balance: classes are drawn with probability ~ n_c^(1 - class_balance).
+        path: what the draws are seeded by, the run's seed first.
+        workers: each gets its share of the batch.
+    """
+
+    def __init__(
+        self,
+        moments: Moments,
+        normalise: Callable[[Tensor], Tensor],
+        abar_T: Tensor,
+        *,
+        batch_size: int,
+        class_balance: float,
+        path: tuple[int, str],
+        workers: Workers,
+    ) -> None:
+        self._moments, self._normalise, self._workers = moments, normalise, workers
+        self._abar = abar_T.to(moments.means_MChw.device)
+        self._size, self._path = batch_size, path
+        self._shares_M = cumulative_shares(moments.labels_M, class_balance)
+
+    def batch(self, step: int) -> NoisedLatents:
+        """Return this worker's rows of batch `step`."""
+        device, share = self._abar.device, self._workers.share
+        generator = torch.Generator(device).manual_seed(seed_for(*self._path, step))
+        items = drawn_items(self._shares_M, self._size, generator)
+        timesteps = torch.randint(len(self._abar), (self._size,), generator=generator, device=device)
+        shape = (2, self._size, *self._moments.means_MChw.shape[1:])
+        posterior_noise, noise = torch.randn(shape, generator=generator, device=device)
+        items, timesteps, noise = share(items), share(timesteps), share(noise)
+        latents = self._normalise(self._moments.sample(items, share(posterior_noise)))
+        abar = self._abar[timesteps]
+        return NoisedLatents(
+            noisy_NChw=noised(latents, noise, abar),
+            timesteps_N=timesteps,
+            labels_N=self._moments.labels_M[items],
+            latents_NChw=latents,
+            noise_NChw=noise,
+            abar_N=abar,
+        )

@@ -1,0 +1,1 @@
+"""MGDM: Measurement Guidance in Diffusion Models (Luo et al. 2024)."""

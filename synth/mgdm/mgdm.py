@@ -1,0 +1,166 @@
+"""MGDM, Measurement Guidance in Diffusion Models (Luo et al. 2024), in our latents: images near the decision boundary.
+
+Stage one makes images with the latent diffusion model. Stage two inverts each by DDIM and decodes it again with
+its own label, under the gradient of the uncertainty of a noise-aware classifier.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from rlcas.config import RunConfig
+from rlcas.devices import same_bits
+from rlcas.errors import UserError, first_line
+from rlcas.registry import lookup
+from rlcas.seeding import seed_for
+from rlcas.storage.atomic import read_facts, replacing_folder, write_json
+from rlcas.types import TrainingData, Uint8
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+from synth.ldm.latents import build_moments, posterior
+from synth.ldm.pipeline import ClassConditionalLDMPipeline
+from synth.ldm.sampler import LdmSampler, folder_sha256, load_pipeline
+from synth.ldm.train import train_synthesiser
+from synth.mgdm.disturbance import UNCERTAINTIES, Disturbance
+from synth.mgdm.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
+from synth.training.loop import Schedule, Training
+from synth.training.progress import OnStep, Reporter
+from synth.training.workers import Workers
+
+CLASSIFIER_FOLDER = "classifier"
+
+
+def check_mgdm(config: RunConfig) -> None:
+    """Look up what the settings of MGDM name.
+
+    Raises:
+        UserError: the uncertainty is unknown.
+    """
+    lookup(config.synth.mgdm.uncertainty, UNCERTAINTIES, "synth.mgdm.uncertainty")
+
+
+class MgdmSampler:
+    """Images of both stages (a `synth.generators.ImageSampler`)."""
+
+    def __init__(self, folder: Path, config: RunConfig, device: torch.device) -> None:
+        self.ldm = LdmSampler(folder / LDM_FOLDER / PIPELINE_FOLDER, config.synth.generation, device)
+        self.classifier = load_classifier(folder / CLASSIFIER_FOLDER).to(device)
+        self.disturbance = Disturbance(self.ldm.pipeline, self.classifier, config.synth.mgdm)
+        self.class_names = self.ldm.class_names
+        self.image_shape_CHW = self.ldm.image_shape_CHW
+        self.origin = {
+            **self.ldm.origin,
+            "classifier_sha256": folder_sha256(folder / CLASSIFIER_FOLDER),
+            **config.synth.mgdm.model_dump(include={"scale", "uncertainty", "ddim_steps"}),
+        }
+
+    def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
+        """Return [len(generators), channels, H, W] images of the class."""
+        latents = self.ldm.latents(class_id, generators)
+        labels = torch.full((len(latents),), class_id, device=latents.device)
+        return self.ldm.decode(self.disturbance(latents, labels))
+
+
+def open_mgdm(folder: Path, config: RunConfig, device: torch.device) -> MgdmSampler:
+    """Return the sampler of what `train_mgdm` left in `folder`.
+
+    Raises:
+        UserError: it is not there, or does not load.
+    """
+    return MgdmSampler(folder, config, device)
+
+
+def load_classifier(folder: Path) -> LatentClassifier:
+    """Return the noise-aware classifier saved in `folder`, frozen.
+
+    Raises:
+        UserError: it is not there, or does not load.
+    """
+    try:
+        classifier = LatentClassifier.from_pretrained(
+            folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} cannot be loaded as MGDM's classifier ({first_line(error)}): train one again with "
+            "`rlcas synth train --synth.generator mgdm`"
+        ) from error
+    return classifier.eval().requires_grad_(False)
+
+
+def train_mgdm(
+    data: TrainingData,
+    config: RunConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+    progress: bool,
+    on_step: OnStep | None = None,
+) -> dict[str, float]:
+    """Train the latent diffusion model, then the noise-aware classifier; what was interrupted goes on.
+
+    Args and errors are those of `synth.ldm.train.train_synthesiser`.
+
+    Returns:
+        Its figures, and of the classifier the last loss, `classifier_recall` (macro recall on validation
+        latents at t = 0), steps and seconds.
+    """
+    workers, ldm = Workers.joined(), folder / CHECKPOINTS_FOLDER / LDM_FOLDER
+    if (ldm / FIGURES_FILE).exists():
+        figures = read_facts(ldm / FIGURES_FILE)
+    else:
+        figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
+    pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
+    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    with same_bits(device):
+        checkpoint = folder / CHECKPOINTS_FOLDER / "classifier.safetensors"
+        classifier, classifier_figures = train_classifier(
+            pipeline, data, config, checkpoint, workers=workers, reporter=reporter
+        )
+    figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
+    if workers.leads:
+        with replacing_folder(folder / LDM_FOLDER) as temporary:
+            shutil.copytree(ldm, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
+        with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
+            classifier.save_pretrained(temporary)
+        write_json(folder / FIGURES_FILE, figures)
+        shutil.rmtree(folder / CHECKPOINTS_FOLDER)
+    return figures
+
+
+def train_classifier(
+    pipeline: ClassConditionalLDMPipeline,
+    data: TrainingData,
+    config: RunConfig,
+    checkpoint: Path,
+    *,
+    workers: Workers,
+    reporter: Reporter,
+) -> tuple[LatentClassifier, dict[str, float]]:
+    """Return the noise-aware classifier of the pipeline's latents, and its figures."""
+    settings, vae, abar_T = config.synth.mgdm, pipeline.vae, pipeline.scheduler.alphas_cumprod
+    moments_of = partial(build_moments, encode=partial(posterior, vae=vae), device=pipeline.device)
+    torch.manual_seed(seed_for(config.seed, "latent-classifier", "initial weights"))
+    objective = LatentClassifierObjective(
+        moments_of(data.train, flip=config.synth.denoiser.flip, workers=workers),
+        vae,
+        abar_T,
+        settings,
+        num_classes=data.num_classes,
+        seed=config.seed,
+        workers=workers,
+    )
+    schedule = Schedule.of(
+        "classifier", config.synth, "mgdm", len(data.train), weight_decay=settings.weight_decay
+    )
+    started = time.perf_counter()
+    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
+    figures |= {"steps": schedule.steps, "seconds": time.perf_counter() - started}
+    recall = recall_at(0, objective.module, moments_of(data.val), vae, abar_T, seed=config.seed)
+    return objective.module, {**figures, "recall": recall}

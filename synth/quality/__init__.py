@@ -1,0 +1,1 @@
+"""How good a pool is: distances, nearest neighbours, copies."""

@@ -1,0 +1,1 @@
+"""Skin-SDM: Stable Diffusion with a LoRA (Patcharapimpisut and Khanarsa 2024)."""

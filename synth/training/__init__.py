@@ -1,0 +1,1 @@
+"""How every network of a generator is trained: steps, checkpoints, averages, workers."""
