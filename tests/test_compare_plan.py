@@ -128,8 +128,8 @@ def test_pools_differ_in_what_their_rows_compare(tmp_path: Path) -> None:
 
 
 def test_a_row_from_outside_has_a_folder_that_every_disk_takes(tmp_path: Path) -> None:
-    made = planned(tmp_path, "rlcas.methods.ce:CE")
-    assert cells_of(made, DATA)[0].name == "cells/rlcas.methods.ce-CE/0"
+    made = planned(tmp_path, "rlcas.methods.paper_rows:CE")
+    assert cells_of(made, DATA)[0].name == "cells/rlcas.methods.paper_rows-CE/0"
     assert made.rows[0].config.classifier.loss == "ce"
 
 

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from rlcas.classifiers.meta import ClassifierMeta
-from rlcas.methods.baseline_best_of_k import BASELINE_BEST_OF_K
 from rlcas.methods.cbfocal import CBFOCAL
-from rlcas.methods.ce import CE
-from rlcas.methods.constant import CONSTANT
-from rlcas.methods.control_rows import RLCAS_FROZEN
+from rlcas.methods.control_rows import (
+    BASELINE_BEST_OF_K,
+    CONSTANT,
+    OVERSAMPLING,
+    PBT,
+    RLCAS_FROZEN,
+    RLCAS_K1,
+    RLCAS_RESPONSE,
+    RLCAS_STATE,
+)
 from rlcas.methods.glmc import GLMC
 from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
 from rlcas.methods.method import Method
-from rlcas.methods.mgdm import MGDM
 from rlcas.methods.ncl import NCL
 from rlcas.methods.objective import Objective
-from rlcas.methods.oversampling import OVERSAMPLING
-from rlcas.methods.paper_rows import BASELINE
-from rlcas.methods.pbt import PBT
+from rlcas.methods.paper_rows import (
+    BASELINE,
+    CE,
+    MGDM,
+    RLCAS,
+    SKIN_SDM,
+    SYN_CLASS,
+    SYN_CLASS_RESAMPLING,
+    SYN_CLASS_RLCAS,
+    SYN_SKETCH,
+)
 from rlcas.methods.proco import PROCO
-from rlcas.methods.rlcas import RLCAS
-from rlcas.methods.rlcas_k1 import RLCAS_K1
-from rlcas.methods.rlcas_response import RLCAS_RESPONSE
-from rlcas.methods.rlcas_state import RLCAS_STATE
-from rlcas.methods.skin_sdm import SKIN_SDM
-from rlcas.methods.syn_class import SYN_CLASS
-from rlcas.methods.syn_class_resampling import SYN_CLASS_RESAMPLING
-from rlcas.methods.syn_class_rlcas import SYN_CLASS_RLCAS
-from rlcas.methods.syn_sketch import SYN_SKETCH
 from rlcas.registry import lookup
 
 METHODS: dict[str, Method] = {

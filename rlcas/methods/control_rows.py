@@ -1,8 +1,16 @@
-"""RL-CAS whose policy stays uniform: the best of K random walks, without learning."""
+"""Controls that take RL-CAS apart: rows that declare settings and nothing else."""
 
 from __future__ import annotations
 
-from rlcas.methods.method import SAMPLER_SEARCH, Method, k_passes, with_agents
+from rlcas.methods.method import (
+    INITIAL_SEARCH,
+    LEARNING_SEARCH,
+    MIX_SEARCH,
+    SAMPLER_SEARCH,
+    Method,
+    k_passes,
+    with_agents,
+)
 from rlcas.methods.paper_rows import BASELINE
 
 RLCAS_FROZEN = Method(
@@ -15,3 +23,97 @@ RLCAS_FROZEN = Method(
     passes=k_passes,
     control=True,
 )
+"""RL-CAS whose policy stays uniform: the best of K random walks, without learning."""
+
+RLCAS_K1 = Method(
+    title="RL-CAS, K = 1",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings={
+        **BASELINE.settings,
+        "sampler.k": 1,
+        "sampler.reward": "cubic",
+        "sampler.advantages": "baseline",
+        "sampler.team_share": None,
+    },
+    search=LEARNING_SEARCH,
+    control=True,
+)
+"""RL-CAS with one episode an epoch: the agents without the selection among episodes.
+
+One episode leaves nothing to compare, so the agents are taught by the paper's team reward over the baseline of
+eq. 2, whatever reward they have in the other rows."""
+
+RLCAS_STATE = Method(
+    title="Ours, agents state",
+    source="RL-CAS with agents of ours",
+    engine="episodes",
+    pool="sketch",
+    settings={**BASELINE.settings, **with_agents("state")},
+    search={**SAMPLER_SEARCH, "sampler.lr": (0.05, 0.15, 0.5)},
+    passes=k_passes,
+)
+"""RL-CAS with agents that see the state of training and are taught by their own class's signal."""
+
+RLCAS_RESPONSE = Method(
+    title="Ours, agents response",
+    source="RL-CAS with agents of ours",
+    engine="episodes",
+    pool="sketch",
+    settings={**BASELINE.settings, **with_agents("response")},
+    search={**SAMPLER_SEARCH, "sampler.exploration": (0.1, 0.2, 0.4)},
+    passes=k_passes,
+)
+"""RL-CAS with agents that fit how their class responds to synthetic images."""
+
+CONSTANT = Method(
+    title="Constant composition, best of K",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings={
+        **BASELINE.settings,
+        **with_agents("constant"),
+        "sampler.common_random_numbers": False,
+    },
+    search=INITIAL_SEARCH,
+    passes=k_passes,
+    control=True,
+)
+"""K episodes an epoch under the initial composition, of which the best lives on: selection alone.
+
+Under one composition and one order the K episodes would hardly differ, and there would be nothing to select: here each
+draws its own order and augmentation of the real images."""
+
+OVERSAMPLING = Method(
+    title="Over-sampling",
+    source="control of + SynSketch",
+    pool="real",
+    settings=BASELINE.settings,
+    search=MIX_SEARCH,
+    control=True,
+)
+"""SynSketch with real training images again in the place of synthetic ones."""
+
+PBT = Method(
+    title="Population-based training",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings={**BASELINE.settings, **with_agents("pbt")},
+    search=SAMPLER_SEARCH,
+    passes=k_passes,
+    control=True,
+)
+"""Population-based training of the composition in place of agents."""
+
+BASELINE_BEST_OF_K = Method(
+    title="Baseline, best of K seeds",
+    source="control of RL-CAS",
+    engine="best_of_k",
+    settings=BASELINE.settings,
+    passes=k_passes,
+    control=True,
+)
+"""The Baseline from K seeds, of which validation takes one: RL-CAS's compute without RL."""
