@@ -25,8 +25,9 @@ from rlcas.comparison.intervals import Interval, mean_draws
 from rlcas.comparison.summary import Results, summarise
 from rlcas.comparison.table import Grid, grid_markdown, grids, trained_with
 from rlcas.evaluation.bootstrap import LEVEL, SEED
+from rlcas.jsonable import jsonable
 from rlcas.seeding import rng_for
-from rlcas.storage.atomic import jsonable, read_facts, write_text
+from rlcas.storage.atomic import read_facts, write_text
 from rlcas.types import Float64
 
 DOCS = Path(__file__).parent.parent / "docs"

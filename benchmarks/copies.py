@@ -20,10 +20,10 @@ from common import emit, parser
 from rlcas import settings
 from rlcas.config import PhantomConfig
 from rlcas.data import load, load_test
-from rlcas.evaluation.evaluate import load_classifier
 from rlcas.evaluation.features import EXTRACTORS, build_extractor
 from rlcas.seeding import rng_for
 from rlcas.training.baseline import train_baseline
+from rlcas.training.saved_classifier import load_classifier
 from rlcas.types import TrainingData, Uint8
 from synth.quality.memorisation import memorisation
 

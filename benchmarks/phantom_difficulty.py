@@ -16,10 +16,10 @@ from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.classifiers.snapshot import to_state_dict
 from rlcas.config import PhantomConfig, RunConfig
 from rlcas.data import load, load_test
-from rlcas.evaluation.evaluate import Classifier, predict
 from rlcas.metrics import macro_recall, per_class_recall, shot_recalls
 from rlcas.shots import shot_groups
 from rlcas.training.fit import fit
+from rlcas.training.saved_classifier import Classifier, predict
 from rlcas.training.trainer import ClassifierTrainer
 
 CPU = torch.device("cpu")

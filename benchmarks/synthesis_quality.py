@@ -25,11 +25,11 @@ from rlcas import data as datasets
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.devices import choose_device
-from rlcas.evaluation.evaluate import load_classifier
 from rlcas.evaluation.features import penultimate, pixels
 from rlcas.seeding import seed_for
 from rlcas.storage.atomic import write_json
 from rlcas.training.baseline import train_baseline
+from rlcas.training.saved_classifier import load_classifier
 from rlcas.types import ImageSet, TrainingData
 from synth.layout import PIPELINE_FOLDER
 from synth.ldm import diffusion

@@ -14,7 +14,7 @@ def __getattr__(name: str) -> Any:
 
         return RLCAS
     if name == "RLCASConfig":
-        from cluster.algorithm_config import RLCASConfig
+        from cluster.rllib.algorithm import RLCASConfig
 
         return RLCASConfig
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rlcas.storage.atomic import jsonable
+from rlcas.jsonable import jsonable
 
 Uint8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

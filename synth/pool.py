@@ -19,7 +19,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from rlcas.errors import UserError, first_line
-from rlcas.storage.atomic import jsonable, sha256_of, write_array, write_json
+from rlcas.jsonable import jsonable
+from rlcas.storage.atomic import sha256_of, write_array, write_json
 from rlcas.storage.digests import stamps_of
 from rlcas.storage.reading import NOT_ARRAYS, NOT_JSON
 from rlcas.types import Int64, Uint8

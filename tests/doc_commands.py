@@ -18,7 +18,7 @@ from doc_pages import ROOT
 from cluster.runs.checks import check_shares, check_training
 from cluster.sweeps import plan
 from rlcas import settings
-from rlcas.cli import COMMANDS, main
+from rlcas.cli import ALL_COMMANDS, main
 from rlcas.commands.command import parse
 from rlcas.comparison.folder import row_names
 from rlcas.config import RunConfig
@@ -126,7 +126,7 @@ def _trimmed(words: list[str]) -> Iterator[list[str]]:
 
 
 def _name_of(words: Sequence[str]) -> str:
-    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in ALL_COMMANDS), None)
     assert name, f"rlcas {' '.join(words)}: no such command"
     return name
 
@@ -135,7 +135,7 @@ def _check_rlcas(words: list[str]) -> None:
     name = _name_of(words)
     with contextlib.redirect_stderr(io.StringIO()) as told:
         try:
-            arguments = parse(name, COMMANDS[name], words[len(name.split()) :])
+            arguments = parse(name, ALL_COMMANDS[name], words[len(name.split()) :])
         except SystemExit:
             raise AssertionError(told.getvalue()) from None
     try:

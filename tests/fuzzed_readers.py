@@ -42,11 +42,11 @@ from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
 from rlcas.data import load, load_test, open_prepared, prepare
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import load_classifier, save_classifier, untrained
 from rlcas.report.facts import read_run
 from rlcas.runs.replay import schedule
 from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
 from rlcas.storage.atomic import read_facts, sha256_of, write_json
+from rlcas.training.saved_classifier import load_classifier, save_classifier, untrained
 from synth.pidinet import VARIANTS, PiDiNet, load_pidinet
 from synth.pool import PoolWriter, SyntheticPool, mark_copies
 from synth.training.checkpoint import load_checkpoint, save_checkpoint

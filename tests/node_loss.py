@@ -54,7 +54,7 @@ def main() -> None:
 
 def refused_demand():
     """Ask the cluster for more GPUs than it says that it has."""
-    from cluster.runtime.connection import check_demand
+    from cluster.runtime.resources import check_demand
     from rlcas.config import RunConfig
     from rlcas.errors import UserError
 

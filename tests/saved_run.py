@@ -9,7 +9,7 @@ import torch
 from rlcas import settings
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
-from rlcas.evaluation.evaluate import save_classifier, untrained
+from rlcas.training.saved_classifier import save_classifier, untrained
 from rlcas.types import TrainingData
 
 

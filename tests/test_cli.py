@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rlcas.cli import COMMANDS, main
+from rlcas.cli import ALL_COMMANDS, main
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in COMMANDS)
+    assert all(f"\n  {name} " in text for name in ALL_COMMANDS)
 
 
 def test_no_words_are_answered_with_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlcas import console
+from rlcas.tracking import epoch_view
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def terminal(monkeypatch) -> io.StringIO:
 
 def shown_in_a_log(records, num_epochs, capsys, names=None) -> list[str]:
     names = names or class_names(len(records[0].reports[0].counts_C))
-    with console.epoch_view(names, num_epochs, "f1") as view:
+    with epoch_view.epoch_view(names, num_epochs, "f1") as view:
         for record in records:
             view.show(record)
     return [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
@@ -94,7 +95,7 @@ def test_a_hundred_classes_are_summed_up(capsys):
 
 
 def test_a_terminal_shows_a_table_of_the_last_twelve_epochs(terminal):
-    with console.epoch_view(class_names(2), 30, "f1") as view:
+    with epoch_view.epoch_view(class_names(2), 30, "f1") as view:
         for record in fake_records(2, epochs=20):
             view.show(record)
     last_frame = terminal.getvalue().split("composition")[-1]

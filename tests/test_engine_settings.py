@@ -10,7 +10,8 @@ import ray
 import torch
 from trivial import TrivialTrainer
 
-from cluster.runtime.connection import check_answers, check_demand, episode_resources
+from cluster.runtime.connection import check_answers
+from cluster.runtime.resources import check_demand, episode_resources
 from rlcas import settings
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError

@@ -9,18 +9,16 @@ from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import (
+from rlcas.evaluation.evaluate import by_patient, evaluate, in_class_order
+from rlcas.metrics import METRICS
+from rlcas.training.fit import fit
+from rlcas.training.saved_classifier import (
     MODEL_FILE,
-    by_patient,
-    evaluate,
-    in_class_order,
     load_classifier,
     predict,
     save_classifier,
     save_incumbent,
 )
-from rlcas.metrics import METRICS
-from rlcas.training.fit import fit
 from rlcas.types import ImageSet
 
 META = ClassifierMeta.of(tiny_data(), tiny_config())

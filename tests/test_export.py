@@ -18,8 +18,8 @@ import rlcas
 from rlcas import settings
 from rlcas.deploy.export import FORMATS
 from rlcas.errors import RunError, UserError
-from rlcas.evaluation.evaluate import load_classifier, predict
 from rlcas.methods import METHODS
+from rlcas.training.saved_classifier import load_classifier, predict
 from rlcas.types import ImageSet, TrainingData
 
 OBJECTIVES = {method.objective: name for name, method in METHODS.items()}

@@ -87,7 +87,7 @@ def test_one_episode_that_fails_again_and_again_is_an_outcome_that_cannot_win(ra
 
 def test_if_all_episodes_die_again_and_again_the_error_tells_how(ray_session):
     from cluster.episodes.actor_runner import Children
-    from cluster.rllib.algorithm import choose
+    from cluster.episodes.selection import choose
 
     faults = {(1 + i, child): fault for i, fault in enumerate(FAULTS) for child in range(2)}
     factory = functools.partial(TrivialTrainer, faults=faults)

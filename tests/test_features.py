@@ -12,8 +12,8 @@ from tiny import tiny_config, tiny_data
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ScoringConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import Classifier, untrained
 from rlcas.evaluation.features import EXTRACTORS, build_extractor, check_extractor
+from rlcas.training.saved_classifier import Classifier, untrained
 from rlcas.types import Float32, Uint8
 
 CPU = torch.device("cpu")

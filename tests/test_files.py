@@ -44,7 +44,7 @@ def test_a_command_on_a_read_only_disk_ends_with_one_line(
     def fail(_: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), "figures")
 
-    monkeypatch.setitem(cli.COMMANDS, "doctor", cli.Command("fails", fail))
+    monkeypatch.setitem(cli.ALL_COMMANDS, "doctor", cli.Command("fails", fail))
     assert cli.main(["doctor"]) == 2
     line = "rlcas: [Errno 30] Read-only file system: 'figures': make the folder writable, or work in a copy of it\n"
     assert capsys.readouterr().err == line

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from rlcas.config import RunConfig
 from rlcas.errors import UserError, first_line
 from rlcas.evaluation.bootstrap import bootstrap_interval
+from rlcas.jsonable import jsonable
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
 from rlcas.runs import folder as run_folder
 from rlcas.seeding import rng_for, seed_for
-from rlcas.storage.atomic import jsonable, replacing, replacing_folder, sha256_of, write_json
+from rlcas.storage.atomic import replacing, replacing_folder, sha256_of, write_json
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
 
 SEED = 2475389831468851461

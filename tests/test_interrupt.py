@@ -14,7 +14,8 @@ from ray.tune.tune import _setup_signal_catching
 from test_chaos import same_run
 from test_run import rlcas
 
-from cluster.runtime.interrupts import SIGNALS, TOLD, first_interrupt_waits, handlers_given_back
+from cluster.runtime.interrupts import SIGNALS, TOLD, first_interrupt_waits
+from cluster.runtime.tune import preserving_signal_handlers
 from rlcas.runs import epoch_log
 
 
@@ -53,7 +54,7 @@ def test_a_handler_of_another_program_stays(number: signal.Signals) -> None:
 
 def test_what_a_past_search_of_tune_left_is_no_handler_of_another_program() -> None:
     """A search by the user's own `Tuner`, whose first Ctrl-C after it would go nowhere; ours leave none."""
-    with handlers_given_back():
+    with preserving_signal_handlers():
         _setup_signal_catching()
         assert signal.getsignal(signal.SIGINT).__module__ == "ray.tune.tune"
         with first_interrupt_waits() as interrupt:

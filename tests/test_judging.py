@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tiny import tiny_config, tiny_data
 
-from cluster.pools import copies
+from cluster.pools import copies, judge, stored
 from cluster.pools.scores import score_pool
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
@@ -71,7 +71,7 @@ def test_planted_copies_are_marked_and_left_out(planted: SyntheticPool, tmp_path
     marks = json.loads((tmp_path / "pool" / COPIES_FILE).read_text())
     assert [set(wanted) <= set(found) for wanted, found in zip(([3, 4], [0], []), marks["copies"], strict=True)]
     assert sum(map(len, marks["copies"])) <= 5
-    kept = copies.kept(folder, settings, planted.folder)
+    kept = stored.kept(folder, settings, planted.folder)
     pictures = {image.tobytes() for image in np.concatenate([of_class(0), of_class(1)[..., ::-1]])}
     for class_id, size in enumerate(kept.class_sizes_C):
         assert not pictures & {image.tobytes() for image in kept.images(class_id, np.arange(size))}
@@ -107,7 +107,7 @@ def test_the_marks_of_a_pool_from_elsewhere_lie_in_the_runs_folder(
     folder = RunFolder(tmp_path / "run")
     copies.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
     assert not (planted.folder / COPIES_FILE).exists()
-    assert copies.kept(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
+    assert stored.kept(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
 
 
 def test_copies_are_kept_where_the_settings_say_so(
@@ -116,7 +116,7 @@ def test_copies_are_kept_where_the_settings_say_so(
     settings = config(extractor="pixels", leave_out_copies=False)
     copies.mark(RunFolder(tmp_path), settings, DATA, planted, CPU)
     assert "note: copies of training images are marked, but kept: a " in capsys.readouterr().out
-    assert copies.kept(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
+    assert stored.kept(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
 
 
 def test_a_pool_without_copies_is_said_to_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +138,7 @@ def test_a_class_that_holds_copies_alone_keeps_them_and_is_told_of(
         "note: all 5 synthetic images of class 'b' are copies of training images; they are kept unmarked"
         in said
     )
-    kept = copies.kept(folder, settings, pool.folder)
+    kept = stored.kept(folder, settings, pool.folder)
     assert kept.class_sizes_C.tolist() == [3, 5, 3]
     figures = score_pool(folder, settings, DATA, kept, None, CPU)
     assert [scores["copy_rate"] for scores in figures["per_class"]] == [0.0, 1.0, 0.0]
@@ -158,7 +158,7 @@ def test_validation_images_that_are_training_images_are_no_yardstick(
 def test_scores_are_those_of_the_images_that_are_kept(planted: SyntheticPool, tmp_path: Path) -> None:
     folder, settings = RunFolder(tmp_path), config()
     copies.mark(folder, settings, DATA, planted, CPU)
-    pool = copies.kept(folder, settings, planted.folder)
+    pool = stored.kept(folder, settings, planted.folder)
     figures = score_pool(folder, settings, DATA, pool, DATA.val, CPU)
     sizes_C = pool.class_sizes_C.tolist()
     assert figures["n_synthetic"] == sum(sizes_C) and figures["num_copies"] == 21 - sum(sizes_C)
@@ -180,7 +180,7 @@ def test_every_image_has_a_line_that_names_its_nearest_training_image(
 ) -> None:
     folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
     copies.mark(folder, settings, DATA, planted, CPU)
-    pool = copies.kept(folder, settings, planted.folder)
+    pool = stored.kept(folder, settings, planted.folder)
     assert score_pool(folder, settings, DATA, pool, None, CPU)["pool_only"] is None
     with folder.image_scores.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
@@ -202,7 +202,7 @@ def test_another_extractor_judges_again_but_the_marks_stay(planted: SyntheticPoo
     before = (tmp_path / "pool" / COPIES_FILE).read_bytes()
     other = config(pool_only_epochs=0)
     copies.mark(folder, other, DATA, planted, CPU)
-    figures = score_pool(folder, other, DATA, copies.kept(folder, other, planted.folder), None, CPU)
+    figures = score_pool(folder, other, DATA, stored.kept(folder, other, planted.folder), None, CPU)
     assert figures["extractor"].startswith("penultimate")
     assert (tmp_path / "pool" / COPIES_FILE).read_bytes() == before
 
@@ -271,6 +271,6 @@ def test_the_judge_is_the_baseline_of_the_settings(tmp_path: Path) -> None:
         best, _ = fit(trainer, np.zeros(3, np.int64), 1)
         return to_state_dict(best.arrays, trainer.model)
 
-    judge = copies.real_classifier(RunFolder(tmp_path), config(), DATA, CPU).model.state_dict()
+    judged_by = judge.real_classifier(RunFolder(tmp_path), config(), DATA, CPU).model.state_dict()
     expected = plain(DATA)
-    assert all(torch.equal(judge[name], expected[name]) for name in expected)
+    assert all(torch.equal(judged_by[name], expected[name]) for name in expected)

@@ -22,8 +22,8 @@ import pytest
 import yaml
 from doc_commands import check_script
 
-from rlcas.cli import COMMANDS, name_of
 from rlcas.commands.command import parse
+from rlcas.commands.table import COMMANDS, name_of
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "cluster" / "launch"

@@ -16,10 +16,10 @@ from rlcas.classifiers import build_classifier
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import Classifier, load_classifier, predict, save_incumbent
 from rlcas.methods import METHODS, build_objective
 from rlcas.methods.features import last_linear, split_classifier
 from rlcas.methods.objective import new_classifier
+from rlcas.training.saved_classifier import Classifier, load_classifier, predict, save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import Incumbent, TrainingData
 

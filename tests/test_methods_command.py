@@ -11,9 +11,9 @@ import pytest
 import small_run
 import torch
 
-from rlcas.evaluation.evaluate import load_classifier
 from rlcas.methods.proco import ProbabilisticContrast
 from rlcas.runs import epoch_log
+from rlcas.training.saved_classifier import load_classifier
 
 
 @pytest.mark.medium

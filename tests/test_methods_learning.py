@@ -21,10 +21,10 @@ from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.data import load
 from rlcas.devices import torch_threads
-from rlcas.evaluation.evaluate import load_classifier, predict
 from rlcas.methods import METHODS
 from rlcas.metrics import per_class_recall
 from rlcas.runs.folder import RunFolder
+from rlcas.training.saved_classifier import load_classifier, predict
 from rlcas.types import Float64, ImageSet
 from synth.pool import PoolWriter
 

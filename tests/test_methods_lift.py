@@ -23,10 +23,10 @@ from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import load_classifier, predict, save_incumbent
 from rlcas.methods import METHODS, build_objective
 from rlcas.methods.lift import Lift, adapter_dim
 from rlcas.training.fit import fit
+from rlcas.training.saved_classifier import load_classifier, predict, save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
 
 DATA = tiny_data()

@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_bits_and_nothing_is_left_behind(population
 
 @pytest.mark.medium
 def test_a_member_that_fails_ends_it_with_its_traceback(ray_session: None, tmp_path: Path) -> None:
-    from cluster.episodes.actor_runner import EpisodeError
+    from cluster.episodes.selection import EpisodeError
 
     with pytest.raises(
         EpisodeError, match=r"(?s)epoch 1: member 1 of the population failed \(exception\).*told to fail"
@@ -188,7 +188,7 @@ def test_ties_go_to_less_validation_loss_then_the_lower_index_in_both(
 
 
 def test_in_process_a_member_that_fails_ends_it_with_its_traceback(tmp_path: Path) -> None:
-    from cluster.episodes.actor_runner import EpisodeError
+    from cluster.episodes.selection import EpisodeError
     from cluster.population.local_runner import train_population_in_process
 
     with pytest.raises(
@@ -241,7 +241,7 @@ def test_of_equal_members_less_loss_is_better_then_the_lower_index(
 
 
 def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:
-    from cluster.rllib.checkpoint import read_incumbent, write_incumbent
+    from cluster.episodes.incumbent_file import read_incumbent, write_incumbent
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
     result = trainer.train_epoch(trainer.initial(np.array([0, 2, 4, 6])), np.array([0, 2, 4, 6]), child=0)

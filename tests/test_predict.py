@@ -18,8 +18,8 @@ from rlcas import settings
 from rlcas.data import load, load_test
 from rlcas.deploy.predict import Predictions
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import load_classifier, predict, save_incumbent
 from rlcas.training.fit import fit
+from rlcas.training.saved_classifier import load_classifier, predict, save_incumbent
 from rlcas.types import Float64
 
 TEST = tiny_set(30, seed=5).images_NCHW

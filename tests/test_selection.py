@@ -16,10 +16,10 @@ from rlcas import settings
 from rlcas.batches.sources import RealImages, all_images
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
-from rlcas.evaluation.evaluate import Classifier, load_classifier
 from rlcas.methods import METHODS
 from rlcas.training.baseline import train_baseline
 from rlcas.training.pool_selection import SELECTIONS, Selection, freemask, grants, keep, prediction_losses
+from rlcas.training.saved_classifier import Classifier, load_classifier
 from rlcas.types import ImageSet, TrainingData
 
 

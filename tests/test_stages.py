@@ -9,17 +9,18 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_data
 
-from cluster.pools.make import per_class, pool_folder
+from cluster.pools.make import per_class
+from cluster.pools.stored import pool_folder
 from cluster.runs.checks import check_settings
 from rlcas import settings
 from rlcas.batches.sources import RealImages, all_images
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import Classifier, predict, untrained
 from rlcas.evaluation.features import penultimate
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage, timings
 from rlcas.training.baseline import train_baseline
+from rlcas.training.saved_classifier import Classifier, predict, untrained
 
 CPU = torch.device("cpu")
 

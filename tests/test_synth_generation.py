@@ -16,7 +16,7 @@ import small_run
 import torch
 from tiny_synth import tiny_config, tiny_data
 
-from cluster.runtime.connection import sampler_resources
+from cluster.runtime.resources import sampler_resources
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError

@@ -14,7 +14,7 @@ import pytest
 import small_run
 from test_chaos import same_run
 
-from cluster.synthesis.train import SynthesisLog
+from cluster.synthesis.local import SynthesisLog
 from rlcas.errors import UserError
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder

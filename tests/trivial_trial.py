@@ -12,16 +12,15 @@ from typing import Any
 
 from trivial import TrivialTrainer
 
-from cluster.algorithm_config import RLCASConfig
-from cluster.rllib.algorithm import RLCAS
+from cluster.rllib.algorithm import RLCAS, RLCASConfig
 from cluster.sweeps.plan import plan
 from cluster.sweeps.resources import Room, trial_bundles
 from cluster.sweeps.sweep import create
 from cluster.sweeps.trial import SweepTrial
 from cluster.sweeps.tuner import run_trials
-from rlcas.evaluation.evaluate import MODEL_FILE
 from rlcas.runs import epoch_log
 from rlcas.runs.sweep_folder import Sweep, read_sweep
+from rlcas.training.saved_classifier import MODEL_FILE
 
 IN_PROCESS = {"cluster.episode_runner": "in_process"}
 """For trials of which it is not the episodes' processes that matter."""

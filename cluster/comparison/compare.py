@@ -7,8 +7,6 @@ Its folder holds compare.yaml (what the rows share), `prepared` (the images), `p
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,12 +15,12 @@ from typing import Any
 from cluster.comparison.cell import ERROR_FILE, fail, leave_out
 from cluster.comparison.plan import Plan, PlannedCell, cells_of, plan, plan_of
 from cluster.comparison.pools import make_pools, parts_taken_over
-from cluster.comparison.schedule import Benches, benches, run_cells, share_of, side_by_side, this_machine
+from cluster.comparison.schedule import Benches, benches, run_cells, share_of, side_by_side
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
 from cluster.pools import make
 from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
-from cluster.runs.results import VERSIONS_OF
 from cluster.runtime.connection import check_can_start
+from cluster.runtime.resources import this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
@@ -37,6 +35,7 @@ from rlcas.evaluation.features import require_weights
 from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
 from rlcas.runs.folder import RunFolder, resolved
+from rlcas.runs.versions import made_now
 from rlcas.settings.search_space import value_of
 from rlcas.storage.atomic import alone_in, replacing_folder, write_json, write_text
 from rlcas.types import TrainingData
@@ -224,12 +223,6 @@ def _walk(path: Path, planned: Plan) -> Path:
         say(note)
     say(f"report: {path / REPORT_FILE}")
     return path
-
-
-def made_now() -> dict[str, Any]:
-    """Return what is kept of when and by which versions the cells were trained."""
-    versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
-    return {"date": datetime.date.today().isoformat(), "versions": versions}
 
 
 def _train(path: Path, planned: Plan) -> bool:

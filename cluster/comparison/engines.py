@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from cluster.comparison.plan import REAL, PlannedCell
-from cluster.pools.copies import kept, real_classifier
-from cluster.pools.make import open_pool
+from cluster.pools.judge import real_classifier
+from cluster.pools.stored import kept, open_pool
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import apportion
 from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.config import RunConfig
-from rlcas.evaluation.evaluate import save_incumbent
+from rlcas.jsonable import jsonable
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
 from rlcas.registry import lookup
@@ -29,9 +29,9 @@ from rlcas.runs import epoch_log
 from rlcas.runs.epoch_log import EPOCHS_FILE
 from rlcas.runs.folder import RunFolder
 from rlcas.seeding import seed_for
-from rlcas.storage.atomic import jsonable
 from rlcas.training.fit import fit, selection_key
 from rlcas.training.pool_selection import SELECTIONS
+from rlcas.training.saved_classifier import save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
 from synth.pool import SyntheticPool

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cluster.comparison.plan import POOLS
-from cluster.pools import copies
-from cluster.pools.make import open_pool
+from cluster.pools import stored
 from cluster.pools.scores import score_pool
+from cluster.pools.stored import open_pool
 from cluster.runs.run import make_pool
 from rlcas import settings
 from rlcas.comparison.folder import POOLS_FOLDER
@@ -87,5 +87,5 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
 def _judge(folder: RunFolder) -> None:
     """Write the pool's figures; no test image is read for them."""
     config, data = settings.load(folder.path), open_prepared(folder.prepared)
-    pool = copies.kept(folder, config, open_pool(folder, config, data).folder)
+    pool = stored.kept(folder, config, open_pool(folder, config, data).folder)
     score_pool(folder, config, data, pool, None, choose_device(config.device))

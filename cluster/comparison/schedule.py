@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import time
 from collections import deque
@@ -12,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-import torch
 from ray.exceptions import RayError, WorkerCrashedError
 
 from cluster.comparison.cell import fail, train_cell
 from cluster.comparison.engines import passes_told
 from cluster.comparison.plan import PlannedCell
-from cluster.runtime.connection import ensure_ray, gpus_per_episode, quiet_ray
+from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.node_folder import for_ray
+from cluster.runtime.resources import gpus_per_episode
 from rlcas.comparison.cell import Cell
 from rlcas.config import ComparedConfig
 from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
@@ -55,11 +54,6 @@ def benches(config: ComparedConfig) -> Iterator[Benches]:
     finally:
         if started_here:
             ray.shutdown()
-
-
-def this_machine() -> dict[str, float]:
-    """Return what Ray would find here."""
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
 def side_by_side(config: ComparedConfig, total: Mapping[str, float]) -> int:

@@ -11,16 +11,13 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
-from cluster.runtime.connection import episode_resources
+from cluster.episodes.selection import EpisodeError
 from cluster.runtime.crash_traces import last_words
 from cluster.runtime.placement import fitting, reserve, told
+from cluster.runtime.resources import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
-from rlcas.errors import RunError, UserError
+from rlcas.errors import UserError
 from rlcas.types import EpisodeReport, Incumbent, Int64
-
-
-class EpisodeError(RunError):
-    """An epoch without a usable outcome; the text holds the workers' own tracebacks."""
 
 
 class Children:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from cluster.episodes.episode import TrainerFactory
-from cluster.pools.copies import opened
+from cluster.pools.stored import opened
 from cluster.runtime.node_folder import NodeFolder
 from rlcas.config import RunConfig
 from rlcas.data.prepared import open_prepared

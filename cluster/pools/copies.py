@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import MODEL_FILE, Classifier, load_classifier
-from rlcas.evaluation.features import Extractor, build_extractor
+from rlcas.evaluation.features import Extractor
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage
-from rlcas.training.baseline import train_baseline
 from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
 from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
 from synth.quality.memorisation import Memorisation, memorisation
@@ -70,28 +67,6 @@ def mark(
         say(line)
 
 
-def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
-    """Return a run's pool, without the marked copies where the settings leave them out."""
-    return opened(config, pool_folder, folder.pool)
-
-
-def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
-    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
-    leave_out = config.synth.scoring.leave_out_copies
-    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)
-
-
-def pool_extractor(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Extractor:
-    """Return the extractor of the settings; the classifier that it may need is trained here, once.
-
-    Raises:
-        UserError: its weights cannot be had.
-    """
-    return build_extractor(
-        config.synth.scoring, functools.partial(real_classifier, folder, config, data, device), device
-    )
-
-
 def judge_pool(
     folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: Extractor
 ) -> Judgement:
@@ -124,16 +99,6 @@ def judge_pool(
         num_held_out=len(held_out),
         extractor=extractor.described,
     )
-
-
-def real_classifier(
-    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device
-) -> Classifier:
-    """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
-    if not (folder.judge / MODEL_FILE).exists():
-        with stage(folder, "Training the judge on the real images", "judge"):
-            train_baseline(folder.judge, data.train, data, config, config.sampler.epochs, device)
-    return load_classifier(folder.judge, device)
 
 
 def _among(images_NCHW: Uint8, known_MCHW: Uint8) -> NDArray[np.bool_]:

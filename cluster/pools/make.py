@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
+from cluster.pools.stored import _own_images, _stored, is_stored, open_pool
 from cluster.synthesis import train
 from rlcas.config import RunConfig
-from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.runs.folder import FOLDER_PREFIX, RunFolder
 from rlcas.runs.stages import stage
-from rlcas.storage import remote
 from rlcas.storage.atomic import read_facts
 from rlcas.types import Int64, TrainingData
 from synth.generate import SampleAll, fill_pool
@@ -30,29 +29,13 @@ MOST_PER_CLASS = 1000
 
 def pool_of(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:
     """Return the run's pool: what is there, the user's own, or a new one from a new synthesiser."""
-    if _is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
+    if is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
         return open_pool(folder, config, data)
     if config.pool is not None:
         with stage(folder, f"Reading synthetic images from {config.pool.removeprefix(FOLDER_PREFIX)}", "pool"):
             return import_folder(_own_images(config), folder.pool, data.class_names, data.image_shape_CHW)
     train.train(folder, config, data, device)
     return sample(folder, config, data, device)
-
-
-def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> SyntheticPool:
-    """Return the pool that the settings name, else the one in the run's folder.
-
-    Raises:
-        UserError: there is none, or it was made for other images.
-    """
-    if config.pool is not None and _is_stored(config):
-        pool = SyntheticPool(_stored(config))
-    elif (folder.pool / MANIFEST_FILE).exists():
-        pool = SyntheticPool(folder.pool)
-    else:
-        raise UserError(f"{folder.path} has no pool: make it with `rlcas synth sample {folder.path}`")
-    pool.require(data.class_names, data.image_shape_CHW)
-    return pool
 
 
 def check(config: RunConfig, data: TrainingData) -> None:
@@ -67,34 +50,11 @@ def check(config: RunConfig, data: TrainingData) -> None:
             from synth.ldm.autoencoder import build_autoencoder  # diffusers takes seconds to import
 
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
-    elif _is_stored(config):
+    elif is_stored(config):
         SyntheticPool(_stored(config)).require(data.class_names, data.image_shape_CHW)
     else:
         with tempfile.TemporaryDirectory() as scratch:
             import_folder(_own_images(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW)
-
-
-def _is_stored(config: RunConfig) -> bool:
-    """Return whether the settings name a pool in our own form."""
-    return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
-
-
-def _stored(config: RunConfig) -> Path:
-    """Return the folder of the pool that the settings name."""
-    assert config.pool is not None
-    return pool_folder(remote.fetched(config.pool, config.cluster.cache))
-
-
-def _own_images(config: RunConfig) -> Path:
-    """Return the folder of the user's own synthetic images."""
-    assert config.pool is not None
-    return remote.fetched(config.pool.removeprefix(FOLDER_PREFIX), config.cluster.cache)
-
-
-def pool_folder(path: Path) -> Path:
-    """Return the pool that `path` is or, as the folder of a run, holds."""
-    inside = RunFolder(path).pool
-    return inside if (inside / MANIFEST_FILE).exists() else path
 
 
 def sample(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> SyntheticPool:

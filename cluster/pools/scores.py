@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from cluster.pools import make
-from cluster.pools.copies import Judgement, judge_pool, pool_extractor
+from cluster.pools.copies import Judgement, judge_pool
+from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
 from rlcas.config import RunConfig
 from rlcas.evaluation.evaluate import evaluate

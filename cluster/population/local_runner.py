@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.episodes.actor_runner import EpisodeError
 from cluster.episodes.episode import Episodes, TrainerFactory
-from cluster.population.tune_runner import PopulationEpochs, first_places
+from cluster.episodes.selection import EpisodeError
+from cluster.population.epochs import PopulationEpochs, first_places
 from rlcas.batches.budget import num_moving
 from rlcas.batches.composition import ACTIONS, KEEP, initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig

@@ -5,7 +5,6 @@ Nothing here imports RLlib, and Tune starts a fresh process for every member in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 from ray import tune
 
 from cluster.episodes.episode import EpisodeActor
-from cluster.rllib.checkpoint import read_incumbent, write_incumbent
+from cluster.episodes.incumbent_file import read_incumbent, write_incumbent
+from cluster.population.epochs import Place
 from rlcas.batches.composition import KEEP, initial_counts
 from rlcas.training.fit import selection_key
 
@@ -22,16 +22,6 @@ REPORT = "report"
 SCORE = "score"
 TIE = "tie"
 """In a result: what the larger is the better of where scores are equal."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a member stands: at `epoch` it takes over what `parent` left and acts by `actions`, later it keeps."""
-
-    member: int
-    epoch: int
-    parent: int
-    actions: tuple[int, ...]
 
 
 class Member(tune.Trainable):

@@ -6,47 +6,39 @@ quarter take over what one of the best quarter left, weights and counts, and act
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 
-from cluster.episodes.actor_runner import EpisodeError
 from cluster.episodes.episode import TrainerFactory
-from cluster.population.member import PLACE, REPORT, SCORE, TIE, Member, Place, left_by
+from cluster.episodes.incumbent_file import read_incumbent
+from cluster.episodes.selection import EpisodeError
+from cluster.population.epochs import PopulationEpochs, first_places
+from cluster.population.member import PLACE, REPORT, SCORE, TIE, Member, left_by
 from cluster.population.synchronous_pbt import StandstillExchange
-from cluster.rllib.algorithm import better, choose
-from cluster.rllib.checkpoint import read_incumbent
-from cluster.runtime.connection import ensure_ray, episode_resources
-from cluster.runtime.interrupts import handlers_given_back
+from cluster.runtime.connection import ensure_ray
 from cluster.runtime.node_folder import for_ray
+from cluster.runtime.resources import episode_resources
+from cluster.runtime.tune import (
+    TUNE_ENVIRONMENT,
+    environment_variables,
+    preserving_global_random_state,
+    preserving_signal_handlers,
+)
 from rlcas.batches.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.reinforce import draw_actions
-from rlcas.rewards import rewarded
-from rlcas.seeding import rng_for
-from rlcas.types import EpisodeReport, EpochRecord, Float64, Incumbent
+from rlcas.types import EpisodeReport, EpochRecord, Incumbent
 
 TIME = "training_iteration"
-TUNE_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
-"""Tune tells nothing and writes no logs, and an interrupt ends the run as it does elsewhere."""
 
 
 def train_population(
@@ -87,7 +79,11 @@ def train_population(
         "folder": for_ray(folder),
     }
     try:
-        with _environment(TUNE_ENVIRONMENT), _global_draws_given_back(), handlers_given_back():
+        with (
+            environment_variables(TUNE_ENVIRONMENT),
+            preserving_global_random_state(),
+            preserving_signal_handlers(),
+        ):
             scheduler = CountsScheduler(num_classes, sampler.k, seed)
             errors = _tuner(config, resources, scheduler, recorder).fit().errors
     except TuneError:
@@ -122,63 +118,6 @@ def _tuner(
             verbose=0,
         ),
     )
-
-
-def first_places(num_members: int, num_classes: int, seed: int) -> list[Place]:
-    """Return the members' places before the first epoch: each acts once, as K episodes of uniform agents would."""
-    return [
-        Place(
-            member=j,
-            epoch=0,
-            parent=j,
-            actions=tuple(draw_actions(uniform(num_classes), rng_for(seed, "actions", 1, j)).tolist()),
-        )
-        for j in range(num_members)
-    ]
-
-
-def uniform(num_classes: int) -> Float64:
-    """Return [C, 3]: the probabilities that a population moves by."""
-    return np.full((num_classes, len(ACTIONS)), 1 / len(ACTIONS))
-
-
-class PopulationEpochs:
-    """Makes an epoch's record of what the members report, and keeps the best classifier of all.
-
-    Args:
-        sampler: the sampler's settings.
-        num_classes: C.
-        tell: is given every epoch's record.
-    """
-
-    best: Incumbent
-    """The best classifier on validation of all members and epochs so far."""
-
-    def __init__(self, sampler: SamplerConfig, num_classes: int, tell: Callable[[EpochRecord], None]) -> None:
-        self._sampler, self._tell = sampler, tell
-        self._probabilities_C3 = uniform(num_classes)
-        self._started = time.perf_counter()
-
-    def end(self, reports: list[EpisodeReport], left_by_member: Callable[[int], Incumbent]) -> None:
-        """Tell an epoch whose members are all done."""
-        epoch, metric = reports[0].epoch, self._sampler.metric
-        winner, reports = choose(reports, metric), rewarded(reports, self._sampler)
-        incumbent = left_by_member(winner)
-        self.best = incumbent if epoch == 1 else better(self.best, incumbent, metric)
-        assert self.best.result is not None
-        started, self._started = self._started, time.perf_counter()
-        self._tell(
-            EpochRecord(
-                epoch=epoch,
-                reports=tuple(reports),
-                winner=winner,
-                baseline=0.0,
-                probabilities_C3=self._probabilities_C3,
-                best_metric=self.best.result.metrics[metric],
-                best_epoch=self.best.epoch,
-                seconds=self._started - started,
-            )
-        )
 
 
 class CountsScheduler(StandstillExchange):
@@ -271,29 +210,3 @@ class Recorder(tune.Callback):
         epoch = reports[0].epoch
         self._epochs.end(reports, lambda member: read_incumbent(left_by(self._folder, epoch, member)))
         shutil.rmtree(left_by(self._folder, epoch - 1, 0).parent, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _global_draws_given_back() -> Iterator[None]:
-    """Give Python's and NumPy's global generators, which Tune draws from, their states back."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

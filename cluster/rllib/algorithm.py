@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import ray
 import torch
+from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     LEARNER_RESULTS,
@@ -21,23 +24,27 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune import PlacementGroupFactory
 
-from cluster.algorithm_config import RLCASConfig
-from cluster.episodes.actor_runner import Children, EpisodeError
+from cluster.episodes.actor_runner import Children
+from cluster.episodes.episode import TrainerFactory
 from cluster.episodes.local_runner import InProcess
+from cluster.episodes.selection import EpisodeError, better, choose
+from cluster.rllib.agents_module import AgentsModule
+from cluster.rllib.env_runner import NoEnvRunner
 from cluster.rllib.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
 from cluster.rllib.results import results_of
-from cluster.runtime.connection import ensure_ray, episode_resources
+from cluster.runtime.connection import ensure_ray
 from cluster.runtime.placement import fitting
-from envs.observations import names_of, observe
+from cluster.runtime.resources import episode_resources
+from envs.observations import names_of, observation_space, observe
 from rlcas.batches.composition import ACTIONS, initial_counts
-from rlcas.config import SamplerConfig
+from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
 from rlcas.rewards import rewarded, weighed
 from rlcas.runs import replay
 from rlcas.seeding import rng_for
-from rlcas.training.fit import selection_key
+from rlcas.settings import validated
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
 
 INCUMBENT = "incumbent"
@@ -47,6 +54,139 @@ PARTS = ("policy", "episodes", "learning")
 
 
 RUNNERS: dict[str, type[Children] | type[InProcess]] = {"actors": Children, "in_process": InProcess}
+
+
+class RLCASConfig(AlgorithmConfig):
+    """Settings of `RLCAS`: every field of SamplerConfig in `.training()`, of ClusterConfig in `.episodes()`.
+
+    Example:
+        config = (
+            RLCASConfig()
+            .training(k=3, baseline_gamma=0.99)
+            .episodes(trainer_factory=make_trainer, num_classes=8)
+            .debugging(seed=0)
+        )
+        algorithm = config.build_algo()
+        algorithm.train()
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or RLCAS)
+        self.env_runner_cls = NoEnvRunner
+        self.num_env_runners = 0
+        self.seed = 0
+        self.trainer_factory: TrainerFactory | None = None
+        self.num_classes: int | None = None
+        for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
+            self.__dict__.pop(name, None)
+        for name, value in ClusterConfig():
+            setattr(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a setting of the sampler that was not stated: a default, perhaps of its agents or reward."""
+        if name in SamplerConfig.model_fields:
+            return getattr(self.sampler_config(), name)
+        raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
+
+    def training(self, **settings: Any) -> Self:
+        """Set any field of SamplerConfig, or what RLlib's own `training` takes; Tune searches both.
+
+        Raises:
+            UserError: `gamma` was given, which is RLlib's discount.
+        """
+        if "gamma" in settings:
+            raise UserError(
+                f"training(gamma={settings['gamma']}) is RLlib's discount, which an epoch of one step has no use "
+                "for: set baseline_gamma, the γ of eq. 2"
+            )
+        own = {name: settings.pop(name) for name in SamplerConfig.model_fields if name in settings}
+        super().training(**settings)
+        return self._set(own)
+
+    def episodes(
+        self,
+        *,
+        trainer_factory: TrainerFactory | None = None,
+        num_classes: int | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Set what trains an epoch and where.
+
+        Args:
+            trainer_factory: a function without arguments that builds the EpisodeTrainer on each actor; it is
+                pickled, so keep the data out of it (functools.partial of a loader).
+            num_classes: C.
+            settings: fields of ClusterConfig.
+        """
+        if unknown := settings.keys() - ClusterConfig.model_fields.keys():
+            raise UserError(
+                f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, "
+                f"{', '.join(ClusterConfig.model_fields)}"
+            )
+        if trainer_factory is not None:
+            settings["trainer_factory"] = trainer_factory
+        if num_classes is not None:
+            settings["num_classes"] = num_classes
+        return self._set(settings)
+
+    def sampler_config(self) -> SamplerConfig:
+        """Return the sampler's settings, validated."""
+        stated = {name: value for name, value in vars(self).items() if name in SamplerConfig.model_fields}
+        return validated({"sampler": stated}).sampler
+
+    def cluster_config(self) -> ClusterConfig:
+        """Return the cluster's settings, validated, with the threads that this machine has for an episode."""
+        settings = {name: getattr(self, name) for name in ClusterConfig.model_fields}
+        return validated({"cluster": settings}).cluster.concrete(self.sampler_config().k)
+
+    def spaces(self) -> tuple[Box, MultiDiscrete]:
+        """Return the spaces of the joint observation and of the joint action."""
+        assert self.num_classes is not None, "validate() has passed"
+        space = observation_space(self.num_classes, self.sampler_config())
+        return space, MultiDiscrete([len(ACTIONS)] * self.num_classes)
+
+    def validate(self) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: a setting is out of its range or of other classes, or `.episodes(trainer_factory=…,
+                num_classes=…)` is missing.
+        """
+        super().validate()
+        sampler = self.sampler_config()
+        self.threads_per_episode = self.cluster_config().threads_per_episode  # part of the bits, so made known
+        if self.trainer_factory is None or self.num_classes is None:
+            raise UserError(
+                f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
+                "call .episodes(trainer_factory=..., num_classes=...)"
+            )
+        initial_counts(sampler, self.num_classes)
+        if sampler.agents == POPULATION:
+            raise UserError(
+                f"sampler.agents {POPULATION} is no RLlib algorithm: use `rlcas train`, or "
+                "cluster.population.tune_runner"
+            )
+
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        """Return RLlib's, which would set its own `batch_mode`: its runners have one too, and here are none."""
+        evaluation = super().get_evaluation_config_object()
+        if evaluation is not None:
+            evaluation.batch_mode = self.batch_mode
+        return evaluation
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Return the one stacked module."""
+        model_config = {"sampler": self.sampler_config().model_dump(), "seed": self.seed}
+        return RLModuleSpec(module_class=AgentsModule, model_config=model_config)
+
+    def get_default_learner_class(self) -> type[ReinforceLearner]:
+        """Return the REINFORCE learner."""
+        return ReinforceLearner
+
+    def _set(self, settings: dict[str, Any]) -> Self:
+        for name, value in settings.items():
+            setattr(self, name, value)
+        return self
 
 
 class RLCAS(Algorithm):
@@ -276,31 +416,3 @@ def lesson(
         SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
         PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
     }
-
-
-def choose(reports: list[EpisodeReport], metric: str) -> int:
-    """Return the winner: best `metric` of the valid ones, ties by lower validation loss, then lower index.
-
-    Raises:
-        EpisodeError: none is valid; the text holds the workers' tracebacks.
-    """
-    keys = {
-        report.child: (*selection_key(report.result, metric), -report.child)
-        for report in reports
-        if report.valid and report.result is not None
-    }
-    if not keys:
-        statuses = ", ".join(report.status for report in reports)
-        tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
-        raise EpisodeError(
-            f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
-        )
-    return max(keys, key=lambda child: keys[child])
-
-
-def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:
-    """Return `new` where it beats `best` on the validation images, or `best` was never trained."""
-    assert new.result is not None
-    if best.result is None or selection_key(new.result, metric) > selection_key(best.result, metric):
-        return new
-    return best

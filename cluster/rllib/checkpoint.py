@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from cluster.episodes.incumbent_file import contiguous, described, incumbent_of
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.storage.atomic import jsonable, replacing, replacing_folder, sha256_of
+from rlcas.jsonable import jsonable
+from rlcas.storage.atomic import replacing_folder, sha256_of
 from rlcas.storage.reading import NOT_ARRAYS
-from rlcas.types import EpochResult, Incumbent
+from rlcas.types import Incumbent
 
 if TYPE_CHECKING:
     from cluster.rllib.algorithm import RLCAS
@@ -72,18 +74,18 @@ def write(snapshot: Snapshot, folder: Path, best_there: Path | None = None) -> P
         UserError: there is no room on the disk, or it must not be written.
     """
     checkpoint = folder / f"epoch-{snapshot.incumbent.epoch:04d}"
-    state = {"incumbent": _described(snapshot.incumbent), "best": _described(snapshot.best)}
+    state = {"incumbent": described(snapshot.incumbent), "best": described(snapshot.best)}
     with replacing_folder(checkpoint) as temporary:
         _write_json(temporary / STATE, state)
-        save_file(_contiguous(snapshot.learner_arrays), temporary / LEARNER)
-        save_file(_contiguous(snapshot.incumbent.arrays), temporary / INCUMBENT)
+        save_file(contiguous(snapshot.learner_arrays), temporary / LEARNER)
+        save_file(contiguous(snapshot.incumbent.arrays), temporary / INCUMBENT)
         digests = {name: sha256_of(temporary / name) for name in (STATE, LEARNER, INCUMBENT)}
         if snapshot.best is snapshot.incumbent and _linked(temporary / INCUMBENT, temporary / BEST):
             digests[BEST] = digests[INCUMBENT]
         elif best_there is not None and _linked(best_there / BEST, temporary / BEST):
             digests[BEST] = _digests(best_there)[BEST]  # of what was written, whatever became of the file
         else:
-            save_file(_contiguous(snapshot.best.arrays), temporary / BEST)
+            save_file(contiguous(snapshot.best.arrays), temporary / BEST)
             digests[BEST] = sha256_of(temporary / BEST)
         _write_json(temporary / DIGESTS, digests)
     for old in _checkpoints(folder)[NUM_KEPT:]:
@@ -124,22 +126,6 @@ def load_into(algo: RLCAS, folder: Path) -> int:
     return 0
 
 
-def write_incumbent(incumbent: Incumbent, path: Path) -> None:
-    """Write an incumbent as one safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(
-            _contiguous(incumbent.arrays), temporary, metadata={"incumbent": json.dumps(_described(incumbent))}
-        )
-
-
-def read_incumbent(path: Path) -> Incumbent:
-    """Return what `write_incumbent` wrote."""
-    with safe_open(path, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        return _incumbent(json.loads(file.metadata()["incumbent"]), arrays)
-
-
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints, the newest first."""
     return sorted(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")), reverse=True)
@@ -153,8 +139,8 @@ def _read(checkpoint: Path) -> tuple[Incumbent, Incumbent, dict[str, np.ndarray]
                 raise CorruptCheckpointError(f"{name} is not what was written")
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         return (
-            _incumbent(state["incumbent"], load_file(checkpoint / INCUMBENT)),
-            _incumbent(state["best"], load_file(checkpoint / BEST)),
+            incumbent_of(state["incumbent"], load_file(checkpoint / INCUMBENT)),
+            incumbent_of(state["best"], load_file(checkpoint / BEST)),
             load_file(checkpoint / LEARNER),
         )
     except (*NOT_ARRAYS, SafetensorError, AttributeError) as error:
@@ -173,45 +159,6 @@ def _check_fits(algo: RLCAS, incumbent: Incumbent, checkpoint: Path) -> None:
         )
 
 
-def _described(incumbent: Incumbent) -> dict[str, Any]:
-    """Return the incumbent as JSON values, without its arrays; floats keep every bit."""
-    fields = {field.name: getattr(incumbent, field.name) for field in dataclasses.fields(incumbent)}
-    del fields["arrays"]
-    if incumbent.result is not None:
-        fields["result"] = dataclasses.asdict(incumbent.result)
-    return jsonable(fields)
-
-
-def _incumbent(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Incumbent:
-    counts_C, positions_C = (np.array(fields[name], dtype=np.int64) for name in ("counts_C", "positions_C"))
-    if counts_C.ndim != 1 or counts_C.shape != positions_C.shape or not isinstance(fields["epoch"], int):
-        raise ValueError("it describes no incumbent")
-    return Incumbent(
-        epoch=fields["epoch"],
-        arrays=arrays,
-        counts_C=counts_C,
-        positions_C=positions_C,
-        result=_result(fields["result"]) if fields["result"] else None,
-    )
-
-
-def _result(fields: dict[str, Any]) -> EpochResult:
-    metrics = {name: _number(value) for name, value in fields["metrics"].items()}
-    per_class = {
-        name: np.array([_number(value) for value in values]) for name, values in fields["per_class"].items()
-    }
-    return EpochResult(**(fields | {"metrics": metrics, "per_class": per_class}))
-
-
-def _number(value: float | None) -> float:
-    """Return a float that JSON may have turned from NaN into null."""
-    return float("nan") if value is None else value
-
-
 def _write_json(path: Path, value: Any) -> None:
     """Write JSON into a folder that is there whole or not at all."""
     path.write_text(json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

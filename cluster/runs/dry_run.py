@@ -13,7 +13,7 @@ import torch
 
 from cluster.pools import make
 from cluster.runs.checks import check_fits, check_settings
-from cluster.runtime.connection import gpus_per_episode
+from cluster.runtime.resources import gpus_per_episode
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts

@@ -22,12 +22,12 @@ from rlcas.tracking.tensorboard import Tracker
 from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
 from synth.pool import SyntheticPool
 from synth.sketch import Extractor, sketch_extractor
+from rlcas.runs.versions import VERSIONS_OF
 
 GALLERY_IMAGES = 6
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
 POOL_DISTANCES = ("fid", "kid")
 POOL_FIGURES = ("sketch_skill", "copy_rate", "held_out_copy_rate")
-VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
 
 
 def finish(

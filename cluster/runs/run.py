@@ -12,7 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from cluster.runs import results
+from cluster.pools import stored
 from cluster.pools import copies
+from cluster.pools import stored
 from cluster.pools import make
 from cluster.synthesis import train
 from cluster.runs.checks import check_fits, check_settings
@@ -26,7 +28,8 @@ from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import evaluate, in_class_order, load_classifier
+from rlcas.evaluation.evaluate import evaluate, in_class_order
+from rlcas.training.saved_classifier import load_classifier
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.storage.atomic import alone_in
 from rlcas.runs.replay import keep_recorded
@@ -158,9 +161,9 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     check_extractor(scoring.synth.scoring)
     device = choose_device(scoring.device)
     with alone_in(folder.path):
-        pool = make.open_pool(folder, config, data)
+        pool = stored.open_pool(folder, config, data)
         copies.mark(folder, config, data, pool, device)
-        pool = copies.kept(folder, scoring, pool.folder)
+        pool = stored.kept(folder, scoring, pool.folder)
         figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
     show_table(score_table(figures))
     for note in score_notes(figures):
@@ -222,7 +225,7 @@ def check(config: RunConfig) -> TrainingData:
     """
     check_settings(config)
     choose_device(config.device)
-    from cluster.runtime.connection import check_demand  # Ray takes a second to import
+    from cluster.runtime.resources import check_demand  # Ray takes a second to import
 
     check_demand(config)
     require_weights(config.synth.scoring)
@@ -271,7 +274,7 @@ def _walk(folder: RunFolder, workers: Workers) -> None:
         return
     pool = make.pool_of(folder, config, data, device)
     copies.mark(folder, config, data, pool, device)
-    pool = copies.kept(folder, config, pool.folder)
+    pool = stored.kept(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 
     training.train(folder, config, data, pool)

@@ -11,7 +11,7 @@ import ray
 
 from cluster.rllib import checkpoint
 from cluster.rllib.algorithm import RLCAS
-from cluster.algorithm_config import RLCASConfig
+from cluster.rllib.algorithm import RLCASConfig
 from cluster.rllib.checkpoint_writer import CheckpointWriter
 from cluster.runtime.head_watchdog import watched_head
 from cluster.runtime.interrupts import first_interrupt_waits
@@ -22,31 +22,20 @@ from rlcas.runs.stages import stage
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from rlcas.runs import epoch_log
 from rlcas.config import POPULATION, RunConfig
-from rlcas.console import epoch_view, say
-from rlcas.evaluation.evaluate import MODEL_FILE, save_incumbent
+from rlcas.console import say
+from rlcas.tracking.epoch_view import epoch_view
+from rlcas.training.saved_classifier import MODEL_FILE, save_incumbent
 from rlcas.storage.atomic import quiet_threads_without_room
 from rlcas.runs.folder import RunFolder
 from rlcas.tracking.tensorboard import Tracker
 from rlcas.types import EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
+from cluster.rllib.run_config import algorithm_config
 
 POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
 """What trains a population, by `cluster.episode_runner`."""
 
 
-def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
-    """Return the RLlib config of a run's sampler; what it replays is what its own folder keeps of that run."""
-    replayed = {"replay": folder.replay} if config.sampler.replay else {}
-    return (
-        RLCASConfig()
-        .training(**dict(config.sampler) | replayed)
-        .episodes(
-            trainer_factory=trainer_factory(folder, config, pool_folder),
-            num_classes=num_classes,
-            **dict(config.cluster),
-        )
-        .debugging(seed=config.seed, log_level="ERROR")
-    )
 
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import ray
-import torch
 from ray._private import ray_constants
 from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
-from cluster.runtime.placement import Node, check_room, fitting, nodes_of_ray
-from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
 AUTO, LOCAL = "auto", "local"
 """Ray's own words for the cluster whose head is on this machine, and for a new one."""
 MAX_PORT = 65_535
-MIN_CPUS = 0.01
-"""Share of a core that a worker asks where Ray has none to spare; it runs all the same."""
 
 
 def ensure_ray(k: int) -> None:
@@ -90,39 +84,6 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         ) from error
 
 
-def check_demand(config: RunConfig) -> None:
-    """Refuse a run that asks for more GPUs than there are, before anything starts or is made.
-
-    The cluster that RAY_ADDRESS names is asked; without one, this machine is, and Ray is not started.
-
-    Raises:
-        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or the cluster
-            of RAY_ADDRESS does not answer, or the current folder hides packages of rlcas, which would else be told
-            after phase one.
-    """
-    if config.cluster.episode_runner == "actors":
-        check_can_start()
-    asked = config.cluster.concrete(config.sampler.k, config.device)
-    if not asked.gpus_per_episode and not asked.gpus_per_sampler:
-        return
-    nodes = _nodes_there()
-    total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
-    check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
-    if config.pool is None and config.device != "cpu":
-        sampler_resources(asked, config.synth.generation.threads, total)
-
-
-def _nodes_there() -> list[Node]:
-    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
-    started_here = not ray.is_initialized()
-    ensure_ray(k=1)
-    nodes = nodes_of_ray()
-    if started_here:
-        ray.shutdown()
-    return nodes
-
-
 def quiet_ray() -> None:
     """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
 
@@ -168,69 +129,3 @@ def _found_here() -> str:
             f"RAY_ADDRESS {AUTO!r} finds no Ray on this machine: start it (ray start --head), or unset RAY_ADDRESS"
         )
     return str(address)
-
-
-def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:
-    """Return the CPUs and GPUs of one episode, such that K of them fit into `total` (`ray.cluster_resources()`).
-
-    CPUs: `threads_per_episode` where there are enough beside the driver's one, else an even share. GPUs:
-    `gpus_per_episode`; None is one each where there are K, an even share of each where there are fewer.
-
-    Raises:
-        UserError: `gpus_per_episode` asks for more GPUs than there are.
-    """
-    num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    threads = cluster.concrete(k).threads_per_episode
-    assert threads is not None
-    cpus = _cpus_each(threads, k, num_cpus - 1)
-    return {"CPU": cpus, "GPU": gpus_per_episode(cluster.gpus_per_episode, k, int(num_gpus))}
-
-
-def gpus_per_episode(asked: float | None, k: int, num_gpus: int) -> float:
-    """Return the GPUs of one episode; `asked` None is one each, or an even share of each where there are fewer.
-
-    Raises:
-        UserError: K episodes that each ask so much do not fit.
-    """
-    return _gpus_each(asked, k, num_gpus, "cluster.gpus_per_episode", "sampler.k")
-
-
-def sampler_resources(cluster: ClusterConfig, threads: int, total: Mapping[str, float]) -> dict[str, float]:
-    """Return the CPUs and GPUs of one sampling worker, such that all of them fit into `total`.
-
-    Raises:
-        UserError: `gpus_per_sampler` asks for more GPUs than there are.
-    """
-    workers = cluster.sampling_workers
-    gpus = _gpus_each(
-        cluster.gpus_per_sampler,
-        workers,
-        int(total.get("GPU", 0.0)),
-        "cluster.gpus_per_sampler",
-        "cluster.sampling_workers",
-    )
-    return {"CPU": _cpus_each(threads, workers, total.get("CPU", 0.0)), "GPU": gpus}
-
-
-def _cpus_each(asked: int, number: int, num_cpus: float) -> float:
-    """Return the CPUs of each of `number` workers: what is asked, or an even share where there are fewer."""
-    hundredths = math.floor(100 * num_cpus / number)
-    return min(float(asked), max(MIN_CPUS, hundredths / 100))
-
-
-def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, counted_by: str) -> float:
-    """Return the GPUs of each of `number` workers; `asked` None is one, or an even share where there are fewer."""
-    if asked is not None and asked > 1 and asked != int(asked):
-        raise UserError(f"{setting} {asked:g} is more than one GPU and no whole number: set {int(asked)}")
-    if asked is None:
-        return 0.0 if num_gpus == 0 else 1.0 / -(-number // num_gpus)
-    if asked == 0:
-        return 0.0
-    room = int(num_gpus / asked) if asked >= 1 else num_gpus * int(1 / asked)
-    if room < number:
-        raise UserError(
-            f"{setting} {asked:g} x {counted_by} {number} = {asked * number:g} GPUs, but Ray has {num_gpus} "
-            f"(room for {room}): set {setting} {_gpus_each(None, number, num_gpus, setting, counted_by):.2g}, "
-            f"or lower {counted_by}"
-        )
-    return asked

@@ -28,18 +28,6 @@ class Interrupt:
 
 
 @contextmanager
-def handlers_given_back() -> Iterator[None]:
-    """Give the signals their handlers again that Ray Tune takes and keeps (2.60): the next Ctrl-C would go nowhere."""
-    taken = (signal.SIGINT, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
-    before = {each: signal.getsignal(each) for each in taken}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@contextmanager
 def first_interrupt_waits() -> Iterator[Interrupt]:
     """Let the first signal inside ask to end, which the caller looks for; the second is a KeyboardInterrupt.
 

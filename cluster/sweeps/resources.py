@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from cluster.runtime.connection import episode_resources
 from cluster.runtime.placement import fitting
+from cluster.runtime.resources import episode_resources
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 

@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from cluster.runs.run import check, make_pool
 from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.resources import reachable_resources, this_machine
 from cluster.sweeps.plan import Plan, metric_of, plan
 from cluster.sweeps.resources import Room, check_fits, concurrency, trial_bundles
 from rlcas import settings
 from rlcas.config import RunConfig, SweptConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import MODEL_FILE
 from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
 from rlcas.runs import folder as run_folder
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 from rlcas.settings.search_space import named, value_of
 from rlcas.storage.atomic import alone_in, replacing_folder, write_text
+from rlcas.training.saved_classifier import MODEL_FILE
 
 
 def sweep(stated: Mapping[str, Any]) -> Sweep:
@@ -79,7 +79,7 @@ def describe(stated: Mapping[str, Any]) -> str:
     planned = plan(stated)
     for config in planned.pools.values():
         check(config)
-    total = _this_machine()
+    total = this_machine()
     configs = list(planned.configs.values())
     side_by_side = concurrency(planned.config.sweep.concurrent, configs, total)
     ks = sorted({config.sampler.k for config in configs})
@@ -201,7 +201,7 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
     quiet_ray()
     started_here = not ray.is_initialized()
     with phase("Starting Ray"):
-        number = concurrency(config.sweep.concurrent, list(configs.values()), _there_is())
+        number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
         ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
     try:
         total = ray.cluster_resources()
@@ -212,18 +212,6 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
     finally:
         if started_here:
             ray.shutdown()
-
-
-def _there_is() -> Mapping[str, float]:
-    """Return the CPUs and GPUs of the cluster that RAY_ADDRESS names or that is connected, else of this machine."""
-    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
-        return _this_machine()
-    ensure_ray(k=1)
-    return ray.cluster_resources()
-
-
-def _this_machine() -> dict[str, float]:
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
 
 
 def _waiting(table: Sweep) -> list[Trial]:

@@ -10,23 +10,22 @@ from typing import Any
 
 from ray import tune
 
-from cluster.algorithm_config import RLCASConfig
-from cluster.pools.make import open_pool
+from cluster.pools.stored import open_pool
 from cluster.rllib import checkpoint
-from cluster.rllib.algorithm import RLCAS
-from cluster.runs.training import algorithm_config
+from cluster.rllib.algorithm import RLCAS, RLCASConfig
+from cluster.rllib.run_config import algorithm_config
 from cluster.runtime.connection import quiet_ray
 from cluster.runtime.node_folder import check_reached
 from rlcas import settings
 from rlcas.data import open_prepared
 from rlcas.errors import UserError, first_line
-from rlcas.evaluation.evaluate import save_incumbent
 from rlcas.runs import epoch_log
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.hparams import write_hparams
 from rlcas.tracking.tensorboard import Tracker
+from rlcas.training.saved_classifier import save_incumbent
 from rlcas.types import TrainingData
 
 TUNE_FOLDER = "tune"

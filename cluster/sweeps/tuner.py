@@ -13,8 +13,8 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from cluster.population.synchronous_pbt import MembersInTurn, StandstillExchange
-from cluster.runtime.interrupts import handlers_given_back
 from cluster.runtime.node_folder import for_ray
+from cluster.runtime.tune import QUIET_TUNE, preserving_signal_handlers
 from cluster.sweeps.resources import Room
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweptConfig
@@ -27,13 +27,6 @@ from rlcas.storage.atomic import write_text
 ASHA_KEEPS_ONE_OF = 3
 KEPT_CHECKPOINTS = 2
 """Of each trial: the best and the last. The population keeps all: another member may be about to copy any of them."""
-QUIET_TUNE = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-"""A trial's folder holds our own log and events, and we tell of its end."""
 
 
 def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[SweepTrial] = SweepTrial) -> None:
@@ -55,7 +48,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
-    with progress("Epochs of all trials", num_epochs) as bar, handlers_given_back():
+    with progress("Epochs of all trials", num_epochs) as bar, preserving_signal_handlers():
         tune.Tuner(
             trainable,
             param_space={

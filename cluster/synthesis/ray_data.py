@@ -23,8 +23,9 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
-from cluster.runtime.connection import ensure_ray, quiet_ray, sampler_resources
+from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.node_folder import NodeFolder
+from cluster.runtime.resources import sampler_resources
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.types import Uint8

@@ -20,7 +20,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from cluster.runtime.connection import ensure_ray
 from cluster.runtime.gloo_interface import RayNetworkConfig
 from cluster.runtime.node_folder import check_reached, for_ray
-from cluster.synthesis.train import train_here
+from cluster.synthesis.local import train_here
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.console import progress

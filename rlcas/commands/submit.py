@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rlcas.commands.command import ALL, Command, Parser, parse
+from rlcas.commands.table import COMMANDS, name_of
 from rlcas.credentials import has_credentials, without_credentials
 from rlcas.errors import UserError
 from rlcas.storage.remote import address_of
@@ -88,11 +89,9 @@ def check_paths(
 
 def _parsed(words: list[str]) -> tuple[Command, argparse.Namespace]:
     """Return the job's command and its words parsed, so that a wrong one ends here and not on the cluster."""
-    from rlcas.cli import COMMANDS, name_of
-
     name = name_of(words)
-    if name not in COMMANDS or name == "submit":
-        known = ", ".join(known for known in COMMANDS if known != "submit")
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
         raise UserError(f"{name!r} cannot be submitted: write one of {known} after --")
     return COMMANDS[name], parse(name, COMMANDS[name], words[len(name.split()) :])
 

@@ -18,7 +18,8 @@ from rlcas.comparison.folder import MADE_FILE
 from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
 from rlcas.console import format_distance, format_figure, format_seconds
-from rlcas.storage.atomic import jsonable, read_facts, replacing, write_json, write_text
+from rlcas.jsonable import jsonable
+from rlcas.storage.atomic import read_facts, replacing, write_json, write_text
 
 MARKDOWN_FILE = "compare.md"
 CSV_FILE = "compare.csv"

@@ -22,11 +22,11 @@ import rlcas
 from rlcas.batches.images import to_float
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import RunError, UserError, first_line
-from rlcas.evaluation.evaluate import Classifier, load_classifier
-from rlcas.evaluation.evaluate import predict as probabilities_of
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for
 from rlcas.storage.atomic import replacing
+from rlcas.training.saved_classifier import Classifier, load_classifier
+from rlcas.training.saved_classifier import predict as probabilities_of
 from rlcas.types import Uint8
 
 CPU = torch.device("cpu")

@@ -21,9 +21,9 @@ from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import load_classifier
-from rlcas.evaluation.evaluate import predict as probabilities_of
 from rlcas.storage.atomic import replacing
+from rlcas.training.saved_classifier import load_classifier
+from rlcas.training.saved_classifier import predict as probabilities_of
 from rlcas.types import Float64, Uint8
 
 

@@ -3,116 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
-from torch import Tensor
 
-from rlcas.classifiers.inference import predict_logits, probabilities
-from rlcas.classifiers.meta import ClassifierMeta
-from rlcas.classifiers.snapshot import to_state_dict
-from rlcas.config import RunConfig, ShotsConfig
-from rlcas.devices import as_tensor, place, same_bits
-from rlcas.errors import UserError, first_line
+from rlcas.config import ShotsConfig
+from rlcas.errors import UserError
 from rlcas.evaluation.bootstrap import bootstrap_interval
-from rlcas.methods import build_objective
-from rlcas.methods.objective import Objective, new_classifier
 from rlcas.metrics import METRICS, report
 from rlcas.shots import shot_groups
-from rlcas.storage.atomic import replacing
-from rlcas.storage.reading import require_memory
-from rlcas.types import Float64, ImageSet, Incumbent, Int64, TrainingData, Uint8
+from rlcas.training.saved_classifier import MODEL_FILE, load_classifier, predict
+from rlcas.types import Float64, ImageSet, Int64
 
-MODEL_FILE = "model.safetensors"
-METADATA_KEY = "rlcas"
-UNFIT = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError)
-"""What timm and torch raise of a network that cannot be, or is another than the weights are of."""
 WITH_INTERVALS = ("acc", "f1", "recall", "auc")
-
-
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """A trained classifier, ready to predict."""
-
-    model: Objective
-    meta: ClassifierMeta
-    device: torch.device
-
-
-def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: ClassifierMeta) -> None:
-    """Write `model.safetensors` into `folder`, whole or not at all."""
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.contiguous().clone() for name, tensor in model_state.items()}
-    with replacing(folder / MODEL_FILE) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
-
-
-def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: RunConfig) -> None:
-    """Write the classifier of an incumbent that was trained on `data`."""
-    meta = ClassifierMeta.of(data, config)
-    save_classifier(folder, to_state_dict(incumbent.arrays, untrained(meta)), meta)
-
-
-def untrained(meta: ClassifierMeta) -> Objective:
-    """Return the classifier with weights that mean nothing yet."""
-    classifier = meta.classifier.model_copy(update={"pretrained": False})
-    with same_bits(torch.device("cpu")):
-        return build_objective(meta.model_copy(update={"classifier": classifier}))
-
-
-def load_classifier(folder: Path, device: torch.device) -> Classifier:
-    """Read `model.safetensors` of `folder`.
-
-    Raises:
-        UserError: the file is missing, damaged or not written by rlcas.
-    """
-    path = folder / MODEL_FILE
-    tensors, metadata = _read(path)
-    try:
-        meta = ClassifierMeta.model_validate_json(metadata[METADATA_KEY])
-    except (KeyError, ValidationError) as error:
-        raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
-    try:
-        require_memory(_backbone_bytes(meta), "a classifier as its header says")
-        model = untrained(meta)
-        model.load_state_dict(tensors)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except UNFIT as error:
-        raise UserError(
-            f"{path} does not hold the weights of {meta.classifier.backbone!r} ({first_line(error)}): restore it"
-        ) from error
-    return Classifier(place(model, device), meta, device)
-
-
-def _backbone_bytes(meta: ClassifierMeta) -> int:
-    """Return the memory that the backbone's weights will take, without taking it."""
-    classifier = meta.classifier.model_copy(update={"pretrained": False})
-    with torch.device("meta"):
-        backbone = new_classifier(meta.model_copy(update={"classifier": classifier}))
-    return sum(tensor.numel() * tensor.element_size() for tensor in backbone.state_dict().values())
-
-
-def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
-    """Return [N, C] class probabilities of uint8 images.
-
-    Raises:
-        UserError: the images have another shape than those that the classifier was trained on.
-    """
-    meta = classifier.meta
-    if images_NCHW.shape[1:] != meta.image_shape:
-        raise UserError(
-            f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
-            f"trained on {meta.image_shape}: make them alike with dataset.channels and dataset.size_px"
-        )
-    images = as_tensor(images_NCHW, torch.device("cpu"))
-    logits = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, classifier.device)
-    return probabilities(logits)
 
 
 def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device) -> dict[str, Any]:
@@ -181,15 +87,3 @@ def by_patient(p_NC: Float64, images: ImageSet) -> tuple[Float64, Int64]:
     votes_PC = np.zeros((num_patients, num_classes), np.int64)
     np.add.at(votes_PC, (patient_N, images.labels_N), 1)
     return sums_PC / sizes_P[:, None], votes_PC.argmax(axis=1)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise UserError(f"{path} is missing: give the folder of a finished run")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(f"{path} is damaged ({error}): restore it or train again") from error

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from rlcas.classifiers.build import require_timm_model
 from rlcas.config import ScoringConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import Classifier, predict
 from rlcas.evaluation.timm_features import in_batches, resized, timm_features
 from rlcas.registry import lookup
+from rlcas.training.saved_classifier import Classifier, predict
 from rlcas.types import Float32, Uint8
 
 Features = Callable[[Uint8], Float32]

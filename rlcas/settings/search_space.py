@@ -14,7 +14,8 @@ import numpy as np
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
-from rlcas.settings import resolution as settings
+from rlcas.settings.cli_flags import kinds_of, unknown_setting
+from rlcas.settings.resolution import of_sweep
 
 Point = dict[str, Any]
 """Dotted setting -> its value: what sets one trial apart."""
@@ -108,8 +109,8 @@ def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any])
     if not over:
         raise UserError("sweep.over is empty: name a setting, as in --over sampler.k=1,3")
     for key, values in over.items():
-        if not settings.kinds_of(key):
-            raise UserError(f"sweep.over {named({key: values})}: {settings.unknown_setting(key)}")
+        if not kinds_of(key):
+            raise UserError(f"sweep.over {named({key: values})}: {unknown_setting(key)}")
         if key == "out":
             raise UserError(
                 f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it"
@@ -183,7 +184,7 @@ def _range(key: str, values: str | Sequence[Any]) -> Range | None:
         low, high = float(low_text), float(high_text)
     except ValueError:
         return None
-    kinds = settings.kinds_of(key)
+    kinds = kinds_of(key)
     whole = float not in kinds
     if not kinds & {int, float}:
         raise UserError(f"sweep.over {key}={text} is a range, but {key} is no number: list its values")
@@ -197,7 +198,7 @@ def _range(key: str, values: str | Sequence[Any]) -> Range | None:
 
 def _choices(key: str, values: str | Sequence[Any]) -> Choices:
     if isinstance(values, str):
-        kinds = settings.kinds_of(key)
+        kinds = kinds_of(key)
         lists = ";" in values or (tuple in kinds and int not in kinds)
         parts = [part.strip() for part in values.strip("[] ").split(";" if lists else ",")]
         values = [part for part in parts if part]
@@ -223,7 +224,7 @@ def _typed(key: str, axis: Choices | Range, firsts: Point, stated: Mapping[str, 
 
 def _checked(key: str, value: Any, firsts: Point, stated: Mapping[str, Any]) -> Any:
     try:
-        resolved = settings.of_sweep(stated, {**firsts, key: value})
+        resolved = of_sweep(stated, {**firsts, key: value})
     except UserError as error:
         raise UserError(f"sweep.over {named({key: value})}: {error}") from None
     return value_of(resolved, key)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
+from rlcas.jsonable import jsonable
 from rlcas.storage.reading import RESTORE, read_json
 
 if TYPE_CHECKING:
@@ -161,21 +162,6 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise UserError(f"{path} is altered (it holds no JSON object): {RESTORE}")
     return facts
-
-
-def jsonable(value: Any) -> Any:
-    """Return `value` made of JSON's own types: arrays to lists, NaN and infinities to None, paths to text."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if hasattr(value, "tolist"):
-        return jsonable(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 def sha256_of(path: Path) -> str:

@@ -10,8 +10,8 @@ import torch
 
 from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
-from rlcas.evaluation.evaluate import save_incumbent
 from rlcas.training.fit import fit
+from rlcas.training.saved_classifier import save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 

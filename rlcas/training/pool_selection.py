@@ -18,8 +18,8 @@ from rlcas.batches.static_mixture import apportion
 from rlcas.classifiers.inference import predict_logits
 from rlcas.config import RunConfig
 from rlcas.devices import as_tensor
-from rlcas.evaluation.evaluate import Classifier
 from rlcas.seeding import rng_for
+from rlcas.training.saved_classifier import Classifier
 from rlcas.types import Float64, Int64, SyntheticSource, TrainingData, Uint8
 
 

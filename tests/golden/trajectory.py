@@ -17,7 +17,8 @@ import tiny
 
 from cluster import RLCASConfig
 from cluster.runtime.connection import ensure_ray
-from rlcas.storage.atomic import jsonable, write_json
+from rlcas.jsonable import jsonable
+from rlcas.storage.atomic import write_json
 
 FILE = Path(__file__).with_suffix(".json")
 NUM_EPOCHS = 3

@@ -1,0 +1,63 @@
+"""Pools that are there already: a run's own, another folder's, a user's own images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.runs.folder import FOLDER_PREFIX, RunFolder
+from rlcas.storage import remote
+from rlcas.types import TrainingData
+from synth.manifest import MANIFEST_FILE
+from synth.pool import SyntheticPool
+
+
+def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> SyntheticPool:
+    """Return the pool that the settings name, else the one in the run's folder.
+
+    Raises:
+        UserError: there is none, or it was made for other images.
+    """
+    if config.pool is not None and is_stored(config):
+        pool = SyntheticPool(_stored(config))
+    elif (folder.pool / MANIFEST_FILE).exists():
+        pool = SyntheticPool(folder.pool)
+    else:
+        raise UserError(f"{folder.path} has no pool: make it with `rlcas synth sample {folder.path}`")
+    pool.require(data.class_names, data.image_shape_CHW)
+    return pool
+
+
+def is_stored(config: RunConfig) -> bool:
+    """Return whether the settings name a pool in our own form."""
+    return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
+
+
+def _stored(config: RunConfig) -> Path:
+    """Return the folder of the pool that the settings name."""
+    assert config.pool is not None
+    return pool_folder(remote.fetched(config.pool, config.cluster.cache))
+
+
+def _own_images(config: RunConfig) -> Path:
+    """Return the folder of the user's own synthetic images."""
+    assert config.pool is not None
+    return remote.fetched(config.pool.removeprefix(FOLDER_PREFIX), config.cluster.cache)
+
+
+def pool_folder(path: Path) -> Path:
+    """Return the pool that `path` is or, as the folder of a run, holds."""
+    inside = RunFolder(path).pool
+    return inside if (inside / MANIFEST_FILE).exists() else path
+
+
+def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
+    """Return a run's pool, without the marked copies where the settings leave them out."""
+    return opened(config, pool_folder, folder.pool)
+
+
+def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
+    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
+    leave_out = config.synth.scoring.leave_out_copies
+    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)

@@ -1,0 +1,67 @@
+"""Training a generator in this process, its progress in a log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from rlcas.config import RunConfig
+from rlcas.registry import lookup
+from rlcas.runs.epoch_log import read_lines
+from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import write_text
+from rlcas.tracking.tensorboard import Tracker
+from rlcas.types import TrainingData
+from synth.generators import GENERATORS
+from synth.training.workers import Workers
+
+
+def train_here(
+    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device, *, progress: bool = True
+) -> None:
+    """Train in this process, which may be one of several; the first of them keeps the log."""
+    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+    if not Workers.joined().leads:
+        generator.train(data, config, folder.synth, device=device, progress=False)
+        return
+    with SynthesisLog(folder, data.class_names) as log:
+        generator.train(data, config, folder.synth, device=device, progress=progress, on_step=log.write)
+
+
+class SynthesisLog:
+    """What training tells, as lines of synthesis_log.jsonl and as TensorBoard's points.
+
+    Lines of an interrupted training stay, up to the checkpoint from which it goes on.
+    """
+
+    def __init__(self, folder: RunFolder, class_names: tuple[str, ...]) -> None:
+        self._path = folder.synthesis_log
+        self._tracker = Tracker(folder.path, class_names)
+        self._rewound = False
+
+    def __enter__(self) -> SynthesisLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._tracker.close()
+
+    def write(self, part: str, step: int, total: int, figures: dict[str, float]) -> None:
+        """Add the figures of a step (from 1) of the `total` steps of a part."""
+        if not self._rewound:
+            keep_lines(self._path, lambda line: line["part"] != part or line["step"] < step)
+            self._rewound = True
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"part": part, "step": step, "steps": total, **figures}) + "\n")
+        self._tracker.synthesis(part, step, figures)
+
+
+def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Write the log again with the wanted lines alone."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if wanted(line)))

@@ -1,0 +1,75 @@
+"""Every command but `submit`, by its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rlcas.commands import deploy, runs
+from rlcas.commands.command import ALL, Command
+from rlcas.commands.compare import compare, compare_arguments
+from rlcas.commands.sweep import sweep, sweep_arguments
+from rlcas.storage.remote import BULKY
+
+OF_SCORING = ("synth.scoring.", "device")
+OF_DATA = ("data", "dataset.", "shots.", "device")
+OF_PREDICTING = ("dataset.window", "device")
+OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("both phases on ultrasound phantoms, in minutes, without a download", runs.demo, ALL),
+    "doctor": Command(
+        "check the installation and say how to mend each fault", runs.doctor, own=runs.doctor_arguments
+    ),
+    "run": Command("both phases on your data: synthesiser, pool, agents, report", runs.run, ALL),
+    "train": Command("phase two alone, with a pool of synthetic images that is there", runs.train, ALL),
+    "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL, own=sweep_arguments),
+    "compare": Command(
+        "train every compared method under every seed: the paper's Tables 1 and 2",
+        compare,
+        ALL,
+        own=compare_arguments,
+    ),
+    "synth train": Command("train the synthesiser alone", runs.synth_train, ALL),
+    "synth sample": Command(
+        "make the pool with a run's trained synthesiser",
+        runs.synth_sample,
+        OF_SAMPLING,
+        folder="the run's folder",
+    ),
+    "synth score": Command(
+        "fidelity and copies of a run's pool, class by class",
+        runs.synth_score,
+        OF_SCORING,
+        folder="the run's folder",
+    ),
+    "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
+    "evaluate": Command(
+        "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder", without=BULKY
+    ),
+    "predict": Command(
+        "class and probabilities of new images, as a table",
+        deploy.predict,
+        OF_PREDICTING,
+        folder="the run's folder",
+        without=BULKY,
+        own=deploy.predict_arguments,
+    ),
+    "export": Command(
+        "the classifier as TorchScript, .pt2 or ONNX, which need no rlcas",
+        deploy.export,
+        folder="the run's folder",
+        without=BULKY,
+        own=deploy.export_arguments,
+    ),
+    "report": Command(
+        "write the page of a run, sweep or comparison from its folder",
+        runs.report,
+        folder="the folder",
+        without=BULKY,
+    ),
+}
+
+
+def name_of(words: Sequence[str]) -> str:
+    """Return the name of the command that the words begin with, of one word or two."""
+    return " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])
