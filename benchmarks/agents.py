@@ -81,7 +81,7 @@ class TrendlessAgents(ResponseAgents):
 
 
 class PlantedTrainer:
-    """An epoch's figures follow from the composition and from noise of (seed, epoch, child)."""
+    """An epoch's figures follow from the composition and from noise of (seed, epoch, episode)."""
 
     num_classes = NUM_CLASSES
     seed = 0
@@ -92,10 +92,10 @@ class PlantedTrainer:
         weights = np.zeros(1, np.float32)
         return Incumbent(epoch=0, arrays={"float32": weights}, counts_C=counts_C, positions_C=0 * counts_C)
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Measure the composition."""
         epoch = incumbent.epoch + 1
-        rng = rng_for(self.seed, "planted", epoch, child)
+        rng = rng_for(self.seed, "planted", epoch, episode_index)
         quality_C = quality(counts_C)
         f1 = 0.5 + 0.4 * quality_C.mean() + self.case.team_noise * rng.standard_normal()
         rise_C = self.case.drift * np.linspace(0.5, 1.5, NUM_CLASSES) * epoch / NUM_EPOCHS

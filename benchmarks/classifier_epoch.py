@@ -100,8 +100,8 @@ def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[
     counts_C = np.full(NUM_CLASSES, count)
     incumbent = trainer.initial(counts_C)
     loop = Loop(config, trainer, torch.tensor([num_images // 2] * 2, device=device))
-    plan = trainer.batch_maker.plan(incumbent, counts_C, child=0)
-    fixed = list(trainer.batch_maker.batches(plan, epoch=0, child=0))
+    plan = trainer.batch_maker.plan(incumbent, counts_C, episode_index=0)
+    fixed = list(trainer.batch_maker.batches(plan, epoch=0, episode_index=0))
     images, labels = fixed[0].images_NCHW, fixed[0].labels_N
     sizes = [len(batch.labels_N) for batch in fixed]
     shapes = {
@@ -121,7 +121,7 @@ def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[
         loss.item()
 
     def ours() -> None:
-        trainer.train_epoch(incumbent, counts_C, child=0)
+        trainer.train_epoch(incumbent, counts_C, episode_index=0)
 
     return {"ours": ours, "floor": floor, "dataloader": dataloader}
 

@@ -38,7 +38,7 @@ class BareActor:
         """Return ((metric, seconds), what the episode left)."""
         start = time.perf_counter()
         counts_C = np.clip(incumbent.counts_C + 2 * (actions_C - 1), 0, 16)
-        result = self._trainer.train_epoch(incumbent, counts_C, child=0)
+        result = self._trainer.train_epoch(incumbent, counts_C, episode_index=0)
         return (result.metrics["f1"], time.perf_counter() - start), self._trainer.trained()
 
 

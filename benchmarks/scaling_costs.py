@@ -143,7 +143,7 @@ def validation_speed(repeats: int) -> float:
     trainer = ClassifierTrainer(data, config, pool=RealImages(images), device=CPU)
     start = trainer.initial(np.zeros(8, np.int64))
     images_NCHW, normalisation = torch.from_numpy(images.images_NCHW), Normalisation.of(images.images_NCHW)
-    trained = process_seconds(lambda: trainer.train_epoch(start, start.counts_C, child=0), repeats)
+    trained = process_seconds(lambda: trainer.train_epoch(start, start.counts_C, episode_index=0), repeats)
     validated = process_seconds(
         lambda: predict_logits(trainer.model, images_NCHW, normalisation, config.classifier, CPU), repeats
     )

@@ -43,11 +43,11 @@ class Costs:
 
     epoch_seconds: float
     """Of the engine, beside the episodes: of any epoch, …"""
-    child_seconds: float
+    episode_seconds: float
     """… for each episode, …"""
     class_seconds: float
     """… for each class, …"""
-    child_class_seconds: float
+    episode_class_seconds: float
     """… and for each class of each episode."""
     hand_over_seconds_per_gb: float
     """From the object store into an actor's model and optimiser."""
@@ -123,8 +123,8 @@ def straggler_factors(k: int, sigma: float, *, epochs: int, seed: int) -> Float6
 
 def engine_seconds(job: Job, costs: Costs) -> float:
     """Return what the engine takes beside the episodes and the hand-over."""
-    per_class = costs.class_seconds + costs.child_class_seconds * job.k
-    return costs.epoch_seconds + costs.child_seconds * job.k + per_class * job.num_classes
+    per_class = costs.class_seconds + costs.episode_class_seconds * job.k
+    return costs.epoch_seconds + costs.episode_seconds * job.k + per_class * job.num_classes
 
 
 def plane(seconds_by_shape: dict[tuple[int, int], float]) -> dict[str, float]:
@@ -134,7 +134,7 @@ def plane(seconds_by_shape: dict[tuple[int, int], float]) -> dict[str, float]:
     terms = np.array([(1, k, c, k * c) for k, c in seconds_by_shape], dtype=float)
     scale = terms.max(axis=0)
     fitted, _ = nnls(terms / scale, np.array(list(seconds_by_shape.values())))
-    names = ("epoch_seconds", "child_seconds", "class_seconds", "child_class_seconds")
+    names = ("epoch_seconds", "episode_seconds", "class_seconds", "episode_class_seconds")
     return dict(zip(names, (fitted / scale).tolist(), strict=True))
 
 

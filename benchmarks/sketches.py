@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score
 
 from rlcas.seeding import rng_for
 from rlcas.types import Uint8
-from synth.sketch import SKETCHES, Extractor
+from synth.sketch import SKETCHES, SketchExtractor
 
 LOOKS = (2, 4, 12)
 OUTLINE_PX = 1
@@ -40,7 +40,9 @@ def speckled_ellipse(side_px: int, looks: int, rng: np.random.Generator) -> tupl
     return speckled.clip(0, 255).astype(np.uint8), inside
 
 
-def outline_precision(extractor: Extractor, side_px: int, looks: int, num_images: int, seed: int) -> float:
+def outline_precision(
+    extractor: SketchExtractor, side_px: int, looks: int, num_images: int, seed: int
+) -> float:
     """Return the mean average precision over that many images."""
     rng = rng_for(seed, "sketches", side_px, looks)
     precisions = []
@@ -53,7 +55,7 @@ def outline_precision(extractor: Extractor, side_px: int, looks: int, num_images
 
 
 def measured(
-    extractors: dict[str, Extractor], side_px: int, num_images: int, repeats: int, seed: int
+    extractors: dict[str, SketchExtractor], side_px: int, num_images: int, repeats: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Return the figures of every extractor at one size."""
     rng = rng_for(seed, "sketches", side_px)
@@ -81,7 +83,9 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     args = arguments.parse_args()
     torch.set_num_threads(1)
-    extractors: dict[str, Extractor] = {name: SKETCHES[name]() for name in ("ratio_of_averages", "scharr")}
+    extractors: dict[str, SketchExtractor] = {
+        name: SKETCHES[name]() for name in ("ratio_of_averages", "scharr")
+    }
     with contextlib.redirect_stdout(sys.stderr):  # the licence notice
         extractors |= {path.stem: SKETCHES["pidinet"](weights=path) for path in args.weights}
     results: dict[str, dict[str, float]] = {}

@@ -34,7 +34,7 @@ class SleepingTrainer:
             positions_C=np.zeros_like(counts_C),
         )
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Sleep; the metric follows from the composition."""
         time.sleep(self.seconds)
         self._left = dataclasses.replace(incumbent, epoch=incumbent.epoch + 1, counts_C=counts_C)
@@ -58,12 +58,12 @@ class StragglingTrainer(SleepingTrainer):
     """An episode whose length varies as the model says; it tells its process and the memory that is its own."""
 
     sleeps_KE: tuple[tuple[float, ...], ...] = ()
-    """Seconds of each episode, by child and epoch."""
+    """Seconds of each episode, by episode and epoch."""
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Sleep for the episode's own time."""
-        self.seconds = self.sleeps_KE[child][incumbent.epoch]
-        result = super().train_epoch(incumbent, counts_C, child=child)
+        self.seconds = self.sleeps_KE[episode_index][incumbent.epoch]
+        result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         told = {"pid": float(os.getpid()), "private_gb": private_gb()}
         return dataclasses.replace(result, metrics={**result.metrics, **told})
 

@@ -43,7 +43,7 @@ SAME_EVERYWHERE = "give every node the same environment: one image, or one folde
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeReport:
     """A node as Ray lists it."""
 
     node_id: str
@@ -186,11 +186,11 @@ def _connect() -> Finding:
     return ok(f"RAY_ADDRESS {address}" if address else "RAY_ADDRESS is not set: this machine alone")
 
 
-def _nodes() -> list[Node]:
+def _nodes() -> list[NodeReport]:
     """Return the nodes that are alive, the same order each time."""
     return sorted(
         (
-            Node(
+            NodeReport(
                 one["NodeID"],
                 f"{one['NodeManagerHostname']} ({one['NodeName']})",
                 one["Resources"].get("CPU", 0),
@@ -221,7 +221,7 @@ def _reads(probe: Path) -> bool:
         return False
 
 
-def _ask(nodes: Sequence[Node], probe: Path, data: str | None) -> dict[str, NodeFacts | str]:
+def _ask(nodes: Sequence[NodeReport], probe: Path, data: str | None) -> dict[str, NodeFacts | str]:
     """Return what each node says, or why it does not."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
@@ -241,7 +241,7 @@ def _answer(answer: ray.ObjectRef, done: bool) -> NodeFacts | str:
         return str(error).strip().splitlines()[-1]
 
 
-def _of_node(node: Node, answer: NodeFacts | str) -> Iterator[Finding]:
+def _of_node(node: NodeReport, answer: NodeFacts | str) -> Iterator[Finding]:
     """Yield the line of a node, and what is not right there."""
     if isinstance(answer, str):
         mend = "install rlcas there as on the others, and look whether the node is up"

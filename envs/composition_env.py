@@ -7,6 +7,7 @@ each class. Reward: of the validation metric after the epoch (paper, section 2.2
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import time
 from collections.abc import Mapping
@@ -64,7 +65,8 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self._initial_counts_C = initial_counts(self.sampler, self.num_classes)
         self._reward = reward_named(self.sampler.reward)
         self._incumbent: Incumbent | None = None
-        self._child = 0
+        self._episode_index = 0
+        self._index_keyword = _index_keyword(self.trainer)
 
     @property
     def incumbent(self) -> Incumbent:
@@ -79,10 +81,13 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32, dict[str, Any]]:
-        """Start from `options["incumbent"]` as episode `options["child"]`; without, from the initial one."""
+        """Start from `options["incumbent"]` as episode `options["episode_index"]`; without, from the initial one.
+
+        The index may be given as `options["child"]`, its name before 0.2.
+        """
         super().reset(seed=seed)
         options = options or {}
-        self._child = options.get("child", 0)
+        self._episode_index = options.get("episode_index", options.get("child", 0))
         self._incumbent = options.get("incumbent") or self.initial(self._initial_counts_C)
         return observe(self.incumbent, self.sampler), {}
 
@@ -102,12 +107,12 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             parent.counts_C, actions_C, step=self.sampler.action_step, max_count=self.sampler.max_count
         )
         started = time.perf_counter()
-        result = self.trainer.train_epoch(parent, counts_C, child=self._child)
+        result = self.trainer.train_epoch(parent, counts_C, **{self._index_keyword: self._episode_index})
         reward, parts = self._finite_reward(result, parent.epoch + 1)
         self._incumbent = dataclasses.replace(self.trainer.trained(), result=result)
         report = EpisodeReport(
             epoch=self.incumbent.epoch,
-            child=self._child,
+            episode_index=self._episode_index,
             status="ok",
             actions_C=actions_C,
             counts_C=counts_C,
@@ -138,6 +143,12 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         if not math.isfinite(reward):
             raise FloatingPointError(f"the reward of epoch {epoch} is {reward} ({parts})")
         return reward, parts
+
+
+def _index_keyword(trainer: EpisodeTrainer) -> str:
+    """Return what the trainer calls the episode's index: trainers written before 0.2 call it `child`."""
+    parameters = inspect.signature(trainer.train_epoch).parameters
+    return "child" if "child" in parameters else "episode_index"
 
 
 def _classifier_trainer(config: RunConfig, pool: SyntheticSource | None) -> EpisodeTrainer:

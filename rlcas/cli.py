@@ -10,7 +10,7 @@ from rlcas.commands.command import Command, parse
 from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.table import COMMANDS, name_of
 from rlcas.errors import RunError, UserError
-from rlcas.storage.atomic import mend_of
+from rlcas.storage.atomic import fix_for
 from rlcas.storage.remote import address_of, local, publish
 
 DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlcas: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        mend = mend_of(error)
+        mend = fix_for(error)
         if mend is None:
             raise
         print(f"rlcas: {error}: {mend}", file=sys.stderr)

@@ -139,13 +139,13 @@ def reward_named(name: str) -> Reward:
     return found if hasattr(found, "together") else Shared(found)
 
 
-def rewarded(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[EpisodeReport]:
+def with_rewards(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[EpisodeReport]:
     """Return the reports of an epoch with the rewards that its valid episodes have together."""
     valid = [report for report in reports if report.valid]
     results = [report.result for report in valid if report.result is not None]
     rewards_KX, parts = reward_named(sampler.reward).together(results, sampler)
     taught = {
-        report.child: dataclasses.replace(
+        report.episode_index: dataclasses.replace(
             report,
             reward=float(rewards_X.mean()),
             reward_parts=own_parts,
@@ -153,16 +153,20 @@ def rewarded(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[E
         )
         for report, rewards_X, own_parts in zip(valid, rewards_KX, parts, strict=True)
     }
-    return [taught.get(report.child, report) for report in reports]
+    return [taught.get(report.episode_index, report) for report in reports]
 
 
-def weighed(reports: Sequence[EpisodeReport], baseline: float, sampler: SamplerConfig) -> list[EpisodeReport]:
+def with_advantages(
+    reports: Sequence[EpisodeReport], baseline: float, sampler: SamplerConfig
+) -> list[EpisodeReport]:
     """Return the rewarded reports of an epoch with the advantages that its valid episodes have under B^t."""
     valid = [report for report in reports if report.valid]
     own = [[report.reward] if report.rewards_C is None else report.rewards_C for report in valid]
     advantages_KX = advantages(torch.from_numpy(np.array(own)), baseline, sampler.advantages)
-    means = dict(zip((report.child for report in valid), advantages_KX.mean(dim=1).tolist(), strict=True))
+    means = dict(
+        zip((report.episode_index for report in valid), advantages_KX.mean(dim=1).tolist(), strict=True)
+    )
     return [
-        dataclasses.replace(report, advantage=means[report.child]) if report.valid else report
+        dataclasses.replace(report, advantage=means[report.episode_index]) if report.valid else report
         for report in reports
     ]

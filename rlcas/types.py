@@ -137,10 +137,10 @@ class EpisodeTrainer(Protocol):
         """Return the incumbent before the first epoch; a pure function of the run's settings."""
         ...
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Train one epoch from `incumbent` under `counts_C`; a pure function of these and the settings.
 
-        `child` is the number j of the episode in 0..K-1: it only picks random streams.
+        `episode_index` is j in 0..K-1: it only picks random streams.
         """
         ...
 
@@ -157,7 +157,7 @@ class EpisodeReport:
     """
 
     epoch: int
-    child: int
+    episode_index: int
     status: Status
     actions_C: Int64
     """[C] int64 in {0, 1, 2}: index of -step, 0, +step."""
@@ -201,9 +201,9 @@ class EpochRecord:
     epoch: int
     """1 for the first."""
     reports: tuple[EpisodeReport, ...]
-    """The K outcomes, by child."""
+    """The K outcomes, in the order of their indices."""
     winner: int
-    """Child j that became the incumbent."""
+    """Index of the episode that became the incumbent."""
     baseline: float
     """B^t of eq. 2, after this epoch's rewards."""
     probabilities_C3: Float64

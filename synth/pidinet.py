@@ -176,9 +176,9 @@ class PiDiNet(nn.Module):
 def convert(network: PiDiNet) -> PiDiNet:
     """Put plain convolutions in the place of the network's pixel-difference ones; return the network."""
     for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, PixelDifferenceConv):
-                setattr(module, name, child.converted())
+        for name, episode_index in module.named_children():
+            if isinstance(episode_index, PixelDifferenceConv):
+                setattr(module, name, episode_index.converted())
     return network
 
 

@@ -27,7 +27,7 @@ PX_PER_RADIUS = 18.0  # the radius that found phantom lesions best was 7 px at 1
 SMALLEST_RADIUS_PX = 1.5
 
 
-class Extractor(Protocol):
+class SketchExtractor(Protocol):
     """What turns images into sketches."""
 
     @overload
@@ -51,7 +51,7 @@ class EdgeExtractor:
     def __call__(self, images_NCHW: Tensor) -> Tensor: ...
     @torch.no_grad()
     def __call__(self, images_NCHW: Uint8 | Tensor) -> Float32 | Tensor:
-        """Return the sketches of uint8 images [N, C, H, W], C 1 or 3: see `Extractor`.
+        """Return the sketches of uint8 images [N, C, H, W], C 1 or 3: see `SketchExtractor`.
 
         Raises:
             UserError: the images have another dtype or shape.
@@ -140,7 +140,7 @@ class Sketch:
         SKETCHES["ratio_of_averages"](radius_px=3.0)     # an extractor, to be called with images
     """
 
-    def __init__(self, factory: Callable[..., Extractor]) -> None:
+    def __init__(self, factory: Callable[..., SketchExtractor]) -> None:
         self._factory = factory
         functools.update_wrapper(self, factory)  # the signature tells which settings it takes
 
@@ -149,10 +149,10 @@ class Sketch:
     @overload
     def __call__(self, images_NCHW: Tensor, /, **settings: Any) -> Tensor: ...
     @overload
-    def __call__(self, /, **settings: Any) -> Extractor: ...
+    def __call__(self, /, **settings: Any) -> SketchExtractor: ...
     def __call__(
         self, images_NCHW: Uint8 | Tensor | None = None, /, **settings: Any
-    ) -> Float32 | Tensor | Extractor:
+    ) -> Float32 | Tensor | SketchExtractor:
         """Return the extractor with these settings, or the sketches that it makes of the images."""
         extractor = self._factory(**settings)
         return extractor if images_NCHW is None else extractor(images_NCHW)
@@ -166,7 +166,7 @@ SKETCHES: dict[str, Sketch] = {
 """Sketches by name; from outside comes package.module:factory, called with settings alone."""
 
 
-def sketch_extractor(settings: SynthConfig) -> Extractor:
+def sketch_extractor(settings: SynthConfig) -> SketchExtractor:
     """Return the extractor named in the settings.
 
     Raises:

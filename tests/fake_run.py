@@ -9,7 +9,7 @@ import numpy as np
 
 from rlcas.batches.composition import num_clamped
 from rlcas.config import RunConfig, SamplerConfig
-from rlcas.rewards import weighed
+from rlcas.rewards import with_advantages
 from rlcas.runs.epoch_log import append_epoch
 from rlcas.storage.atomic import write_json
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult, Float64, Int64
@@ -67,13 +67,13 @@ def _result(rng: np.random.Generator, counts_C: Int64, epoch: int) -> EpochResul
 
 
 def _report(
-    rng: np.random.Generator, epoch: int, child: int, parent_C: Int64, p_C3: Float64, failing: bool
+    rng: np.random.Generator, epoch: int, episode_index: int, parent_C: Int64, p_C3: Float64, failing: bool
 ) -> EpisodeReport:
     actions_C = np.array([rng.choice(3, p=p_3) for p_3 in p_C3])
     counts_C = np.clip(parent_C + 2 * (actions_C - 1), 0, 16)
     outcome = {
         "epoch": epoch,
-        "child": child,
+        "episode_index": episode_index,
         "actions_C": actions_C,
         "counts_C": counts_C,
         "num_clamped": num_clamped(parent_C, counts_C, actions_C, 2),
@@ -89,7 +89,7 @@ def _report(
         num_synthetic=30 * int(counts_C.sum()),
         reward=reward,
         reward_parts={"team": reward},
-        retries=int((epoch, child) == (2, 0)),
+        retries=int((epoch, episode_index) == (2, 0)),
         result=result,
         seconds=float(rng.uniform(8, 11)),
     )
@@ -115,8 +115,8 @@ def fake_records(
         records.append(
             EpochRecord(
                 epoch=epoch,
-                reports=tuple(weighed(reports, baseline, SamplerConfig())),
-                winner=winner.child,
+                reports=tuple(with_advantages(reports, baseline, SamplerConfig())),
+                winner=winner.episode_index,
                 baseline=baseline,
                 probabilities_C3=p_C3,
                 best_metric=best,

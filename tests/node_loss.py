@@ -102,7 +102,7 @@ def nodes_of(algorithm):
     def here(self):
         return ray.get_runtime_context().get_node_id()
 
-    actors = algorithm._children._actors
+    actors = algorithm._runner._actors
     return ray.get([actor.__ray_call__.options(max_task_retries=-1).remote(here) for actor in actors])
 
 
@@ -115,25 +115,25 @@ def packed():
 
 
 def kept_by(algorithm):
-    """Return a list that will have what the children of the last epoch left."""
-    train_epoch, kept = algorithm._children.train_epoch, []
+    """Return a list that will have what the episodes of the last epoch left."""
+    train_epoch, kept = algorithm._runner.train_epoch, []
 
     def keeping(*words):
         reports, left = train_epoch(*words)
         kept[:] = left
         return reports, left
 
-    algorithm._children.train_epoch = keeping
+    algorithm._runner.train_epoch = keeping
     return kept
 
 
 def fetched_by_driver(algorithm, kept, head):
-    """Return for each child whether what it left came to the driver's node, the winner's first; keep no more."""
+    """Return for each episode whether what it left came to the driver's node, the winner's first; keep no more."""
     kept.insert(0, kept.pop(algorithm.record.winner))
     places = ray.experimental.get_object_locations(kept)
     fetched = [head in places[reference]["node_ids"] for reference in kept]
     kept.clear()
-    del algorithm._children.train_epoch
+    del algorithm._runner.train_epoch
     return fetched
 
 

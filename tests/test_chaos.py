@@ -34,7 +34,7 @@ def bits(algorithm) -> tuple[object, ...]:
 
 def kill_one(algorithm, rng: np.random.Generator) -> threading.Timer:
     """Kill the process of a random actor at a random moment of the coming epoch."""
-    actor = algorithm._children._actors[rng.integers(3)]
+    actor = algorithm._runner._actors[rng.integers(3)]
     pid = ray.get(actor.__ray_call__.options(max_task_retries=-1).remote(lambda self: os.getpid()))
     timer = threading.Timer(rng.uniform(0, EPISODE_SECONDS), os.kill, (pid, signal.SIGKILL))
     timer.start()

@@ -107,7 +107,9 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(
 def test_a_run_on_a_pool_imports_no_diffusers() -> None:
     """It takes as long to import as all else; the workers that train a comparison's cells need none either."""
     code = (
-        "import sys\nfrom cluster import cell, checks, compare, phase_two, run\n"
+        "import sys\n"
+        "from cluster.comparison import cell, compare\n"
+        "from cluster.runs import checks, run, training\n"
         "from synth.generators import GENERATORS\n"
         "assert 'diffusers' not in sys.modules\n"
     )

@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_data
 from tiny_clip import write_tiny_clip
 
-from cluster.comparison.plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
 from cluster.comparison.tuning import points_of, tries_of
 from rlcas import settings
 from rlcas.errors import UserError
@@ -20,7 +20,7 @@ DATA = tiny_data(40)
 """14, 13 and 13 images of three classes: with batches of 16, three steps an epoch."""
 
 
-def planned(tmp_path: Path, methods: str = "all", **stated: Any) -> Plan:
+def planned(tmp_path: Path, methods: str = "all", **stated: Any) -> ComparisonPlan:
     compare = {
         "methods": methods.split(",") if methods else [],
         "seeds": 2,
@@ -32,7 +32,7 @@ def planned(tmp_path: Path, methods: str = "all", **stated: Any) -> Plan:
     return plan(sections | stated)
 
 
-def cells_by_row(made: Plan) -> dict[str, list[PlannedCell]]:
+def cells_by_row(made: ComparisonPlan) -> dict[str, list[PlannedCell]]:
     rows: dict[str, list[PlannedCell]] = {}
     for cell in cells_of(made, DATA):
         rows.setdefault(cell.method, []).append(cell)

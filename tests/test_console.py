@@ -57,7 +57,7 @@ def test_arrows_mark_what_changed_since_the_incumbent_before(capsys):
 
 def with_winner_counts(record, counts_C):
     reports = [
-        dataclasses.replace(report, counts_C=counts_C) if report.child == record.winner else report
+        dataclasses.replace(report, counts_C=counts_C) if report.episode_index == record.winner else report
         for report in record.reports
     ]
     return dataclasses.replace(record, reports=tuple(reports))

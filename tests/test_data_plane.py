@@ -44,8 +44,8 @@ class ReadingTrainer(TrivialTrainer):
         self.before = private_bytes()
         self.maker = BatchMaker(data, RealImages(data.train), tiny_config(), CPU)
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
-        result = super().train_epoch(incumbent, counts_C, child=child)
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
+        result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         assert self.maker._images.sum() == 0
         told = {
             "grown_mb": (private_bytes() - self.before) / MB,
@@ -74,19 +74,19 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
 ) -> None:
     import test_data_plane
 
-    from cluster.episodes.actor_runner import Children
+    from cluster.episodes.actor_runner import EpisodeActors
 
     ray.cloudpickle.register_pickle_by_value(test_data_plane)
     prepare(large_data(), tmp_path)
-    children = Children(functools.partial(ReadingTrainer, tmp_path), SamplerConfig(k=3), ClusterConfig())
+    runner = EpisodeActors(functools.partial(ReadingTrainer, tmp_path), SamplerConfig(k=3), ClusterConfig())
     try:
-        incumbent = children.initial(np.full(3, 2))
+        incumbent = runner.initial(np.full(3, 2))
         actions_KC = [np.full(3, j) for j in range(3)]
-        reports, left = children.train_epoch(incumbent, actions_KC, epoch=1)
+        reports, left = runner.train_epoch(incumbent, actions_KC, epoch=1)
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
             assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
-        assert not children.fetch(left[1]).arrays["float32"].flags.writeable
+        assert not runner.fetch(left[1]).arrays["float32"].flags.writeable
     finally:
-        children.end()
+        runner.end()

@@ -112,14 +112,14 @@ def test_a_node_is_a_line_with_what_it_has_and_a_line_for_each_thing_that_is_wro
     ]
     versions = {name: "1.0" for name in doctor.SHOWN}
     facts = doctor.NodeFacts(versions, checks, num_gpus=0, reads_probe=True, data="")
-    whole, disk, gpus = doctor._of_node(doctor.Node("f00", "beta", 4, 2), facts)
+    whole, disk, gpus = doctor._of_node(doctor.NodeReport("f00", "beta", 4, 2), facts)
     assert whole.found == "Python 1.0, ray 1.0, torch 1.0, rlcas 1.0; 4 CPU, 2 GPU; 9 GB available"
     assert disk == Finding("warn", "disk: 1 GB free", "free some", name="beta")
     assert (gpus.verdict, gpus.found) == ("fault", "GPUs: Ray hands out 2, torch finds 0")
 
 
 def test_a_node_that_does_not_answer_is_a_fault() -> None:
-    (finding,) = doctor._of_node(doctor.Node("f00", "beta", 4, 2), "No module named 'cluster'")
+    (finding,) = doctor._of_node(doctor.NodeReport("f00", "beta", 4, 2), "No module named 'cluster'")
     assert (finding.verdict, finding.found) == ("fault", "No module named 'cluster'")
 
 

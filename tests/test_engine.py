@@ -72,8 +72,8 @@ def in_process(epochs, faults=None):
         p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
         actions_KC = [draw_actions(p_C3, rng_for(SEED, "actions", epoch, j)) for j in range(K)]
         reports, left = [], []
-        for child, actions_C in enumerate(actions_KC):
-            env.reset(options={"incumbent": incumbent, "child": child})
+        for episode_index, actions_C in enumerate(actions_KC):
+            env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
             reports.append(env.step(actions_C)[-1]["report"])
             left.append(env.incumbent)
         winner = int(np.argmax([report.result.metrics["f1"] for report in reports]))
@@ -167,7 +167,7 @@ def test_an_older_state_in_memory_is_restored_whole(six_epochs):
 
 def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
     faults = {(1, 0): "exception", (1, 1): "out_of_memory", (2, 2): "non_finite"}
-    faults |= {(3, child): "exception" for child in range(K)}
+    faults |= {(3, episode_index): "exception" for episode_index in range(K)}
     algorithm, _ = trained(1, faults=faults)
     try:
         record = algorithm.record
@@ -251,19 +251,19 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     assert set(told) == {0.5, 0.9}
 
 
-def start_children(factory=TrivialTrainer, sampler=None, **cluster):
-    from cluster.episodes.actor_runner import Children
+def start_actors(factory=TrivialTrainer, sampler=None, **cluster):
+    from cluster.episodes.actor_runner import EpisodeActors
 
-    return Children(factory, SamplerConfig(k=1, **(sampler or {})), ClusterConfig(**cluster))
+    return EpisodeActors(factory, SamplerConfig(k=1, **(sampler or {})), ClusterConfig(**cluster))
 
 
 def test_a_fault_of_the_user_in_the_factory_is_shown_as_it_is(ray_session):
     with pytest.raises(UserError, match=r"^data 'nowhere' is unknown: use phantom$"):
-        start_children(no_such_data)
+        start_actors(no_such_data)
 
 
 def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
     with pytest.raises(
         UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
     ):
-        start_children(dawdles, start_timeout_seconds=3.0, threads_per_episode=1)
+        start_actors(dawdles, start_timeout_seconds=3.0, threads_per_episode=1)

@@ -79,13 +79,13 @@ def test_an_episode_that_fails_in_the_process_is_an_outcome_as_on_an_actor(ray_s
 
 
 def test_gpus_are_shared_out_by_actors_alone():
-    from cluster.episodes.local_runner import InProcess
+    from cluster.episodes.local_runner import LocalEpisodes
 
     cluster = ClusterConfig(episode_runner="in_process", gpus_per_episode=0.5)
     with pytest.raises(
         UserError, match=r"gpus_per_episode 0.5 is for cluster.episode_runner actors, not for in_"
     ):
-        InProcess(TrivialTrainer, SamplerConfig(), cluster)
+        LocalEpisodes(TrivialTrainer, SamplerConfig(), cluster)
 
 
 def test_state_agents_learn_by_the_gradient_of_their_own_advantages(ray_session):
@@ -142,8 +142,8 @@ def test_response_agents_are_told_what_the_valid_episodes_gave(ray_session):
 class WithoutImages(TrivialTrainer):
     """Class 0 has no validation images."""
 
-    def train_epoch(self, incumbent, counts_C, *, child):
-        result = super().train_epoch(incumbent, counts_C, child=child)
+    def train_epoch(self, incumbent, counts_C, *, episode_index):
+        result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         for values_C in result.per_class.values():
             values_C[0] = np.nan
         return result

@@ -20,8 +20,10 @@ def logged(num_classes):
     shared = {"epoch": 4, "actions_C": np.ones(num_classes, np.int64), "counts_C": counts_C}
     taught = {"reward": 0.3, "advantage": 0.05}
     reports = (
-        EpisodeReport(child=0, status="exception", retries=2, num_clamped=2, **shared),
-        EpisodeReport(child=1, status="ok", num_synthetic=9, result=result, seconds=1.5, **taught, **shared),
+        EpisodeReport(episode_index=0, status="exception", retries=2, num_clamped=2, **shared),
+        EpisodeReport(
+            episode_index=1, status="ok", num_synthetic=9, result=result, seconds=1.5, **taught, **shared
+        ),
     )
     record = EpochRecord(
         epoch=4,

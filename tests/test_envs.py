@@ -61,9 +61,9 @@ def test_the_checker_finds_a_trainer_that_is_not_pure():
     class Drifting(TrivialTrainer):
         calls = 0
 
-        def train_epoch(self, incumbent, counts_C, *, child):
+        def train_epoch(self, incumbent, counts_C, *, episode_index):
             self.calls += 1
-            return super().train_epoch(incumbent, counts_C + self.calls, child=child)
+            return super().train_epoch(incumbent, counts_C + self.calls, episode_index=episode_index)
 
     env = BatchCompositionEnv({"sampler": {"epochs": 5}}, trainer=Drifting())
     with pytest.raises(AssertionError, match="not pure"):
@@ -236,9 +236,22 @@ def test_a_reset_to_an_incumbent_goes_on_from_it():
     env.step(np.array([2, 2, 1, 0]))
     incumbent = env.incumbent
     env.step(np.array([0, 0, 0, 0]))
-    observation, _ = env.reset(options={"incumbent": incumbent, "child": 2})
+    observation, _ = env.reset(options={"incumbent": incumbent, "episode_index": 2})
     assert observation.tolist() == [4, 4, 2, 0]
-    assert env.step(np.ones(4))[-1]["report"].child == 2
+    assert env.step(np.ones(4))[-1]["report"].episode_index == 2
+
+
+class OlderTrainer(TrivialTrainer):
+    """Calls the episode's index `child`, as every trainer did before 0.2."""
+
+    def train_epoch(self, incumbent, counts_C, *, child):
+        return super().train_epoch(incumbent, counts_C, episode_index=child)
+
+
+def test_the_name_that_the_index_of_an_episode_had_before_is_still_read():
+    env = BatchCompositionEnv({"sampler": {"epochs": 5}}, trainer=OlderTrainer())
+    env.reset(options={"child": 2})
+    assert env.step(np.ones(4))[-1]["report"].episode_index == 2
 
 
 def test_a_loss_that_is_not_finite_raises():

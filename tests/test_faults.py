@@ -86,21 +86,21 @@ def test_one_episode_that_fails_again_and_again_is_an_outcome_that_cannot_win(ra
 
 
 def test_if_all_episodes_die_again_and_again_the_error_tells_how(ray_session):
-    from cluster.episodes.actor_runner import Children
+    from cluster.episodes.actor_runner import EpisodeActors
     from cluster.episodes.selection import choose
 
-    faults = {(1 + i, child): fault for i, fault in enumerate(FAULTS) for child in range(2)}
+    faults = {(1 + i, episode_index): fault for i, fault in enumerate(FAULTS) for episode_index in range(2)}
     factory = functools.partial(TrivialTrainer, faults=faults)
-    children = Children(factory, SamplerConfig(k=2), ClusterConfig(episode_retries=1))
+    runner = EpisodeActors(factory, SamplerConfig(k=2), ClusterConfig(episode_retries=1))
     actions_C = np.ones(NUM_CLASSES, np.int64)
-    incumbent = ray.get(children.initial(actions_C))
+    incumbent = ray.get(runner.initial(actions_C))
     for parent, (status, told) in enumerate(FAULTS.values()):
         reference = ray.put(dataclasses.replace(incumbent, epoch=parent))
-        reports, _ = children.train_epoch(reference, [actions_C, actions_C], epoch=parent + 1)
+        reports, _ = runner.train_epoch(reference, [actions_C, actions_C], epoch=parent + 1)
         text = rf"(?s)epoch {parent + 1}: none of the 2 episodes is valid \({status}, {status}\).*episode 1:.*{told}"
         with pytest.raises(RunError, match=text):
             choose(reports, "f1")
-    children.end()
+    runner.end()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_hanging_episode_ends_the_run_with_one_line_that_names_it(ray_session)
 def test_a_real_classifier_whose_loss_is_not_finite_cannot_win(ray_session):
     """Child 0 of epoch 2 trains from weights that are not numbers."""
     config = tiny_config(sampler={"k": 2})
-    factory = functools.partial(poisoned_trainer, config, epoch=2, child=0)
+    factory = functools.partial(poisoned_trainer, config, epoch=2, episode_index=0)
     records, incumbent = epochs_of(factory, 3, k=2, num_classes=3)
     assert [[report.status for report in record.reports] for record in records] == [
         ["ok", "ok"],

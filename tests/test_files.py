@@ -12,12 +12,12 @@ import pytest
 
 from rlcas import cli
 from rlcas.errors import UserError
-from rlcas.storage.atomic import alone_in, check_place, read_facts, replacing, replacing_folder
+from rlcas.storage.atomic import check_place, exclusive_lock, read_facts, replacing, replacing_folder
 
 PROTECTED = OSError(errno.EROFS, os.strerror(errno.EROFS))
 TOLD = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
 HOLD = "import sys; from pathlib import Path; "
-HOLD += "from rlcas.storage.atomic import alone_in\nwith alone_in(Path(sys.argv[1])): {}"
+HOLD += "from rlcas.storage.atomic import exclusive_lock\nwith exclusive_lock(Path(sys.argv[1])): {}"
 
 
 def test_a_file_on_a_read_only_disk_is_told_with_the_mend(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_folder_in_use_is_refused_and_is_free_again_after_a_kill(tmp_path: Pat
         assert other.stdout is not None and other.stdout.readline() == b"in\n"
         with (
             pytest.raises(UserError, match="is in use by another rlcas process: wait until"),
-            alone_in(tmp_path),
+            exclusive_lock(tmp_path),
         ):
             pass
         other.kill()
-    with alone_in(tmp_path):
+    with exclusive_lock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -156,8 +156,8 @@ def record(epoch: int) -> EpochRecord:
     return EpochRecord(
         epoch=epoch,
         reports=(
-            EpisodeReport(child=0, status="ok", reward=0.15, result=result, seconds=1.0, **shared),
-            EpisodeReport(child=1, status="exception", traceback="Traceback ...", **shared),
+            EpisodeReport(episode_index=0, status="ok", reward=0.15, result=result, seconds=1.0, **shared),
+            EpisodeReport(episode_index=1, status="exception", traceback="Traceback ...", **shared),
         ),
         winner=0,
         baseline=0.1,

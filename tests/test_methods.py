@@ -68,12 +68,12 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 def test_an_epoch_trains_validates_and_repeats_to_the_bit(variant: str, num_classes: int) -> None:
     trainer = trainer_of(variant, data_of(num_classes))
     start, counts_C = trainer.initial(np.zeros(num_classes, np.int64)), np.arange(num_classes) % 3
-    result = trainer.train_epoch(start, counts_C, child=0)
+    result = trainer.train_epoch(start, counts_C, episode_index=0)
     first = trainer.trained()
     assert result.finite and result.num_images == 41 + 3 * counts_C.sum()
     assert 0 <= result.metrics["recall"] <= 1
     assert not np.array_equal(first.arrays["float32"], start.arrays["float32"])
-    again = trainer.train_epoch(start, counts_C, child=0)
+    again = trainer.train_epoch(start, counts_C, episode_index=0)
     assert (again.train_loss, again.val_loss) == (result.train_loss, result.val_loss)
     assert_same_bits(trainer.trained(), first)
 
@@ -82,23 +82,23 @@ def test_an_epoch_trains_validates_and_repeats_to_the_bit(variant: str, num_clas
 def test_an_episode_is_the_same_in_another_trainer_whatever_was_trained_before(variant: str) -> None:
     data, zeros, counts_C = data_of(3), np.zeros(3, np.int64), np.array([0, 2, 4])
     trainer, other = trainer_of(variant, data), trainer_of(variant, data)
-    trainer.train_epoch(trainer.initial(zeros), zeros, child=0)
+    trainer.train_epoch(trainer.initial(zeros), zeros, episode_index=0)
     incumbent = trainer.trained()
-    result = trainer.train_epoch(incumbent, counts_C, child=1)
+    result = trainer.train_epoch(incumbent, counts_C, episode_index=1)
     left = trainer.trained()
-    trainer.train_epoch(left, zeros, child=2)
+    trainer.train_epoch(left, zeros, episode_index=2)
     for elsewhere in (trainer, other):
-        again = elsewhere.train_epoch(incumbent, counts_C, child=1)
+        again = elsewhere.train_epoch(incumbent, counts_C, episode_index=1)
         assert (again.train_loss, again.val_loss) == (result.train_loss, result.val_loss)
         assert_same_bits(elsewhere.trained(), left)
-    assert other.train_epoch(incumbent, counts_C, child=2).train_loss != result.train_loss
+    assert other.train_epoch(incumbent, counts_C, episode_index=2).train_loss != result.train_loss
 
 
 @every_variant
 def test_it_predicts_the_same_from_disk(variant: str, tmp_path: Path) -> None:
     data = data_of(3)
     trainer = trainer_of(variant, data)
-    trainer.train_epoch(trainer.initial(np.zeros(3, np.int64)), np.array([0, 2, 4]), child=0)
+    trainer.train_epoch(trainer.initial(np.zeros(3, np.int64)), np.array([0, 2, 4]), episode_index=0)
     config = trainer.config
     save_incumbent(tmp_path, trainer.trained(), data, config)
     here = Classifier(trainer.model, ClassifierMeta.of(data, config), CPU)
@@ -113,8 +113,8 @@ def test_it_trains_on_a_last_batch_of_two_under_the_effective_prior_in_bf16(vari
         variant, data, sampler={"prior": "effective"}, classifier={"batch_size": 16, "precision": "bf16"}
     )
     zeros = np.zeros(3, np.int64)
-    assert trainer.train_epoch(trainer.initial(zeros), zeros, child=0).finite
-    assert trainer.train_epoch(trainer.trained(), np.array([0, 1, 3]), child=0).finite
+    assert trainer.train_epoch(trainer.initial(zeros), zeros, episode_index=0).finite
+    assert trainer.train_epoch(trainer.trained(), np.array([0, 1, 3]), episode_index=0).finite
 
 
 @every_variant
@@ -130,7 +130,7 @@ def test_on_a_gpu_an_epoch_repeats_to_the_bit(variant: str) -> None:
     trainers = [tiny_trainer(config_of(variant), data_of(8), device=torch.device("cuda")) for _ in range(2)]
     counts_C, left = np.arange(8) % 3, []
     for trainer in trainers:
-        result = trainer.train_epoch(trainer.initial(counts_C), counts_C, child=1)
+        result = trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=1)
         assert result.finite
         left.append(trainer.trained())
     assert_same_bits(*left)

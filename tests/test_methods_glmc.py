@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tiny import CPU, tiny_config, tiny_data, tiny_set
 
-from rlcas.batches.batch_maker import Batch, BatchMaker
+from rlcas.batches.batch_maker import BatchMaker, MiniBatch
 from rlcas.batches.images import to_float
 from rlcas.batches.sources import RealImages
 from rlcas.classifiers.meta import ClassifierMeta
@@ -27,7 +27,7 @@ def objective(**glmc: object) -> MixtureConsistency:
     return MixtureConsistency(ClassifierMeta.of(tiny_data(), config)).eval()
 
 
-def batch() -> Batch:
+def batch() -> MiniBatch:
     generator = torch.Generator().manual_seed(0)
     first, second = (
         {
@@ -36,7 +36,7 @@ def batch() -> Batch:
         }
         for _ in range(2)
     )
-    return Batch(**first, resampled=Batch(**second))
+    return MiniBatch(**first, resampled=MiniBatch(**second))
 
 
 def test_label_weights_by_hand() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
 from rlcas import settings
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.batches.images import Normalisation, to_float
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
@@ -148,7 +148,7 @@ def test_adapters_and_head_alone_are_trained_and_kept(clip_folder: Path) -> None
     labels = torch.from_numpy(DATA.val.labels_N)
     for adapter in objective.adapters:  # at zero, nothing reaches what is before it
         torch.nn.init.normal_(adapter.up.weight)
-    batch = Batch(views=(normalised(objective),), labels_N=labels)
+    batch = MiniBatch(views=(normalised(objective),), labels_N=labels)
     objective.loss(batch, torch.tensor([30, 10, 1])).backward()
     names = {name for name, parameter in objective.named_parameters() if parameter.grad is not None}
     per_adapter = {"norm.weight", "norm.bias", "down.weight", "down.bias", "up.weight", "up.bias", "scale"}
@@ -164,7 +164,7 @@ def test_the_loss_is_logit_adjusted(clip_folder: Path) -> None:
     labels, counts = torch.from_numpy(DATA.val.labels_N), torch.tensor([30, 10, 1])
     logits = objective(normalised(objective))
     expected = F.cross_entropy(logits + (counts / counts.sum()).log(), labels)
-    batch = Batch(views=(normalised(objective),), labels_N=labels)
+    batch = MiniBatch(views=(normalised(objective),), labels_N=labels)
     torch.testing.assert_close(objective.loss(batch, counts), expected)
     torch.testing.assert_close(objective.validation_loss(logits, labels, counts), expected)
 
@@ -184,13 +184,13 @@ def test_gray_and_colour_images_of_equal_channels_are_the_same_to_it(clip_folder
 def test_training_lowers_the_loss_and_a_restored_epoch_has_the_same_bits(clip_folder: Path) -> None:
     trainer, zeros = tiny_trainer(lift_config(clip_folder)), np.zeros(3, np.int64)
     start = trainer.initial(zeros)
-    first = trainer.train_epoch(start, zeros, child=0)
+    first = trainer.train_epoch(start, zeros, episode_index=0)
     middle = trainer.trained()
-    second = trainer.train_epoch(middle, zeros, child=0)
+    second = trainer.train_epoch(middle, zeros, episode_index=0)
     assert second.train_loss < first.train_loss
     end = trainer.trained()
     again = tiny_trainer(lift_config(clip_folder))
-    assert again.train_epoch(middle, zeros, child=0).val_loss == second.val_loss
+    assert again.train_epoch(middle, zeros, episode_index=0).val_loss == second.val_loss
     for name, array in again.trained().arrays.items():
         np.testing.assert_array_equal(array, end.arrays[name])
     assert sum(array.size for array in start.arrays.values()) < 3 * trained_numbers(trainer)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_config, tiny_data, tiny_trainer
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
 from rlcas.losses import balanced_softmax
@@ -30,10 +30,10 @@ def objective(**logit_adjust: object) -> LogitAdjustment:
     return LogitAdjustment(ClassifierMeta.of(tiny_data(), config(**logit_adjust))).eval()
 
 
-def batch() -> Batch:
+def batch() -> MiniBatch:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(10, 1, 16, 16, generator=generator)
-    return Batch(views=(images,), labels_N=torch.randint(3, (10,), generator=generator))
+    return MiniBatch(views=(images,), labels_N=torch.randint(3, (10,), generator=generator))
 
 
 def score(logits_NC: torch.Tensor, labels_N: torch.Tensor) -> float:
@@ -101,7 +101,7 @@ def test_a_second_calibration_starts_from_the_logits_themselves() -> None:
 
 
 def trained(trainer: ClassifierTrainer) -> LogitAdjustment:
-    trainer.train_epoch(trainer.initial(ZEROS), np.array([0, 4, 2]), child=0)
+    trainer.train_epoch(trainer.initial(ZEROS), np.array([0, 4, 2]), episode_index=0)
     assert isinstance(trainer.model, LogitAdjustment)
     return trainer.model
 
@@ -118,7 +118,7 @@ def test_the_epochs_figures_are_those_of_the_tau_that_is_kept(monkeypatch: pytes
     calibrate = LogitAdjustment.calibrate
     monkeypatch.setattr(LogitAdjustment, "calibrate", lambda *args: seen.append(calibrate(*args)) or seen[-1])
     trainer = tiny_trainer(config())
-    result = trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=0)
+    result = trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0)
     labels_N = torch.from_numpy(tiny_data().val.labels_N)
     assert result.val_loss == pytest.approx(F.cross_entropy(seen[0], labels_N).item())
     assert trainer.model.tau.item() in (0.5, 1.0, 1.5, 2.0)
@@ -126,7 +126,7 @@ def test_the_epochs_figures_are_those_of_the_tau_that_is_kept(monkeypatch: pytes
 
 def test_an_epoch_that_went_wrong_is_told_and_not_calibrated() -> None:
     trainer = tiny_trainer(tiny_config(classifier={"method": "logit_adjust", "lr": 1e30}))
-    assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=0).finite
+    assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite
     assert trainer.model.tau.item() == 0
 
 

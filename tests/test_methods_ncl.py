@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from tiny import tiny_config, tiny_data
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
 from rlcas.methods.ncl import NestedCollaboration, hard_classes, mutual_divergence
@@ -22,10 +22,10 @@ def objective(**ncl: object) -> NestedCollaboration:
     return NestedCollaboration(ClassifierMeta.of(tiny_data(), config)).eval()
 
 
-def batch() -> Batch:
+def batch() -> MiniBatch:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(10, 1, 16, 16, generator=generator)
-    return Batch(views=(images,), labels_N=torch.randint(3, (10,), generator=generator))
+    return MiniBatch(views=(images,), labels_N=torch.randint(3, (10,), generator=generator))
 
 
 def test_the_hard_classes_are_the_label_and_the_largest_others() -> None:

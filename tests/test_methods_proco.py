@@ -10,7 +10,7 @@ import torch
 from scipy.special import gammaln, ive
 from tiny import tiny_config, tiny_data
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
 from rlcas.methods.proco import ProbabilisticContrast, contrastive_logits
@@ -115,10 +115,10 @@ def objective(**proco: object) -> ProbabilisticContrast:
     return ProbabilisticContrast(ClassifierMeta.of(tiny_data(), config)).eval()
 
 
-def batch(num_images: int = 10) -> Batch:
+def batch(num_images: int = 10) -> MiniBatch:
     generator = torch.Generator().manual_seed(0)
     views = tuple(torch.randn(num_images, 1, 16, 16, generator=generator) for _ in range(3))
-    return Batch(views=views, labels_N=torch.arange(num_images) % 3)
+    return MiniBatch(views=views, labels_N=torch.arange(num_images) % 3)
 
 
 def reference_loss(model: ProbabilisticContrast, alpha: float, tau: float) -> float:

@@ -121,7 +121,7 @@ def test_nothing_is_left_behind_however_a_run_ends(ray_session: None, factory, a
 
 @pytest.mark.medium
 def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None) -> None:
-    from cluster.episodes.actor_runner import Children
+    from cluster.episodes.actor_runner import EpisodeActors
 
     before, all_cpus = held(), ray.cluster_resources()["CPU"]
     others = ray.util.placement_group([{"CPU": all_cpus}])
@@ -133,7 +133,7 @@ def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None
             r"cluster.start_timeout_seconds 0.1; free are 0 CPU and 0 GPU \(room for 0\) on .*: "
             r"free or add nodes, lower sampler.k, or wait longer",
         ):
-            Children(
+            EpisodeActors(
                 TrivialTrainer,
                 SamplerConfig(k=2),
                 ClusterConfig(start_timeout_seconds=0.1, threads_per_episode=1),

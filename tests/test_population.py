@@ -62,12 +62,12 @@ def test_the_worst_quarter_takes_over_the_best_and_moves_the_others_go_on(popula
     moved = set(range(K))
     kept, best_f1 = start, -1.0
     for epoch, record in enumerate(told, start=1):
-        assert [report.child for report in record.reports] == list(range(K))
+        assert [report.episode_index for report in record.reports] == list(range(K))
         left = []
         for j, (report, parent) in enumerate(zip(record.reports, parents, strict=True)):
             assert j in moved or (report.actions_C == KEEP).all()
             counts_C = apply_actions(parent.counts_C, report.actions_C, step=2, max_count=16)
-            result = trainer.train_epoch(parent, counts_C, child=j)
+            result = trainer.train_epoch(parent, counts_C, episode_index=j)
             np.testing.assert_array_equal(report.counts_C, counts_C)
             assert (report.epoch, report.result.metrics["f1"]) == (epoch, result.metrics["f1"])
             left.append(trainer.trained())
@@ -244,7 +244,9 @@ def test_an_incumbent_is_read_as_it_was_written(tmp_path: Path) -> None:
     from cluster.episodes.incumbent_file import read_incumbent, write_incumbent
 
     trainer = TrivialTrainer(num_classes=NUM_CLASSES)
-    result = trainer.train_epoch(trainer.initial(np.array([0, 2, 4, 6])), np.array([0, 2, 4, 6]), child=0)
+    result = trainer.train_epoch(
+        trainer.initial(np.array([0, 2, 4, 6])), np.array([0, 2, 4, 6]), episode_index=0
+    )
     incumbent = dataclasses.replace(trainer.trained(), result=result)
     write_incumbent(incumbent, tmp_path / "epoch/member.safetensors")
     again = read_incumbent(tmp_path / "epoch/member.safetensors")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS, against_others, reward_named, rewarded, weighed
+from rlcas.rewards import REWARDS, against_others, reward_named, with_advantages, with_rewards
 from rlcas.types import EpisodeReport, EpochResult
 
 NAN = float("nan")
@@ -24,9 +24,15 @@ def result(f1, signals_C=(0.0, 0.0)):
     )
 
 
-def report(child, f1=0.5, signals_C=(0.0, 0.0), **changes):
+def report(episode_index, f1=0.5, signals_C=(0.0, 0.0), **changes):
     counts_C = np.zeros(2, np.int64)
-    whole = {"epoch": 1, "child": child, "status": "ok", "actions_C": counts_C, "counts_C": counts_C}
+    whole = {
+        "epoch": 1,
+        "episode_index": episode_index,
+        "status": "ok",
+        "actions_C": counts_C,
+        "counts_C": counts_C,
+    }
     return EpisodeReport(**whole | {"result": result(f1, signals_C)} | changes)
 
 
@@ -104,7 +110,7 @@ def test_what_all_episodes_share_is_no_ones_merit(k, seed):
 def test_an_episode_that_failed_is_left_out_of_what_the_others_are_compared_with():
     failed = report(1, status="exception", result=None)
     reports = [report(0, 0.5, (-1.0, -2.0)), failed, report(2, 0.7, (-1.0, -4.0))]
-    first, second, third = rewarded(reports, sampler(reward="per_class", team_share=0.0))
+    first, second, third = with_rewards(reports, sampler(reward="per_class", team_share=0.0))
     assert second is failed
     assert first.rewards_C.tolist() == [0, 2]
     assert third.rewards_C.tolist() == [0, -2]
@@ -115,22 +121,24 @@ def test_an_episode_that_failed_is_left_out_of_what_the_others_are_compared_with
 def test_the_advantage_told_is_the_one_that_the_sampler_weighs_by():
     reports = [report(0, 0.2), report(1, status="died"), report(2, 0.6)]
     against_baseline = sampler(reward="linear")
-    told = weighed(rewarded(reports, against_baseline), 0.3, against_baseline)
+    told = with_advantages(with_rewards(reports, against_baseline), 0.3, against_baseline)
     np.testing.assert_allclose([each.advantage for each in told], [0.2 - 0.3, NAN, 0.6 - 0.3])
     against_each_other = sampler(reward="linear", advantages="normalised")
-    told = weighed(rewarded(reports, against_each_other), 0.3, against_each_other)
+    told = with_advantages(with_rewards(reports, against_each_other), 0.3, against_each_other)
     np.testing.assert_allclose([each.advantage for each in told], [-1, NAN, 1])
 
 
 def test_the_advantage_of_agents_with_rewards_of_their_own_is_the_mean():
     own = sampler(reward="per_class", team_share=0.0, advantages="normalised")
-    told = weighed(rewarded([report(0, 0.5, (0.0, 0.0)), report(1, 0.5, (2.0, -6.0))], own), 0.3, own)
+    told = with_advantages(
+        with_rewards([report(0, 0.5, (0.0, 0.0)), report(1, 0.5, (2.0, -6.0))], own), 0.3, own
+    )
     deviation = np.sqrt((1 + 9) / 2)
     np.testing.assert_allclose([each.advantage for each in told], [2 / 2 / deviation, -2 / 2 / deviation])
 
 
 def test_a_function_from_outside_is_shared_by_all_agents():
-    first, second = rewarded([report(0, 0.5), report(1, 0.7)], sampler(reward=f"{__name__}:half"))
+    first, second = with_rewards([report(0, 0.5), report(1, 0.7)], sampler(reward=f"{__name__}:half"))
     assert (first.reward, second.reward) == (0.25, 0.35)
     assert first.reward_parts == {"whole": 0.5}
     assert first.rewards_C is None
@@ -138,7 +146,7 @@ def test_a_function_from_outside_is_shared_by_all_agents():
 
 def test_a_signal_that_the_trainer_does_not_give_is_told_with_those_it_gives():
     with pytest.raises(UserError, match=r"^sampler.signal 'recall' is unknown: use one of log_likelihood$"):
-        rewarded([report(0), report(1)], sampler(reward="per_class", signal="recall"))
+        with_rewards([report(0), report(1)], sampler(reward="per_class", signal="recall"))
 
 
 def test_reports_that_differ_in_what_each_agent_was_taught_by_are_not_equal():

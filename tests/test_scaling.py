@@ -31,9 +31,9 @@ from rlcas.config import SamplerConfig
 
 COSTS = Costs(
     epoch_seconds=0.01,
-    child_seconds=0.002,
+    episode_seconds=0.002,
     class_seconds=1e-6,
-    child_class_seconds=1e-7,
+    episode_class_seconds=1e-7,
     hand_over_seconds_per_gb=0.5,
     score_seconds=1e-8,
     validation_speed=4.0,
@@ -222,7 +222,7 @@ def test_sixteen_episodes_have_the_bits_of_one_process_and_leave_nothing_behind(
     for _ in range(3):
         actors.train()
         alone.train()
-        assert [report.child for report in actors.record.reports] == list(range(16))
+        assert [report.episode_index for report in actors.record.reports] == list(range(16))
         assert actors.record.reports == alone.record.reports
         assert actors.record.winner == alone.record.winner
     actors.stop()

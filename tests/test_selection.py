@@ -146,4 +146,4 @@ def test_a_real_baseline_drops_wrong_images_and_what_is_left_trains(baseline: Cl
     np.testing.assert_array_equal(all_images(again.source).images_NCHW, listed.images_NCHW)
     trainer = tiny_trainer(tiny_config(), pool=selection.source)
     counts_C = np.array([1, 2, 3])
-    assert trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).finite
+    assert trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=0).finite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.sweeps.resources import check_fits, concurrency, trial_bundles
+from cluster.sweeps.resources import check_trials_fit, concurrency, trial_bundles
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
@@ -83,11 +83,11 @@ def test_what_cannot_fit_is_told_with_the_arithmetic(
 def test_what_others_hold_is_told_of_in_place_of_a_silent_wait(ray_session: None) -> None:
     import ray
 
-    check_fits([[{"CPU": 1}] * 4], timeout_seconds=60)
+    check_trials_fit([[{"CPU": 1}] * 4], timeout_seconds=60)
     with pytest.raises(
         UserError,
         match=r"^2 trials side by side ask 7 CPU, 7 CPU; of it Ray reserved 1 within .* 2, and has .* CPU, 0 GPU left",
     ):
-        check_fits([[{"CPU": 1}] * 7] * 2, timeout_seconds=2)
+        check_trials_fit([[{"CPU": 1}] * 7] * 2, timeout_seconds=2)
     held = [group["state"] for group in ray.util.placement_group_table().values()]
     assert set(held) <= {"REMOVED"}

@@ -21,7 +21,7 @@ from synth.training.workers import ALONE, Workers, join
 
 
 class Line:
-    """Fits y = 2 x by draws of the step's number (a `synth.training.loop.Objective`)."""
+    """Fits y = 2 x by draws of the step's number (a `synth.training.loop.TrainingObjective`)."""
 
     def __init__(self, spoilt_step: int | None = None) -> None:
         torch.manual_seed(0)

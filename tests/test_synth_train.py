@@ -21,10 +21,10 @@ from synth.ldm import diffusion
 from synth.ldm.autoencoder import build_autoencoder
 from synth.ldm.held_out import HeldOut
 from synth.ldm.latents import LatentCache, build_cache, normalised, set_latent_scale
-from synth.ldm.objective import Batch, DenoiserObjective, cropped_like, cumulative_shares, drawn_items
+from synth.ldm.objective import DenoiserObjective, LatentBatch, cropped_like, cumulative_shares, drawn_items
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.train import choose_average, denoiser_schedule, train_synthesiser
-from synth.sketch import SKETCHES, Extractor, sketch_extractor
+from synth.sketch import SKETCHES, SketchExtractor, sketch_extractor
 from synth.training.ema import Ema
 from synth.training.loop import Training
 from synth.training.workers import ALONE, Workers
@@ -192,7 +192,7 @@ def test_a_training_step_is_the_published_objective() -> None:
     cache, vae, denoiser = made.cache, made.vae, made.objective.module
     items, timesteps, labels = torch.tensor([0, 4, 8]), torch.tensor([0, 500, 990]), torch.tensor([0, 0, 1])
     draws = torch.randn((2, 3, *cache.means_MChw.shape[1:]), generator=torch.Generator().manual_seed(5))
-    batch = Batch(
+    batch = LatentBatch(
         items_N=items,
         timesteps_N=timesteps,
         labels_N=labels,
@@ -296,7 +296,7 @@ def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "pipeline").exists()
 
 
-def thresholded(*, weights: Path) -> Extractor:
+def thresholded(*, weights: Path) -> SketchExtractor:
     """Return, as a factory from outside, edges above the share that a file of weights holds."""
     share = float(weights.read_text(encoding="utf-8"))
     return lambda images_NCHW: (SKETCHES["scharr"](images_NCHW) > share).astype(np.float32)

@@ -21,7 +21,7 @@ from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import sha256_of
 from synth.training.workers import ALONE, Workers
 
-RLCAS = [sys.executable, "-m", "rlcas"]
+RLCAS_COMMAND = [sys.executable, "-m", "rlcas"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "rlcas"]
 
 
@@ -48,7 +48,9 @@ def weights(folder: Path) -> dict[str, str]:
 
 @pytest.mark.medium
 @pytest.mark.parametrize(
-    ("command", "more"), [(TORCHRUN, {}), (RLCAS, {"cluster__synth_workers": 2})], ids=["torchrun", "ray"]
+    ("command", "more"),
+    [(TORCHRUN, {}), (RLCAS_COMMAND, {"cluster__synth_workers": 2})],
+    ids=["torchrun", "ray"],
 )
 def test_two_workers_give_the_loss_curve_of_one(command: list[str], more: dict, tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
@@ -59,7 +61,7 @@ def test_two_workers_give_the_loss_curve_of_one(command: list[str], more: dict, 
         "synth__denoiser__channels": "32,32,32,32",  # fewer in a group make rounding errors grow fast
         "synth__denoiser__lr": 1e-4,
     }
-    for name, started, flags in (("one", RLCAS, {}), ("two", command, more)):
+    for name, started, flags in (("one", RLCAS_COMMAND, {}), ("two", command, more)):
         done = call(started, *words, *small_run.flags(**steps, **flags), "--out", name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
@@ -74,7 +76,7 @@ def test_two_workers_give_the_loss_curve_of_one(command: list[str], more: dict, 
 def test_a_users_fault_on_a_worker_is_one_line(tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
     flags = small_run.flags(cluster__synth_workers=2, synth__denoiser__lr=1e30)
-    done = call(RLCAS, "synth", "train", "--data", "npz:shapes.npz", *flags, "--out", "r", cwd=tmp_path)
+    done = call(RLCAS_COMMAND, "synth", "train", "--data", "npz:shapes.npz", *flags, "--out", "r", cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("rlcas: denoiser, step 2: loss is nan: lower synth.denoiser.lr 1e+30")
@@ -85,7 +87,7 @@ def test_a_run_killed_in_every_part_resumes_to_the_same_bits(tmp_path: Path) -> 
     """Invariant 4: kill -9 in both parts of the synthesiser and after an epoch, and the bits are the same."""
     small_run.write_npz(tmp_path / "shapes.npz")
     words = ["run", "--data", "npz:shapes.npz", *KILLED]
-    done = call(RLCAS, *words, "--out", "whole", cwd=tmp_path)
+    done = call(RLCAS_COMMAND, *words, "--out", "whole", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run, whole = RunFolder(tmp_path / "r"), RunFolder(tmp_path / "whole")
     kill_when(lambda: trained(run, "autoencoder", 20), [*words, "--out", "r"], tmp_path)
@@ -93,7 +95,7 @@ def test_a_run_killed_in_every_part_resumes_to_the_same_bits(tmp_path: Path) -> 
     assert not (run.path / "synth/synthesiser.json").exists(), "it was killed too late"
     kill_when(lambda: list(run.path.glob("checkpoints/epoch-*")), ["resume", "r"], tmp_path)
     assert not (run.path / "metrics.json").exists(), "it was killed too late"
-    done = call(RLCAS, "resume", "r", cwd=tmp_path)
+    done = call(RLCAS_COMMAND, "resume", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert weights(run.path) == weights(whole.path)
     assert curve(run.path) == curve(whole.path)
@@ -117,7 +119,7 @@ def trained(run: RunFolder, part: str, step: int) -> bool:
 def kill_when(condition: Callable[[], object], words: list[str], home: Path) -> None:
     """Start a command, and kill it and all that it started once the condition holds."""
     process = subprocess.Popen(
-        [*RLCAS, *words],
+        [*RLCAS_COMMAND, *words],
         cwd=home,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -133,7 +135,7 @@ def kill_when(condition: Callable[[], object], words: list[str], home: Path) -> 
 def test_a_batch_that_workers_cannot_share_is_found_before_anything_is_made(tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
     flags = small_run.flags(cluster__synth_workers=3)
-    done = call(RLCAS, "run", "--data", "npz:shapes.npz", *flags, "--out", "r", cwd=tmp_path)
+    done = call(RLCAS_COMMAND, "run", "--data", "npz:shapes.npz", *flags, "--out", "r", cwd=tmp_path)
     assert done.returncode == 2
     assert "synth.autoencoder.batch_size 32 cannot be shared by 3 workers: make it a multiple" in done.stderr
     assert not (tmp_path / "r").exists()

@@ -39,7 +39,7 @@ def assert_same_result(a: EpochResult, b: EpochResult) -> None:
 def run(trainer: ClassifierTrainer, counts_C: np.ndarray, epochs: int) -> Incumbent:
     incumbent = trainer.initial(counts_C)
     for _ in range(epochs):
-        trainer.train_epoch(incumbent, counts_C, child=0)
+        trainer.train_epoch(incumbent, counts_C, episode_index=0)
         incumbent = trainer.trained()
     return incumbent
 
@@ -89,26 +89,26 @@ def test_an_epoch_goes_on_exactly_in_another_trainer(optimizer):
     whole = run(tiny_trainer(config), MIXED, 2)
     first, second = tiny_trainer(config), tiny_trainer(config)
     half = run(first, MIXED, 1)
-    second.train_epoch(half, MIXED, child=0)
+    second.train_epoch(half, MIXED, episode_index=0)
     assert_same_bits(second.trained(), whole)
 
 
 def test_an_epoch_depends_on_nothing_that_was_trained_before_it():
     trainer = tiny_trainer()
     incumbent = run(trainer, MIXED, 1)
-    result = trainer.train_epoch(incumbent, MIXED, child=1)
+    result = trainer.train_epoch(incumbent, MIXED, episode_index=1)
     left = trainer.trained()
-    trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=2)
+    trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=2)
     torch.rand(3)
     np.random.rand(3)
-    assert_same_result(trainer.train_epoch(incumbent, MIXED, child=1), result)
+    assert_same_result(trainer.train_epoch(incumbent, MIXED, episode_index=1), result)
     assert_same_bits(trainer.trained(), left)
 
 
 def test_an_epoch_depends_on_no_epoch_that_failed_between_backward_and_step(monkeypatch):
     trainer = tiny_trainer()
     incumbent = trainer.initial(MIXED)
-    result = trainer.train_epoch(incumbent, MIXED, child=0)
+    result = trainer.train_epoch(incumbent, MIXED, episode_index=0)
 
     def without_memory():
         raise torch.OutOfMemoryError("told to")
@@ -116,8 +116,8 @@ def test_an_epoch_depends_on_no_epoch_that_failed_between_backward_and_step(monk
     with monkeypatch.context() as patch:
         patch.setattr(trainer._optimizer, "step", without_memory)
         with pytest.raises(torch.OutOfMemoryError, match="told to"):
-            trainer.train_epoch(incumbent, MIXED, child=1)
-    assert_same_result(trainer.train_epoch(incumbent, MIXED, child=0), result)
+            trainer.train_epoch(incumbent, MIXED, episode_index=1)
+    assert_same_result(trainer.train_epoch(incumbent, MIXED, episode_index=0), result)
 
 
 def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
@@ -127,21 +127,21 @@ def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
     for array in incumbent.arrays.values():
         array.flags.writeable = False  # as Ray hands it over
     state = torch.random.get_rng_state()
-    trainer.train_epoch(incumbent, MIXED, child=0)
+    trainer.train_epoch(incumbent, MIXED, episode_index=0)
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, array in incumbent.arrays.items():
         np.testing.assert_array_equal(array, copies[name])
 
 
-def batches_of(trainer: ClassifierTrainer, counts_C: np.ndarray, child: int) -> list:
-    plan = trainer.batch_maker.plan(trainer.initial(counts_C), counts_C, child)
-    batches = trainer.batch_maker.batches(plan, epoch=0, child=child)
+def batches_of(trainer: ClassifierTrainer, counts_C: np.ndarray, episode_index: int) -> list:
+    plan = trainer.batch_maker.plan(trainer.initial(counts_C), counts_C, episode_index)
+    batches = trainer.batch_maker.batches(plan, epoch=0, episode_index=episode_index)
     return [(batch.images_NCHW, batch.labels_N) for batch in batches]
 
 
 def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():
     trainer = tiny_trainer()
-    plain, mixed = batches_of(trainer, ZEROS, child=0), batches_of(trainer, MIXED, child=2)
+    plain, mixed = batches_of(trainer, ZEROS, episode_index=0), batches_of(trainer, MIXED, episode_index=2)
     assert len(plain) == len(mixed) == 3
     for (images, labels), (more_images, more_labels) in zip(plain, mixed, strict=True):
         num_real = len(labels)
@@ -152,22 +152,22 @@ def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():
 
 def test_without_common_random_numbers_each_child_has_its_own_order():
     trainer = tiny_trainer(tiny_config(sampler={"common_random_numbers": False}))
-    (images, _), *_ = batches_of(trainer, ZEROS, child=0)
-    assert not torch.equal(images, batches_of(trainer, ZEROS, child=1)[0][0])
-    assert torch.equal(images, batches_of(trainer, ZEROS, child=0)[0][0])
+    (images, _), *_ = batches_of(trainer, ZEROS, episode_index=0)
+    assert not torch.equal(images, batches_of(trainer, ZEROS, episode_index=1)[0][0])
+    assert torch.equal(images, batches_of(trainer, ZEROS, episode_index=0)[0][0])
 
 
 def test_children_augment_the_same_synthetic_images_differently():
     trainer = tiny_trainer()
-    (first, _), *_ = batches_of(trainer, MIXED, child=0)
-    (second, _), *_ = batches_of(trainer, MIXED, child=1)
+    (first, _), *_ = batches_of(trainer, MIXED, episode_index=0)
+    (second, _), *_ = batches_of(trainer, MIXED, episode_index=1)
     assert torch.equal(first[:16], second[:16])
     assert not torch.equal(first[16:], second[16:])
 
 
 def test_batches_have_mean_0_and_standard_deviation_1_over_the_training_images():
     trainer = tiny_trainer(tiny_config(classifier={"augment": "none"}))
-    images = torch.cat([images for images, _ in batches_of(trainer, ZEROS, child=0)])
+    images = torch.cat([images for images, _ in batches_of(trainer, ZEROS, episode_index=0)])
     assert images.mean().item() == pytest.approx(0, abs=1e-5)
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
@@ -176,8 +176,8 @@ FIXED = {"batch_mode": "fixed_total", "max_count": 5}
 
 
 def test_with_a_fixed_total_synthetic_images_take_the_place_of_real_ones():
-    plain = batches_of(tiny_trainer(), ZEROS, child=0)
-    mixed = batches_of(tiny_trainer(tiny_config(sampler=FIXED)), MIXED, child=0)
+    plain = batches_of(tiny_trainer(), ZEROS, episode_index=0)
+    mixed = batches_of(tiny_trainer(tiny_config(sampler=FIXED)), MIXED, episode_index=0)
     assert [len(labels) for _, labels in mixed] == [16, 16, 9]
     for (images, labels), (mixed_images, mixed_labels) in zip(plain, mixed, strict=True):
         num_real = len(labels) - 6
@@ -188,9 +188,9 @@ def test_with_a_fixed_total_synthetic_images_take_the_place_of_real_ones():
 
 def test_a_last_batch_smaller_than_the_composition_is_the_composition_alone():
     trainer = tiny_trainer(tiny_config(sampler=FIXED))
-    result = trainer.train_epoch(trainer.initial(ZEROS), np.array([5, 5, 5]), child=0)
+    result = trainer.train_epoch(trainer.initial(ZEROS), np.array([5, 5, 5]), episode_index=0)
     assert result.num_images == 16 + 16 + 15 and result.finite
-    *_, (_, labels) = batches_of(trainer, np.array([5, 5, 5]), child=0)
+    *_, (_, labels) = batches_of(trainer, np.array([5, 5, 5]), episode_index=0)
     assert labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
 
 
@@ -219,7 +219,7 @@ def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[i
     trainer.model._loss = lambda logits, labels, counts: (
         seen.append(counts.tolist()) or loss(logits, labels, counts)
     )
-    assert trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).finite
+    assert trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=0).finite
     return seen
 
 
@@ -238,7 +238,7 @@ def test_a_class_that_the_epoch_does_not_show_leaves_the_effective_prior_finite(
     config = tiny_config(sampler={"prior": "effective"}, classifier={"loss": loss})
     counts_C = np.array([1, 0, 0])
     trainer = tiny_trainer(config, data=few, pool=pool)
-    assert math.isfinite(trainer.train_epoch(trainer.initial(counts_C), counts_C, child=0).train_loss)
+    assert math.isfinite(trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=0).train_loss)
 
 
 def test_positions_go_on_by_the_images_drawn():
@@ -274,7 +274,7 @@ def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_an_exploded_loss_is_told_and_fit_stops(optimizer):
     trainer = tiny_trainer(tiny_config(classifier={"lr": 1e30, "optimizer": optimizer}))
-    assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, child=0).finite
+    assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite
     with pytest.raises(UserError, match=r"the loss is not finite in epoch 1: lower classifier\.lr, .* 1e\+30"):
         fit(trainer, ZEROS, epochs=1)
 

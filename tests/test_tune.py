@@ -48,7 +48,9 @@ def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: N
 
     from cluster import RLCAS
 
-    config = make_config({(4, child): str(tmp_path / f"died-{child}") for child in range(2)})
+    config = make_config(
+        {(4, episode_index): str(tmp_path / f"died-{episode_index}") for episode_index in range(2)}
+    )
     kept = tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1, checkpoint_score_attribute="metric")
     run_config = tune.RunConfig(storage_path=str(tmp_path), name="raw", verbose=0, checkpoint_config=kept)
     results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()

@@ -47,15 +47,15 @@ def tiny_trainer(
     return ClassifierTrainer(data, config or tiny_config(), pool=pool, device=device)
 
 
-def poisoned_trainer(config: RunConfig, *, epoch: int, child: int) -> ClassifierTrainer:
-    """Return a trainer whose episode `child` of `epoch` (from 1) starts from weights that are not numbers."""
+def poisoned_trainer(config: RunConfig, *, epoch: int, episode_index: int) -> ClassifierTrainer:
+    """Return a trainer whose episode `episode_index` of `epoch` (from 1) starts from weights that are not numbers."""
 
     class Poisoned(ClassifierTrainer):
-        def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
-            if (incumbent.epoch + 1, child) == poisoned:
+        def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
+            if (incumbent.epoch + 1, episode_index) == poisoned:
                 weights = np.full_like(incumbent.arrays["float32"], np.nan)
                 incumbent = dataclasses.replace(incumbent, arrays={**incumbent.arrays, "float32": weights})
-            return super().train_epoch(incumbent, counts_C, child=child)
+            return super().train_epoch(incumbent, counts_C, episode_index=episode_index)
 
-    poisoned, data = (epoch, child), tiny_data()
+    poisoned, data = (epoch, episode_index), tiny_data()
     return Poisoned(data, config, pool=RealImages(data.train), device=CPU)

@@ -27,8 +27,8 @@ class TrivialTrainer:
     num_weights: int = 64
     sleep_seconds: float = 0.0
     faults: dict[tuple[int, int], str] = field(default_factory=dict)
-    """(epoch from 1, child) -> exception, out_of_memory, allocate, non_finite, sleep, kill, segfault, exit, or a
-    path: die there once."""
+    """(epoch from 1, episode index) -> exception, out_of_memory, allocate, non_finite, sleep, kill, segfault, exit, or
+    a path: die there once."""
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return weights of ones."""
@@ -37,11 +37,11 @@ class TrivialTrainer:
             epoch=0, arrays={"float32": weights}, counts_C=counts_C, positions_C=np.zeros_like(counts_C)
         )
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Move the weights by a formula of (weights, counts)."""
         time.sleep(self.sleep_seconds)
         epoch = incumbent.epoch + 1
-        finite = self._fault(self.faults.get((epoch, child), ""))
+        finite = self._fault(self.faults.get((epoch, episode_index), ""))
         best_C = np.arange(self.num_classes) % 9 * 2
         quality_C = 1 - ((counts_C - best_C) / 16.0) ** 2
         drive = np.resize(counts_C, self.num_weights)
@@ -91,9 +91,9 @@ class TrivialTrainer:
 class TiedTrainer(TrivialTrainer):
     """Every episode has the same metric, and few losses differ."""
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Train as the other does."""
-        result = super().train_epoch(incumbent, counts_C, child=child)
+        result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         metrics = {**result.metrics, "f1": 0.5, "acc": 0.5}
         return replace(result, metrics=metrics, val_loss=round(result.val_loss, 2))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cluster.comparison.engines import ENGINES, TOLD_FILE, Trained, method_of
+from cluster.comparison.engines import ENGINES, PROGRESS_FILE, Trained, method_of
 from cluster.comparison.plan import REAL, PlannedCell
 from cluster.runtime.node_folder import check_reached
 from rlcas import data as datasets
@@ -87,7 +87,7 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     assert threads is not None, "a plan's settings are concrete"
     with torch_threads(threads):
         trained = ENGINES[method.engine](comparison, folder, cell, data, device)
-    (folder / TOLD_FILE).unlink(missing_ok=True)
+    (folder / PROGRESS_FILE).unlink(missing_ok=True)
     ended = _told(comparison, cell, trained, len(data.train), device)
     if cell.trial is not None:
         write_facts(folder, ended)
@@ -122,7 +122,7 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(cell.config, folder)
-    for left_behind in (ERROR_FILE, TOLD_FILE):
+    for left_behind in (ERROR_FILE, PROGRESS_FILE):
         (folder / left_behind).unlink(missing_ok=True)
     _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
     if (pool := method_of(cell).pool) not in (None, REAL):

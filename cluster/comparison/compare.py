@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.comparison.cell import ERROR_FILE, fail, leave_out
-from cluster.comparison.plan import Plan, PlannedCell, cells_of, plan, plan_of
+from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
 from cluster.comparison.pools import make_pools, parts_taken_over
-from cluster.comparison.schedule import Benches, benches, run_cells, share_of, side_by_side
+from cluster.comparison.schedule import CellSlots, cell_slots, run_cells, share_of, side_by_side
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
 from cluster.pools import make
 from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
@@ -37,7 +37,7 @@ from rlcas.report.comparison_page import write_tables
 from rlcas.runs.folder import RunFolder, resolved
 from rlcas.runs.versions import made_now
 from rlcas.settings.search_space import value_of
-from rlcas.storage.atomic import alone_in, replacing_folder, write_json, write_text
+from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_json, write_text
 from rlcas.types import TrainingData
 
 
@@ -77,7 +77,7 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
     return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
 
 
-def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -> Plan:
+def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -> ComparisonPlan:
     """Return the plan with weights that were not given so far, after writing it down."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():
@@ -86,7 +86,7 @@ def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -
                 f"{key} {weight}: {path} has trained with {before}: leave it out, or compare anew with another --out"
             )
     planned = plan_of(completed)
-    with alone_in(path):
+    with exclusive_lock(path):
         data = open_prepared(RunFolder(path).prepared)
         _check_pools(planned, data)
         _write_settings(path, planned)
@@ -121,7 +121,7 @@ def describe(stated: Mapping[str, Any]) -> str:
     )
 
 
-def _times(planned: Plan, data: TrainingData, passes_in_turn: float) -> str:
+def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -> str:
     """Return the estimate of the time; every figure is that of a few steps here, times their number."""
     parts: dict[str, float] = {}
     making = [name for name, pool in planned.pools.items() if pool.pool is None]
@@ -164,7 +164,7 @@ def check_is_free(config: ComparedConfig) -> Path:
     return out
 
 
-def _checked(planned: Plan) -> TrainingData:
+def _checked(planned: ComparisonPlan) -> TrainingData:
     """Return the images, after all that can be checked of them and the settings."""
     config = planned.config
     choose_device(config.device)
@@ -177,7 +177,7 @@ def _checked(planned: Plan) -> TrainingData:
     return data
 
 
-def _check_pools(planned: Plan, data: TrainingData) -> None:
+def _check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
     for name, pool in planned.pools.items():
         try:
             make.check(pool, data)
@@ -185,7 +185,7 @@ def _check_pools(planned: Plan, data: TrainingData) -> None:
             raise UserError(f"pool {name}: {error}") from None
 
 
-def create(planned: Plan, data: TrainingData, out: Path) -> None:
+def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
     """Make the folder with the settings and the images, whole or not at all."""
     try:
         with replacing_folder(out) as temporary:
@@ -197,7 +197,7 @@ def create(planned: Plan, data: TrainingData, out: Path) -> None:
         ) from error
 
 
-def _write_settings(path: Path, planned: Plan) -> None:
+def _write_settings(path: Path, planned: ComparisonPlan) -> None:
     """Write what the rows share, after the settings of the pools that are not there yet."""
     for name, config in planned.pools.items():
         folder = path / POOLS_FOLDER / name
@@ -206,9 +206,9 @@ def _write_settings(path: Path, planned: Plan) -> None:
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
 
 
-def _walk(path: Path, planned: Plan) -> Path:
+def _walk(path: Path, planned: ComparisonPlan) -> Path:
     """Do what is missing: the pools, the trials of settings, the cells, the tables."""
-    with alone_in(path):
+    with exclusive_lock(path):
         if _train(path, planned):
             write_json(path / MADE_FILE, made_now())
         else:
@@ -225,7 +225,7 @@ def _walk(path: Path, planned: Plan) -> Path:
     return path
 
 
-def _train(path: Path, planned: Plan) -> bool:
+def _train(path: Path, planned: ComparisonPlan) -> bool:
     """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
     data = open_prepared(RunFolder(path).prepared)
     waiting = _waiting(path, cells_of(planned, data))
@@ -235,7 +235,7 @@ def _train(path: Path, planned: Plan) -> bool:
     rows = {cell.method for cell in waiting if not cell.missing}
     reasons = _make_pools(path, planned, rows)
     if able := rows - reasons.keys():
-        with benches(planned.config) as there:
+        with cell_slots(planned.config) as there:
             reasons |= _search_and_train(path, planned, data, able, there)
     for cell in waiting:
         if cell.method in reasons:
@@ -251,7 +251,7 @@ def _leave_out(path: Path, cells: Sequence[PlannedCell]) -> None:
             leave_out(path, cell)
 
 
-def _make_pools(path: Path, planned: Plan, rows: Collection[str]) -> dict[str, str]:
+def _make_pools(path: Path, planned: ComparisonPlan, rows: Collection[str]) -> dict[str, str]:
     """Make the pools that rows need; return the rows whose pool failed, with the reason."""
     pool_of = {row.name: row.pool for row in planned.rows if row.pool and row.name in rows}
     failed = make_pools(path, [name for name in planned.pools if name in pool_of.values()])
@@ -259,7 +259,7 @@ def _make_pools(path: Path, planned: Plan, rows: Collection[str]) -> dict[str, s
 
 
 def _search_and_train(
-    path: Path, planned: Plan, data: TrainingData, rows: Collection[str], there: Benches
+    path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], there: CellSlots
 ) -> dict[str, str]:
     """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
     tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
@@ -270,7 +270,7 @@ def _search_and_train(
     return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
 
 
-def _run(path: Path, cells: Sequence[PlannedCell], there: Benches, what: str) -> None:
+def _run(path: Path, cells: Sequence[PlannedCell], there: CellSlots, what: str) -> None:
     if cells:
         with phase(f"Training {len(cells)} {what}, {min(there.number, len(cells))} side by side"):
             run_cells(path, cells, there)
@@ -286,7 +286,7 @@ def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [cell for cell in cells if waits(cell)]
 
 
-def _described_rows(planned: Plan, data: TrainingData) -> list[str]:
+def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
     lines = []
     for cell in cells_of(planned, data):
         if cell.seed != planned.config.seed:

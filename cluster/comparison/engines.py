@@ -36,7 +36,7 @@ from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
 from synth.pool import SyntheticPool
 
-TOLD_FILE = "told.jsonl"
+PROGRESS_FILE = "told.jsonl"
 """Below the folder of a cell in the plain loop, until it has ended: what each epoch gave on validation."""
 
 
@@ -119,7 +119,7 @@ def _fitted(
 ) -> tuple[Incumbent, list[EpochResult]]:
     source, counts_C = mixture
     trainer = ClassifierTrainer(data, config, pool=source, device=device)
-    with (folder / TOLD_FILE).open("a", encoding="utf-8", buffering=1) as lines:
+    with (folder / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
         return fit(
             trainer,
             counts_C,
@@ -130,7 +130,7 @@ def _fitted(
 
 def passes_told(comparison: Path, cell: PlannedCell) -> int:
     """Return the passes that a cell under way has done, as far as its folder tells."""
-    path = comparison / cell.name / (EPOCHS_FILE if method_of(cell).engine == "episodes" else TOLD_FILE)
+    path = comparison / cell.name / (EPOCHS_FILE if method_of(cell).engine == "episodes" else PROGRESS_FILE)
     fits = cell.config.sampler.k if method_of(cell).engine == "best_of_k" else 1
     num_epochs = path.read_bytes().count(b"\n") if path.exists() else 0
     return (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.runs.checks import check_fits, check_settings, check_training
+from cluster.runs.checks import check_data_fits, check_settings, check_training
 from rlcas import settings
 from rlcas.batches.budget import epochs_within, expected_added
 from rlcas.batches.composition import batch_starts, initial_counts
@@ -39,7 +39,7 @@ POOLS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class PlannedRow:
     """A method with the settings that it is trained with under any seed."""
 
     name: str
@@ -84,17 +84,17 @@ class PlannedCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ComparisonPlan:
     """A comparison before its start."""
 
     config: ComparedConfig
     """What the rows share, with absolute paths."""
-    rows: Sequence[Row]
+    rows: Sequence[PlannedRow]
     pools: Mapping[str, RunConfig]
     """The settings of the folder of each pool that rows need."""
 
 
-def plan(stated: Mapping[str, Any]) -> Plan:
+def plan(stated: Mapping[str, Any]) -> ComparisonPlan:
     """Return the rows and pools of a comparison; no image is read.
 
     Args:
@@ -112,18 +112,18 @@ def plan(stated: Mapping[str, Any]) -> Plan:
     return planned
 
 
-def plan_of(config: ComparedConfig) -> Plan:
+def plan_of(config: ComparedConfig) -> ComparisonPlan:
     """Return the rows and pools of resolved settings, as `plan` does."""
     if not config.compare.methods:
         raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
     rows = _rows(config)
     needed = [name for name in POOLS if name in {row.pool for row in rows}]
-    return Plan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
+    return ComparisonPlan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
 
 
-def _rows(config: ComparedConfig) -> list[Row]:
+def _rows(config: ComparedConfig) -> list[PlannedRow]:
     """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
-    rows: list[Row] = []
+    rows: list[PlannedRow] = []
     unsuited: list[UserError] = []
     for name in row_names(config):
         try:
@@ -133,13 +133,13 @@ def _rows(config: ComparedConfig) -> list[Row]:
                 raise
             unsuited.append(error)
             reason = str(error).removeprefix(f"row {name}: ")
-            rows.append(Row(name=name, method=METHODS[name], config=config, missing=reason))
+            rows.append(PlannedRow(name=name, method=METHODS[name], config=config, missing=reason))
     if unsuited and all(row.missing for row in rows):
         raise unsuited[0]
     return rows
 
 
-def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = None) -> Row:
+def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = None) -> PlannedRow:
     """Return a row with its own settings over the comparison's, and those that are tried over these.
 
     Raises:
@@ -151,14 +151,14 @@ def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = 
     try:
         own = settings.override(config, {**method.settings, "classifier.method": name, **(tried or {})})
         if missing := _missing(own, method):
-            return Row(name=name, method=method, config=own, missing=missing)
+            return PlannedRow(name=name, method=method, config=own, missing=missing)
         check_training(own)
     except UserError as error:
         raise UserError(f"row {name}: {error}") from None
-    return Row(name=name, method=method, config=own)
+    return PlannedRow(name=name, method=method, config=own)
 
 
-def cells_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
+def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
     """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
 
     Raises:
@@ -167,11 +167,13 @@ def cells_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
     return [cell for row in plan.rows for cell in cells_of_row(row, data)]
 
 
-def cells_of_row(row: Row, data: TrainingData, tried: Mapping[str, Any] | None = None) -> list[PlannedCell]:
+def cells_of_row(
+    row: PlannedRow, data: TrainingData, tried: Mapping[str, Any] | None = None
+) -> list[PlannedCell]:
     """Return the cells of one row; `tried` are settings that were searched for it."""
     compare = row.config.compare
     try:
-        check_fits(row.config, data)
+        check_data_fits(row.config, data)
     except UserError as error:
         raise UserError(f"row {row.name}: {error}") from None
     dearer = compare.equal_compute and row.method.passes(row.config) > 1
@@ -188,7 +190,7 @@ def default_out(config: RunConfig) -> Path:
     return run_folder.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
 
 
-def _cell(row: Row, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
+def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
     num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
     passes = row.method.passes(row.config)
     budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
@@ -216,7 +218,7 @@ def _cell(row: Row, data: TrainingData, seed: int, equal: bool, own: Mapping[str
     )
 
 
-def _counts(row: Row, data: TrainingData) -> Int64:
+def _counts(row: PlannedRow, data: TrainingData) -> Int64:
     """Return [C]: images of each class that are added to a mini-batch."""
     if row.method.engine == "episodes":
         return initial_counts(row.config.sampler, data.num_classes)
@@ -225,7 +227,7 @@ def _counts(row: Row, data: TrainingData) -> Int64:
     return static_counts(row.config, data.train.class_counts(data.num_classes))
 
 
-def _added(row: Row, data: TrainingData) -> Callable[[], Iterator[float]]:
+def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]:
     """Return what yields the images that are added in epochs 1, 2, …, as far as they can be foreseen."""
     sampler = row.config.sampler
     num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
@@ -275,7 +277,7 @@ def _check_pool_names(config: ComparedConfig) -> None:
             )
 
 
-def _check_have_effect(planned: Plan) -> None:
+def _check_have_effect(planned: ComparisonPlan) -> None:
     """Refuse a value that no row is trained with, because each has its own."""
     config = planned.config
     usual = settings.of_comparison({"data": config.data, "preset": config.preset})

@@ -30,7 +30,7 @@ POLL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Benches:
+class CellSlots:
     """Where cells are trained: how many side by side, and what each reserves of Ray."""
 
     number: int
@@ -40,8 +40,8 @@ class Benches:
 
 
 @contextlib.contextmanager
-def benches(config: ComparedConfig) -> Iterator[Benches]:
-    """Have Ray with benches for the cells, and yield them; a Ray of our own ends with them."""
+def cell_slots(config: ComparedConfig) -> Iterator[CellSlots]:
+    """Have Ray with cell_slots for the cells, and yield them; a Ray of our own ends with them."""
     quiet_ray()
     started_here = not ray.is_initialized()
     try:
@@ -50,7 +50,7 @@ def benches(config: ComparedConfig) -> Iterator[Benches]:
         total = ray.cluster_resources()
         number = side_by_side(config, total)
         resources = share_of(config, number, total)
-        yield Benches(number, resources, config.cluster.episode_retries)
+        yield CellSlots(number, resources, config.cluster.episode_retries)
     finally:
         if started_here:
             ray.shutdown()
@@ -74,7 +74,7 @@ def share_of(config: ComparedConfig, number: int, total: Mapping[str, float]) ->
     return {"num_cpus": cpus, "num_gpus": gpus}
 
 
-def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: Benches) -> list[Cell]:
+def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: CellSlots) -> list[Cell]:
     """Train cells to their ends, the longest first; return them as they end."""
     waiting = deque(sorted(cells, key=lambda cell: -cell.passes))
     task = ray.remote(train_cell).options(**there.resources, max_retries=there.retries)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.comparison.plan import Plan, PlannedCell, Row, cells_of_row, row_of
+from cluster.comparison.plan import ComparisonPlan, PlannedCell, PlannedRow, cells_of_row, row_of
 from rlcas.comparison.cell import Cell, read_cell
 from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.seeding import seed_for
@@ -25,7 +25,7 @@ LR_FACTOR = 4.0
 class Found:
     """What the search found for a row."""
 
-    row: Row
+    row: PlannedRow
     """With the settings that were best on validation."""
     settings: Mapping[str, Any]
     tried: tuple[Mapping[str, Any], ...]
@@ -34,7 +34,7 @@ class Found:
     """Why it found none, in one line."""
 
 
-def tries_of(plan: Plan, data: TrainingData) -> list[PlannedCell]:
+def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
     """Return a cell for each setting that is tried of each row: the first seed, and the full budget of images."""
     return [
         replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
@@ -54,7 +54,7 @@ def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
     return [cell for cell in tries if cell.name not in ended or cell.method not in settled]
 
 
-def points_of(row: Row) -> list[Point]:
+def points_of(row: PlannedRow) -> list[Point]:
     """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate.
 
     The learning rates are the same factors of the row's own in all rows: luck of the draw is no row's alone.
@@ -67,7 +67,7 @@ def points_of(row: Row) -> list[Point]:
     return [own, *draws(space, number - 1, seed_for(config.seed, "tune"))]
 
 
-def space_of(row: Row) -> Space:
+def space_of(row: PlannedRow) -> Space:
     """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it.
 
     Agents have no learning rate to search where the comparison's own are taught by no gradient.
@@ -80,7 +80,7 @@ def space_of(row: Row) -> Space:
     return lrs | search
 
 
-def found(path: Path, plan: Plan, tries: Sequence[PlannedCell]) -> list[Found]:
+def found(path: Path, plan: ComparisonPlan, tries: Sequence[PlannedCell]) -> list[Found]:
     """Return each row with the settings that were best for it; without a search, with its own."""
     of_row: dict[str, list[tuple[PlannedCell, Cell]]] = {}
     for cell in tries:
@@ -89,7 +89,7 @@ def found(path: Path, plan: Plan, tries: Sequence[PlannedCell]) -> list[Found]:
     return [_best(plan, row, of_row.get(row.name, [])) for row in plan.rows]
 
 
-def _best(plan: Plan, row: Row, ended: Sequence[tuple[PlannedCell, Cell]]) -> Found:
+def _best(plan: ComparisonPlan, row: PlannedRow, ended: Sequence[tuple[PlannedCell, Cell]]) -> Found:
     if not ended:
         return Found(row=row, settings={}, tried=())
     keys = space_of(row)
@@ -104,7 +104,7 @@ def _best(plan: Plan, row: Row, ended: Sequence[tuple[PlannedCell, Cell]]) -> Fo
     return Found(row=row_of(plan.config, row.name, best), settings=best, tried=tried)
 
 
-def _score(row: Row, cell: Cell) -> tuple[Any, ...]:
+def _score(row: PlannedRow, cell: Cell) -> tuple[Any, ...]:
     """Return what the larger is the better of: the metric, then less validation loss; None where it failed."""
     if cell.status != "finished":
         return (None,)

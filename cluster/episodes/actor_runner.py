@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
 from cluster.episodes.selection import EpisodeError
-from cluster.runtime.crash_traces import last_words
+from cluster.runtime.crash_traces import crash_report
 from cluster.runtime.placement import fitting, reserve, told
 from cluster.runtime.resources import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
@@ -20,7 +20,7 @@ from rlcas.errors import UserError
 from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
-class Children:
+class EpisodeActors:
     """K actors, one an episode; the call of a dead one is run again on a fresh process.
 
     Args:
@@ -53,7 +53,7 @@ class Children:
     def train_epoch(
         self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
-        """Run the K episodes of `epoch` side by side; return reports and references to what they left, by child.
+        """Run the K episodes of `epoch` side by side; return reports and references to what they left, by episode.
 
         An episode whose worker died more often than it is retried has the status `died`.
 
@@ -65,43 +65,56 @@ class Children:
         retries_K, to_call = [0] * len(self._actors), set(range(len(self._actors)))
         ends_at = time.monotonic() + self._cluster.epoch_timeout_seconds
         while len(reports) < len(self._actors):
-            for child in sorted(to_call, key=self._ended.__contains__):
-                self._revive(child)
-                calls[child] = self._actors[child].episode.remote(incumbent, actions_KC[child], epoch, child)
+            for episode_index in sorted(to_call, key=self._ended.__contains__):
+                self._revive(episode_index)
+                calls[episode_index] = self._actors[episode_index].episode.remote(
+                    incumbent, actions_KC[episode_index], epoch, episode_index
+                )
             told, deaths = self._gather(calls, epoch, ends_at)
             reports |= told
             self._ended |= deaths.keys()
-            to_call = {child for child in deaths if retries_K[child] < self._cluster.episode_retries}
-            for child, error in deaths.items():
-                if child in to_call:
-                    retries_K[child] += 1
+            to_call = {
+                episode_index
+                for episode_index in deaths
+                if retries_K[episode_index] < self._cluster.episode_retries
+            }
+            for episode_index, error in deaths.items():
+                if episode_index in to_call:
+                    retries_K[episode_index] += 1
                 else:
-                    reports[child] = self._died(ray.get(incumbent), actions_KC[child], epoch, child, error)
-                    del calls[child]
-        counted = [_with_retries(reports[child], retries) for child, retries in enumerate(retries_K)]
+                    reports[episode_index] = self._died(
+                        ray.get(incumbent), actions_KC[episode_index], epoch, episode_index, error
+                    )
+                    del calls[episode_index]
+        counted = [
+            _with_retries(reports[episode_index], retries) for episode_index, retries in enumerate(retries_K)
+        ]
         self._renew(counted)
-        return counted, [calls[child][1] if child in calls else None for child in range(len(self._actors))]
+        return counted, [
+            calls[episode_index][1] if episode_index in calls else None
+            for episode_index in range(len(self._actors))
+        ]
 
     def _gather(
         self, calls: dict[int, list[ray.ObjectRef]], epoch: int, ends_at: float
     ) -> tuple[dict[int, EpisodeReport], dict[int, RayActorError]]:
         """Return all reports; or, as soon as workers have died, no report and what Ray says of each death."""
-        told = {child: report for child, (report, _) in calls.items()}
+        told = {episode_index: report for episode_index, (report, _) in calls.items()}
         try:
             reports = ray.get(list(told.values()), timeout=max(0.0, ends_at - time.monotonic()))
             return dict(zip(told, reports, strict=True)), {}
         except GetTimeoutError as error:
-            missing = [child for child, report in told.items() if not _ready(report)]
+            missing = [episode_index for episode_index, report in told.items() if not _ready(report)]
             raise UserError(
                 f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
                 f"cluster.epoch_timeout_seconds {self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): "
                 "raise it, or look for what hangs"
             ) from error
         except RayActorError:
-            deaths = {child: _death(report) for child, report in told.items() if _ready(report)}
-            return {}, {child: error for child, error in deaths.items() if error is not None}
+            deaths = {episode_index: _death(report) for episode_index, report in told.items() if _ready(report)}
+            return {}, {episode_index: error for episode_index, error in deaths.items() if error is not None}
 
-    def _revive(self, child: int) -> None:
+    def _revive(self, episode_index: int) -> None:
         """Wait until a worker that ended is there again, perhaps on another node.
 
         Ray itself would spend the retries of a call on the address of a node that it does not yet know to be lost.
@@ -109,15 +122,16 @@ class Children:
         Raises:
             UserError: it does not start again in time.
         """
-        if child not in self._ended:
+        if episode_index not in self._ended:
             return
         waited = self._cluster.start_timeout_seconds
-        if not _ready(self._actors[child].__ray_ready__.options(max_task_retries=-1).remote(), waited):
+        if not _ready(self._actors[episode_index].__ray_ready__.options(max_task_retries=-1).remote(), waited):
             raise UserError(
-                f"worker {child} ended and did not start again within cluster.start_timeout_seconds {waited:g}: "
-                f"{self._what_ray_has()}: free or add resources, then go on with `rlcas resume`"
+                f"worker {episode_index} ended and did not start again within "
+                f"cluster.start_timeout_seconds {waited:g}: {self._what_ray_has()}: free or add "
+                "resources, then go on with `rlcas resume`"
             )
-        self._ended.discard(child)
+        self._ended.discard(episode_index)
 
     def fetch(self, left: ray.ObjectRef) -> Incumbent | None:
         """Return a view of what `left` stands for, which brings it to this node; None where it was lost.
@@ -151,8 +165,8 @@ class Children:
             num_gpus=self._resources.get("GPU", 0),
             max_restarts=-1,
         )(EpisodeActor)
-        for child in range(self._sampler.k):
-            place = _bundle(self._group, child)
+        for episode_index in range(self._sampler.k):
+            place = _bundle(self._group, episode_index)
             threads = self._cluster.threads_per_episode
             self._actors.append(actor.options(**place).remote(trainer_factory, self._sampler, threads))
         retries, waited = self._cluster.episode_retries, self._cluster.start_timeout_seconds
@@ -162,18 +176,22 @@ class Children:
                 f"workers {missing} of {len(pings)} did not start within cluster.start_timeout_seconds "
                 f"{waited:g}: {self._what_ray_has()}: free or add resources, lower sampler.k, or wait longer"
             )
-        for child, ping in enumerate(pings):
-            self._check_built(child, ping)
+        for episode_index, ping in enumerate(pings):
+            self._check_built(episode_index, ping)
 
-    def _check_built(self, child: int, ping: ray.ObjectRef) -> None:
+    def _check_built(self, episode_index: int, ping: ray.ObjectRef) -> None:
         try:
             ray.get(ping)
         except RayError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, UserError):
                 raise cause from error
-            words = last_words(self._actors[child], error) if isinstance(error, RayActorError) else error
-            raise EpisodeError(f"worker {child} of {self._sampler.k} cannot be built: {words}") from error
+            words = (
+                crash_report(self._actors[episode_index], error) if isinstance(error, RayActorError) else error
+            )
+            raise EpisodeError(
+                f"worker {episode_index} of {self._sampler.k} cannot be built: {words}"
+            ) from error
 
     def _what_ray_has(self) -> str:
         total, free = ray.cluster_resources(), ray.available_resources()
@@ -184,18 +202,18 @@ class Children:
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
-        for child, report in enumerate(reports):
+        for episode_index, report in enumerate(reports):
             if report.status in ("exception", "out_of_memory"):
-                ray.kill(self._actors[child], no_restart=False)
-                self._ended.add(child)
+                ray.kill(self._actors[episode_index], no_restart=False)
+                self._ended.add(episode_index)
 
     def _died(
-        self, parent: Incumbent, actions_C: Int64, epoch: int, child: int, error: RayActorError
+        self, parent: Incumbent, actions_C: Int64, epoch: int, episode_index: int, error: RayActorError
     ) -> EpisodeReport:
         """Return the report of an episode whose worker died each time, with its last words."""
         retries = self._cluster.episode_retries
-        words = last_words(self._actors[child], error)
-        failed = failed_report(parent.counts_C, actions_C, epoch, child, self._sampler)
+        words = crash_report(self._actors[episode_index], error)
+        failed = failed_report(parent.counts_C, actions_C, epoch, episode_index, self._sampler)
         text = f"the worker died, after cluster.episode_retries {retries} too: {words}"
         return dataclasses.replace(failed, traceback=text)
 
@@ -219,11 +237,15 @@ def _death(report: ray.ObjectRef) -> RayActorError | None:
 
 def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:
     _, pending = ray.wait(refs, num_returns=len(refs), timeout=timeout_seconds)
-    return [child for child, ref in enumerate(refs) if ref in pending]
+    return [episode_index for episode_index, ref in enumerate(refs) if ref in pending]
 
 
-def _bundle(group: PlacementGroup | None, child: int) -> dict[str, PlacementGroupSchedulingStrategy]:
+def _bundle(group: PlacementGroup | None, episode_index: int) -> dict[str, PlacementGroupSchedulingStrategy]:
     """Return the option that puts an actor into its bundle; none inside a trial, where Tune's group is taken."""
     if group is None:
         return {}
-    return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=child)}
+    return {
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=episode_index
+        )
+    }

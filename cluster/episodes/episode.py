@@ -14,7 +14,7 @@ from collections.abc import Callable
 import ray
 import torch
 
-from cluster.runtime.crash_traces import keep_last_words
+from cluster.runtime.crash_traces import record_crashes
 from envs import BatchCompositionEnv
 from rlcas.batches.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
@@ -52,19 +52,19 @@ class Episodes:
         return self._env.initial(counts_C)
 
     def outcome(
-        self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
+        self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Train one epoch from `incumbent` under `actions_C`, as episode `child` of `epoch` (from 1).
+        """Train one epoch from `incumbent` under `actions_C`, as episode `episode_index` of `epoch` (from 1).
 
         Returns:
             The report, and what the epoch left; None where the report is not valid.
         """
         try:
-            self._env.reset(options={"incumbent": incumbent, "child": child})
+            self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
             report = self._env.step(actions_C)[-1]["report"]
             return report, self._env.incumbent
         except (Exception, SystemExit) as error:
-            failed = failed_report(incumbent.counts_C, actions_C, epoch, child, self._sampler)
+            failed = failed_report(incumbent.counts_C, actions_C, epoch, episode_index, self._sampler)
             status = status_of(error)
             return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
 
@@ -81,27 +81,27 @@ class EpisodeActor(Episodes):
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
         # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
-        keep_last_words()
+        record_crashes()
         torch.set_num_threads(num_threads)
         super().__init__(trainer_factory, sampler)
 
     @ray.method(num_returns=2)
     def episode(
-        self, incumbent: Incumbent, actions_C: Int64, epoch: int, child: int
+        self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
         """Return `outcome`, as two objects: what a loser left is never fetched."""
-        return self.outcome(incumbent, actions_C, epoch, child)
+        return self.outcome(incumbent, actions_C, epoch, episode_index)
 
 
 def failed_report(
-    parent_counts_C: Int64, actions_C: Int64, epoch: int, child: int, sampler: SamplerConfig
+    parent_counts_C: Int64, actions_C: Int64, epoch: int, episode_index: int, sampler: SamplerConfig
 ) -> EpisodeReport:
     """Return the report of an episode that died; it cannot win."""
     step = sampler.action_step
     counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
     return EpisodeReport(
         epoch=epoch,
-        child=child,
+        episode_index=episode_index,
         status="died",
         actions_C=actions_C,
         counts_C=counts_C,

@@ -10,8 +10,8 @@ from rlcas.errors import UserError
 from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
-class InProcess:
-    """Answers as `cluster.episodes.actor_runner.Children`, with the same bits; a reference is the incumbent itself.
+class LocalEpisodes:
+    """Answers as `actor_runner.EpisodeActors`, with the same bits; a reference is the incumbent itself.
 
     Nothing is retried: what ends an episode's process ends the run.
 
@@ -43,13 +43,13 @@ class InProcess:
     def train_epoch(
         self, incumbent: Incumbent, actions_KC: list[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[Incumbent | None]]:
-        """Run the K episodes of `epoch`; return reports and what they left, by child."""
+        """Run the K episodes of `epoch`; return reports and what they left, by episode."""
         num_threads = torch.get_num_threads()
         torch.set_num_threads(self._num_threads)
         try:
             outcomes = [
-                self._episodes.outcome(incumbent, actions_C, epoch, child)
-                for child, actions_C in enumerate(actions_KC)
+                self._episodes.outcome(incumbent, actions_C, epoch, episode_index)
+                for episode_index, actions_C in enumerate(actions_KC)
             ]
         finally:
             torch.set_num_threads(num_threads)

@@ -18,17 +18,17 @@ def choose(reports: list[EpisodeReport], metric: str) -> int:
         EpisodeError: none is valid; the text holds the workers' tracebacks.
     """
     keys = {
-        report.child: (*selection_key(report.result, metric), -report.child)
+        report.episode_index: (*selection_key(report.result, metric), -report.episode_index)
         for report in reports
         if report.valid and report.result is not None
     }
     if not keys:
         statuses = ", ".join(report.status for report in reports)
-        tracebacks = "\n".join(f"episode {report.child}:\n{report.traceback}" for report in reports)
+        tracebacks = "\n".join(f"episode {report.episode_index}:\n{report.traceback}" for report in reports)
         raise EpisodeError(
             f"epoch {reports[0].epoch}: none of the {len(reports)} episodes is valid ({statuses})\n{tracebacks}"
         )
-    return max(keys, key=lambda child: keys[child])
+    return max(keys, key=lambda episode_index: keys[episode_index])
 
 
 def better(best: Incumbent, new: Incumbent, metric: str) -> Incumbent:

@@ -14,7 +14,7 @@ from rlcas.batches.sources import all_images
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
-from rlcas.evaluation.features import Extractor
+from rlcas.evaluation.features import FeatureExtractor
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage
 from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
@@ -68,7 +68,7 @@ def mark(
 
 
 def judge_pool(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: Extractor
+    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: FeatureExtractor
 ) -> Judgement:
     """Return what the images of a pool, marked ones too, owe to the training images.
 

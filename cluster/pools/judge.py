@@ -7,7 +7,7 @@ import functools
 import torch
 
 from rlcas.config import RunConfig
-from rlcas.evaluation.features import Extractor, build_extractor
+from rlcas.evaluation.features import FeatureExtractor, build_extractor
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage
 from rlcas.training.baseline import train_baseline
@@ -15,7 +15,9 @@ from rlcas.training.saved_classifier import MODEL_FILE, Classifier, load_classif
 from rlcas.types import TrainingData
 
 
-def pool_extractor(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> Extractor:
+def pool_extractor(
+    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device
+) -> FeatureExtractor:
     """Return the extractor of the settings; the classifier that it may need is trained here, once.
 
     Raises:

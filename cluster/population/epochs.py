@@ -12,7 +12,7 @@ from cluster.episodes.selection import better, choose
 from rlcas.batches.composition import ACTIONS
 from rlcas.config import SamplerConfig
 from rlcas.reinforce import draw_actions
-from rlcas.rewards import rewarded
+from rlcas.rewards import with_rewards
 from rlcas.seeding import rng_for
 from rlcas.types import EpisodeReport, EpochRecord, Float64, Incumbent
 
@@ -65,7 +65,7 @@ class PopulationEpochs:
     def end(self, reports: list[EpisodeReport], left_by_member: Callable[[int], Incumbent]) -> None:
         """Tell an epoch whose members are all done."""
         epoch, metric = reports[0].epoch, self._sampler.metric
-        winner, reports = choose(reports, metric), rewarded(reports, self._sampler)
+        winner, reports = choose(reports, metric), with_rewards(reports, self._sampler)
         incumbent = left_by_member(winner)
         self.best = incumbent if epoch == 1 else better(self.best, incumbent, metric)
         assert self.best.result is not None

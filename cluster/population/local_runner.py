@@ -49,7 +49,7 @@ def train_population_in_process(
         for report, left in outcomes:
             if left is None:
                 raise EpisodeError(
-                    f"epoch {epoch}: member {report.child} of the population failed ({report.status})\n"
+                    f"epoch {epoch}: member {report.episode_index} of the population failed ({report.status})\n"
                     f"{report.traceback}"
                 )
         members = [left for _, left in outcomes if left is not None]

@@ -13,7 +13,7 @@ from ray.tune.search import BasicVariantGenerator
 from rlcas.seeding import seed_for
 
 
-class StandstillExchange(PopulationBasedTraining):
+class SynchronousPBT(PopulationBasedTraining):
     """Jaderberg et al. 2017 by Tune, all members together.
 
     Tune's own synchronous mode exchanges as soon as the last member has reported. Another may still be saving the

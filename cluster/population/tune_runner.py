@@ -23,7 +23,7 @@ from cluster.episodes.incumbent_file import read_incumbent
 from cluster.episodes.selection import EpisodeError
 from cluster.population.epochs import PopulationEpochs, first_places
 from cluster.population.member import PLACE, REPORT, SCORE, TIE, Member, left_by
-from cluster.population.synchronous_pbt import StandstillExchange
+from cluster.population.synchronous_pbt import SynchronousPBT
 from cluster.runtime.connection import ensure_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import episode_resources
@@ -120,7 +120,7 @@ def _tuner(
     )
 
 
-class CountsScheduler(StandstillExchange):
+class CountsScheduler(SynchronousPBT):
     """Exchanges after every epoch.
 
     Args:
@@ -196,10 +196,10 @@ class Recorder(tune.Callback):
     ) -> None:
         """Take a member's report out of its result; Tune need not log it."""
         report: EpisodeReport = result.pop(REPORT)
-        self._reports[report.child] = report
+        self._reports[report.episode_index] = report
         if len(self._reports) == self._num_members:
             try:
-                self._epoch([self._reports[child] for child in sorted(self._reports)])
+                self._epoch([self._reports[episode_index] for episode_index in sorted(self._reports)])
             except Exception as error:
                 self.fault = error
                 raise

@@ -24,9 +24,9 @@ from ray.rllib.utils.metrics import (
 )
 from ray.tune import PlacementGroupFactory
 
-from cluster.episodes.actor_runner import Children
+from cluster.episodes.actor_runner import EpisodeActors
 from cluster.episodes.episode import TrainerFactory
-from cluster.episodes.local_runner import InProcess
+from cluster.episodes.local_runner import LocalEpisodes
 from cluster.episodes.selection import EpisodeError, better, choose
 from cluster.rllib.agents_module import AgentsModule
 from cluster.rllib.env_runner import NoEnvRunner
@@ -41,7 +41,7 @@ from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
-from rlcas.rewards import rewarded, weighed
+from rlcas.rewards import with_advantages, with_rewards
 from rlcas.runs import replay
 from rlcas.seeding import rng_for
 from rlcas.settings import validated
@@ -49,11 +49,14 @@ from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent,
 
 INCUMBENT = "incumbent"
 BEST = "best"
-PARTS = ("policy", "episodes", "learning")
+TIMED_PHASES = ("policy", "episodes", "learning")
 """What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
 
 
-RUNNERS: dict[str, type[Children] | type[InProcess]] = {"actors": Children, "in_process": InProcess}
+RUNNERS: dict[str, type[EpisodeActors] | type[LocalEpisodes]] = {
+    "actors": EpisodeActors,
+    "in_process": LocalEpisodes,
+}
 
 
 class RLCASConfig(AlgorithmConfig):
@@ -230,11 +233,11 @@ class RLCAS(Algorithm):
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
         cluster = self.config.cluster_config()
-        self._children = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
+        self._runner = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
         try:
-            self._go_on_from(self._children.initial(initial_counts(self._sampler, self.config.num_classes)))
+            self._go_on_from(self._runner.initial(initial_counts(self._sampler, self.config.num_classes)))
         except BaseException:
-            self._children.end()
+            self._runner.end()
             raise
         self.best = self.incumbent
 
@@ -293,14 +296,14 @@ class RLCAS(Algorithm):
         times.append(time.perf_counter())
         reports, winner = self._train(actions_KC, epoch)
         times.append(time.perf_counter())
-        reports = rewarded(reports, self._sampler)
+        reports = with_rewards(reports, self._sampler)
         self.best = better(self.best, self.incumbent, self._sampler.metric)
         assert self.best.result is not None
         if self._schedule_TC is None:
             self._learn(observation_D, [report for report in reports if report.valid])
         baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
         if self._schedule_TC is None:
-            reports = weighed(reports, baseline, self._sampler)
+            reports = with_advantages(reports, baseline, self._sampler)
         self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
         times.append(time.perf_counter())
         self.record = EpochRecord(
@@ -313,7 +316,7 @@ class RLCAS(Algorithm):
             best_epoch=self.best.epoch,
             curves_CG=curves_CG,
             seconds=times[-1] - times[0],
-            seconds_by_part=dict(zip(PARTS, np.diff(times).tolist(), strict=True)),
+            seconds_by_part=dict(zip(TIMED_PHASES, np.diff(times).tolist(), strict=True)),
         )
 
     def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
@@ -323,9 +326,9 @@ class RLCAS(Algorithm):
         """
         tries = 1 + self.config.episode_retries
         for lost in range(tries):
-            reports, left = self._children.train_epoch(self._incumbent_ref, actions_KC, epoch)
+            reports, left = self._runner.train_epoch(self._incumbent_ref, actions_KC, epoch)
             winner = choose(reports, self._sampler.metric)
-            if (incumbent := self._children.fetch(left[winner])) is not None:
+            if (incumbent := self._runner.fetch(left[winner])) is not None:
                 self._hold(left[winner], incumbent)
                 if lost:
                     reports = [replace(report, retries=report.retries + lost) for report in reports]
@@ -347,7 +350,7 @@ class RLCAS(Algorithm):
 
     def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
         """Go on from these, as if the run had not stopped (`cluster.rllib.checkpoint`)."""
-        self._go_on_from(self._children.put(incumbent))
+        self._go_on_from(self._runner.put(incumbent))
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
         self._iteration = incumbent.epoch
@@ -371,12 +374,12 @@ class RLCAS(Algorithm):
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._go_on_from(self._children.put(state[INCUMBENT]))
+            self._go_on_from(self._runner.put(state[INCUMBENT]))
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
         """Kill the actors, then what RLlib holds."""
-        self._children.end()
+        self._runner.end()
         super().cleanup()
 
     @property
@@ -386,7 +389,7 @@ class RLCAS(Algorithm):
     def _go_on_from(self, reference: Any) -> None:
         """Hold an incumbent that no epoch has left; agents that learnt elsewhere may come with it."""
         self._next_policy = None
-        incumbent = self._children.fetch(reference)
+        incumbent = self._runner.fetch(reference)
         assert incumbent is not None, "it was made or put just now"
         self._hold(reference, incumbent)
 
@@ -395,14 +398,14 @@ class RLCAS(Algorithm):
         self._incumbent_ref, self._incumbent = reference, incumbent
 
     def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
-        told = lesson(observation_D, reports, self._sampler)
+        told = learner_batch(observation_D, reports, self._sampler)
         loss = self.on_learner(lambda learner: learner.learn(told))
         self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
         lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
         self.metrics.log_value(lifetime, len(reports), reduce="lifetime_sum")
 
 
-def lesson(
+def learner_batch(
     observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig
 ) -> dict[str, NDArray[Any]]:
     """Return what the learner is given of an epoch's valid episodes, a row each."""

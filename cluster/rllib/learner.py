@@ -53,12 +53,12 @@ class ReinforceLearner(TorchLearner):
         if any(True for _ in self.agents.parameters()):
             super().configure_optimizers_for_module(module_id, config)
 
-    def learn(self, lesson: dict[str, np.ndarray]) -> float:
+    def learn(self, learner_batch: dict[str, np.ndarray]) -> float:
         """Take one step of eqs. 1 and 2 on an epoch's valid episodes (`algorithm.lesson`); return the loss.
 
         These are the parts of RLlib's own `update`, whose mini-batches and metrics cost more than the step.
         """
-        batch = {name: torch.from_numpy(values).to(self._device) for name, values in lesson.items()}
+        batch = {name: torch.from_numpy(values).to(self._device) for name, values in learner_batch.items()}
         told = {DEFAULT_MODULE_ID: batch}
         forward = {DEFAULT_MODULE_ID: self.agents.forward_train(batch)}
         losses = self.compute_losses(fwd_out=forward, batch=told)

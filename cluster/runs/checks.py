@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from envs.observations import named
-from rlcas.runs import replay
-from rlcas.classifiers import build_classifier
 from rlcas.batches.composition import check_composition
+from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.evaluation.features import check_extractor
@@ -17,10 +16,11 @@ from rlcas.methods.method import missing_weights
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
 from rlcas.rewards import reward_named
+from rlcas.runs import replay
 from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
-from synth.ldm.diffusion import SOLVERS
 from synth.generators import GENERATORS, Generator
+from synth.ldm.diffusion import SOLVERS
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES, sketch_extractor
 from synth.training.workers import Workers
@@ -68,7 +68,7 @@ def check_shares(config: RunConfig, generator: Generator) -> None:
         workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
 
 
-def check_fits(config: RunConfig, data: TrainingData) -> None:
+def check_data_fits(config: RunConfig, data: TrainingData) -> None:
     """Find settings of phase two that do not fit the data.
 
     Raises:

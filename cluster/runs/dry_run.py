@@ -12,16 +12,16 @@ import numpy as np
 import torch
 
 from cluster.pools import make
-from cluster.runs.checks import check_fits, check_settings
+from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.resources import gpus_per_episode
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device, torch_threads
 from rlcas.registry import lookup
-from rlcas.batches.sources import RealImages
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
@@ -42,7 +42,7 @@ def describe(config: RunConfig) -> str:
     check_settings(config)
     config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
-    check_fits(config, data)
+    check_data_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),
@@ -151,9 +151,9 @@ def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     threads = config.cluster.threads_per_episode
     assert threads is not None, "the settings are concrete"
     with torch_threads(threads):
-        trainer.train_epoch(trainer.initial(start), start, child=0)
+        trainer.train_epoch(trainer.initial(start), start, episode_index=0)
         started = time.perf_counter()
-        result = trainer.train_epoch(trainer.initial(start), start, child=0)
+        result = trainer.train_epoch(trainer.initial(start), start, episode_index=0)
         return (time.perf_counter() - started) / result.num_images
 
 

@@ -10,19 +10,19 @@ import numpy as np
 import torch
 
 from cluster.pools.scores import score_pool
-from rlcas.runs.stages import stage, timings
 from rlcas import data as datasets
 from rlcas.config import RunConfig, SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
-from rlcas.storage.atomic import read_facts, replacing, write_json
 from rlcas.report import write_report
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.stages import stage, timings
+from rlcas.runs.versions import VERSIONS_OF
+from rlcas.storage.atomic import read_facts, replacing, write_json
 from rlcas.tracking.tensorboard import Tracker
 from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
 from synth.pool import SyntheticPool
-from synth.sketch import Extractor, sketch_extractor
-from rlcas.runs.versions import VERSIONS_OF
+from synth.sketch import SketchExtractor, sketch_extractor
 
 GALLERY_IMAGES = 6
 TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
@@ -115,7 +115,7 @@ def _repeated(images_NCHW: Uint8) -> Uint8:
     return images_NCHW[np.arange(GALLERY_IMAGES) % len(images_NCHW)]
 
 
-def _sketched(sketch: Extractor, images_CMCHW: Uint8) -> Uint8:
+def _sketched(sketch: SketchExtractor, images_CMCHW: Uint8) -> Uint8:
     """Return the sketches of a gallery, [C, M, 1, H, W] uint8."""
     classes, many, *shape = images_CMCHW.shape
     maps = sketch(images_CMCHW.reshape(-1, *shape))

@@ -11,31 +11,28 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cluster.runs import results
-from cluster.pools import stored
-from cluster.pools import copies
-from cluster.pools import stored
-from cluster.pools import make
-from cluster.synthesis import train
-from cluster.runs.checks import check_fits, check_settings
+from cluster.pools import copies, make, stored
 from cluster.pools.scores import score_pool
+from cluster.runs import results
+from cluster.runs.checks import check_data_fits, check_settings
+from cluster.synthesis import train
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.runs import folder as run_folder
-from rlcas.storage import remote
 from rlcas.config import RunConfig
 from rlcas.console import say, show_table
 from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluation.evaluate import evaluate, in_class_order
-from rlcas.training.saved_classifier import load_classifier
 from rlcas.evaluation.features import check_extractor, require_weights
-from rlcas.storage.atomic import alone_in
-from rlcas.runs.replay import keep_recorded
 from rlcas.report import write_report
-from rlcas.runs.folder import RunFolder
 from rlcas.report.score_table import score_notes, score_table
+from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.replay import keep_recorded
+from rlcas.storage import remote
+from rlcas.storage.atomic import exclusive_lock
+from rlcas.training.saved_classifier import load_classifier
 from rlcas.types import ImageSet, TrainingData
 from synth.training.workers import Workers, process_group
 
@@ -126,7 +123,7 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     folder, config, data = _reopen(path)
     config = settings.override(config, given or {})
     device = choose_device(config.device)
-    with alone_in(folder.path):
+    with exclusive_lock(folder.path):
         pool = make.sample(folder, config, data, device)
         copies.mark(folder, config, data, pool, device)
     say(f"pool: {folder.pool}")
@@ -141,7 +138,7 @@ def make_pool(path: Path) -> None:
     """
     folder, config, data = _reopen(path)
     device = choose_device(config.device)
-    with alone_in(folder.path):
+    with exclusive_lock(folder.path):
         pool = make.pool_of(folder, config, data, device)
         copies.mark(folder, config, data, pool, device)
 
@@ -160,7 +157,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     scoring = settings.override(config, given or {})
     check_extractor(scoring.synth.scoring)
     device = choose_device(scoring.device)
-    with alone_in(folder.path):
+    with exclusive_lock(folder.path):
         pool = stored.open_pool(folder, config, data)
         copies.mark(folder, config, data, pool, device)
         pool = stored.kept(folder, scoring, pool.folder)
@@ -209,7 +206,7 @@ def _alone(folder: RunFolder, workers: Workers) -> Iterator[None]:
         UserError: another command works there.
         KeyboardInterrupt: the user interrupted; the text says how to go on.
     """
-    with alone_in(folder.path) if workers.leads else contextlib.nullcontext():
+    with exclusive_lock(folder.path) if workers.leads else contextlib.nullcontext():
         try:
             yield
         except KeyboardInterrupt as interrupt:
@@ -230,7 +227,7 @@ def check(config: RunConfig) -> TrainingData:
     check_demand(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
-    check_fits(config, data)
+    check_data_fits(config, data)
     make.check(config, data)
     return data
 

@@ -5,37 +5,33 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import ray
 
+from cluster.episodes.trainer_factory import trainer_factory
+from cluster.population.local_runner import train_population_in_process
+from cluster.population.tune_runner import train_population
 from cluster.rllib import checkpoint
 from cluster.rllib.algorithm import RLCAS
-from cluster.rllib.algorithm import RLCASConfig
 from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.rllib.run_config import algorithm_config
+from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.head_watchdog import watched_head
 from cluster.runtime.interrupts import first_interrupt_waits
-from cluster.episodes.trainer_factory import trainer_factory
-from cluster.population.tune_runner import train_population
-from cluster.population.local_runner import train_population_in_process
-from rlcas.runs.stages import stage
-from cluster.runtime.connection import ensure_ray, quiet_ray
-from rlcas.runs import epoch_log
 from rlcas.config import POPULATION, RunConfig
 from rlcas.console import say
-from rlcas.tracking.epoch_view import epoch_view
-from rlcas.training.saved_classifier import MODEL_FILE, save_incumbent
-from rlcas.storage.atomic import quiet_threads_without_room
+from rlcas.runs import epoch_log
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.stages import stage
+from rlcas.storage.atomic import quiet_threads_without_room
+from rlcas.tracking.epoch_view import epoch_view
 from rlcas.tracking.tensorboard import Tracker
+from rlcas.training.saved_classifier import MODEL_FILE, save_incumbent
 from rlcas.types import EpochRecord, Incumbent, TrainingData
 from synth.pool import SyntheticPool
-from cluster.rllib.run_config import algorithm_config
 
 POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
 """What trains a population, by `cluster.episode_runner`."""
-
-
 
 
 def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:

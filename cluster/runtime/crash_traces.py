@@ -17,12 +17,12 @@ NO_STACK = (
 )
 
 
-def keep_last_words() -> None:
+def record_crashes() -> None:
     """Let a crash of this actor's process, as a segfault or an abort, leave its stack behind."""
     faulthandler.enable(_path(ray.get_runtime_context().get_actor_id()).open("a"), all_threads=False)
 
 
-def last_words(actor: ray.actor.ActorHandle, error: RayError) -> str:
+def crash_report(actor: ray.actor.ActorHandle, error: RayError) -> str:
     """Return what Ray says of the actor's death, and the stack of its last crash, from whichever node it ran on."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     stacks = [stack for node_id in nodes if (stack := _read_on(node_id, actor._actor_id.hex()))]

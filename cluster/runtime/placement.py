@@ -15,7 +15,7 @@ RAY_DIGITS = 4
 """Decimals of an amount that Ray keeps."""
 Resources = Mapping[str, float]
 """CPUs and GPUs, as Ray names them."""
-Node = tuple[str, Resources]
+NodeResources = tuple[str, Resources]
 """A node's name, and what it has."""
 
 
@@ -41,12 +41,12 @@ def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup
     return group
 
 
-def nodes_of_ray() -> list[Node]:
+def nodes_of_ray() -> list[NodeResources]:
     """Return the nodes that are there, with all that each has."""
     return [(node["NodeName"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
-def check_room(bundle: Resources, k: int, nodes: Sequence[Node]) -> None:
+def check_room(bundle: Resources, k: int, nodes: Sequence[NodeResources]) -> None:
     """Refuse K bundles that would not fit if the nodes were empty: each lies whole on one node.
 
     Raises:
@@ -80,7 +80,7 @@ def _asked(bundle: Resources, k: int) -> str:
     return f"sampler.k {k} episodes ask {told(bundle)} each"
 
 
-def _described(nodes: Sequence[Node], bundle: Resources) -> str:
+def _described(nodes: Sequence[NodeResources], bundle: Resources) -> str:
     """Return "2 CPU and 0 GPU (room for 2) on a, b; 1 CPU and 0 GPU (room for 1) on c"."""
     alike: dict[str, list[str]] = {}
     for name, has in nodes:
@@ -88,6 +88,6 @@ def _described(nodes: Sequence[Node], bundle: Resources) -> str:
     return "; ".join(f"{has} on {', '.join(names)}" for has, names in alike.items())
 
 
-def _free() -> list[Node]:
+def _free() -> list[NodeResources]:
     free = ray._private.state.available_resources_per_node()  # Ray has no public name for it
     return [(node["NodeName"], free.get(node["NodeID"], {})) for node in ray.nodes() if node["Alive"]]

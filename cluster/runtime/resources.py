@@ -10,7 +10,7 @@ import ray
 import torch
 
 from cluster.runtime.connection import check_can_start, ensure_ray
-from cluster.runtime.placement import Node, check_room, fitting, nodes_of_ray
+from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError
 
@@ -40,7 +40,7 @@ def check_demand(config: RunConfig) -> None:
         sampler_resources(asked, config.synth.generation.threads, total)
 
 
-def _nodes_there() -> list[Node]:
+def _nodes_there() -> list[NodeResources]:
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
     started_here = not ray.is_initialized()

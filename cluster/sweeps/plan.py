@@ -34,7 +34,7 @@ CHANGE_IN_MID_RUN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """A sweep before its start."""
 
     config: SweptConfig
@@ -47,7 +47,7 @@ class Plan:
     """The settings of each folder of phase one, below the sweep's."""
 
 
-def plan(stated: Mapping[str, Any]) -> Plan:
+def plan(stated: Mapping[str, Any]) -> SweepPlan:
     """Return the trials of a sweep.
 
     Args:
@@ -71,7 +71,7 @@ def plan(stated: Mapping[str, Any]) -> Plan:
         pool = _pool_of(stated, point, out, pools)
         trials.append(Trial(name=name, settings=point, pool=pool, num_epochs=config.sampler.epochs))
         configs[name] = config
-    return Plan(config=_absolute(swept), space=space, trials=trials, configs=configs, pools=pools)
+    return SweepPlan(config=_absolute(swept), space=space, trials=trials, configs=configs, pools=pools)
 
 
 def default_out(config: RunConfig) -> Path:

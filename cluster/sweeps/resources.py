@@ -75,7 +75,7 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
     return [{"CPU": TRIAL_CPUS}, *[fitting(episode)] * k]
 
 
-def check_fits(trials: Sequence[Bundles], timeout_seconds: float) -> None:
+def check_trials_fit(trials: Sequence[Bundles], timeout_seconds: float) -> None:
     """Reserve what these trials ask, side by side, and give it back: it is free now, or comes in time.
 
     Raises:

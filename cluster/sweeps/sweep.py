@@ -19,8 +19,8 @@ import ray
 from cluster.runs.run import check, make_pool
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.resources import reachable_resources, this_machine
-from cluster.sweeps.plan import Plan, metric_of, plan
-from cluster.sweeps.resources import Room, check_fits, concurrency, trial_bundles
+from cluster.sweeps.plan import SweepPlan, metric_of, plan
+from cluster.sweeps.resources import Room, check_trials_fit, concurrency, trial_bundles
 from rlcas import settings
 from rlcas.config import RunConfig, SweptConfig
 from rlcas.console import phase, say, show_table
@@ -30,7 +30,7 @@ from rlcas.runs import folder as run_folder
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 from rlcas.settings.search_space import named, value_of
-from rlcas.storage.atomic import alone_in, replacing_folder, write_text
+from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_text
 from rlcas.training.saved_classifier import MODEL_FILE
 
 
@@ -112,7 +112,7 @@ def check_tune_starts() -> None:
         )
 
 
-def check_is_free(planned: Plan) -> Path:
+def check_is_free(planned: SweepPlan) -> Path:
     """Return the sweep's folder, which is yet to be made.
 
     Raises:
@@ -128,7 +128,7 @@ def check_is_free(planned: Plan) -> Path:
     return out
 
 
-def create(planned: Plan, out: Path) -> None:
+def create(planned: SweepPlan, out: Path) -> None:
     """Make the folder with all settings, whole or not at all."""
     table = Sweep(
         path=out,
@@ -157,7 +157,7 @@ def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it
     )
 
-    with alone_in(path):
+    with exclusive_lock(path):
         table = read_sweep(path)
         waiting = _waiting(table)
         for pool in dict.fromkeys(trial.pool for trial in waiting):
@@ -207,7 +207,7 @@ def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator
         total = ray.cluster_resources()
         bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
         largest = sorted(bundles.values(), key=len, reverse=True)[:number]
-        check_fits(largest, config.cluster.start_timeout_seconds)
+        check_trials_fit(largest, config.cluster.start_timeout_seconds)
         yield Room(bundles, number)
     finally:
         if started_here:

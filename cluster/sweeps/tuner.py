@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from cluster.population.synchronous_pbt import MembersInTurn, StandstillExchange
+from cluster.population.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.tune import QUIET_TUNE, preserving_signal_handlers
 from cluster.sweeps.resources import Room
@@ -102,7 +102,7 @@ def searched(config: SweptConfig, num_trials: int, num_epochs: int, concurrent: 
         return {"max_concurrent_trials": concurrent, "scheduler": scheduler}
     if config.sweep.search == "pbt":
         every = config.sweep.exchange_epochs
-        exchange = StandstillExchange(
+        exchange = SynchronousPBT(
             time=EPOCHS,
             metric=CURRENT,
             every=every,

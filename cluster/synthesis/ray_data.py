@@ -32,7 +32,7 @@ from rlcas.types import Uint8
 from synth.generate import MicroBatch, open_sampler, sample_micro_batch
 from synth.generators import ImageSampler
 
-Row = TypeVar("Row")
+Sampled = TypeVar("Sampled")
 
 
 class SamplingError(RuntimeError):
@@ -135,13 +135,13 @@ class SamplingWorker:
         return {"micro_batch": [numbers], "images": images_NCHW[None], "fault": [""]}
 
 
-def _within(timeout_seconds: float, rows: Iterable[Row]) -> Iterator[Row]:
+def _within(timeout_seconds: float, rows: Iterable[Sampled]) -> Iterator[Sampled]:
     """Yield the rows; Ray Data itself would wait for ever for a worker that hangs.
 
     Raises:
         UserError: the next row takes longer than that.
     """
-    arrived: queue.Queue[tuple[list[Row], BaseException | None]] = queue.Queue(maxsize=1)
+    arrived: queue.Queue[tuple[list[Sampled], BaseException | None]] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
     def pull() -> None:

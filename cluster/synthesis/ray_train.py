@@ -29,7 +29,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
-from rlcas.storage.atomic import mend_of
+from rlcas.storage.atomic import fix_for
 
 SCRATCH_FOLDER = "ray"
 LOOK_EVERY_SECONDS = 1.0
@@ -86,7 +86,7 @@ def _train(loop: dict[str, Any]) -> str | None:
     except UserError as error:
         return str(error)
     except OSError as error:
-        if (mend := mend_of(error)) is None:
+        if (mend := fix_for(error)) is None:
             raise
         return f"{error}: {mend}"
     return None

@@ -20,14 +20,14 @@ from rlcas.types import Float64, Incumbent, Int64, SyntheticSource, TrainingData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
+class MiniBatch:
     """What one step trains on; B images, the real ones first."""
 
     views: tuple[Tensor, ...]
     """[B, C, H, W] float32 each, normalised: the same images under draws of augmentation of their own."""
     labels_N: Tensor
     """[B] int64."""
-    resampled: Batch | None = None
+    resampled: MiniBatch | None = None
     """As many real images of a draw of their own, in as many views."""
 
     @property
@@ -81,9 +81,9 @@ class BatchMaker:
         self._resamples = resampling_power is not None
         self._chances_N = _chances(data, resampling_power) if resampling_power else None
 
-    def plan(self, incumbent: Incumbent, counts_C: Int64, child: int) -> EpochPlan:
+    def plan(self, incumbent: Incumbent, counts_C: Int64, episode_index: int) -> EpochPlan:
         """Return which images go into which batch of the epoch after `incumbent`."""
-        rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_child(child))
+        rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_stream(episode_index))
         return epoch_plan(
             rng.permutation(len(self._labels)),
             self._config.classifier.batch_size,
@@ -93,11 +93,11 @@ class BatchMaker:
             fixed_total=self._config.sampler.batch_mode == "fixed_total",
         )
 
-    def batches(self, plan: EpochPlan, epoch: int, child: int) -> Iterator[Batch]:
+    def batches(self, plan: EpochPlan, epoch: int, episode_index: int) -> Iterator[MiniBatch]:
         """Yield a batch a step.
 
         The real images come first; their order and augmentation do not depend on the composition, nor,
-        under `sampler.common_random_numbers`, on the child.
+        under `sampler.common_random_numbers`, on the episode.
         """
         counts_C = plan.counts_C
         synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
@@ -109,26 +109,32 @@ class BatchMaker:
             draws = [
                 torch.cat(
                     [
-                        self._draw(len(real), "augment-real", epoch, step, self._real_child(child), *view),
-                        self._draw(len(synthetic_labels), "augment-synthetic", epoch, step, child, *view),
+                        self._draw(
+                            len(real), "augment-real", epoch, step, self._real_stream(episode_index), *view
+                        ),
+                        self._draw(
+                            len(synthetic_labels), "augment-synthetic", epoch, step, episode_index, *view
+                        ),
                     ]
                 )
                 for view in self._views()
             ]
-            yield Batch(
+            yield MiniBatch(
                 views=self._augmented(images, draws),
                 labels_N=torch.cat([self._labels[real], synthetic_labels]),
-                resampled=self._resampled(num_seen, len(images), epoch, step, child)
+                resampled=self._resampled(num_seen, len(images), epoch, step, episode_index)
                 if self._resamples
                 else None,
             )
             num_seen += len(images)
 
-    def _resampled(self, num_seen: int, num_images: int, epoch: int, step: int, child: int) -> Batch:
+    def _resampled(
+        self, num_seen: int, num_images: int, epoch: int, step: int, episode_index: int
+    ) -> MiniBatch:
         """Return the second batch, which comes after `num_seen` images in those of the epoch."""
-        path = (epoch, step, self._real_child(child))
+        path = (epoch, step, self._real_stream(episode_index))
         if self._chances_N is None:
-            seed = seed_for(self._config.seed, "permuted", epoch, self._real_child(child))
+            seed = seed_for(self._config.seed, "permuted", epoch, self._real_stream(episode_index))
             permutations = PoolCycles(np.array([len(self._labels)]), seed)
             indices_N = permutations.take(0, num_seen, num_images)
         else:
@@ -136,7 +142,7 @@ class BatchMaker:
             indices_N = rng.choice(len(self._chances_N), num_images, p=self._chances_N)
         drawn = as_tensor(indices_N, self._device)
         draws = [self._draw(num_images, "augment-resampled", *path, *view) for view in self._views()]
-        return Batch(views=self._augmented(self._images[drawn], draws), labels_N=self._labels[drawn])
+        return MiniBatch(views=self._augmented(self._images[drawn], draws), labels_N=self._labels[drawn])
 
     def _augmented(self, images_NCHW: Tensor, draws_by_view: list[Tensor]) -> tuple[Tensor, ...]:
         images_NCHW = to_float(images_NCHW)
@@ -152,8 +158,8 @@ class BatchMaker:
     def _draw(self, num_images: int, *path: str | int) -> Tensor:
         return self._augment.draw(num_images, seed_for(self._config.seed, *path))
 
-    def _real_child(self, child: int) -> int:
-        return 0 if self._config.sampler.common_random_numbers else child
+    def _real_stream(self, episode_index: int) -> int:
+        return 0 if self._config.sampler.common_random_numbers else episode_index
 
 
 def _chances(data: TrainingData, power: float) -> Float64:

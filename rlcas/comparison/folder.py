@@ -36,7 +36,7 @@ _SECONDS = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TableRow:
     """A method with its cells, by seed."""
 
     name: str
@@ -59,7 +59,7 @@ class Comparison:
     """compare.yaml as it stands."""
     data: DataFacts
     """data.json of the prepared images."""
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     """All that are asked for, in the order of the tables."""
     pools: dict[str, dict[str, Any]]
     """Pool -> its figures; empty where it was not judged."""
@@ -166,7 +166,7 @@ def read_comparison(path: Path) -> Comparison:
     )
 
 
-def _row(path: Path, config: ComparedConfig, name: str) -> Row:
+def _row(path: Path, config: ComparedConfig, name: str) -> TableRow:
     seeds = range(config.seed, config.seed + config.compare.seeds)
 
     def cells(equal_compute: bool) -> dict[int, Cell]:
@@ -180,11 +180,11 @@ def _row(path: Path, config: ComparedConfig, name: str) -> Row:
     method = lookup(name, METHODS, "compare.methods")
     passes = method.passes(settings.override(config, method.settings))
     needs_equal = config.compare.equal_compute and passes > 1
-    return Row(name=name, method=method, cells=cells(False), equal=cells(True), needs_equal=needs_equal)
+    return TableRow(name=name, method=method, cells=cells(False), equal=cells(True), needs_equal=needs_equal)
 
 
 def _predictions(
-    path: Path, rows: tuple[Row, ...], num_classes: int
+    path: Path, rows: tuple[TableRow, ...], num_classes: int
 ) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
     """Return the test probabilities of all finished cells, and the labels that they share."""
     probabilities: dict[tuple[str, int, bool], Float64] = {}

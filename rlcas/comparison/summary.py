@@ -10,7 +10,7 @@ import numpy as np
 
 from rlcas.comparison.cell import Cell
 from rlcas.comparison.contrasts import Contrast, contrasts
-from rlcas.comparison.folder import Comparison, Row
+from rlcas.comparison.folder import Comparison, TableRow
 from rlcas.comparison.intervals import (
     WITH_DRAWS,
     Interval,
@@ -160,7 +160,7 @@ def _draw(comparison: Comparison) -> Mapping[tuple[str, bool], Drawn]:
 
 
 def _summary(
-    row: Row,
+    row: TableRow,
     comparison: Comparison,
     drawn: Mapping[tuple[str, bool], Drawn],
     of_seeds: Mapping[int, float],

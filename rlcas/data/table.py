@@ -22,7 +22,7 @@ SPLIT_ORDER: tuple[SplitName, ...] = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableEntry:
     """A line of the table."""
 
     path: Path
@@ -56,7 +56,7 @@ def open_csv(path: Path, window: Window | None) -> Source:
     )
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> list[TableEntry]:
     if not path.is_file():
         raise UserError(f"{path} is no file: check the path after csv:")
     try:
@@ -72,7 +72,7 @@ def _rows(path: Path) -> list[Row]:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it so") from error
 
 
-def _row(table: Path, line: int, cells: dict[str, str | None]) -> Row:
+def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
     where = f"{table} line {line}"
     values = {column: (cells[column] or "").strip() for column in (*REQUIRED, *OPTIONAL) if column in cells}
     for column in ("path", "label", "patient_id"):
@@ -81,7 +81,7 @@ def _row(table: Path, line: int, cells: dict[str, str | None]) -> Row:
     image = table.parent / values["path"]
     if not os.path.isfile(image):  # noqa: PTH113  # pathlib's raises where the name is too long for a disk
         raise UserError(f"{where}: no image file {image}: mend the path (it is relative to the table)")
-    return Row(image, values["label"], values.get("patient_id"), _split(where, values.get("split")))
+    return TableEntry(image, values["label"], values.get("patient_id"), _split(where, values.get("split")))
 
 
 def _split(where: str, value: str | None) -> SplitName:
@@ -92,14 +92,14 @@ def _split(where: str, value: str | None) -> SplitName:
     return SPLIT_ALIASES[value.lower()]
 
 
-def _sorted_labels(rows: Sequence[Row]) -> tuple[str, ...]:
+def _sorted_labels(rows: Sequence[TableEntry]) -> tuple[str, ...]:
     labels = {row.label for row in rows}
     numbers = all(label.isdecimal() and len(label) <= MOST_DIGITS for label in labels)
     return tuple(sorted(labels, key=int if numbers else str))
 
 
 def _open_split(
-    table: Path, rows: Sequence[Row], class_names: Sequence[str], window: Window | None
+    table: Path, rows: Sequence[TableEntry], class_names: Sequence[str], window: Window | None
 ) -> RawSplit:
     labels_N = np.array([class_names.index(row.label) for row in rows], np.int64)
     split = files_split(table.parent, [row.path for row in rows], labels_N, window)

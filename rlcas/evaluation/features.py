@@ -22,7 +22,7 @@ MOST_PIXELS_PX = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Extractor:
+class FeatureExtractor:
     """A function from uint8 images [N, channels, H, W] to features [N, D], and what it is, in words."""
 
     features: Features
@@ -45,7 +45,9 @@ class Extractor:
         return found
 
 
-def build_extractor(scoring: ScoringConfig, judge: Callable[[], Classifier], device: torch.device) -> Extractor:
+def build_extractor(
+    scoring: ScoringConfig, judge: Callable[[], Classifier], device: torch.device
+) -> FeatureExtractor:
     """Return the extractor of the setting `synth.scoring.extractor`.
 
     Args:
@@ -60,8 +62,8 @@ def build_extractor(scoring: ScoringConfig, judge: Callable[[], Classifier], dev
     if name in EXTRACTORS:
         return EXTRACTORS[name](judge)
     if ":" in name:
-        return Extractor(lookup(name, {}, "synth.scoring.extractor"), name)
-    return Extractor(*timm_features(name, scoring.extractor_weights, device))
+        return FeatureExtractor(lookup(name, {}, "synth.scoring.extractor"), name)
+    return FeatureExtractor(*timm_features(name, scoring.extractor_weights, device))
 
 
 def check_extractor(scoring: ScoringConfig) -> None:
@@ -94,7 +96,7 @@ def require_weights(scoring: ScoringConfig) -> None:
         timm_features(scoring.extractor, scoring.extractor_weights, torch.device("cpu"))
 
 
-def penultimate(judge: Callable[[], Classifier]) -> Extractor:
+def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
     """Return what the last linear layer of a classifier is given.
 
     Raises:
@@ -120,12 +122,12 @@ def penultimate(judge: Callable[[], Classifier]) -> Extractor:
             handle.remove()
         return torch.cat(captured).numpy()
 
-    return Extractor(
+    return FeatureExtractor(
         features, f"penultimate features of the Baseline's {backbone}" + (f" of width {width}" if width else "")
     )
 
 
-def pixels(_: Callable[[], Classifier]) -> Extractor:
+def pixels(_: Callable[[], Classifier]) -> FeatureExtractor:
     """Return the pixels themselves in [0, 1], of images shrunk to 32 px at most: no network has a say."""
 
     def features(images_NCHW: Uint8) -> Float32:
@@ -134,10 +136,10 @@ def pixels(_: Callable[[], Classifier]) -> Extractor:
 
         return in_batches(flat, images_NCHW, torch.device("cpu"))
 
-    return Extractor(features, f"pixels of images shrunk to {MOST_PIXELS_PX} px at most")
+    return FeatureExtractor(features, f"pixels of images shrunk to {MOST_PIXELS_PX} px at most")
 
 
-EXTRACTORS: dict[str, Callable[[Callable[[], Classifier]], Extractor]] = {
+EXTRACTORS: dict[str, Callable[[Callable[[], Classifier]], FeatureExtractor]] = {
     "classifier": penultimate,
     "pixels": pixels,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import class_balanced_focal, class_balanced_softmax_focal
 from rlcas.methods.features import last_linear
@@ -35,7 +35,7 @@ class ClassBalancedFocal(Objective):
         """Return [N, C] logits; their order is that of the C probabilities."""
         return self.classifier(images_NCHW)
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the focal loss of the one view."""
         return self.validation_loss(self.classifier(batch.images_NCHW).float(), batch.labels_N, counts_C)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.methods.features import split_classifier
 from rlcas.methods.method import Method
@@ -46,7 +46,7 @@ class MixtureConsistency(Objective):
         """Set a."""
         self.plain_share = 1 - (epoch / num_epochs) ** 2
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the two mixtures."""
         assert batch.resampled is not None
         share = torch.rand(()).item()

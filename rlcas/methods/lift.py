@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.clip import CLIP_NORMALISATION, load_clip
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
@@ -76,7 +76,7 @@ class Lift(Objective):
         pixels = self._pixels(images_NCHW, self._size_px + CROP_MARGIN_PX)
         return torch.stack([self._logits(crop) for crop in five_crops(pixels)]).mean(dim=0)
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the logit-adjusted loss (τ = 1)."""
         logits = self._logits(self._pixels(batch.images_NCHW, self._size_px))
         return logit_adjusted(logits, batch.labels_N, counts_C)

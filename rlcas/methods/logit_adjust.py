@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective, Score, new_classifier
@@ -35,7 +35,7 @@ class LogitAdjustment(Objective):
         """Return [N, C] logits, adjusted in mode posthoc."""
         return self.classifier(images_NCHW).float() - self.tau * self.log_prior_C
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the cross-entropy of the one view, of z or of z + τ log π."""
         self.log_prior_C.copy_(log_prior(counts_C))
         tau = self.settings.tau if self.settings.mode == "loss" else 0.0

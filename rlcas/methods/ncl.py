@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import balanced_softmax
 from rlcas.methods.method import Method
@@ -36,7 +36,7 @@ class NestedCollaboration(Objective):
         """Return [N, C]: the mean of the experts' logits."""
         return self._logits(images_NCHW).mean(dim=0)
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the nested losses of the one view."""
         settings, labels_N = self.settings, batch.labels_N
         logits_KNC = self._logits(batch.images_NCHW)

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers import build_classifier
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import LOSSES
@@ -43,7 +43,7 @@ class Objective(nn.Module, abc.ABC):
         """Return [N, C] logits of normalised images, as the method predicts."""
 
     @abc.abstractmethod
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the training loss of a step.
 
         Args:
@@ -80,7 +80,7 @@ class LossOnLogits(Objective):
         """Return [N, C] logits."""
         return self.classifier(images_NCHW)
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the one view."""
         return self._loss(self.classifier(batch.images_NCHW).float(), batch.labels_N, counts_C)
 

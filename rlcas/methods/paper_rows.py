@@ -68,7 +68,7 @@ SYN_CLASS_RLCAS = Method(
 )
 """RL-CAS over images of the synthesiser without its sketch branch."""
 
-RLCAS = Method(
+RLCAS_ROW = Method(
     title="Ours",
     source="Chen et al. 2025",
     engine="episodes",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rlcas.batches.batch_maker import Batch
+from rlcas.batches.batch_maker import MiniBatch
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.losses import logit_adjusted
 from rlcas.methods.features import split_classifier
@@ -50,7 +50,7 @@ class ProbabilisticContrast(Objective):
         self.directions.take_over(self.next_directions)
         self.next_directions.reset()
 
-    def loss(self, batch: Batch, counts_C: Tensor) -> Tensor:
+    def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the three views, which pass the backbone together."""
         num_images = len(batch.labels_N)
         features = self.backbone(torch.cat(batch.views))

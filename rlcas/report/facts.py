@@ -88,11 +88,16 @@ class RunFacts:
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Return the episodes that ended badly: epoch, child, status, traceback."""
+        """Return the episodes that ended badly: epoch, episode, status, traceback."""
         return [
-            {"epoch": line["epoch"], "child": child, "status": status, "traceback": line["tracebacks"][child]}
+            {
+                "epoch": line["epoch"],
+                "episode": episode_index,
+                "status": status,
+                "traceback": line["tracebacks"][episode_index],
+            }
             for line in self.epochs
-            for child, status in enumerate(line["statuses"])
+            for episode_index, status in enumerate(line["statuses"])
             if status != "ok"
         ]
 
@@ -102,7 +107,7 @@ class RunFacts:
         return sum(sum(line.get("retries", [])) for line in self.epochs)
 
     def winners(self, key: str) -> list[Any]:
-        """Return, an epoch, what the surviving child has under `key`, which holds a list of K."""
+        """Return, an epoch, what the surviving episode has under `key`, which holds a list of K."""
         return [line[key][line["winner"]] for line in self.epochs]
 
     def probabilities_TC3(self) -> Float64:

@@ -13,8 +13,8 @@ from typing_extensions import TypedDict
 
 from rlcas.credentials import without_credentials
 from rlcas.errors import UserError, first_line
-from rlcas.storage.atomic import write_text
 from rlcas.jsonable import jsonable
+from rlcas.storage.atomic import write_text
 from rlcas.storage.reading import NOT_JSON, RESTORE, typed
 from rlcas.types import EpochRecord
 

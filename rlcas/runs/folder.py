@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlcas import settings
-from rlcas.storage import remote
 from rlcas.config import MethodConfig, Part, RunConfig, SynthConfig
 from rlcas.errors import UserError
+from rlcas.storage import remote
 
 PATH_PREFIXES = ("npz", "folder", "csv")
 FOLDER_PREFIX = "folder:"

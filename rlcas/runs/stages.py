@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 
 from rlcas.console import phase
-from rlcas.storage.atomic import read_facts, write_json
 from rlcas.runs.folder import RunFolder
+from rlcas.storage.atomic import read_facts, write_json
 from rlcas.storage.remote import publish
 
 

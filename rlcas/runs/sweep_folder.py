@@ -15,9 +15,9 @@ from rich.text import Text
 
 from rlcas.console import format_figure, format_seconds
 from rlcas.errors import UserError
+from rlcas.settings.search_space import Point, as_text
 from rlcas.storage.atomic import read_facts, replacing, write_json
 from rlcas.storage.reading import RESTORE, typed
-from rlcas.settings.search_space import Point, as_text
 
 SWEEP_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"

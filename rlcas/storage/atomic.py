@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: there is no room on the disk, or it must not be written.
     """
-    with _telling_mend(path):
+    with _naming_the_fix(path):
         temporary = _new_beside(path)
         try:
             yield temporary
@@ -60,7 +60,7 @@ def check_place(path: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    with _telling_mend(path):
+    with _naming_the_fix(path):
         _new_beside(path).unlink()
 
 
@@ -88,7 +88,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    with _telling_mend(path):
+    with _naming_the_fix(path):
         temporary.mkdir(parents=True)
         try:
             yield temporary
@@ -102,7 +102,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes that ask for it out of `folder`; the lock ends with the process, however it ends.
 
     Args:
@@ -180,7 +180,7 @@ def no_room(error: Exception) -> bool:
     return any(os.strerror(code) in str(error) for code in NO_ROOM)  # safetensors gives the text alone
 
 
-def mend_of(error: Exception) -> str | None:
+def fix_for(error: Exception) -> str | None:
     """Return how the user mends a file that failed; None where it failed for no reason of theirs."""
     if no_room(error):
         return FREE_SPACE
@@ -207,11 +207,11 @@ def quiet_threads_without_room() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _telling_mend(path: Path) -> Iterator[None]:
+def _naming_the_fix(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        mend = mend_of(error)
+        mend = fix_for(error)
         if isinstance(error, UserError) or mend is None:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)

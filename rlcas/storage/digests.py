@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rlcas.errors import UserError
-from rlcas.storage.atomic import alone_in, replacing_folder, sha256_of, write_json
+from rlcas.storage.atomic import exclusive_lock, replacing_folder, sha256_of, write_json
 
 NOTE_FILE = ".sha256.json"
 CACHE_VARIABLE = "RLCAS_CACHE"
@@ -47,7 +47,7 @@ def digests_of(folder: Path) -> Digests:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder: name one that is there")
-    with alone_in(folder, wait=True):
+    with exclusive_lock(folder, wait=True):
         names = sorted(names_below(folder))
         stamps = dict(zip(names, stamps_of(folder, names), strict=True))
         known = _remembered(folder, stamps)
@@ -75,7 +75,7 @@ def copied(
     """
     place = cache / digest_of(digests)
     place.mkdir(parents=True, exist_ok=True)
-    with alone_in(place, wait=True):
+    with exclusive_lock(place, wait=True):
         if not holds(place / "files", digests, digests_of):
             _fill(place / "files", digests, read)
     return place / "files"

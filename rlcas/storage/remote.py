@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlcas.credentials import WHERE_THEY_BELONG, has_credentials, without_credentials
 from rlcas.errors import UserError, first_line
-from rlcas.storage.atomic import alone_in, read_facts, replacing, write_json
+from rlcas.storage.atomic import exclusive_lock, read_facts, replacing, write_json
 from rlcas.storage.digests import cache_folder, names_below, stamps_of
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def fetched(place: str | Path, cache: Path | None) -> Path:
         return Path(place).expanduser()
     folder = _folder_for(address, cache, "fetched")
     folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder, wait=True):
+    with exclusive_lock(folder, wait=True):
         return folder / name if (name := _pull(address, folder)) else folder
 
 
@@ -84,7 +84,7 @@ def local(place: Path, *, without: Collection[str] = ()) -> Path:
         return place
     folder = _folder_for(address, None, "parts" if without else "runs")
     folder.mkdir(parents=True, exist_ok=True)
-    with alone_in(folder):
+    with exclusive_lock(folder):
         _pull(address, folder, without)
         write_json(folder / ADDRESS_FILE, {"address": address})
     return folder

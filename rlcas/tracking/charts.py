@@ -55,8 +55,8 @@ def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
         "metrics/best": record.best_metric,
         "metrics/val_loss": winner.result.val_loss,
         "metrics/train_loss": winner.result.train_loss,
-        **{f"reward/episode_{report.child}": report.reward for report in valid},
-        **{f"reward/advantage_{report.child}": report.advantage for report in valid},
+        **{f"reward/episode_{report.episode_index}": report.reward for report in valid},
+        **{f"reward/advantage_{report.episode_index}": report.advantage for report in valid},
         "reward/mean": float(np.mean([report.reward for report in valid])),
         "reward/baseline": record.baseline,
         "reward/winner": record.winner,
@@ -70,7 +70,7 @@ def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
         "images/trained": sum(report.result.num_images for report in valid if report.result),
         "time/epoch_seconds": record.seconds,
         **{f"time/{part}_seconds": seconds for part, seconds in record.seconds_by_part.items()},
-        **{f"time/episode_{report.child}_seconds": report.seconds for report in valid},
+        **{f"time/episode_{report.episode_index}_seconds": report.seconds for report in valid},
         **_of_classes(record, class_tags),
     }
 

@@ -44,7 +44,9 @@ class EpochView:
         seconds_left = statistics.median(self._seconds) * (self.num_epochs - record.epoch)
         return {
             "epoch": f"{record.epoch}/{self.num_epochs}",
-            "rewards": " ".join(_reward(report, report.child == record.winner) for report in record.reports),
+            "rewards": " ".join(
+                _reward(report, report.episode_index == record.winner) for report in record.reports
+            ),
             "baseline": format_figure(record.baseline),
             **_winner_metrics(winner.result.metrics, self.metric),
             "composition": _composition(winner.counts_C, self._counts_C),

@@ -33,7 +33,7 @@ def fit(
     best, best_key = incumbent, (-math.inf, -math.inf)
     results = []
     for epoch in range(1, epochs + 1):
-        result = trainer.train_epoch(incumbent, counts_C, child=0)
+        result = trainer.train_epoch(incumbent, counts_C, episode_index=0)
         if not result.finite:
             lr = trainer.config.classifier.lr
             raise UserError(f"the loss is not finite in epoch {epoch}: lower classifier.lr, which is {lr}")

@@ -29,7 +29,7 @@ from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, Training
 class ClassifierTrainer:
     """Trains a classifier epoch by epoch; implements `rlcas.types.EpisodeTrainer`.
 
-    All that an epoch does follows from the incumbent, the composition, the child's number and the settings:
+    All that an epoch does follows from the incumbent, the composition, the episode's index and the settings:
     weights, buffers and optimiser are restored first, and every draw has its own seed.
 
     Args:
@@ -79,15 +79,15 @@ class ClassifierTrainer:
             positions_C=np.zeros(self.num_classes, np.int64),
         )
 
-    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, child: int) -> EpochResult:
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Train one epoch from `incumbent` under `counts_C`, then validate.
 
         Where a loss is not finite the result says so, and neither its figures nor `trained` may be used.
         """
-        plan = self.batch_maker.plan(incumbent, counts_C, child)
+        plan = self.batch_maker.plan(incumbent, counts_C, episode_index)
         with same_bits(self.device):
             snapshot.restore(self.model, self._optimizer, incumbent.arrays)
-            train_loss = self._train(plan, incumbent.epoch, child)
+            train_loss = self._train(plan, incumbent.epoch, episode_index)
             self._place = (incumbent.epoch + 1, counts_C, plan.positions_C)
             return self._validate(train_loss, plan.num_images)
 
@@ -104,14 +104,14 @@ class ClassifierTrainer:
             model = build_objective(ClassifierMeta.of(self._data, self.config))
         return place(model, self.device)
 
-    def _train(self, plan: EpochPlan, epoch: int, child: int) -> float:
+    def _train(self, plan: EpochPlan, epoch: int, episode_index: int) -> float:
         """Return the mean loss of the epoch's steps; it is read from the device once."""
-        torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, child))
+        torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, episode_index))
         self.model.train()
         self.model.start_epoch(epoch, self.config.sampler.epochs)
         class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
-        for step, batch in enumerate(self.batch_maker.batches(plan, epoch, child)):
+        for step, batch in enumerate(self.batch_maker.batches(plan, epoch, episode_index)):
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):

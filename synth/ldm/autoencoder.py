@@ -92,7 +92,7 @@ class Reconstruction(nn.Module):
 
 
 class AutoencoderObjective:
-    """L1 + kl_weight · KL(posterior ‖ N(0, I)) per pixel (a `synth.training.loop.Objective`).
+    """L1 + kl_weight · KL(posterior ‖ N(0, I)) per pixel (a `synth.training.loop.TrainingObjective`).
 
     Half of the images of a mini-batch are mirrored.
     """

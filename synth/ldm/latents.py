@@ -18,7 +18,7 @@ from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import ImageSet
 from synth.ldm.autoencoder import vae_input
-from synth.sketch import Extractor
+from synth.sketch import SketchExtractor
 from synth.training.workers import ALONE, Workers
 
 CHUNK_IMAGES = 64
@@ -66,7 +66,7 @@ class LatentCache(Moments):
 def build_cache(
     images: ImageSet,
     vae: AutoencoderKL,
-    sketch: Extractor,
+    sketch: SketchExtractor,
     device: torch.device,
     *,
     flip: bool = False,

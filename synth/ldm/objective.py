@@ -19,7 +19,7 @@ from synth.training.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class LatentBatch:
     """All that is drawn for one step."""
 
     items_N: Tensor
@@ -32,13 +32,13 @@ class Batch:
     posterior_noise_NChw: Tensor
     noise_NChw: Tensor
 
-    def share_of(self, workers: Workers) -> Batch:
+    def share_of(self, workers: Workers) -> LatentBatch:
         """Return this worker's rows."""
-        return Batch(**{field.name: workers.share(getattr(self, field.name)) for field in fields(self)})
+        return LatentBatch(**{field.name: workers.share(getattr(self, field.name)) for field in fields(self)})
 
 
 class DenoiserObjective:
-    """Joint training of denoiser and sketch branch on a cache (a `synth.training.loop.Objective`).
+    """Joint training of denoiser and sketch branch on a cache (a `synth.training.loop.TrainingObjective`).
 
     Attributes:
         module: the denoiser with its sketch branch.
@@ -80,7 +80,7 @@ class DenoiserObjective:
         self._generator.manual_seed(seed_for(self._seed, "denoiser", step))
         return self.losses_of(module, self._draw().share_of(self._workers))
 
-    def losses_of(self, module: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def losses_of(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
         """Return the losses of a batch, as `losses`."""
         config, abar = self._config, self._abar[batch.timesteps_N]
         latents = normalised(self._cache.sample(batch.items_N, batch.posterior_noise_NChw), self._vae)
@@ -98,14 +98,14 @@ class DenoiserObjective:
             total = total + config.cbdm_weight * losses["cbdm_loss"]
         return {**losses, "total": total}
 
-    def _draw(self) -> Batch:
+    def _draw(self) -> LatentBatch:
         config, generator, device = self._config, self._generator, self._abar.device
         size = (config.batch_size,)
         items = drawn_items(self._shares_M, config.batch_size, generator)
         timesteps = torch.randint(len(self._abar), size, generator=generator, device=device)
         dropped = torch.rand(size, generator=generator, device=device) < config.label_drop
         noises = torch.randn((2, *size, *self._cache.means_MChw.shape[1:]), generator=generator, device=device)
-        return Batch(
+        return LatentBatch(
             items_N=items,
             timesteps_N=timesteps,
             labels_N=self._cache.labels_M[items].masked_fill(dropped, self._num_classes),
@@ -115,7 +115,7 @@ class DenoiserObjective:
         )
 
     def _predicted(
-        self, module: nn.Module, noisy_NChw: Tensor, batch: Batch
+        self, module: nn.Module, noisy_NChw: Tensor, batch: LatentBatch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return prediction, sketches and, where the class-balancing regulariser is on, its loss."""
         inputs = [noisy_NChw, batch.timesteps_N, batch.labels_N]

@@ -68,7 +68,7 @@ class LatentClassifier(ModelMixin, ConfigMixin):
 
 
 class LatentClassifierObjective:
-    """Cross-entropy of the classes of z_t, at random t (a `synth.training.loop.Objective`).
+    """Cross-entropy of the classes of z_t, at random t (a `synth.training.loop.TrainingObjective`).
 
     Args:
         moments: the training latents.

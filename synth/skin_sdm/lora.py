@@ -43,7 +43,7 @@ class AdaptedUNet(nn.Module):
 
 
 class LoraObjective:
-    """The base model's own objective, for a LoRA on its UNet (a `synth.training.loop.Objective`).
+    """The base model's own objective, for a LoRA on its UNet (a `synth.training.loop.TrainingObjective`).
 
     Args:
         pipeline: the frozen base model; its UNet gets the adapter.

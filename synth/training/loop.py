@@ -25,7 +25,7 @@ from synth.training.progress import NotFiniteError, Part, Reporter
 from synth.training.workers import Workers
 
 
-class Objective(Protocol):
+class TrainingObjective(Protocol):
     """What a network learns."""
 
     @property
@@ -91,7 +91,7 @@ class Training:
         ema: the moving averages of its weights.
     """
 
-    def __init__(self, objective: Objective, schedule: Schedule, workers: Workers) -> None:
+    def __init__(self, objective: TrainingObjective, schedule: Schedule, workers: Workers) -> None:
         assert not list(objective.module.buffers()), "checkpoints hold parameters only"
         self._objective, self._schedule, self._workers = objective, schedule, workers
         self._module = workers.wrap(objective.module)
