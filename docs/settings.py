@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlcas.config import StatedConfig
+from rlcas.config import FileConfig
 from rlcas.settings.presets import PRESETS
 from rlcas.storage.atomic import write_text
 
@@ -114,7 +114,7 @@ def names(module: str, registry: str) -> list[str]:
 
 def reference() -> str:
     """Return the whole page."""
-    schema = StatedConfig.model_json_schema()
+    schema = FileConfig.model_json_schema()
     parts = [INTRO]
     for section in sections(schema, schema):
         table = [HEAD, *(row(key, setting) for key, setting in section.settings.items())]

@@ -12,7 +12,7 @@ from fake_run import class_names, train_counts
 from rlcas import settings
 from rlcas.comparison.cell import CELL_FILE, Cell, write_cell
 from rlcas.comparison.folder import cell_folder
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 from rlcas.data.prepared import DATA_FILE
 from rlcas.metrics import report
 from rlcas.runs.folder import RunFolder
@@ -68,7 +68,7 @@ def write_fake_comparison(
     """Write the folder of a comparison whose predictions are random numbers."""
     counts_C = train_counts(num_classes)
     shots = {"many_above": 400, "few_below": 100} if num_classes > 2 else {}
-    config = ComparedConfig.model_validate(
+    config = CompareRunConfig.model_validate(
         {"data": "fake", "shots": shots, "compare": {"methods": rows, "seeds": seeds, "epochs": EPOCHS}}
     )
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(config))
@@ -94,7 +94,7 @@ def write_fake_comparison(
 
 def write_fake_cell(
     path: Path,
-    config: ComparedConfig,
+    config: CompareRunConfig,
     name: str,
     seed: int,
     labels_N: Int64,
@@ -122,7 +122,7 @@ def write_fake_cell(
 
 
 def _finished(
-    cell: Cell, config: ComparedConfig, probabilities_NC: Float64, labels_N: Int64, counts_C: Int64
+    cell: Cell, config: CompareRunConfig, probabilities_NC: Float64, labels_N: Int64, counts_C: Int64
 ) -> Cell:
     passes = ROWS[cell.method].passes
     epochs = EPOCHS if cell.pool is None else EPOCHS * 2 // 3

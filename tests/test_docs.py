@@ -24,11 +24,11 @@ from test_data_folder import dicom
 
 from rlcas import settings
 from rlcas.cli import ALL_COMMANDS
-from rlcas.config import StatedConfig
+from rlcas.config import FileConfig
 from rlcas.data import load
 from rlcas.errors import UserError
 
-SETTINGS = {flag.key for flag in settings.flags(StatedConfig)}
+SETTINGS = {flag.key for flag in settings.flags(FileConfig)}
 GROUPS = {key[:end] for key in SETTINGS for end, letter in enumerate(key) if letter == "."}
 OF_OTHERS = ("apiVersion", "cluster_name")
 """What tells a manifest of Kubernetes or a cluster of `ray up` from settings of ours."""

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcas.batches.static_mixture import apportion, static_counts
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 
 
-def config_of(*, batch_size: int = 64, batch_mode: str = "append", **compare: object) -> ComparedConfig:
-    return ComparedConfig.model_validate(
+def config_of(*, batch_size: int = 64, batch_mode: str = "append", **compare: object) -> CompareRunConfig:
+    return CompareRunConfig.model_validate(
         {
             "classifier": {"batch_size": batch_size},
             "sampler": {"batch_mode": batch_mode},
@@ -21,7 +21,7 @@ def config_of(*, batch_size: int = 64, batch_mode: str = "append", **compare: ob
     )
 
 
-def proportional(**compare: object) -> ComparedConfig:
+def proportional(**compare: object) -> CompareRunConfig:
     return config_of(synthetic_balance="proportional", **compare)
 
 

@@ -26,7 +26,7 @@ from rlcas import settings
 from rlcas.comparison.cell import read_cell
 from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 from rlcas.console import format_seconds, phase, say, show_table
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
@@ -77,7 +77,7 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
     return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
 
 
-def _completed(path: Path, config: ComparedConfig, weights: Mapping[str, str]) -> ComparisonPlan:
+def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str]) -> ComparisonPlan:
     """Return the plan with weights that were not given so far, after writing it down."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():
@@ -134,7 +134,7 @@ def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -
     return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
 
 
-def load(path: Path) -> ComparedConfig:
+def load(path: Path) -> CompareRunConfig:
     """Return what the rows of a comparison's folder share.
 
     Raises:
@@ -148,7 +148,7 @@ def load(path: Path) -> ComparedConfig:
     return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
 
 
-def check_is_free(config: ComparedConfig) -> Path:
+def check_is_free(config: CompareRunConfig) -> Path:
     """Return the comparison's folder, which is yet to be made.
 
     Raises:

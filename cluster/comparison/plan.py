@@ -16,7 +16,7 @@ from rlcas.batches.budget import epochs_within, expected_added
 from rlcas.batches.composition import batch_starts, initial_counts
 from rlcas.batches.static_mixture import static_counts
 from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
-from rlcas.config import ComparedConfig, RunConfig
+from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method, missing_weights
@@ -44,7 +44,7 @@ class PlannedRow:
 
     name: str
     method: Method
-    config: ComparedConfig
+    config: CompareRunConfig
     missing: str = ""
     """Why it is left out, and the mend, in one line."""
 
@@ -87,7 +87,7 @@ class PlannedCell:
 class ComparisonPlan:
     """A comparison before its start."""
 
-    config: ComparedConfig
+    config: CompareRunConfig
     """What the rows share, with absolute paths."""
     rows: Sequence[PlannedRow]
     pools: Mapping[str, RunConfig]
@@ -112,7 +112,7 @@ def plan(stated: Mapping[str, Any]) -> ComparisonPlan:
     return planned
 
 
-def plan_of(config: ComparedConfig) -> ComparisonPlan:
+def plan_of(config: CompareRunConfig) -> ComparisonPlan:
     """Return the rows and pools of resolved settings, as `plan` does."""
     if not config.compare.methods:
         raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
@@ -121,7 +121,7 @@ def plan_of(config: ComparedConfig) -> ComparisonPlan:
     return ComparisonPlan(config=config, rows=rows, pools={name: _pool_config(config, name) for name in needed})
 
 
-def _rows(config: ComparedConfig) -> list[PlannedRow]:
+def _rows(config: CompareRunConfig) -> list[PlannedRow]:
     """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
     rows: list[PlannedRow] = []
     unsuited: list[UserError] = []
@@ -139,7 +139,7 @@ def _rows(config: ComparedConfig) -> list[PlannedRow]:
     return rows
 
 
-def row_of(config: ComparedConfig, name: str, tried: Mapping[str, Any] | None = None) -> PlannedRow:
+def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None = None) -> PlannedRow:
     """Return a row with its own settings over the comparison's, and those that are tried over these.
 
     Raises:
@@ -238,13 +238,13 @@ def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]
     return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))
 
 
-def _missing(config: ComparedConfig, method: Method) -> str:
+def _missing(config: CompareRunConfig, method: Method) -> str:
     """Return why a row is left out; a pool that is there needs no weights."""
     missing = None if method.pool in config.compare.pools else missing_weights(method, config)
     return " ".join((missing or "").split())
 
 
-def _concrete(config: ComparedConfig) -> ComparedConfig:
+def _concrete(config: CompareRunConfig) -> CompareRunConfig:
     """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
     out = run_folder.local_out(config.out or default_out(config))
     pools = dict(config.compare.pools)
@@ -269,7 +269,7 @@ def _absolute_pool(config: RunConfig, pool: str) -> str:
     return absolute
 
 
-def _check_pool_names(config: ComparedConfig) -> None:
+def _check_pool_names(config: CompareRunConfig) -> None:
     for name, folder in config.compare.pools.items():
         if name not in POOLS:
             raise UserError(
@@ -289,7 +289,7 @@ def _check_have_effect(planned: ComparisonPlan) -> None:
             )
 
 
-def _pool_config(config: ComparedConfig, name: str) -> RunConfig:
+def _pool_config(config: CompareRunConfig, name: str) -> RunConfig:
     """Return the settings of a pool's folder, which is a run's.
 
     Raises:

@@ -20,7 +20,7 @@ from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import gpus_per_episode
 from rlcas.comparison.cell import Cell
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
 from rlcas.errors import first_line
 
@@ -40,7 +40,7 @@ class CellSlots:
 
 
 @contextlib.contextmanager
-def cell_slots(config: ComparedConfig) -> Iterator[CellSlots]:
+def cell_slots(config: CompareRunConfig) -> Iterator[CellSlots]:
     """Have Ray with cell_slots for the cells, and yield them; a Ray of our own ends with them."""
     quiet_ray()
     started_here = not ray.is_initialized()
@@ -56,7 +56,7 @@ def cell_slots(config: ComparedConfig) -> Iterator[CellSlots]:
             ray.shutdown()
 
 
-def side_by_side(config: ComparedConfig, total: Mapping[str, float]) -> int:
+def side_by_side(config: CompareRunConfig, total: Mapping[str, float]) -> int:
     """Return how many cells run side by side: as `compare.concurrent` says, else one a GPU, or a core.
 
     Args:
@@ -67,7 +67,7 @@ def side_by_side(config: ComparedConfig, total: Mapping[str, float]) -> int:
     return config.compare.concurrent or _gpus(config, total) or max(1, int(total.get("CPU", 1.0)) // threads)
 
 
-def share_of(config: ComparedConfig, number: int, total: Mapping[str, float]) -> dict[str, float]:
+def share_of(config: CompareRunConfig, number: int, total: Mapping[str, float]) -> dict[str, float]:
     """Return what one of `number` cells reserves: an even share where there is not enough for each."""
     cpus = min(float(config.cluster.threads_per_episode or 1), total.get("CPU", 1.0) / number)
     gpus = gpus_per_episode(None, number, _gpus(config, total))
@@ -143,5 +143,5 @@ def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
         return fail(comparison, cell, f"its worker could not train it: {text.strip().splitlines()[-1]}", text)
 
 
-def _gpus(config: ComparedConfig, total: Mapping[str, float]) -> int:
+def _gpus(config: CompareRunConfig, total: Mapping[str, float]) -> int:
     return 0 if config.device == "cpu" else int(total.get("GPU", 0.0))

@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.runs.checks import check_settings
 from rlcas import settings
-from rlcas.config import RunConfig, SweepConfig, SweptConfig
+from rlcas.config import RunConfig, SweepConfig, SweepRunConfig
 from rlcas.errors import UserError
 from rlcas.metrics import SELECTING
 from rlcas.runs import folder as run_folder
@@ -37,7 +37,7 @@ CHANGE_IN_MID_RUN = (
 class SweepPlan:
     """A sweep before its start."""
 
-    config: SweptConfig
+    config: SweepRunConfig
     """What the trials share, with absolute paths."""
     space: Space
     trials: list[Trial]
@@ -80,7 +80,7 @@ def default_out(config: RunConfig) -> Path:
     return run.with_name(f"{run.name}-sweep")
 
 
-def metric_of(config: SweptConfig) -> str:
+def metric_of(config: SweepRunConfig) -> str:
     """Return the validation metric that ranks the trials."""
     return config.sweep.metric or config.sampler.metric
 
@@ -108,13 +108,13 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
     return run_folder.resolved(config.model_copy(update={"out": out, "cluster": cluster}))
 
 
-def _absolute(config: SweptConfig) -> SweptConfig:
+def _absolute(config: SweepRunConfig) -> SweepRunConfig:
     resolved = run_folder.resolved(config)
-    assert isinstance(resolved, SweptConfig)
+    assert isinstance(resolved, SweepRunConfig)
     return resolved
 
 
-def _check_metric(config: SweptConfig) -> None:
+def _check_metric(config: SweepRunConfig) -> None:
     if metric_of(config) not in SELECTING:
         known = ", ".join(sorted(SELECTING))
         raise UserError(f"sweep.metric {metric_of(config)!r} is unknown: use one of {known}")

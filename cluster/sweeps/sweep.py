@@ -22,7 +22,7 @@ from cluster.runtime.resources import reachable_resources, this_machine
 from cluster.sweeps.plan import SweepPlan, metric_of, plan
 from cluster.sweeps.resources import Room, check_trials_fit, concurrency, trial_bundles
 from rlcas import settings
-from rlcas.config import RunConfig, SweptConfig
+from rlcas.config import RunConfig, SweepRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
 from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
@@ -98,7 +98,7 @@ def describe(stated: Mapping[str, Any]) -> str:
     )
 
 
-def load(path: Path) -> SweptConfig:
+def load(path: Path) -> SweepRunConfig:
     """Return what the trials of a sweep's folder share."""
     return settings.of_sweep(settings.read_yaml(path / settings.SWEEP_CONFIG_FILE))
 
@@ -151,7 +151,7 @@ def create(planned: SweepPlan, out: Path) -> None:
         ) from error
 
 
-def _walk(path: Path, config: SweptConfig, room: Room) -> Sweep:
+def _walk(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
     """Do what is missing: phase one, the trials that wait, the page."""
     from cluster.sweeps.tuner import (
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it
@@ -192,7 +192,7 @@ def link_phase_one(pool: Path, trial: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reserved(config: SweptConfig, configs: Mapping[str, RunConfig]) -> Iterator[Room]:
+def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Iterator[Room]:
     """Have Ray with room for the trials, and yield it; a Ray of our own ends with it.
 
     Raises:

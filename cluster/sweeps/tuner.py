@@ -17,7 +17,7 @@ from cluster.runtime.node_folder import for_ray
 from cluster.runtime.tune import QUIET_TUNE, preserving_signal_handlers
 from cluster.sweeps.resources import Room
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
-from rlcas.config import SweptConfig
+from rlcas.config import SweepRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say
 from rlcas.runs.sweep_folder import ERROR_FILE, Sweep, Trial, TrialStatus
 from rlcas.seeding import rng_for
@@ -29,7 +29,9 @@ KEPT_CHECKPOINTS = 2
 """Of each trial: the best and the last. The population keeps all: another member may be about to copy any of them."""
 
 
-def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[SweepTrial] = SweepTrial) -> None:
+def run_trials(
+    table: Sweep, config: SweepRunConfig, room: Room, trainable: type[SweepTrial] = SweepTrial
+) -> None:
     """Run the trials that `room` names to their ends, and keep the table as they end.
 
     Raises:
@@ -81,7 +83,7 @@ def run_trials(table: Sweep, config: SweptConfig, room: Room, trainable: type[Sw
         raise KeyboardInterrupt
 
 
-def searched(config: SweptConfig, num_trials: int, num_epochs: int, concurrent: int) -> dict[str, Any]:
+def searched(config: SweepRunConfig, num_trials: int, num_epochs: int, concurrent: int) -> dict[str, Any]:
     """Return what `tune.TuneConfig` takes for the setting `sweep.search`; without a scheduler all run to their ends.
 
     Args:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rlcas.batches.composition import batch_starts
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 from rlcas.types import Float64, Int64
 
 
-def static_counts(config: ComparedConfig, train_counts_C: Int64) -> Int64:
+def static_counts(config: CompareRunConfig, train_counts_C: Int64) -> Int64:
     """Return [C] int64: the composition of a row whose mixture stays the same.
 
     An epoch adds `compare.synthetic_ratio` images for each real one, and a batch one at least. Under

@@ -135,10 +135,10 @@ def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
 
 def _unknown(name: str, command: Command, key: str) -> str:
     """Return the line that answers a setting that the command does not take."""
-    from rlcas.config import StatedConfig
+    from rlcas.config import FileConfig
     from rlcas.settings import flags, unknown_setting
 
-    if key not in (flag.key for flag in flags(StatedConfig)):
+    if key not in (flag.key for flag in flags(FileConfig)):
         return unknown_setting(key)
     if command.settings == ALL:
         return f"{key} is a setting of `rlcas {key.partition('.')[0]}` alone: leave it out"

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from rlcas import settings
 from rlcas.comparison.cell import Cell, read_cell, read_predictions
 from rlcas.comparison.intervals import RAREST
-from rlcas.config import ComparedConfig
+from rlcas.config import CompareRunConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
@@ -54,7 +54,7 @@ class Comparison:
     """A comparison's folder, read; what has not been trained yet is not in it."""
 
     path: Path
-    config: ComparedConfig
+    config: CompareRunConfig
     settings_text: str
     """compare.yaml as it stands."""
     data: DataFacts
@@ -129,7 +129,7 @@ def slug(method: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", method)
 
 
-def row_names(config: ComparedConfig) -> list[str]:
+def row_names(config: CompareRunConfig) -> list[str]:
     """Return the rows that are asked for; `all` are those of `METHODS`, in their order."""
     asked = config.compare.methods
     names = [name for method in asked for name in (METHODS if method == ALL else [method])]
@@ -166,7 +166,7 @@ def read_comparison(path: Path) -> Comparison:
     )
 
 
-def _row(path: Path, config: ComparedConfig, name: str) -> TableRow:
+def _row(path: Path, config: CompareRunConfig, name: str) -> TableRow:
     seeds = range(config.seed, config.seed + config.compare.seeds)
 
     def cells(equal_compute: bool) -> dict[int, Cell]:

@@ -36,9 +36,10 @@ __all__ = [
     "ClassifierConfig",
     "ClusterConfig",
     "CompareConfig",
-    "ComparedConfig",
+    "CompareRunConfig",
     "DatasetConfig",
     "DenoiserConfig",
+    "FileConfig",
     "GenerationConfig",
     "MethodConfig",
     "MgdmConfig",
@@ -50,9 +51,8 @@ __all__ = [
     "Settings",
     "ShotsConfig",
     "SkinSdmConfig",
-    "StatedConfig",
     "SweepConfig",
-    "SweptConfig",
+    "SweepRunConfig",
     "SynthConfig",
     "only",
 ]
@@ -88,7 +88,7 @@ class RunConfig(Settings):
     cluster: ClusterConfig = ClusterConfig()
 
 
-class SweptConfig(RunConfig):
+class SweepRunConfig(RunConfig):
     """A run of which some settings are swept: what `rlcas sweep` takes."""
 
     sweep: SweepConfig = SweepConfig()
@@ -99,7 +99,7 @@ class SweptConfig(RunConfig):
         return only(RunConfig, self)
 
 
-class ComparedConfig(RunConfig):
+class CompareRunConfig(RunConfig):
     """The settings that all rows of a comparison share: what `rlcas compare` takes."""
 
     compare: CompareConfig = CompareConfig()
@@ -110,7 +110,7 @@ class ComparedConfig(RunConfig):
         return only(RunConfig, self)
 
 
-class StatedConfig(SweptConfig, ComparedConfig):
+class FileConfig(SweepRunConfig, CompareRunConfig):
     """All that a file of settings may hold, so that one serves every command."""
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rlcas.config import RunConfig, StatedConfig
+from rlcas.config import FileConfig, RunConfig
 
 SHOWN_CHARACTERS = 120
 
@@ -49,7 +49,7 @@ def kinds_in(model: type[BaseModel], key: str) -> set[Any]:
 
 def unknown_setting(key: str) -> str:
     """Return the line that answers an unknown setting with the nearest known one."""
-    known = [flag.key for flag in flags(StatedConfig)]
+    known = [flag.key for flag in flags(FileConfig)]
     leaf = key.rpartition(".")[2]
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
@@ -61,7 +61,7 @@ def parse(key: str, text: Any) -> Any:
     """Return a flag's text as the value that pydantic shall check: lists take commas, one of a few numbers is it."""
     if not isinstance(text, str):
         return text
-    kinds = kinds_in(StatedConfig, key)
+    kinds = kinds_in(FileConfig, key)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
     if tuple in kinds and (int not in kinds or "," in text):

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlcas.config import ComparedConfig, RunConfig, StatedConfig, SweptConfig, only
+from rlcas.config import CompareRunConfig, FileConfig, RunConfig, SweepRunConfig, only
 from rlcas.config.values import CREDENTIALS
 from rlcas.errors import UserError
 from rlcas.settings.cli_flags import SHOWN_CHARACTERS, flags, parse, unknown_setting
@@ -64,29 +64,29 @@ def of(stated: Mapping[str, Any]) -> RunConfig:
     return only(RunConfig, _resolved(stated))
 
 
-def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> SweptConfig:
+def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> SweepRunConfig:
     """Return what is stated as the settings of a sweep; `point` states some anew, by dotted keys.
 
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
-    return only(SweptConfig, _resolved(stated, point))
+    return only(SweepRunConfig, _resolved(stated, point))
 
 
-def of_comparison(stated: Mapping[str, Any]) -> ComparedConfig:
+def of_comparison(stated: Mapping[str, Any]) -> CompareRunConfig:
     """Return what is stated as the settings of a comparison.
 
     Raises:
         UserError: a setting is unknown or its value does not fit.
     """
-    return only(ComparedConfig, _resolved(stated))
+    return only(CompareRunConfig, _resolved(stated))
 
 
-def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> StatedConfig:
+def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> FileConfig:
     anew = {key: parse(key, value) for key, value in (point or {}).items()}
     nested = merged(nested_of(stated, "settings"), nested_of(anew, "sweep.over"))
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
-    return _checked(StatedConfig, merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
+    return _checked(FileConfig, merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
 
 def override(config: Given, given: Mapping[str, Any]) -> Given:
@@ -149,7 +149,7 @@ def as_yaml(config: RunConfig) -> str:
 
 def _setting_at(parts: list[str]) -> str:
     """Return the setting at a place of pydantic's, which goes deeper where a setting takes several types."""
-    known = {flag.key for flag in flags(StatedConfig)}
+    known = {flag.key for flag in flags(FileConfig)}
     starts = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return next((start for start in starts if start in known), ".".join(parts))
 
