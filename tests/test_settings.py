@@ -207,8 +207,8 @@ def test_the_package_offers_what_the_commands_do() -> None:
 
     assert rlcas.settings_of is settings.of
     assert "run" in dir(rlcas)
-    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runs': it has run, resume"):
-        _ = rlcas.runs
+    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runn': it has run, resume"):
+        _ = rlcas.runn
 
 
 @pytest.mark.parametrize(
