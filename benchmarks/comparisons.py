@@ -1,4 +1,4 @@
-"""The record of real comparisons: cells in `docs/compare.json`, tables in `docs/compare.md` and `docs/findings.md`.
+"""Record comparisons in the docs: cells in `docs/compare.json`, tables in `docs/results/` and `docs/findings.md`.
 
     python benchmarks/comparisons.py OUT OUT ...
 
@@ -47,7 +47,7 @@ def main() -> None:
     all_results = [summarise(read_comparison(path)) for path in parser.parse_args().comparisons]
     write_text(DOCS / "compare.json", as_lines({of.comparison.name: facts_of(of) for of in all_results}))
     for results in all_results:
-        put(DOCS / "compare.md", f"tables of {results.comparison.name}", tables(results))
+        put(DOCS / "results" / "compare.md", f"tables of {results.comparison.name}", tables(results))
     put(DOCS / "findings.md", "contrasts", grid_markdown(contrasts_of(all_results)))
 
 
@@ -79,7 +79,7 @@ def tables(results: Results) -> str:
     texts = [" ".join(sentences(results)), f"{trained_with(results)} {made['date']}; {versions}."]
     parts = [textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in texts]
     for grid in grids(results):
-        parts += [f"#### {grid.title}", grid_markdown(grid)]
+        parts += [f"### {grid.title}", grid_markdown(grid)]
     return "\n\n".join(parts)
 
 

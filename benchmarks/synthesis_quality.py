@@ -5,7 +5,7 @@ everything else the same. Pools of as many images a class as there are held-out 
 compared with these. A cell is a data set, a seed and an arm; cells that `--out` holds are not run again.
 
 `python benchmarks/synthesis_quality.py --data npz:FILE --out docs/synthesis_quality.json` adds cells;
-without `--data` it prints the tables of docs/synthesis.md from the file.
+without `--data` it prints the tables of docs/results/synthesis.md from the file.
 """
 
 from __future__ import annotations

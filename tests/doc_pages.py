@@ -45,7 +45,7 @@ class Block:
         return self.info.partition(" ")[2]
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.line}"
+        return f"{_name(self.page)}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Page:
     path: Path
 
     def __str__(self) -> str:
-        return self.path.name
+        return _name(self.path)
 
     @cached_property
     def text(self) -> str:
@@ -97,8 +97,15 @@ class Page:
 PAGES = [
     Page(ROOT / "README.md"),
     Page(ROOT / "CONTRIBUTING.md"),
-    *map(Page, sorted((ROOT / "docs").glob("*.md"))),
+    *map(Page, sorted((ROOT / "docs").rglob("*.md"))),
 ]
+INDEX = Page(ROOT / "docs" / "README.md")
+"""The page that links all pages of docs/."""
+
+
+def _name(path: Path) -> str:
+    """Return a page's path within the repository; several pages have the file name README.md."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
 def marked(mark: str, *languages: str) -> Iterator[Block]:

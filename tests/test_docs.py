@@ -18,7 +18,7 @@ import doc_commands
 import pytest
 import yaml
 from doc_commands import ELLIPSIS, REPOSITORY_FILE, check_script
-from doc_pages import CODE, MARKS, PAGES, PLAIN, ROOT, Block, Page, marked
+from doc_pages import CODE, INDEX, MARKS, PAGES, PLAIN, ROOT, Block, Page, marked
 from saved_run import save_run
 from test_data_folder import dicom
 
@@ -105,10 +105,28 @@ def test_links_lead_somewhere(page: Page) -> None:
             assert not anchor or anchor in Page(file).anchors, f"{page}: {target}"
 
 
-def test_the_readme_names_every_command_and_links_every_page() -> None:
+def test_the_readme_names_every_command_and_links_the_index() -> None:
     readme, *_ = PAGES
     assert [name for name in ALL_COMMANDS if not re.search(rf"\b{name}\b", readme.text)] == []
-    assert {f"docs/{page}" for page in PAGES if page.path.parent.name == "docs"} <= set(readme.links)
+    assert "docs/README.md" in readme.links
+
+
+def test_the_index_links_every_page() -> None:
+    docs = INDEX.path.parent
+    pages = {page.path for page in PAGES if page.path.is_relative_to(docs)} - {INDEX.path}
+    linked = {(docs / target).resolve() for target in INDEX.links}
+    assert {path.relative_to(docs).as_posix() for path in pages - linked} == set()
+    assert (docs / "results" / "compare.md") in pages
+
+
+def test_lines_of_prose_have_at_most_120_columns() -> None:
+    long = [
+        f"{page}: {line}"
+        for page in PAGES
+        for line in page.prose.splitlines()
+        if len(line) > 120 and not line.startswith("|")
+    ]
+    assert long == []
 
 
 def test_the_settings_reference_is_what_its_generator_makes() -> None:
@@ -198,7 +216,7 @@ def test_wrong_python_in_the_docs_is_found(wrong: str) -> None:
 @pytest.mark.medium
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.mark == "run" for b in page.blocks)], ids=str)
 def test_blocks_marked_run_do_in_their_order(page: Page, tmp_path: Path) -> None:
-    PREPARED.get(page.path.name, lambda folder: None)(tmp_path)
+    PREPARED.get(str(page), lambda folder: None)(tmp_path)
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}
     for block in (block for block in page.blocks if block.mark == "run"):
@@ -250,5 +268,5 @@ def prepare_predictions(folder: Path) -> None:
     dicom(folder / "b.dcm", data_files.gray(1))
 
 
-PREPARED = {"predict.md": prepare_predictions}
+PREPARED = {"docs/predict.md": prepare_predictions}
 """What the blocks of a page find in their folder."""

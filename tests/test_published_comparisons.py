@@ -27,10 +27,10 @@ FIELDS = {"dataset", "method", "seed", "epochs", "images", "seconds", "device", 
 
 
 def table_1(name: str) -> dict[str, dict[str, str]]:
-    """Return method -> column -> text of a comparison's first table in docs/compare.md."""
-    page = (DOCS / "compare.md").read_text()
+    """Return method -> column -> text of a comparison's first table in docs/results/compare.md."""
+    page = (DOCS / "results" / "compare.md").read_text()
     section = page.split(f"<!-- tables of {name} -->")[1].split("<!-- end -->")[0]
-    lines = section.split("#### Table 1")[1].split("####")[0].splitlines()
+    lines = section.split("### Table 1")[1].split("###")[0].splitlines()
     rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     head, _, *body = rows
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
