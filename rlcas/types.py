@@ -186,9 +186,9 @@ class EpisodeReport:
         return self.status == "ok"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, EpisodeReport) and self._told() == other._told()
+        return isinstance(other, EpisodeReport) and self._outcome() == other._outcome()
 
-    def _told(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         fields = asdict(self)
         del fields["seconds"], fields["retries"]
         return jsonable(fields)

@@ -111,11 +111,11 @@ def test_an_epoch_depends_on_no_epoch_that_failed_between_backward_and_step(monk
     result = trainer.train_epoch(incumbent, MIXED, episode_index=0)
 
     def without_memory():
-        raise torch.OutOfMemoryError("told to")
+        raise torch.OutOfMemoryError("no memory left")
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer._optimizer, "step", without_memory)
-        with pytest.raises(torch.OutOfMemoryError, match="told to"):
+        with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
             trainer.train_epoch(incumbent, MIXED, episode_index=1)
     assert_same_result(trainer.train_epoch(incumbent, MIXED, episode_index=0), result)
 
@@ -254,9 +254,11 @@ def test_it_learns_what_can_be_learnt():
     assert results[-1].train_loss < results[0].train_loss
 
 
-def test_fit_returns_the_best_epoch_by_the_reward_metric():
+def test_fit_returns_the_best_epoch_by_the_reward_metric_and_reports_every_epoch():
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 4, "metric": "acc"}))
-    best, results = fit(trainer, ZEROS, epochs=4)
+    seen: list[EpochResult] = []
+    best, results = fit(trainer, ZEROS, epochs=4, on_epoch_end=seen.append)
+    assert seen == results
     keys = [(result.metrics["acc"], -result.val_loss) for result in results]
     assert best.epoch == 1 + keys.index(max(keys))
     assert_same_bits(best, run(trainer, ZEROS, best.epoch))
@@ -272,7 +274,7 @@ def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_exploded_loss_is_told_and_fit_stops(optimizer):
+def test_fit_stops_at_a_loss_that_is_not_finite(optimizer):
     trainer = tiny_trainer(tiny_config(classifier={"lr": 1e30, "optimizer": optimizer}))
     assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite
     with pytest.raises(UserError, match=r"the loss is not finite in epoch 1: lower classifier\.lr, .* 1e\+30"):

@@ -54,6 +54,7 @@ class ClassifierTrainer:
         train_counts_C = data.train.class_counts(data.num_classes)
         self._class_counts = as_tensor(train_counts_C, device)
         self._shots = shot_groups(config.shots, train_counts_C, None)
+        self._metric = lookup(config.sampler.metric, SELECTING, "sampler.metric")
         self.model = self._new_model()
         self.batch_maker = BatchMaker(
             data,
@@ -160,9 +161,8 @@ class ClassifierTrainer:
         )
 
     def _score(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the metric that selects, of logits."""
-        metric = lookup(self.config.sampler.metric, SELECTING, "sampler.metric")
-        return metric(probabilities(logits_NC), labels_N.cpu().numpy())
+        """Return `sampler.metric` of logits [N, C]."""
+        return self._metric(probabilities(logits_NC), labels_N.cpu().numpy())
 
     def _lr(self, step: int) -> float:
         """Return the learning rate of global step `step`: a half cosine over the run's steps."""
