@@ -23,9 +23,9 @@ def test_bf16_can_be_asked_for():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_named():
+def test_a_missing_gpu_is_an_error():
     assert choose_device("auto") == CPU
-    with pytest.raises(UserError, match=r"device 'cuda' is not there: .* set device to auto or cpu"):
+    with pytest.raises(UserError, match=r"device 'cuda' is not available: .* set device to auto or cpu"):
         choose_device("cuda")
 
 

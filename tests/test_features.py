@@ -116,9 +116,9 @@ def test_a_function_of_ones_own_is_taken_by_its_path() -> None:
     [
         (
             "one_number",
-            r"^synth\.scoring\.extractor gave an array of shape \[1\] for 5 images .*give features \[5",
+            r"^synth\.scoring\.extractor returned an array of shape \[1\] for 5 images .*return features \[5",
         ),
-        ("not_numbers", r"^synth\.scoring\.extractor gave features that are not finite \(test_features:not_n"),
+        ("not_numbers", r"^synth\.scoring\.extractor returned features that are not finite \(test_features:not_n"),
     ],
 )
 def test_what_a_function_gives_is_checked(name: str, message: str) -> None:
@@ -141,11 +141,11 @@ def test_what_a_function_gives_is_checked(name: str, message: str) -> None:
         ),
         (
             {"extractor": "resnet18", "extractor_weights": "nowhere.pth"},
-            r"extractor_weights /.*nowhere\.pth is no file: name one, or leave it out$",
+            r"extractor_weights /.*nowhere\.pth is not a file: name one, or omit it$",
         ),
         (
             {"extractor": "resnet18", "extractor_weights": __file__},
-            r"test_features\.py are no weights of timm's resnet18 \(.*\): name a file of such weights",
+            r"test_features\.py are not the weights of timm's resnet18 \(.*\): name a file of such weights",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_what_cannot_be_an_extractor_is_told(scoring: dict[str, str], message: s
 
 
 def test_weights_of_another_model_are_refused(weights: Path) -> None:
-    with pytest.raises(UserError, match=r"are no weights of timm's resnet18 \("):
+    with pytest.raises(UserError, match=r"are not the weights of timm's resnet18 \("):
         extractor(extractor="resnet18", extractor_weights=weights)
 
 
@@ -174,7 +174,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return eval, ("open('sprung', 'w')",)
 
     torch.save({"state_dict": Trap()}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"are no weights of timm's test_resnet \("):
+    with pytest.raises(UserError, match=r"are not the weights of timm's test_resnet \("):
         extractor(extractor="test_resnet", extractor_weights=tmp_path / "weights.pth")
 
 
@@ -184,7 +184,7 @@ def test_pretrained_weights_that_cannot_be_had_are_told_in_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"its pretrained weights cannot be had \(.*\): mend the connection, name"
+        UserError, match=r"its pretrained weights cannot be loaded \(.*\): check the connection, name"
     ):
         extractor(extractor="resnet18")
     assert capfd.readouterr().err == ""

@@ -91,5 +91,5 @@ def test_the_state_dict_of_a_snapshot_is_the_model_s():
 
 def test_the_state_of_another_classifier_is_refused():
     arrays = snapshot.take(*fresh(width=32))
-    with pytest.raises(UserError, match=r"go on with the classifier settings that it was saved with"):
+    with pytest.raises(UserError, match=r"continue with the classifier settings that it was saved with"):
         snapshot.restore(*fresh(width=16), arrays)
