@@ -27,7 +27,7 @@ def step(model, optimizer) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_what_is_taken_is_what_is_restored(name):
+def test_a_restored_snapshot_is_the_one_taken(name):
     source, target = fresh(name), fresh(name, seed=1)
     step(*source)
     arrays = snapshot.take(*source)
@@ -41,7 +41,7 @@ def test_what_is_taken_is_what_is_restored(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_state_of_zero_steps_gives_the_step_that_torch_takes_without_it(name):
+def test_a_step_from_materialised_state_equals_torchs_first_step(name):
     materialised, plain = fresh(name), fresh(name)
     plain[1].state.clear()
     step(*materialised)
