@@ -119,7 +119,7 @@ def main() -> None:
         for name, tally in zip(names, tallies, strict=True):
             results[name] = {
                 "inputs": tally.inputs,
-                "refused": tally.told,
+                "refused": tally.refused,
                 "seconds": round(tally.seconds, 2),
                 "slowest_seconds": round(tally.slowest_seconds, 3),
             }

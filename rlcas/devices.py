@@ -1,4 +1,4 @@
-"""Where tensors live, in which precision they are computed, and with the same bits each time."""
+"""Devices, precision, and computations that give the same bits each time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Return the device of the setting `device`; `auto` is the GPU where there is one.
+    """Return the device of the setting `device`; `auto` is the GPU if torch finds one.
 
     Raises:
-        UserError: `cuda` is asked for where torch finds no GPU.
+        UserError: `cuda` is set and torch finds no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' is not there: torch finds no GPU; set device to auto or cpu")
+        raise UserError("device 'cuda' is not available: torch finds no GPU; set device to auto or cpu")
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
@@ -34,7 +34,7 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
     """Return the autocast context of the setting `classifier.precision`.
 
-    `auto` takes bf16 only on a GPU that has it: on a CPU without native bf16 it is ten times slower.
+    `auto` is bf16 only on a GPU that computes it natively: emulated, it is slower than fp32, on a CPU ten times.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = precision == "bf16" or (precision == "auto" and native)
@@ -42,14 +42,15 @@ def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -
 
 
 def as_tensor(array: NDArray[np.generic], device: torch.device) -> Tensor:
-    """Return `array` on `device`: on a CPU the same memory, which must then be only read."""
+    """Return `array` on `device`; on a CPU the tensor shares the array's memory and must not be written to."""
+    # Arrays out of Ray's object store and of mapped files are read-only, and torch has no read-only tensors.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 def place(model: Network, device: torch.device) -> Network:
-    """Return `model` on `device`, channels-last where that is safe: 1.2 times faster on a CPU.
+    """Return `model` on `device`, in channels-last format if that is safe: 1.2 times faster on a CPU.
 
     On a CPU the backward pass of a strided 1x1 convolution of fewer than 16 channels-last channels writes
     past oneDNN's workspace and corrupts the heap (https://github.com/uxlfoundation/oneDNN/issues/6035).
@@ -71,9 +72,9 @@ def _breaks_onednn(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def same_bits(device: torch.device) -> Iterator[None]:
-    """Let the same inputs give the same bits on `device`, and leave the global random state as it was.
+    """Make computations on `device` reproducible to the bit, and restore torch's global random state afterwards.
 
-    The CPU kernels that we use are deterministic as they are, at a given number of threads.
+    Our CPU kernels are deterministic anyway, at a given number of threads.
     """
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
@@ -86,7 +87,7 @@ def same_bits(device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """Let torch compute on `number` threads of the CPU, and on as many as before afterwards."""
+    """Let torch compute on `number` threads of the CPU, and restore the number of threads afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -97,14 +98,15 @@ def torch_threads(number: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deterministic_kernels() -> Iterator[None]:
-    # cuBLAS reads it when a process first multiplies matrices.
+    # cuBLAS is deterministic only with a fixed workspace; it reads this when a process first multiplies matrices.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     deterministic = torch.are_deterministic_algorithms_enabled()
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
+    # Deterministic mode fills uninitialised tensors with NaN, which costs time and changes no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = False  # it chooses kernels by their measured time, which varies
     try:
         yield
     finally:

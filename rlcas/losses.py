@@ -12,10 +12,11 @@ from rlcas.config import CbFocalConfig
 
 CB_FOCAL = CbFocalConfig()
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From logits [N, C], labels [N] and the training images of each class [C] to a scalar."""
 
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
-    """Return the mean cross-entropy; the counts play no part."""
+    """Return the mean cross-entropy; the counts are not used."""
     return F.cross_entropy(logits_NC, labels_N)
 
 
@@ -33,7 +34,7 @@ def balanced_softmax(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> T
 def logit_adjusted(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
     """Return the mean cross-entropy of z + log π (Menon et al. 2021, eq. 10, τ = 1).
 
-    π = n / Σn differs from n by a factor that the softmax cancels: this equals `balanced_softmax`.
+    The class prior π = n / Σn differs from n by a factor that the softmax cancels: this equals `balanced_softmax`.
     """
     counts_C = counts_C.to(logits_NC)
     return F.cross_entropy(logits_NC + (counts_C / counts_C.sum()).log(), labels_N)
@@ -57,11 +58,18 @@ def class_balanced_focal(
 
     The C outputs are C one-against-all problems with p_t = σ(±z); an image weighs w_y of
     `class_balanced_weights`. The sum is divided by N.
+
+    Args:
+        logits_NC: [N, C] logits z.
+        labels_N: [N] int64 labels y.
+        counts_C: [C] training images of each class, all above 0.
+        beta: β of the weights.
+        gamma: γ of the focal factor (1 - p_t)^γ.
     """
     weights_C = class_balanced_weights(counts_C.to(logits_NC), beta)
     targets_NC = F.one_hot(labels_N, logits_NC.shape[1]).to(logits_NC)
     cross_entropy_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
-    # (1 - p_t)^γ in a form that does not underflow.
+    # (1 - p_t)^γ as the exponential of its logarithm: 1 - p_t itself underflows for large logits.
     modulator_NC = torch.exp(-gamma * (targets_NC * logits_NC + F.softplus(-logits_NC)))
     return (weights_C[labels_N, None] * modulator_NC * cross_entropy_NC).sum() / len(labels_N)
 
@@ -74,10 +82,18 @@ def class_balanced_softmax_focal(
     beta: float = CB_FOCAL.beta,
     gamma: float = CB_FOCAL.gamma,
 ) -> Tensor:
-    """Return the mean of w_y (1 - p_y)^γ (-log p_y), p the softmax: the focal loss that many call class-balanced."""
+    """Return the mean of w_y (1 - p_y)^γ (-log p_y), p the softmax: the form in wide use.
+
+    Args:
+        logits_NC: [N, C] logits.
+        labels_N: [N] int64 labels y.
+        counts_C: [C] training images of each class, all above 0.
+        beta: β of the weights.
+        gamma: γ of the focal factor.
+    """
     weights_C = class_balanced_weights(counts_C.to(logits_NC), beta)
     cross_entropy_N = F.cross_entropy(logits_NC, labels_N, reduction="none")
-    # Without the bound the gradient at p_y = 1 is 0 x inf for γ < 1.
+    # 1 - p_y; without the lower bound its gradient at p_y = 1 is 0 x inf, which is NaN, for γ < 1.
     missing_N = (-torch.expm1(-cross_entropy_N)).clamp_min(torch.finfo(logits_NC.dtype).tiny)
     return (weights_C[labels_N] * missing_N**gamma * cross_entropy_N).mean()
 
@@ -89,3 +105,4 @@ LOSSES: dict[str, Loss] = {
     "cb_focal": class_balanced_focal,
     "cb_softmax_focal": class_balanced_softmax_focal,
 }
+"""Loss functions by the name that `classifier.loss` takes."""

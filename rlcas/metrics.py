@@ -1,4 +1,4 @@
-"""Figures of a classifier, from its probabilities and the true labels; NumPy alone, quick to import.
+"""Metrics of a classifier, from its probabilities and the true labels; NumPy alone, quick to import.
 
 The macro averages run over all C classes; a class without examples has recall, precision and F1 of 0, as
 in scikit-learn with `labels=range(C)` and `zero_division=0`.
@@ -20,7 +20,7 @@ Probabilities = NDArray[np.floating[Any]]
 
 NUM_ECE_BINS = 15
 LEAST_PROBABILITY = 1e-4
-"""Lower probabilities of the true class count as this in its log-likelihood: one lost image is not all."""
+"""Lower bound of a probability in the log-likelihood, so that a single image cannot dominate its class's mean."""
 
 
 def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
@@ -30,12 +30,12 @@ def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
 
 
 def ratio(part: Int64 | Float64, whole: Int64 | Float64) -> Float64:
-    """Return part / whole, of one shape; 0 where the whole is 0, as `zero_division=0` in scikit-learn."""
+    """Return part / whole, element by element; 0 where the whole is 0, as `zero_division=0` in scikit-learn."""
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
 
 
 def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
-    """Return [C]: the share of each class's images that is found; 0 for a class without images."""
+    """Return [C]: the share of each class's images that is classified correctly; 0 for a class without images."""
     matrix_CC = _confusion(probabilities_NC, labels_N)
     return ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
 
@@ -78,7 +78,7 @@ def macro_f1(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
     """Return the mean one-against-rest area under the ROC curve; of two classes, that of class 1 alone.
 
-    A class with no examples, or with nothing else, is left out; NaN where none is left.
+    A class that no image or every image belongs to is left out of the mean; NaN if that leaves no class.
     """
     num_classes = probabilities_NC.shape[1]
     classes = range(1, 2) if num_classes == 2 else range(num_classes)
@@ -110,20 +110,21 @@ METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
     "ece": expected_calibration_error,
 }
 
+"""Metrics of probabilities [N, C] and labels [N], by name."""
 SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
-"""Metrics that may reward and select: the larger the better."""
+"""Metrics that may be the reward and select epochs: the larger the better."""
 
 
 class ClassSignal(NamedTuple):
-    """One figure a class, the larger the better: what an agent may be taught by and may see."""
+    """A metric of each class, the larger the better: agents may have it as reward and as observation."""
 
     measure: Callable[[Probabilities, Int64], Float64]
     as_share: Callable[[Float64], Float64]
-    """Maps it to [0, 1], for those who see it."""
+    """Maps it to [0, 1], for observations."""
 
 
 def itself(values_C: Float64) -> Float64:
-    """Return what is in [0, 1] already."""
+    """Return values that are in [0, 1] already."""
     return values_C
 
 
@@ -135,7 +136,7 @@ CLASS_SIGNALS: dict[str, ClassSignal] = {
 
 
 def class_signals(probabilities_NC: Probabilities, labels_N: Int64) -> dict[str, Float64]:
-    """Return every figure of `CLASS_SIGNALS`, [C] each; NaN for a class without images."""
+    """Return every metric of `CLASS_SIGNALS`, [C] each; NaN for a class without images."""
     absent_C = np.bincount(labels_N, minlength=probabilities_NC.shape[1]) == 0
     return {
         name: np.where(absent_C, np.nan, signal.measure(probabilities_NC, labels_N))
@@ -144,10 +145,10 @@ def class_signals(probabilities_NC: Probabilities, labels_N: Int64) -> dict[str,
 
 
 def signal_of(result: EpochResult, name: str) -> Float64:
-    """Return [C]: the figure that `sampler.signal` names.
+    """Return [C]: the metric that `sampler.signal` names.
 
     Raises:
-        UserError: the trainer does not give it.
+        UserError: the trainer does not report it.
     """
     if name not in result.per_class:
         raise UserError(f"sampler.signal {name!r} is unknown: use one of {', '.join(sorted(result.per_class))}")
@@ -163,7 +164,7 @@ def shot_recalls(recall_C: Float64, shots: ShotGroups) -> dict[str, float]:
 
 
 def report(probabilities_NC: Probabilities, labels_N: Int64, shots: ShotGroups) -> dict[str, Any]:
-    """Return every figure of a set of images, as Table 1 of the paper and beyond.
+    """Return every metric of a set of images: those of the paper's Table 1 and more.
 
     Args:
         probabilities_NC: [N, C] class probabilities.
@@ -188,7 +189,10 @@ def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
 
 
 def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:
-    """Return the Mann-Whitney statistic: the chance that a positive scores above a negative, ties half."""
+    """Return the area under the ROC curve by the Mann-Whitney statistic.
+
+    It is the probability that a positive image scores above a negative one, a tie counting as half.
+    """
     num_positive = int(positive_N.sum())
     num_negative = len(positive_N) - num_positive
     if num_positive == 0 or num_negative == 0:

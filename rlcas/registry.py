@@ -1,4 +1,4 @@
-"""Names to things: plain dicts, and `package.module:object` for code from outside."""
+"""Look-up of objects by name: in plain dicts, or as `package.module:object` for code from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def lookup(name: str, known: Mapping[str, Entry], setting: str) -> Entry:
     """Return `known[name]`, or import `package.module:object`.
 
     Raises:
-        UserError: the name is unknown; the message names the setting and lists the known names.
+        UserError: the name is unknown or cannot be imported; the message has the setting and the known names.
     """
     if name in known:
         return known[name]

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def seed_for(seed: int, *path: str | int) -> int:
-    """Return the 63-bit seed at `path` below `seed`; another path gives an independent one.
+    """Return the 63-bit seed at `path` below `seed`; seeds of different paths are independent.
 
     >>> seed_for(0, "order", 3) == seed_for(0, "order", 3)
     True
@@ -16,6 +16,7 @@ def seed_for(seed: int, *path: str | int) -> int:
     False
     """
     text = "/".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
+    # 63 bits, because torch's seeds are signed; SHA-256, because Python's hash() of text differs between processes.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 

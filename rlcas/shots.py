@@ -11,7 +11,7 @@ from rlcas.types import Int64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotGroups:
-    """Class ids by group; each class is in one group, or in none where the rule cannot tell."""
+    """Class ids by group; all groups are empty where the rule needs counts that are not known."""
 
     many: tuple[int, ...]
     medium: tuple[int, ...]
@@ -19,16 +19,16 @@ class ShotGroups:
 
 
 def shot_groups(config: ShotsConfig, train_counts_C: Int64, test_counts_C: Int64 | None) -> ShotGroups:
-    """Return the groups by the explicit lists of `config`, else by its thresholds on the counted images.
+    """Return the groups by the explicit lists of `config`, or else by its thresholds on the number of images.
 
     Args:
         config: the settings `shots.*`; `total` counts training and test images together.
         train_counts_C: [C] real training images.
-        test_counts_C: [C] test images; None while training, which sees none. A rule that counts them
-            then gives empty groups.
+        test_counts_C: [C] test images; None while training, which sees none: under a rule that counts them
+            all groups are then empty.
 
     Raises:
-        UserError: an explicit list holds a class that the data set has not.
+        UserError: an explicit list holds a class that the data set does not have, or two lists the same class.
     """
     num_classes = len(train_counts_C)
     if config.many is not None and config.few is not None:
@@ -45,6 +45,11 @@ def shot_groups(config: ShotsConfig, train_counts_C: Int64, test_counts_C: Int64
 
 
 def _explicit(many: tuple[int, ...], few: tuple[int, ...], num_classes: int) -> ShotGroups:
+    """Return the groups with all other classes as medium.
+
+    Raises:
+        UserError: a class is not one of the data set's, or is in both lists.
+    """
     for setting, group in (("shots.many", many), ("shots.few", few)):
         if beyond := [c for c in group if c >= num_classes]:
             raise UserError(

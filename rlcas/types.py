@@ -1,4 +1,4 @@
-"""Every object that crosses a process or a package.
+"""The objects that are passed between processes and packages.
 
 Shapes: N images, C classes, H height, W width, channels in NCHW's second place.
 """
@@ -51,16 +51,16 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """What training may see of a data set: never its test images (`rlcas.data.load_test` reads those)."""
+    """The parts of a data set that training sees; `rlcas.data.load_test` reads the test images."""
 
     name: str
     class_names: tuple[str, ...]
     train: ImageSet
     val: ImageSet
     notes: tuple[str, ...] = ()
-    """Findings a user should read: identical pictures across splits, resizing, thinning."""
+    """Findings for the user to read: identical images across splits, resizing, thinning."""
     window: tuple[float, float] | None = None
-    """Values that images of more than 8 bits were shown as 0 and 255 by; None where all had 8 bits."""
+    """Values of images of more than 8 bits that became 0 and 255; None where all had 8 bits."""
 
     @property
     def num_classes(self) -> int:
@@ -75,11 +75,11 @@ class TrainingData:
 
 
 class SyntheticSource(Protocol):
-    """Synthetic images by class and index: a stored pool, or anything else that answers the same."""
+    """Synthetic images by class and index: a stored pool, or anything else with these methods."""
 
     @property
     def class_sizes_C(self) -> Int64:
-        """Return [C] int64: images there are of each class."""
+        """Return [C] int64: number of images of each class."""
         ...
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
@@ -89,10 +89,10 @@ class SyntheticSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incumbent:
-    """The surviving classifier with its composition: what an episode starts from and what it leaves.
+    """The surviving classifier with its composition: an episode starts from one and trains the next.
 
-    The weights, buffers and optimiser state are flattened, one array a dtype, so that Ray hands them on
-    without a copy; `rlcas.classifiers.snapshot` knows the layout.
+    The weights, buffers and optimiser state are flattened, one array per dtype, so that Ray shares them between
+    processes without a copy; `rlcas.classifiers.snapshot` defines the layout.
     """
 
     epoch: int
@@ -104,23 +104,23 @@ class Incumbent:
     positions_C: Int64
     """[C] int64: synthetic images of each class drawn so far from the pool's shuffled cycles."""
     result: EpochResult | None = None
-    """What its last epoch gave on the validation images, where the environment left it; None before that."""
+    """The result of its last epoch, set by the environment; None before the first epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
-    """What one epoch of one classifier gave, on the validation images."""
+    """The result of one epoch of one classifier, on the validation images."""
 
     metrics: Mapping[str, float]
-    """Every figure of rlcas.metrics.METRICS, in [0, 1]; NaN where a shot group is empty."""
+    """Every metric of rlcas.metrics.METRICS and the recall of the shot groups, in [0, 1]; NaN for an empty group."""
     val_loss: float
     train_loss: float
     per_class: Mapping[str, Float64]
-    """Every figure of rlcas.metrics.CLASS_SIGNALS, [C] each; NaN for a class without validation images."""
+    """Every metric of rlcas.metrics.CLASS_SIGNALS, [C] each; NaN for a class without validation images."""
     num_images: int
     """Images trained on, real and synthetic."""
     finite: bool
-    """False where a loss was not finite: the epoch stopped there and must not be used."""
+    """False if a loss was not finite: neither the metrics nor the trained classifier may be used."""
 
     @property
     def per_class_recall_C(self) -> Float64:
@@ -129,7 +129,7 @@ class EpochResult:
 
 
 class EpisodeTrainer(Protocol):
-    """A classifier that can be trained for one epoch from an incumbent: the environment's inside."""
+    """What the environment needs of a classifier: one epoch of training, from an incumbent."""
 
     num_classes: int
 
@@ -140,20 +140,20 @@ class EpisodeTrainer(Protocol):
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Train one epoch from `incumbent` under `counts_C`; a pure function of these and the settings.
 
-        `episode_index` is j in 0..K-1: it only picks random streams.
+        `episode_index` is j in 0..K-1; nothing but random streams depends on it.
         """
         ...
 
     def trained(self) -> Incumbent:
-        """Return what the last `train_epoch` left."""
+        """Return the incumbent that the last `train_epoch` trained."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeReport:
-    """The outcome of episode j of epoch t, good or bad; small enough to send and log.
+    """The outcome of episode j of epoch t, whether it succeeded or failed; small enough to send and log.
 
-    Two are equal that tell the same, to the bit, in whatever time and after however many deaths.
+    Two reports are equal if all but their seconds and retries are, to the bit.
     """
 
     epoch: int
@@ -164,16 +164,16 @@ class EpisodeReport:
     counts_C: Int64
     """[C] int64: the composition it trained with."""
     num_clamped: int = 0
-    """Agents whose action ran into 0 or sampler.max_count."""
+    """Agents whose action was clamped at 0 or sampler.max_count."""
     num_synthetic: int = 0
-    """Synthetic images that it drew from the pool."""
+    """Synthetic images drawn from the pool."""
     reward: float = float("nan")
     reward_parts: Mapping[str, float] = field(default_factory=dict)
     rewards_C: Float64 | None = None
-    """[C]: what each agent was taught by, where the agents do not share `reward`, which is then the mean."""
+    """[C]: the reward of each agent, where the agents do not share `reward`, which is then the mean."""
     advantage: float = float("nan")
-    """What its actions are weighed by in eq. 1 (`sampler.advantages`), the mean over agents where each has its own;
-    NaN where nobody learns."""
+    """Weight of its actions in eq. 1 (`sampler.advantages`), the mean over agents where each has its own; NaN if the
+    agents do not learn."""
     result: EpochResult | None = None
     seconds: float = float("nan")
     traceback: str = ""
@@ -182,21 +182,22 @@ class EpisodeReport:
 
     @property
     def valid(self) -> bool:
-        """Return whether it may win and teach the agents."""
+        """Return whether it may become the incumbent and train the agents."""
         return self.status == "ok"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, EpisodeReport) and self._told() == other._told()
+        return isinstance(other, EpisodeReport) and self._outcome() == other._outcome()
 
-    def _told(self) -> dict[str, Any]:
+    def _outcome(self) -> dict[str, Any]:
         fields = asdict(self)
         del fields["seconds"], fields["retries"]
+        # As JSON, NaN is None, which equals itself, and an array a list, which == compares as a whole.
         return jsonable(fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRecord:
-    """All that is told of one epoch: a line of epochs.jsonl, a row of the table, TensorBoard's points."""
+    """The record of one epoch: a line of epochs.jsonl, a row of the table, points in TensorBoard."""
 
     epoch: int
     """1 for the first."""
@@ -207,11 +208,11 @@ class EpochRecord:
     baseline: float
     """B^t of eq. 2, after this epoch's rewards."""
     probabilities_C3: Float64
-    """[C, 3]: the policy that the actions were drawn from, for -step, 0, +step."""
+    """[C, 3]: the policy that the actions were drawn from, probabilities of -step, 0 and +step."""
     best_metric: float
     """Best validation metric of the incumbents so far."""
     best_epoch: int
-    """Epoch (from 1) of the best incumbent: the one whose weights are kept."""
+    """Epoch (from 1) of the best incumbent, whose weights are saved."""
     seconds: float
     """Wall time of the epoch."""
     seconds_by_part: Mapping[str, float] = field(default_factory=dict)

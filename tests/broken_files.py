@@ -118,7 +118,7 @@ def dumped(value: Any) -> bytes:
 
 @st.composite
 def json_lines(draw: Draw, lines: list[Any]) -> bytes:
-    """Return a .jsonl file of which one line is broken."""
+    """Return a .jsonl file with one broken line."""
     broken = draw(_index(lines))
     contents = [draw(json_files(line)) if i == broken else dumped(line) for i, line in enumerate(lines)]
     return b"\n".join(contents) + b"\n"
@@ -184,7 +184,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def npy_header(header: dict[str, Any]) -> bytes:
-    """Return the head of a .npy file that says so."""
+    """Return the header of a .npy file with these values."""
     text = repr(header).encode()
     text += b" " * (-(len(text) + 11) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
@@ -198,7 +198,7 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 @st.composite
 def npz_files(draw: Draw, arrays: dict[str, np.ndarray]) -> bytes:
-    """Return an npz file of which one or two arrays are broken, are not there, or are there twice."""
+    """Return an npz file in which one or two arrays are broken, missing or duplicated."""
     members = {name: npy(array) for name, array in arrays.items()}
     for _ in range(draw(st.integers(0, 2))):
         name = draw(st.sampled_from(sorted(arrays)))
@@ -226,7 +226,7 @@ def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes
 
 @st.composite
 def safetensors_files(draw: Draw, whole: bytes) -> bytes:
-    """Return a safetensors file whose header says something else, or that is damaged."""
+    """Return a safetensors file with a wrong header, or damaged."""
     if draw(st.integers(0, 2)) == 0:
         return draw(damaged(whole))
     (length,) = WORDS.unpack(whole[:8])

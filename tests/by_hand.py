@@ -60,7 +60,7 @@ def node(
     before: tuple[str, ...] = (),
     ip: str = LOOPBACK,
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start a node, by the words `before` where there are some; yield its process when Ray says that it runs."""
+    """Start a node, behind the command `before` if given; yield its process when Ray reports that it runs."""
     at_once = {**environment, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
     command = [
         *before, str(RAY), "start", "--block", *words, f"--node-name={name}", f"--node-ip-address={ip}",

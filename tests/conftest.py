@@ -10,18 +10,18 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# A busy machine is no fault of a property.
+# A property must not fail because the machine is busy.
 hypothesis.settings.register_profile("no_deadline", deadline=None)
 hypothesis.settings.load_profile("no_deadline")
 
-# A script's background job ignores Ctrl-C, and so would all that it starts.
+# A background job of a shell script ignores Ctrl-C, and its child processes inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def pythons_ctrl_c() -> None:
-    """Ctrl-C as Python has it, whatever the tests before have left: a user's own search by Ray Tune keeps it."""
+    """Restore Python's own handling of Ctrl-C, which earlier tests may have replaced: Ray Tune keeps its handler."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,4 +1,4 @@
-"""What can be told of a documented command without executing it; whatever is wrong is an AssertionError."""
+"""Checks of a documented command without executing it; a fault is an AssertionError."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def options_of(name: str) -> frozenset[str]:
 
 
 def check_settings(stated: dict[str, Any]) -> None:
-    """Check that settings exist, fit, and name what there is."""
+    """Check that settings exist, are valid, and name existing things."""
     check_names(settings.of(stated))
 
 
@@ -133,11 +133,11 @@ def _name_of(words: Sequence[str]) -> str:
 
 def _check_rlcas(words: list[str]) -> None:
     name = _name_of(words)
-    with contextlib.redirect_stderr(io.StringIO()) as told:
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
         try:
             arguments = parse(name, ALL_COMMANDS[name], words[len(name.split()) :])
         except SystemExit:
-            raise AssertionError(told.getvalue()) from None
+            raise AssertionError(printed.getvalue()) from None
     try:
         _check_given(name, settings.stated(given=arguments.given))
     except UserError as error:
@@ -209,7 +209,7 @@ def _split(words: Sequence[str], at: str) -> tuple[Sequence[str], bool, Sequence
 
 
 def _nothing(words: list[str]) -> None:
-    """A program of others, of which only the files are checked that its words name."""
+    """A program of others: only the files that its arguments name are checked."""
 
 
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {

@@ -77,7 +77,7 @@ def csv(folder: Path) -> Reader:
 
 
 def image(suffix: str, contents: Callable[[bytes], Files] = damaged) -> Callable[[Path], Reader]:
-    """Return the reader of a folder of images, of which one of that kind is broken."""
+    """Return the reader of a folder of images, one of which is of that kind and broken."""
 
     def reader(folder: Path) -> Reader:
         for split in ("train", "val"):
@@ -119,7 +119,7 @@ SYNTAXES = (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bi
 
 @st.composite
 def dicom_files(draw: Callable[..., Any], whole: bytes) -> bytes:
-    """Return a DICOM file with odd elements, of another transfer syntax than it says, or damaged."""
+    """Return a DICOM file with odd elements, in another transfer syntax than its header names, or damaged."""
     if draw(st.integers(0, 2)) == 0:
         return draw(damaged(whole))
     dataset = dcmread(io.BytesIO(whole))
@@ -223,7 +223,7 @@ def data_json(folder: Path) -> Reader:
 
 
 def prepared_array(file: str) -> Callable[[Path], Reader]:
-    """Return the reader of prepared images, of which one array is broken."""
+    """Return the reader of prepared images with one broken array."""
 
     def reader(folder: Path) -> Reader:
         _prepared(folder)
@@ -234,7 +234,7 @@ def prepared_array(file: str) -> Callable[[Path], Reader]:
 
 
 def checkpoint(file: str, contents: Callable[[bytes], Files]) -> Callable[[Path], Reader]:
-    """Return the reader of a run's checkpoint, of which one file is broken and signed all the same."""
+    """Return the reader of a run's checkpoint with one broken file whose checksum is correct."""
 
     def reader(folder: Path) -> Reader:
         path = save(Algorithm(1), folder)  # type: ignore[arg-type]
@@ -293,7 +293,7 @@ def model(folder: Path) -> Reader:
 
 
 def _shorten(file: Path, of: Callable[[dict[str, Any]], Any]) -> None:
-    """Leave only what differs from the defaults, for to read all the others each time takes longer than all else."""
+    """Keep only settings that differ from the defaults: reading all of them would take most of the time."""
     stated = of(settings.read_yaml(file)).model_dump(mode="json", exclude_defaults=True)
     file.write_text(yaml.safe_dump(stated))
 
@@ -304,7 +304,7 @@ def _run(folder: Path) -> None:
 
 
 def comparison(file: str, contents: Callable[[Path], Files]) -> Callable[[Path], Reader]:
-    """Return the reader of a comparison, of which one file of a cell is broken."""
+    """Return the reader of a comparison with one broken file in a cell."""
 
     def reader(folder: Path) -> Reader:
         write_fake_comparison(folder, num_classes=2, seeds=1, rows=("ce",))
@@ -339,11 +339,11 @@ def epochs(folder: Path) -> Reader:
 
 
 def run_json(file: str) -> Callable[[Path], Reader]:
-    """Return the reader of a run's folder, of which one JSON file is broken."""
+    """Return the reader of a run's folder with one broken JSON file."""
 
     def reader(folder: Path) -> Reader:
         _run(folder)
-        if file == "timings.json":  # which tells of a run that is not finished
+        if file == "timings.json":  # which is only read of an unfinished run
             (folder / "metrics.json").unlink()
             write_json(folder / file, {"synthesiser": 1.5, "pool": 2.0})
         whole = json.loads((folder / file).read_text())

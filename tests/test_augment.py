@@ -9,7 +9,7 @@ def images() -> torch.Tensor:
     return torch.rand(6, 3, 20, 24, generator=torch.Generator().manual_seed(0))
 
 
-def test_draws_come_from_the_seed_and_leave_the_global_generator_alone():
+def test_draws_depend_on_the_seed_and_not_on_the_global_generator():
     state = torch.random.get_rng_state()
     augment = Augment("light")
     assert torch.equal(augment.draw(5, 3), augment.draw(5, 3))
@@ -53,5 +53,5 @@ def test_an_image_s_augmentation_does_not_depend_on_the_others_of_its_batch(imag
     assert torch.equal(together[:2], augment.apply(images[:2], draws[:2]))
 
 
-def test_none_gives_the_images_back(images):
+def test_none_returns_the_images_unchanged(images):
     assert Augment("none").apply(images, Augment("none").draw(6, 0)) is images

@@ -1,4 +1,4 @@
-"""The epochs that a budget of images holds: the chain of a class by hand and against simulated agents."""
+"""The epochs within a budget of images: the Markov chain of a class by hand and against simulated agents."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def first(number: int, **sampler: object) -> list[float]:
     return list(itertools.islice(walk, number))
 
 
-def test_a_walk_from_2_by_2_is_clamped_at_0_and_so_leads_upwards() -> None:
+def test_a_walk_from_2_by_2_is_clamped_at_0_and_so_drifts_upwards() -> None:
     walk = expected_count(2, step=2, max_count=16)
     assert next(walk) == pytest.approx((0 + 2 + 4) / 3)
     assert next(walk) == pytest.approx((3 * 0 + 3 * 2 + 2 * 4 + 1 * 6) / 9)
     assert next(walk) == pytest.approx((9 * 0 + 8 * 2 + 6 * 4 + 3 * 6 + 1 * 8) / 27)
 
 
-def test_a_walk_is_clamped_at_the_most_too() -> None:
+def test_a_walk_is_clamped_at_the_maximum_too() -> None:
     walk = expected_count(0, step=2, max_count=5)
     assert next(walk) == pytest.approx((2 * 0 + 1 * 2) / 3)
     assert next(walk) == pytest.approx((5 * 0 + 3 * 2 + 1 * 4) / 9)
@@ -41,7 +41,7 @@ def test_the_expected_counts_are_the_mean_of_many_walks(agents: str) -> None:
 
 
 def test_of_a_population_the_share_that_moves_acts_after_the_first_epoch() -> None:
-    """Members of equal worth, as `cluster.population.local_runner.exchanged` has them trade places."""
+    """Members of equal worth, which `cluster.population.local_runner.exchanged` replaces by each other."""
     from trivial import TrivialTrainer
 
     from cluster.population.local_runner import exchanged

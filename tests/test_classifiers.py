@@ -11,7 +11,7 @@ def build(size_px: int = 28, channels: int = 1, **settings: object) -> torch.nn.
     return build_classifier(config, channels=channels, num_classes=5, size_px=size_px)
 
 
-def test_a_small_image_gets_a_stem_without_stride_or_pooling():
+def test_small_images_get_a_stem_without_stride_or_pooling():
     model = build(width=16)
     assert model.conv1.kernel_size == (3, 3) and model.conv1.stride == (1, 1)
     with torch.no_grad():
@@ -20,7 +20,7 @@ def test_a_small_image_gets_a_stem_without_stride_or_pooling():
         assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 5)
 
 
-def test_a_large_image_gets_the_published_stem():
+def test_large_images_get_the_published_stem():
     model = build(size_px=96, channels=3)
     assert model.conv1.weight.shape == (64, 3, 7, 7) and model.conv1.stride == (2, 2)
     assert isinstance(model.maxpool, torch.nn.MaxPool2d)

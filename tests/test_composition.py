@@ -30,7 +30,7 @@ def test_counts_stay_between_zero_and_the_maximum(pairs, step):
     np.testing.assert_array_equal(new[actions == 1], counts[actions == 1])
 
 
-def test_only_actions_that_run_into_a_limit_count_as_clamped():
+def test_only_actions_cut_off_at_a_limit_count_as_clamped():
     parent_C, actions_C = np.array([0, 1, 2, 15, 16, 16]), np.array([0, 0, 0, 2, 2, 1])
     counts_C = apply_actions(parent_C, actions_C, step=2, max_count=16)
     assert counts_C.tolist() == [0, 0, 0, 16, 16, 16]
@@ -51,7 +51,7 @@ def test_cycles_differ_between_rounds_and_classes():
     assert (first != second).any() and (first != cycles.take(1, 0, 50)).any()
 
 
-def test_a_class_without_images_can_give_none():
+def test_a_class_without_images_yields_none():
     assert len(PoolCycles(np.array([0]), seed=0).take(0, 0, 0)) == 0
 
 
@@ -159,7 +159,7 @@ def test_initial_counts_are_one_for_all_or_one_for_each(count, expected):
     assert counts_C.tolist() == expected and counts_C.dtype == np.int64
 
 
-def test_initial_counts_of_another_number_of_classes_are_told_with_both_numbers():
+def test_initial_counts_for_another_number_of_classes_are_refused_with_both_numbers():
     with pytest.raises(
         UserError,
         match=r"sampler.initial_count 0,4 has 2 counts, but the data has 3 classes: give one .*, or 3 with",

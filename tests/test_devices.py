@@ -17,19 +17,19 @@ def test_auto_precision_is_fp32_on_a_cpu():
         assert (torch.zeros(2, 2) @ torch.zeros(2, 2)).dtype == torch.float32
 
 
-def test_bf16_can_be_asked_for():
+def test_bf16_can_be_set():
     with autocast("bf16", CPU):
         assert (torch.zeros(2, 2) @ torch.zeros(2, 2)).dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_named():
+def test_a_missing_gpu_is_an_error():
     assert choose_device("auto") == CPU
-    with pytest.raises(UserError, match=r"device 'cuda' is not there: .* set device to auto or cpu"):
+    with pytest.raises(UserError, match=r"device 'cuda' is not available: .* set device to auto or cpu"):
         choose_device("cuda")
 
 
-def test_the_cpu_can_be_asked_for():
+def test_the_cpu_can_be_set():
     assert choose_device("cpu") == CPU
 
 
@@ -45,7 +45,7 @@ def test_channels_last_is_for_classifiers_that_onednn_can_train(width, safe):
 
 
 @pytest.mark.medium
-def test_a_narrow_classifier_trains_in_two_threads_without_harm_to_the_heap():
+def test_a_narrow_classifier_trains_in_two_threads_without_corrupting_the_heap():
     # A corrupted heap ends the process, so another one trains.
     code = (
         "import torch; from rlcas.classifiers import build_classifier; from rlcas.config import ClassifierConfig;"

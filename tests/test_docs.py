@@ -1,4 +1,4 @@
-"""The documentation is true: marked blocks are executed or checked, and what it names is there."""
+"""The documentation is correct: marked blocks are executed or checked, and the names in it exist."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rlcas.errors import UserError
 SETTINGS = {flag.key for flag in settings.flags(FileConfig)}
 GROUPS = {key[:end] for key in SETTINGS for end, letter in enumerate(key) if letter == "."}
 OF_OTHERS = ("apiVersion", "cluster_name")
-"""What tells a manifest of Kubernetes or a cluster of `ray up` from settings of ours."""
+"""Keys that distinguish a Kubernetes manifest or a cluster of `ray up` from our settings."""
 FILE_TYPES = "csv|html|json|md|npz|png|py|yaml"
 DOTTED = re.compile(rf"^[a-z]+(?:\.(?!(?:{FILE_TYPES})\b)\w+)+$")
 PACKAGES = {"envs", "rlcas", *GROUPS}
@@ -60,7 +60,7 @@ def test_shell_is_known_to_the_programs_that_it_calls(block: Block) -> None:
 
 
 @each(*marked("validated", "console"))
-def test_what_is_typed_in_a_session_is_known_to_the_programs_that_it_calls(block: Block) -> None:
+def test_commands_of_a_session_are_known_to_the_programs_that_it_calls(block: Block) -> None:
     check_script(doc_commands.typed_in(block.text))
 
 
@@ -84,7 +84,7 @@ def test_commands_in_running_text_are_known(page: Page) -> None:
 
 
 @each_page
-def test_what_running_text_names_exists(page: Page) -> None:
+def test_names_in_running_text_exist(page: Page) -> None:
     for span in page.spans:
         word = span.partition(" ")[0]
         if word.startswith("--") and "." in word and ELLIPSIS not in word:
@@ -96,7 +96,7 @@ def test_what_running_text_names_exists(page: Page) -> None:
 
 
 @each_page
-def test_links_lead_somewhere(page: Page) -> None:
+def test_links_have_targets(page: Page) -> None:
     for target in page.links:
         if not target.startswith(("https://", "http://")):
             path, _, anchor = target.partition("#")
@@ -129,10 +129,10 @@ def test_lines_of_prose_have_at_most_120_columns() -> None:
     assert long == []
 
 
-def test_the_settings_reference_is_what_its_generator_makes() -> None:
+def test_the_settings_reference_is_the_output_of_its_generator() -> None:
     reference = runpy.run_path(str(ROOT / "docs" / "settings.py"))["reference"]()
     committed = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert committed == reference, "python docs/settings.py makes it anew"
+    assert committed == reference, "python docs/settings.py regenerates it"
     assert [key for key in SETTINGS if f"| `{key}` |" not in reference] == []
 
 
@@ -178,12 +178,12 @@ def test_a_wrong_command_in_the_docs_is_found(wrong: str, said: str) -> None:
         (test_every_block_is_marked, "1. a\n\n   ```\n   ls\n   ```\n", "write text, json, or"),
         (test_commands_in_running_text_are_known, "Say `rlcas rnu RUN`.", "no such command"),
         (test_commands_in_running_text_are_known, "`rlcas\nresume --kk`", "has no --kk"),
-        (test_what_running_text_names_exists, "`--sampler.kk 3`", "sampler.kk"),
-        (test_what_running_text_names_exists, "| `sampler.kk` |", "sampler.kk"),
-        (test_what_running_text_names_exists, "`rlcas.losses.GONE`", "losses.GONE"),
-        (test_what_running_text_names_exists, "`cluster/gone.py`", "cluster/gone.py"),
-        (test_links_lead_somewhere, "[a](gone.md)", "gone.md"),
-        (test_links_lead_somewhere, "# Here\n[a](#there)", "#there"),
+        (test_names_in_running_text_exist, "`--sampler.kk 3`", "sampler.kk"),
+        (test_names_in_running_text_exist, "| `sampler.kk` |", "sampler.kk"),
+        (test_names_in_running_text_exist, "`rlcas.losses.GONE`", "losses.GONE"),
+        (test_names_in_running_text_exist, "`cluster/gone.py`", "cluster/gone.py"),
+        (test_links_have_targets, "[a](gone.md)", "gone.md"),
+        (test_links_have_targets, "# Here\n[a](#there)", "#there"),
     ],
 )
 def test_a_wrong_page_is_found(check: Callable[[Page], None], text: str, said: str, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_wrong_python_in_the_docs_is_found(wrong: str) -> None:
 
 @pytest.mark.medium
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.mark == "run" for b in page.blocks)], ids=str)
-def test_blocks_marked_run_do_in_their_order(page: Page, tmp_path: Path) -> None:
+def test_blocks_marked_run_are_executed_in_their_order(page: Page, tmp_path: Path) -> None:
     PREPARED.get(str(page), lambda folder: None)(tmp_path)
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": paths, "PYTHONPATH": str(ROOT)}
@@ -227,14 +227,14 @@ def test_blocks_marked_run_do_in_their_order(page: Page, tmp_path: Path) -> None
 
 
 def check_yaml(text: str) -> None:
-    """Check that YAML holds settings that exist, fit and name what there is; manifests are read alone."""
+    """Check that YAML holds settings that exist, are valid and name existing things; manifests are only parsed."""
     content = yaml.safe_load(text)
     if not set(content) & set(OF_OTHERS):
         doc_commands.check_settings(content)
 
 
 def check_python(source: str) -> None:
-    """Check that code compiles, and that modules and their attributes exist which it names."""
+    """Check that code compiles, and that the modules and attributes in it exist."""
     tree = ast.parse(source)
     known: dict[str, Any] = {}
     for node in ast.walk(tree):
@@ -251,7 +251,7 @@ def check_python(source: str) -> None:
 
 
 def resolved(dotted: str) -> Any:
-    """Return the module, class, function or attribute of that name; None where there is none."""
+    """Return the module, class, function or attribute of that name, or None."""
     module, _, name = dotted.rpartition(".")
     try:
         return importlib.import_module(dotted)
@@ -269,4 +269,4 @@ def prepare_predictions(folder: Path) -> None:
 
 
 PREPARED = {"docs/predict.md": prepare_predictions}
-"""What the blocks of a page find in their folder."""
+"""Fixtures that prepare the folder of a page's blocks."""

@@ -43,7 +43,7 @@ def test_a_saved_classifier_predicts_as_the_trained_one(folder):
     assert figures == {name: results[best.epoch - 1].metrics[name] for name in METRICS}
 
 
-def test_evaluate_gives_every_figure_of_the_test_images(folder):
+def test_evaluate_returns_every_metric_of_the_test_images(folder):
     figures = evaluate(folder, tiny_set(30, seed=5), ShotsConfig(many=(0,), few=(2,)), CPU)
     others = {"many", "medium", "few", "per_class_recall", "confusion", "n", "intervals"}
     assert set(METRICS) | others == set(figures)
@@ -58,7 +58,7 @@ def test_shots_by_test_counts_need_test_images_alone(folder):
     assert evaluate(folder, tiny_set(30, seed=5), shots, CPU)["many"] >= 0
 
 
-def test_per_patient_figures_come_with_patient_ids(folder):
+def test_metrics_per_patient_need_patient_ids(folder):
     images = tiny_set(30, seed=5)
     patients = np.array([f"p{i // 5}" for i in range(30)])
     with_ids = ImageSet(images_NCHW=images.images_NCHW, labels_N=images.labels_N, patients_N=patients)
@@ -115,7 +115,7 @@ def test_labels_beyond_the_classes_are_refused(folder):
         evaluate(folder, tiny_set(10, 0, num_classes=5), ShotsConfig(), CPU)
 
 
-def test_an_incumbent_is_saved_with_the_weights_that_the_trainer_left(folder):
+def test_an_incumbent_is_saved_with_its_trained_weights(folder):
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}))
     best, results = fit(trainer, np.zeros(3, np.int64), epochs=3)
     assert best.epoch == len(results)
@@ -126,13 +126,13 @@ def test_an_incumbent_is_saved_with_the_weights_that_the_trainer_left(folder):
         assert torch.equal(expected[name], tensor), name
 
 
-def test_loading_leaves_the_global_random_state_alone(folder):
+def test_loading_does_not_change_the_global_random_state(folder):
     state = torch.random.get_rng_state()
     load_classifier(folder, CPU)
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_metadata_says_what_a_classifier_needs(folder):
+def test_metadata_holds_all_that_a_classifier_needs(folder):
     meta = load_classifier(folder, CPU).meta
     assert isinstance(meta, ClassifierMeta)
     assert meta.class_names == ("a", "b", "c") and meta.train_counts == (14, 14, 13)

@@ -49,7 +49,7 @@ def not_numbers(images_NCHW: Uint8) -> Float32:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """Random weights of a tiny ResNet, in the form that timm publishes: with a head."""
+    """Random weights of a tiny ResNet with a head, as timm publishes them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         state = timm.create_model("test_resnet").state_dict()
@@ -59,7 +59,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
-def test_every_extractor_gives_an_image_the_same_features_in_any_company(name: str) -> None:
+def test_the_features_of_an_image_do_not_depend_on_the_other_images(name: str) -> None:
     images = tiny_data().val.images_NCHW
     features = build_extractor(ScoringConfig(extractor=name), judge, CPU)
     whole_ND = features(images)
@@ -69,7 +69,7 @@ def test_every_extractor_gives_an_image_the_same_features_in_any_company(name: s
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_timm_models_features_are_those_of_timms_own_preparation(weights: Path, suffix: str) -> None:
-    """Gray goes in as RGB, resized and normalised as the model's data config says."""
+    """Grey images become RGB, resized and normalised by the model's data config."""
     features = extractor(extractor="test_resnet", extractor_weights=weights.with_suffix(suffix))
     assert "test_resnet with the weights in" in features.described
     assert features.described.endswith("images resized to 160 px")
@@ -105,7 +105,7 @@ def test_pixels_are_the_images_shrunk_to_32_px() -> None:
     np.testing.assert_allclose(extractor(extractor="pixels")(large), half, rtol=1e-5)
 
 
-def test_a_function_of_ones_own_is_taken_by_its_path() -> None:
+def test_a_function_of_ones_own_is_imported_by_its_path() -> None:
     features = extractor(extractor="test_features:means")
     np.testing.assert_allclose(features(GRAY), GRAY.mean(axis=(2, 3)), rtol=1e-6)
     assert features.described == "test_features:means"
@@ -116,12 +116,15 @@ def test_a_function_of_ones_own_is_taken_by_its_path() -> None:
     [
         (
             "one_number",
-            r"^synth\.scoring\.extractor gave an array of shape \[1\] for 5 images .*give features \[5",
+            r"^synth\.scoring\.extractor returned an array of shape \[1\] for 5 images .*return features \[5",
         ),
-        ("not_numbers", r"^synth\.scoring\.extractor gave features that are not finite \(test_features:not_n"),
+        (
+            "not_numbers",
+            r"^synth\.scoring\.extractor returned features that are not finite \(test_features:not_n",
+        ),
     ],
 )
-def test_what_a_function_gives_is_checked(name: str, message: str) -> None:
+def test_the_features_of_a_function_are_checked(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         extractor(extractor=f"test_features:{name}")(GRAY)
 
@@ -141,21 +144,21 @@ def test_what_a_function_gives_is_checked(name: str, message: str) -> None:
         ),
         (
             {"extractor": "resnet18", "extractor_weights": "nowhere.pth"},
-            r"extractor_weights /.*nowhere\.pth is no file: name one, or leave it out$",
+            r"extractor_weights /.*nowhere\.pth is not a file: name one, or omit it$",
         ),
         (
             {"extractor": "resnet18", "extractor_weights": __file__},
-            r"test_features\.py are no weights of timm's resnet18 \(.*\): name a file of such weights",
+            r"test_features\.py are not the weights of timm's resnet18 \(.*\): name a file of such weights",
         ),
     ],
 )
-def test_what_cannot_be_an_extractor_is_told(scoring: dict[str, str], message: str) -> None:
+def test_a_wrong_extractor_is_an_error(scoring: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         extractor(**scoring)
 
 
 def test_weights_of_another_model_are_refused(weights: Path) -> None:
-    with pytest.raises(UserError, match=r"are no weights of timm's resnet18 \("):
+    with pytest.raises(UserError, match=r"are not the weights of timm's resnet18 \("):
         extractor(extractor="resnet18", extractor_weights=weights)
 
 
@@ -174,17 +177,17 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
             return eval, ("open('sprung', 'w')",)
 
     torch.save({"state_dict": Trap()}, tmp_path / "weights.pth")
-    with pytest.raises(UserError, match=r"are no weights of timm's test_resnet \("):
+    with pytest.raises(UserError, match=r"are not the weights of timm's test_resnet \("):
         extractor(extractor="test_resnet", extractor_weights=tmp_path / "weights.pth")
 
 
-def test_pretrained_weights_that_cannot_be_had_are_told_in_one_line(
+def test_pretrained_weights_that_cannot_be_loaded_are_an_error_of_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"its pretrained weights cannot be had \(.*\): mend the connection, name"
+        UserError, match=r"its pretrained weights cannot be loaded \(.*\): check the connection, name"
     ):
         extractor(extractor="resnet18")
     assert capfd.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""What everything stands on: files, seeds, registries, records, run folders."""
+"""The foundations: files, seeds, registries, records, run folders."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_what_a_killed_process_left_of_a_folder_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / ".folder.tmp"
-    left.mkdir()
-    write_two(left, "half")
+def test_a_killed_processs_partial_folder_is_removed(tmp_path: Path) -> None:
+    partial = tmp_path / ".folder.tmp"
+    partial.mkdir()
+    write_two(partial, "half")
     with replacing_folder(tmp_path / "folder") as temporary:
         assert list(temporary.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
@@ -116,7 +116,7 @@ def test_jsonable_always_is_strict_json(value: object) -> None:
         (OSError("\n"), "OSError"),
     ],
 )
-def test_an_error_is_told_by_its_first_line_or_else_its_type(error: Exception, line: str) -> None:
+def test_an_error_is_summarised_by_its_first_line_or_else_its_type(error: Exception, line: str) -> None:
     assert first_line(error) == line
 
 
@@ -168,7 +168,7 @@ def record(epoch: int) -> EpochRecord:
     )
 
 
-def test_an_epoch_for_which_there_is_no_room_leaves_no_torn_line(tmp_path: Path) -> None:
+def test_an_epoch_that_the_disk_has_no_room_for_writes_no_partial_line(tmp_path: Path) -> None:
     epoch_log.append_epoch(tmp_path, record(1))
     path = tmp_path / epoch_log.EPOCHS_FILE
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -193,7 +193,7 @@ def test_a_record_is_one_strict_json_line_with_k_of_each(tmp_path: Path) -> None
     np.testing.assert_allclose(first["entropy"], np.log(3))
 
 
-def test_a_torn_last_line_is_left_out_and_lines_can_be_cut_back(tmp_path: Path) -> None:
+def test_a_partial_last_line_is_ignored_and_lines_can_be_truncated(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         epoch_log.append_epoch(tmp_path, record(epoch))
     with (tmp_path / epoch_log.EPOCHS_FILE).open("a") as file:

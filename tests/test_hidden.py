@@ -1,4 +1,4 @@
-"""Folders beside which rlcas is called, and that have the names of its packages."""
+"""Folders with the names of our packages, in the folder that rlcas is called in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from cluster.runtime.package_shadowing import OUR_PACKAGES, check_not_hidden
 from rlcas.errors import UserError
 
 
-def test_folders_with_the_names_of_our_packages_hide_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As the folder that a clone of rlcas is in, and one with a virtual environment in envs/."""
+def test_folders_with_the_names_of_our_packages_do_not_hide_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Such as the folder that holds a clone of rlcas, or one with virtual environments in envs/."""
     monkeypatch.chdir(tmp_path)
     for name in OUR_PACKAGES:
         (tmp_path / name).mkdir()
@@ -23,7 +25,7 @@ def test_folders_with_the_names_of_our_packages_hide_none(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("name", OUR_PACKAGES)
 @pytest.mark.parametrize("form", ["package", "module"])
-def test_a_package_of_the_same_name_is_told(
+def test_a_package_of_the_same_name_is_an_error(
     name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

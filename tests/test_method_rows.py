@@ -1,4 +1,4 @@
-"""The rows of the comparison as declared: each is valid over whatever settings the user gives."""
+"""The declared rows of the comparison: each is valid over any settings of the user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ USERS: list[dict[str, Any]] = [
 
 
 def own_settings(name: str) -> dict[str, Any]:
-    """Return what a row states of a run."""
+    """Return the settings that a row sets."""
     return {key: value for key, value in METHODS[name].settings.items() if not key.startswith("compare.")}
 
 
@@ -92,7 +92,7 @@ RESPONSE = ("response", 1e-3, "cubic", "baseline", None, 0.2, 15.0)
     ],
     ids=str,
 )
-def test_rows_of_agents_have_what_these_need_where_nothing_else_is_stated(
+def test_rows_of_agents_have_the_settings_that_these_need_by_default(
     user: dict[str, Any], state: tuple[Any, ...], response: tuple[Any, ...]
 ) -> None:
     assert taught_by("rlcas_state", user) == state
@@ -100,7 +100,7 @@ def test_rows_of_agents_have_what_these_need_where_nothing_else_is_stated(
     assert taught_by("rlcas", user)[0] == settings.of(user).sampler.agents
 
 
-def test_agents_that_a_gradient_teaches_keep_the_bonus_that_was_stated() -> None:
+def test_agents_trained_by_gradient_keep_the_entropy_bonus_of_the_settings() -> None:
     user = settings.of({"sampler.entropy_bonus": 0.1})
     bonuses = [
         settings.override(user, own_settings(name)).sampler.entropy_bonus
@@ -120,7 +120,7 @@ def test_a_population_has_no_row_of_one_episode() -> None:
         settings.override(settings.of({"sampler.agents": "pbt"}), own_settings("rlcas_k1"))
 
 
-def test_what_a_row_searches_begins_from_settings_that_there_are() -> None:
+def test_the_search_of_a_row_is_over_existing_settings() -> None:
     known = {flag.key for flag in settings.flags()} | {"compare.synthetic_ratio"}
     searched = {key for method in METHODS.values() for key in method.search}
     assert searched <= known
@@ -142,7 +142,7 @@ def test_rows_that_train_k_classifiers_count_k_passes_and_one_episode_counts_one
     assert METHODS["rlcas_k1"].passes(config) == 1
 
 
-def test_rows_say_which_weights_they_lack_and_where_they_are_got() -> None:
+def test_rows_name_the_weights_they_lack_and_where_to_get_them() -> None:
     config = settings.of({})
     missing = {name: text for name, method in METHODS.items() if (text := missing_weights(method, config))}
     assert set(missing) == {"lift", "skin_sdm"}

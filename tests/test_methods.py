@@ -1,4 +1,4 @@
-"""What every compared method keeps: it trains, repeats to the bit, and comes back from disk."""
+"""Every compared method trains, repeats to the bit, and can be saved and loaded."""
 
 from __future__ import annotations
 
@@ -85,17 +85,17 @@ def test_an_episode_is_the_same_in_another_trainer_whatever_was_trained_before(v
     trainer.train_epoch(trainer.initial(zeros), zeros, episode_index=0)
     incumbent = trainer.trained()
     result = trainer.train_epoch(incumbent, counts_C, episode_index=1)
-    left = trainer.trained()
-    trainer.train_epoch(left, zeros, episode_index=2)
+    trained = trainer.trained()
+    trainer.train_epoch(trained, zeros, episode_index=2)
     for elsewhere in (trainer, other):
         again = elsewhere.train_epoch(incumbent, counts_C, episode_index=1)
         assert (again.train_loss, again.val_loss) == (result.train_loss, result.val_loss)
-        assert_same_bits(elsewhere.trained(), left)
+        assert_same_bits(elsewhere.trained(), trained)
     assert other.train_epoch(incumbent, counts_C, episode_index=2).train_loss != result.train_loss
 
 
 @every_variant
-def test_it_predicts_the_same_from_disk(variant: str, tmp_path: Path) -> None:
+def test_a_saved_classifier_predicts_the_same(variant: str, tmp_path: Path) -> None:
     data = data_of(3)
     trainer = trainer_of(variant, data)
     trainer.train_epoch(trainer.initial(np.zeros(3, np.int64)), np.array([0, 2, 4]), episode_index=0)
@@ -128,16 +128,16 @@ def test_the_optimiser_has_every_parameter_once(variant: str) -> None:
 @every_variant
 def test_on_a_gpu_an_epoch_repeats_to_the_bit(variant: str) -> None:
     trainers = [tiny_trainer(config_of(variant), data_of(8), device=torch.device("cuda")) for _ in range(2)]
-    counts_C, left = np.arange(8) % 3, []
+    counts_C, trained = np.arange(8) % 3, []
     for trainer in trainers:
         result = trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=1)
         assert result.finite
-        left.append(trainer.trained())
-    assert_same_bits(*left)
+        trained.append(trainer.trained())
+    assert_same_bits(*trained)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_a_row_declares_are_settings_that_there_are(name: str) -> None:
+def test_a_row_declares_existing_settings(name: str) -> None:
     method = METHODS[name]
     assert settings.of({"classifier.method": name, **method.settings}).classifier.method == name
     for key, values in method.search.items():
@@ -147,14 +147,14 @@ def test_what_a_row_declares_are_settings_that_there_are(name: str) -> None:
     assert method.passes(RunConfig()) >= 1 and method.title
 
 
-def test_no_two_rows_have_one_title() -> None:
+def test_no_two_rows_have_the_same_title() -> None:
     titles = [method.title for method in METHODS.values()]
     assert len(set(titles)) == len(titles)
 
 
 @pytest.mark.parametrize("name", sorted(ONE_BY_OBJECTIVE.values()))
-def test_the_search_of_a_row_has_its_default(name: str) -> None:
-    """What is tried must include the authors' choice, or `--compare.tune` could only lose."""
+def test_the_search_of_a_row_includes_its_default(name: str) -> None:
+    """The searched values must include the authors' choice, or `--compare.tune` might miss it."""
     config = settings.of({"classifier.method": name, **METHODS[name].settings})
     for key, values in METHODS[name].search.items():
         value: Any = config
@@ -177,7 +177,7 @@ def meta_of(backbone: str, num_classes: int = 5) -> ClassifierMeta:
 @pytest.mark.parametrize(
     "backbone", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "vit_tiny_patch16_224"]
 )
-def test_features_are_what_the_last_linear_layer_is_given(backbone: str) -> None:
+def test_features_are_the_input_of_the_last_linear_layer(backbone: str) -> None:
     meta, images = meta_of(backbone), torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     whole = new_classifier(meta).eval()

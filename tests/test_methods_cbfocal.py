@@ -40,7 +40,7 @@ def test_weights_of_two_classes_by_hand() -> None:
     torch.testing.assert_close(weights_C, torch.tensor([1.2, 0.8]))
 
 
-def test_the_softmax_kind_is_the_weighted_cross_entropy_times_what_is_missing() -> None:
+def test_the_softmax_kind_is_the_weighted_cross_entropy_times_the_missing_probability() -> None:
     generator = torch.Generator().manual_seed(0)
     logits_NC = torch.randn(20, 8, generator=generator, dtype=torch.float64)
     labels_N = torch.randint(8, (20,), generator=generator)
@@ -57,7 +57,7 @@ def test_the_softmax_kind_is_the_weighted_cross_entropy_times_what_is_missing() 
 
 @pytest.mark.parametrize("loss", [class_balanced_focal, class_balanced_softmax_focal])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
-def test_certainty_leaves_a_finite_gradient(loss, gamma: float) -> None:
+def test_the_gradient_is_finite_at_full_certainty(loss, gamma: float) -> None:
     logits_NC = torch.tensor([[200.0, -200.0], [-200.0, 200.0]], requires_grad=True)
     loss(logits_NC, torch.tensor([0, 0]), torch.tensor([9, 1]), gamma=gamma).backward()
     assert logits_NC.grad is not None and logits_NC.grad.isfinite().all()
@@ -79,7 +79,7 @@ def test_outputs_start_at_the_probability_of_one_class_in_c() -> None:
     assert bias_C[0].item() == pytest.approx(-math.log(2))
 
 
-def test_no_decay_pulls_on_the_last_bias_and_everything_is_trained_once() -> None:
+def test_the_last_bias_has_no_weight_decay_and_every_parameter_is_trained_once() -> None:
     model = objective()
     decayed, undecayed = model.parameter_groups(0.3)
     assert (decayed["weight_decay"], undecayed["weight_decay"]) == (0.3, 0.0)

@@ -17,7 +17,7 @@ from rlcas.training.saved_classifier import load_classifier
 
 
 @pytest.mark.medium
-def test_agents_dose_synthetic_images_for_any_method(tmp_path: Path) -> None:
+def test_agents_choose_the_composition_for_any_method(tmp_path: Path) -> None:
     from PIL import Image
 
     with np.load(small_run.write_npz(tmp_path / "shapes.npz", seed=1)) as arrays:

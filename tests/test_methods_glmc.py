@@ -67,7 +67,7 @@ def test_cutmix_puts_a_box_of_the_images_aspect_around_the_centre(monkeypatch: p
     assert seen.sum() == 0.25 * 8 * 16
 
 
-def test_cutmix_cuts_the_box_off_at_the_edges(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cutmix_crops_the_box_at_the_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = box(monkeypatch, 0.75, row=0, column=15)
     assert seen.nonzero().amin(0).tolist() == [0, 11] and seen.nonzero().amax(0).tolist() == [1, 15]
 
@@ -143,7 +143,7 @@ def test_the_head_of_the_weighted_labels_predicts() -> None:
     torch.testing.assert_close(model(images), model.fc_cb(model.backbone(images)))
 
 
-def test_the_second_batch_is_drawn_as_the_setting_says() -> None:
+def test_the_second_batch_is_drawn_by_the_setting() -> None:
     assert objective().resampling_power == 0.0
     assert objective(resampling_power=0.2).resampling_power == 0.2
 
@@ -162,7 +162,7 @@ def second_batches(*, power: float, epoch: int = 3) -> list[np.ndarray]:
     return [(batch_B[:, None] - shown).abs().argmin(dim=1).numpy() for batch_B in values]
 
 
-def test_without_resampling_the_second_batch_goes_through_permutations_of_the_training_images() -> None:
+def test_without_resampling_the_second_batch_comes_from_permutations_of_the_training_images() -> None:
     batches = second_batches(power=0)
     order = np.concatenate(batches)
     assert [len(batch) for batch in batches] == [11, 11, 11, 11, 12], "as many as the first, with three added"

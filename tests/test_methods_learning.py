@@ -35,7 +35,7 @@ WITHOUT = {
     "ce": "it is what the others are held to",
     "lift": "its gain is what a CLIP has learnt before; the tiny one of the tests is random and knows nothing",
 }
-"""Rows that cannot be held to it, and why."""
+"""Rows that are not tested, and why."""
 IN_THE_TAIL_ALONE = {
     "glmc": "labels weigh n^-1.2, which is more than the classes lack, and every mixture with a rare image bears "
     "most of its weight: in 20 epochs, where the authors train 200, it takes from the head what it gives to the tail"
@@ -47,7 +47,7 @@ Recalls = Callable[[str], Float64]
 
 
 def balanced_phantoms(num_images: int, seed: int) -> ImageSet:
-    """Return phantoms of another draw, about as many of each class."""
+    """Return phantoms from another seed, with about the same number of each class."""
     phantom = {"num_images": num_images, "imbalance": 1, "size_px": SIZE_PX}
     return load(settings.of({"seed": seed, "dataset.phantom": phantom})).train
 
@@ -95,7 +95,7 @@ def write_pool(path: Path, images: ImageSet, class_names: tuple[str, ...]) -> No
 
 @pytest.fixture(scope="module")
 def recalls(tmp_path_factory: pytest.TempPathFactory) -> Recalls:
-    """Return what trains a row and tells its recall of each class, [C], on balanced images."""
+    """Return a function that trains a row and returns its recall of each class, [C], on balanced images."""
     home = tmp_path_factory.mktemp("learning")
     planned = plan(stated(home / "comparison", home / "perfect"))
     data = load(planned.config)
@@ -115,7 +115,7 @@ def recalls(tmp_path_factory: pytest.TempPathFactory) -> Recalls:
 
 
 def opened(comparison: Path, cell: PlannedCell) -> Path:
-    """Return the folder of a cell with what its engine needs there."""
+    """Return the folder of a cell with all that its engine needs in it."""
     folder = RunFolder(comparison / cell.name)
     folder.path.mkdir(parents=True)
     settings.save(cell.config, folder.path)
@@ -139,6 +139,6 @@ def test_a_method_beats_plain_cross_entropy_on_the_rarest_classes(
     assert recall_C.mean() > recalls("ce").mean() - 0.1, reason
 
 
-def test_every_method_is_held_to_it_or_says_why_not() -> None:
+def test_every_method_is_tested_or_has_a_reason_why_not() -> None:
     assert {*ROWS, *WITHOUT} == {*METHODS}
     assert all(WITHOUT.values()) and all(IN_THE_TAIL_ALONE.values())

@@ -1,4 +1,4 @@
-"""LIFT on a tiny random CLIP: what it starts from, what it trains, what it saves, and what it says."""
+"""LIFT on a tiny random CLIP: its start, its training, its saved file and its errors."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def build(folder: Path | str | None, **lift: object) -> Lift:
 
 
 def normalised(objective: Lift) -> Tensor:
-    """Return the images as trainers feed them."""
+    """Return the images as in a trainer's batch."""
     return objective.meta.normalisation.apply(to_float(IMAGES))
 
 
 def pixels(size_px: int) -> Tensor:
-    """Return the images as CLIP wants them, from the stored bytes."""
+    """Return the images prepared for CLIP, from the stored bytes."""
     large = F.interpolate(IMAGES / 255, (size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
     return (large.expand(-1, 3, -1, -1) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
@@ -97,7 +97,7 @@ def test_the_first_logits_are_25_cos_of_the_frozen_feature_and_the_text(clip_fol
     assert expected.std() > 0.1
 
 
-def test_prompt_and_names_say_what_the_head_starts_from(clip_folder: Path) -> None:
+def test_the_head_starts_from_prompt_and_names(clip_folder: Path) -> None:
     names = ("cyst", "fat", "a knot")
     objective = build(clip_folder, prompt="US of {class}", names=names)
     head = text_head(clip_folder, [f"US of {name}" for name in names])
@@ -132,8 +132,8 @@ def test_an_adapter_adds_its_bottleneck_of_the_residual_beside_the_mlp(clip_fold
 
 def test_test_time_ensembling_is_the_mean_over_corners_and_centre(clip_folder: Path) -> None:
     large = pixels(SIZE_PX + 24)
-    places = [(0, 0), (0, 24), (24, 0), (24, 24), (12, 12)]
-    crops = [large[..., top : top + SIZE_PX, left : left + SIZE_PX] for top, left in places]
+    corners = [(0, 0), (0, 24), (24, 0), (24, 24), (12, 12)]
+    crops = [large[..., top : top + SIZE_PX, left : left + SIZE_PX] for top, left in corners]
     objective = build(clip_folder)
     head = objective.head_CD.detach()
     expected = torch.stack([clip_logits(clip_folder, crop, head) for crop in crops]).mean(dim=0)
@@ -143,7 +143,7 @@ def test_test_time_ensembling_is_the_mean_over_corners_and_centre(clip_folder: P
     assert not torch.allclose(single, expected, atol=1e-2)
 
 
-def test_adapters_and_head_alone_are_trained_and_kept(clip_folder: Path) -> None:
+def test_only_adapters_and_head_are_trained_and_saved(clip_folder: Path) -> None:
     objective = build(clip_folder).train()
     labels = torch.from_numpy(DATA.val.labels_N)
     for adapter in objective.adapters:  # at zero, nothing reaches what is before it
@@ -169,7 +169,7 @@ def test_the_loss_is_logit_adjusted(clip_folder: Path) -> None:
     torch.testing.assert_close(objective.validation_loss(logits, labels, counts), expected)
 
 
-def test_gray_and_colour_images_of_equal_channels_are_the_same_to_it(clip_folder: Path) -> None:
+def test_grey_images_and_colour_images_of_equal_channels_have_the_same_logits(clip_folder: Path) -> None:
     gray = build(clip_folder)
     meta = gray.meta
     colour = meta.model_copy(
@@ -227,7 +227,7 @@ def test_it_is_traced_and_exported_with_its_clip(clip_folder: Path, tmp_path: Pa
         torch.testing.assert_close(exported(images), objective(images))
 
 
-def test_weights_that_are_not_given_are_told_with_where_to_get_them() -> None:
+def test_missing_weights_are_an_error_that_names_their_source() -> None:
     with pytest.raises(
         UserError,
         match=r"^method\.lift\.pretrained is not given: name a folder .* openai/clip-vit-base-patch16",
@@ -236,7 +236,7 @@ def test_weights_that_are_not_given_are_told_with_where_to_get_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "no/such/place", "."])
-def test_a_name_under_which_nothing_loads_is_told(
+def test_a_name_that_cannot_be_loaded_is_an_error(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -247,14 +247,14 @@ def test_a_name_under_which_nothing_loads_is_told(
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_name_without_a_network_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_without_a_network_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"'no-one/no-clip' cannot be loaded \(.+\): name") as caught:
         build("no-one/no-clip")
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_all_of_a_clips_tensors_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+def test_a_model_that_lacks_tensors_of_a_clip_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     for file in clip_folder.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -265,7 +265,7 @@ def test_a_model_without_all_of_a_clips_tensors_is_refused(clip_folder: Path, tm
         build(tmp_path)
 
 
-def test_what_is_said_of_classes_must_fit_them(clip_folder: Path) -> None:
+def test_names_must_fit_the_classes(clip_folder: Path) -> None:
     with pytest.raises(
         UserError, match=r"method\.lift\.names cyst,fat has 2 names, but the data has 3 classes"
     ):
@@ -280,7 +280,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch,
         build(clip_folder)
 
 
-def test_half_precision_weights_are_used_in_single(clip_folder: Path, tmp_path: Path) -> None:
+def test_half_precision_weights_are_converted_to_single_precision(clip_folder: Path, tmp_path: Path) -> None:
     CLIPModel.from_pretrained(clip_folder).half().save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(clip_folder).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float16"

@@ -74,7 +74,7 @@ def test_the_loss_mode_predicts_the_logits_themselves() -> None:
     assert model.calibrate(logits_NC, batch().labels_N, score) is logits_NC
 
 
-def test_validation_takes_the_tau_that_undoes_a_planted_prior() -> None:
+def test_validation_chooses_the_tau_that_cancels_a_planted_prior() -> None:
     """Logits are those of even classes plus 1.5 log π: taking 1.5 log π off finds every label."""
     model = objective()
     model.loss(batch(), COUNTS)
@@ -85,7 +85,7 @@ def test_validation_takes_the_tau_that_undoes_a_planted_prior() -> None:
     torch.testing.assert_close(adjusted_NC, even_NC)
 
 
-def test_of_values_of_tau_that_score_the_same_the_first_is_taken() -> None:
+def test_of_equally_good_values_of_tau_the_first_is_chosen() -> None:
     model, labels_N = objective(taus=(2.0, 0.5, 1.0)), torch.arange(3)
     model.calibrate(100 * F.one_hot(labels_N, 3).float(), labels_N, score)
     assert model.tau.item() == 2.0
@@ -113,7 +113,7 @@ def test_the_prior_is_that_of_the_images_in_training() -> None:
     torch.testing.assert_close(trained(tiny_trainer(effective)).log_prior_C, (shown_C / 59).log())
 
 
-def test_the_epochs_figures_are_those_of_the_tau_that_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_of_an_epoch_are_those_of_the_chosen_tau(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     calibrate = LogitAdjustment.calibrate
     monkeypatch.setattr(LogitAdjustment, "calibrate", lambda *args: seen.append(calibrate(*args)) or seen[-1])
@@ -124,7 +124,7 @@ def test_the_epochs_figures_are_those_of_the_tau_that_is_kept(monkeypatch: pytes
     assert trainer.model.tau.item() in (0.5, 1.0, 1.5, 2.0)
 
 
-def test_an_epoch_that_went_wrong_is_told_and_not_calibrated() -> None:
+def test_an_epoch_that_is_not_finite_is_reported_and_not_calibrated() -> None:
     trainer = tiny_trainer(tiny_config(classifier={"method": "logit_adjust", "lr": 1e30}))
     assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite
     assert trainer.model.tau.item() == 0

@@ -57,7 +57,7 @@ def divergence(logits_KNC: np.ndarray) -> float:
     return total / (len(p_KNC) - 1) / logits_KNC.shape[1]
 
 
-def test_the_divergence_is_that_of_the_definition_and_teaches_both_sides() -> None:
+def test_the_divergence_is_that_of_the_definition_with_gradients_on_both_sides() -> None:
     logits_KNC = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert mutual_divergence(logits_KNC).item() == pytest.approx(divergence(logits_KNC.numpy()))
     logits_KNC.requires_grad_()

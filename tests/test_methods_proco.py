@@ -150,7 +150,7 @@ def test_the_loss_is_that_of_the_definition(alpha: float, tau: float) -> None:
     assert model.loss(batch(), COUNTS).item() == pytest.approx(reference_loss(model, alpha, tau), rel=1e-5)
 
 
-def test_an_epoch_goes_on_with_the_last_ones_estimate_and_makes_a_fresh_one() -> None:
+def test_an_epoch_continues_the_last_ones_estimate_and_starts_a_new_one() -> None:
     model = objective()
     model.start_epoch(0, 3)
     model.loss(batch(), COUNTS)

@@ -10,7 +10,7 @@ from rlcas.shots import ShotGroups
 
 @st.composite
 def predictions(draw):
-    """Probabilities with many ties, and labels that may miss a class."""
+    """Probabilities with many ties, and labels in which a class may be missing."""
     num_classes = draw(st.integers(2, 5))
     num_images = draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -86,7 +86,7 @@ def test_each_class_is_measured_on_its_own_images_by_hand():
 
 
 @given(predictions())
-def test_signals_of_a_class_are_finite_where_it_has_images_and_can_be_seen(case):
+def test_signals_of_a_class_with_images_are_finite_and_map_to_shares(case):
     p, labels = case
     seen = np.bincount(labels, minlength=p.shape[1]) > 0
     for name, values in class_signals(p, labels).items():

@@ -1,4 +1,4 @@
-"""Mixtures that stay the same: counts in whole images that follow the shares."""
+"""Constant compositions: counts in whole images in proportion to shares."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_images_are_divided_by_largest_remainders(shares: list[float], total: in
 
 
 @given(shares=st.lists(st.integers(0, 5000), min_size=1, max_size=40), total=st.integers(1, 600))
-def test_what_is_divided_is_all_of_it_and_near_the_shares(shares: list[int], total: int) -> None:
+def test_counts_sum_to_the_total_and_are_near_the_shares(shares: list[int], total: int) -> None:
     weights = np.array(shares, float)
     counts = apportion(weights, total)
     assert counts.sum() == (total if weights.any() else 0)

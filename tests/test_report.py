@@ -35,7 +35,7 @@ VOID = {"meta", "img"}
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser would make of the page: text, sections, table rows, attributes."""
+    """Parses the page like a browser: text, sections, table rows, attributes."""
 
     source: str
     tags: list[str] = field(default_factory=list)
@@ -107,9 +107,9 @@ def small_run(tmp_path) -> Path:
 def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path, num_classes, text):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        told = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
+        page = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
     assert (tmp_path / "run" / "figures" / "responses.png").exists()
-    assert text in told.text
+    assert text in page.text
 
 
 @pytest.mark.parametrize(
@@ -122,24 +122,24 @@ def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path,
         ({"agents": "response"}, "Agents response : the action probabilities moved at most"),
     ],
 )
-def test_a_control_is_told_as_one(tmp_path, sampler, text):
+def test_a_control_is_described_as_one(tmp_path, sampler, text):
     folder = write_run(tmp_path / "run", num_classes=2, epochs=2)
     stated = {"data": "breastmnist", "sampler": sampler}
     (folder / "config.yaml").write_text(json.dumps(settings.of(stated).model_dump(mode="json")))
     assert text in page_of(folder).text
 
 
-def test_retries_are_told(page):
+def test_retries_are_on_the_page(page):
     assert "Episodes were run again 1 time, because a worker or its node died" in page.text
 
 
-def test_every_section_is_there_once_and_every_tag_is_closed(page):
+def test_every_section_appears_once_and_every_tag_is_closed(page):
     assert page.sections == SECTIONS
     assert page.open_tags == []
     assert "Not a medical device." in page.text
 
 
-def test_the_test_figures_stand_on_the_page_with_their_intervals(run, page):
+def test_the_test_metrics_are_on_the_page_with_their_intervals(run, page):
     figures = json.loads((run / "metrics.json").read_text())["test"]
     assert page.row("Macro F1") == ["0.573", "0.541 to 0.605"]
     assert page.row("Macro recall") == [f"{figures['recall']:.3f}", "0.551 to 0.622"]
@@ -161,7 +161,7 @@ def test_each_class_has_its_counts_and_recall_in_a_row(run, page):
         ]
 
 
-def test_the_synthesis_figures_name_their_features_and_the_pool_is_held_against_chance(page):
+def test_the_synthesis_metrics_name_their_features_and_the_pool_is_compared_with_chance(page):
     kid = "0.0312 0.0271 to 0.0353"
     shared = [kid, "0.710", "0.420", "1.130", "0.630", "0.93", "88.2", "0.004", "36"]
     assert page.row("all") == ["3935", "2400", "41.3", *shared, "0.412"]
@@ -175,7 +175,7 @@ def test_the_synthesis_figures_name_their_features_and_the_pool_is_held_against_
     assert "(95 % interval 0.371 to 0.452; chance 0.125)." in page.text
 
 
-def test_a_pool_whose_interval_holds_chance_is_said_to_have_taught_nothing(small_run):
+def test_a_pool_whose_interval_includes_chance_is_reported_as_uninformative(small_run):
     assert "chance 0.500): the pool has not been shown to teach its classes." in page_of(small_run).text
 
 
@@ -186,13 +186,13 @@ def test_policies_near_uniform_are_called_a_best_of_k_search(drift, best_of_k, t
     assert ("best-of-3 search" in text) == best_of_k
 
 
-def test_the_kept_epoch_and_its_metric_are_told(run, page):
+def test_the_kept_epoch_and_its_metric_are_on_the_page(run, page):
     last = read_run(run).epochs[-1]
     assert f"5 of 30 epochs, 3 episodes each. Kept: epoch {last['best_epoch']}," in page.text
     assert f"validation f1 of {last['best_metric']:.3f}" in page.text
 
 
-def test_a_failed_episode_is_told_with_its_traceback_as_text(page):
+def test_a_failed_episode_is_shown_with_its_traceback_as_text(page):
     assert "1 of 15 episodes ended badly." in page.text
     assert "epoch 4, episode 2: out_of_memory" in page.text
     assert "torch.OutOfMemoryError: <b>tried to allocate 2 GiB</b>" in page.text
@@ -224,7 +224,7 @@ def test_every_image_of_the_gallery_is_shown_with_its_sketch(run, page):
     assert page.tags.count("img") == sum(gallery[key].shape[0] * gallery[key].shape[1] for key in gallery)
 
 
-def test_the_figures_are_png_files_and_stand_on_the_page(run, page):
+def test_the_figures_are_png_files_and_on_the_page(run, page):
     files = sorted((run / "figures").iterdir())
     assert {file.name for file in files} == {f"{name}.png" for name in CHARTS}
     for file in files:
@@ -265,14 +265,14 @@ def test_a_hundred_classes_are_heat_maps_and_the_ends_of_the_tail(tmp_path):
     assert len(page.row("99", "finding 099")) == 4
 
 
-def test_settings_seed_versions_and_seconds_are_there(page):
+def test_settings_seed_versions_and_seconds_are_on_the_page(page):
     assert "baseline_gamma" in page.text
     assert page.row("seed") == ["7"]
     assert page.row("torch") == ["2.15.0"]
     assert page.row("sampler") == ["7300.500 s", "2 h 01 min"]
 
 
-def test_a_run_that_has_only_begun_says_what_is_not_there_yet(small_run):
+def test_the_page_of_a_run_that_has_just_started_names_what_is_missing(small_run):
     for path in sorted(small_run.rglob("*"), reverse=True):
         if path.is_dir():
             path.rmdir()
@@ -286,7 +286,7 @@ def test_a_run_that_has_only_begun_says_what_is_not_there_yet(small_run):
     assert "svg" not in page.tags
 
 
-def test_a_run_without_test_figures_tells_its_epochs_and_timings(small_run):
+def test_the_page_of_a_run_without_test_metrics_has_its_epochs_and_timings(small_run):
     (small_run / "metrics.json").unlink()
     (small_run / "timings.json").write_text('{"pool": 65.5}')
     with (small_run / "epochs.jsonl").open("a") as file:
@@ -330,6 +330,6 @@ def test_colour_images_are_shown_in_colour(small_run):
     assert page_of(small_run).tags.count("img") == 2 * 2 * 2 * 6
 
 
-def test_a_folder_that_is_no_run_is_told(tmp_path):
+def test_a_folder_that_is_not_a_run_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
         write_report(tmp_path)

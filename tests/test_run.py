@@ -220,7 +220,7 @@ def test_a_lost_report_is_written_again_on_resume(finished: Path) -> None:
     [
         (["--pool", "nowhere"], "nowhere"),
         (["--pool", "folder:nowhere"], "nowhere"),
-        (["--device", "cuda"], "rlcas: device 'cuda' is not there: torch finds no GPU"),
+        (["--device", "cuda"], "rlcas: device 'cuda' is not available: torch finds no GPU"),
         (
             ["--shots.many", "7", "--shots.few", "0"],
             "rlcas: shots.many holds class 7, but the data set has classes",
@@ -228,7 +228,7 @@ def test_a_lost_report_is_written_again_on_resume(finished: Path) -> None:
         (["--data", "npz:untested.npz"], "--dataset.test_from_train"),
         (
             ["--synth.scoring.extractor", "resnet18", "--synth.scoring.extractor_weights", "shapes.npz"],
-            "shapes.npz are no weights of timm's resnet18 (",
+            "shapes.npz are not the weights of timm's resnet18 (",
         ),
         (["--out", "shapes.npz/x"], "cannot be made: Not a directory: name another folder with --out"),
     ],

@@ -29,11 +29,11 @@ NEEDED = {
     "np.load": ("allow_pickle", False),
     "numpy.load": ("allow_pickle", False),
 }
-"""Calls that must say how they read: name -> (argument, value)."""
+"""Calls that must have this argument: name -> (argument, value)."""
 
 
 def unsafe_calls(source: str) -> Iterator[str]:
-    """Yield the calls of a module that unpickle, or do not say that they do not."""
+    """Yield the calls of a module that unpickle, or lack the argument that forbids it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "cloudpickle", "dill", "joblib"):
             yield f"from {node.module} import"

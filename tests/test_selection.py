@@ -42,7 +42,7 @@ def flat_images(brightness_by_class: list[list[int]]) -> ImageSet:
 def by_brightness(
     real: list[list[int]], synthetic: list[list[int]], **own: float
 ) -> tuple[Selection, list[list[int]]]:
-    """Select by `Brightness`; return also the brightness of all that is listed, by class."""
+    """Select by `Brightness`; return also the brightness of all listed images, by class."""
     train = flat_images(real)
     data = TrainingData(name="flat", class_names=("bright", "dark"), train=train, val=train)
     config = RunConfig.model_validate({"method": {"freemask": own}, "classifier": {"precision": "fp32"}})
@@ -88,12 +88,12 @@ def test_every_image_grants_one_to_nmax_whatever_the_order(losses: list[float], 
     np.testing.assert_array_equal(grants(np.array(losses)[order], means, labels[order], nmax), granted)
 
 
-def test_what_is_at_the_limit_stays() -> None:
+def test_an_image_at_the_limit_passes() -> None:
     kept = keep([np.array([0.1, 0.5, 0.51]), np.array([2.0])], np.array([0.5, 1.0]))
     assert [indices.tolist() for indices in kept] == [[0, 1], []]
 
 
-def test_images_that_are_too_hard_are_dropped_and_hard_classes_are_shown_more() -> None:
+def test_images_that_are_too_hard_are_dropped_and_hard_classes_get_more() -> None:
     # Losses: bright 0.22 (3 images), dark 0.51: ranks 1 to 3 and 4, grants 6 + 11 + 16 and 20.
     selection, listed = by_brightness([[80, 80, 80], [40]], [[80] * 30 + [60], [0] * 10 + [20] * 10 + [60]])
     np.testing.assert_array_equal(selection.kept_C, [30, 20])  # 60 has losses 0.51 > 0.28, 0.92 > 0.64
@@ -103,21 +103,21 @@ def test_images_that_are_too_hard_are_dropped_and_hard_classes_are_shown_more() 
     assert listed[0] == [80] * 31 and set(listed[1]) == {0, 20}
 
 
-def test_a_list_shows_what_is_left_of_a_class_equally_often() -> None:
+def test_a_list_repeats_the_remaining_images_of_a_class_equally_often() -> None:
     selection, listed = by_brightness([[80], [40] * 3], [[80] * 40, [0, 20, 40]])
     often = np.unique(listed[1], return_counts=True)[1]
     assert len(often) == 3 and np.ptp(often) <= 1 < often.min()
     assert selection.source.class_sizes_C.sum() == 43
 
 
-def test_a_class_without_any_image_left_keeps_its_easiest_and_is_not_shown() -> None:
+def test_a_class_without_remaining_images_keeps_its_easiest_one_with_share_0() -> None:
     selection, listed = by_brightness([[80], [40]], [[80] * 5, [60, 80, 60]])
     np.testing.assert_array_equal(selection.kept_C, [5, 0])
     np.testing.assert_array_equal(selection.shares_C, [1, 0])
     assert listed[1] == [60]
 
 
-def test_where_nothing_is_left_no_class_has_a_share() -> None:
+def test_without_remaining_images_no_class_has_a_share() -> None:
     selection, listed = by_brightness([[80], [40]], [[80], [40]], tolerance=0.0)
     np.testing.assert_array_equal(selection.shares_C, [0, 0])
     assert listed == [[80], [40]]
@@ -131,7 +131,9 @@ def baseline(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
     return load_classifier(folder, CPU)
 
 
-def test_a_real_baseline_drops_wrong_images_and_what_is_left_trains(baseline: Classifier) -> None:
+def test_a_real_baseline_drops_wrong_images_and_the_remaining_ones_can_be_trained_on(
+    baseline: Classifier,
+) -> None:
     data, right, wrong = tiny_data(), tiny_set(60, seed=7), tiny_set(60, seed=8)
     labels = np.concatenate([right.labels_N, (wrong.labels_N + 1) % 3])
     order = np.argsort(labels, kind="stable")

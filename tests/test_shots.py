@@ -29,12 +29,12 @@ def test_without_test_images_a_rule_that_counts_them_gives_empty_groups():
     assert shot_groups(ShotsConfig(source="test"), TRAIN, None) == ShotGroups(many=(), medium=(), few=())
 
 
-def test_explicit_lists_replace_the_rule_and_leave_the_rest_medium():
+def test_explicit_lists_replace_the_rule_and_the_rest_is_medium():
     groups = shot_groups(ShotsConfig(many=(5, 0), few=(1,)), TRAIN, None)
     assert groups == ShotGroups(many=(5, 0), medium=(2, 3, 4), few=(1,))
 
 
-def test_an_explicit_class_that_is_not_there_is_named():
+def test_an_explicit_class_that_does_not_exist_is_named():
     with pytest.raises(UserError, match=r"shots\.few holds class 6, but the data set has classes 0 to 5"):
         shot_groups(ShotsConfig(many=(0,), few=(1, 6)), TRAIN, None)
 

@@ -27,7 +27,7 @@ def step(model, optimizer) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_what_is_taken_is_what_is_restored(name):
+def test_a_restored_snapshot_is_the_one_taken(name):
     source, target = fresh(name), fresh(name, seed=1)
     step(*source)
     arrays = snapshot.take(*source)
@@ -41,7 +41,7 @@ def test_what_is_taken_is_what_is_restored(name):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_state_of_zero_steps_gives_the_step_that_torch_takes_without_it(name):
+def test_a_step_from_materialised_state_equals_torchs_first_step(name):
     materialised, plain = fresh(name), fresh(name)
     plain[1].state.clear()
     step(*materialised)
@@ -91,5 +91,5 @@ def test_the_state_dict_of_a_snapshot_is_the_model_s():
 
 def test_the_state_of_another_classifier_is_refused():
     arrays = snapshot.take(*fresh(width=32))
-    with pytest.raises(UserError, match=r"go on with the classifier settings that it was saved with"):
+    with pytest.raises(UserError, match=r"continue with the classifier settings that it was saved with"):
         snapshot.restore(*fresh(width=16), arrays)

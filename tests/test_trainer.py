@@ -1,4 +1,4 @@
-"""Invariants 1, 2, 2b and 6 of the epoch trainer, bit for bit."""
+"""Invariants 1, 2, 2b and 6 of the epoch trainer, to the bit."""
 
 import dataclasses
 import math
@@ -45,7 +45,7 @@ def run(trainer: ClassifierTrainer, counts_C: np.ndarray, epochs: int) -> Incumb
 
 
 def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.nn.Module:
-    """Train as a textbook would: no composition, no pool, no snapshot."""
+    """Train a classifier by the plain textbook loop: no composition, no pool, no snapshot."""
     settings, pixels = config.classifier, data.train.images_NCHW.astype(np.float64) / 255
     mean, scale = torch.tensor(pixels.mean()).float(), torch.tensor(1 / pixels.std()).float()
     images = ((torch.from_numpy(data.train.images_NCHW).float() / 255) - mean) * scale
@@ -84,7 +84,7 @@ def test_a_composition_of_zeros_does_not_see_the_pool():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_epoch_goes_on_exactly_in_another_trainer(optimizer):
+def test_another_trainer_continues_with_the_same_bits(optimizer):
     config = tiny_config(classifier={"optimizer": optimizer})
     whole = run(tiny_trainer(config), MIXED, 2)
     first, second = tiny_trainer(config), tiny_trainer(config)
@@ -97,35 +97,35 @@ def test_an_epoch_depends_on_nothing_that_was_trained_before_it():
     trainer = tiny_trainer()
     incumbent = run(trainer, MIXED, 1)
     result = trainer.train_epoch(incumbent, MIXED, episode_index=1)
-    left = trainer.trained()
+    trained = trainer.trained()
     trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=2)
     torch.rand(3)
     np.random.rand(3)
     assert_same_result(trainer.train_epoch(incumbent, MIXED, episode_index=1), result)
-    assert_same_bits(trainer.trained(), left)
+    assert_same_bits(trainer.trained(), trained)
 
 
-def test_an_epoch_depends_on_no_epoch_that_failed_between_backward_and_step(monkeypatch):
+def test_an_epoch_does_not_depend_on_one_that_failed_between_backward_and_step(monkeypatch):
     trainer = tiny_trainer()
     incumbent = trainer.initial(MIXED)
     result = trainer.train_epoch(incumbent, MIXED, episode_index=0)
 
     def without_memory():
-        raise torch.OutOfMemoryError("told to")
+        raise torch.OutOfMemoryError("no memory left")
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer._optimizer, "step", without_memory)
-        with pytest.raises(torch.OutOfMemoryError, match="told to"):
+        with pytest.raises(torch.OutOfMemoryError, match="no memory left"):
             trainer.train_epoch(incumbent, MIXED, episode_index=1)
     assert_same_result(trainer.train_epoch(incumbent, MIXED, episode_index=0), result)
 
 
-def test_an_epoch_leaves_incumbent_and_global_random_state_as_they_were():
+def test_an_epoch_does_not_change_its_incumbent_or_the_global_random_state():
     trainer = tiny_trainer()
     incumbent = trainer.initial(MIXED)
     copies = {name: array.copy() for name, array in incumbent.arrays.items()}
     for array in incumbent.arrays.values():
-        array.flags.writeable = False  # as Ray hands it over
+        array.flags.writeable = False  # as arrays from Ray's object store are
     state = torch.random.get_rng_state()
     trainer.train_epoch(incumbent, MIXED, episode_index=0)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -150,14 +150,14 @@ def test_real_images_and_their_augmentation_are_the_same_in_all_episodes():
         assert more_labels[num_real:].tolist() == [1, 1, 1, 1, 2, 2]
 
 
-def test_without_common_random_numbers_each_child_has_its_own_order():
+def test_without_common_random_numbers_each_episode_has_its_own_order():
     trainer = tiny_trainer(tiny_config(sampler={"common_random_numbers": False}))
     (images, _), *_ = batches_of(trainer, ZEROS, episode_index=0)
     assert not torch.equal(images, batches_of(trainer, ZEROS, episode_index=1)[0][0])
     assert torch.equal(images, batches_of(trainer, ZEROS, episode_index=0)[0][0])
 
 
-def test_children_augment_the_same_synthetic_images_differently():
+def test_episodes_augment_the_same_synthetic_images_differently():
     trainer = tiny_trainer()
     (first, _), *_ = batches_of(trainer, MIXED, episode_index=0)
     (second, _), *_ = batches_of(trainer, MIXED, episode_index=1)
@@ -175,7 +175,7 @@ def test_batches_have_mean_0_and_standard_deviation_1_over_the_training_images()
 FIXED = {"batch_mode": "fixed_total", "max_count": 5}
 
 
-def test_with_a_fixed_total_synthetic_images_take_the_place_of_real_ones():
+def test_with_a_fixed_total_synthetic_images_replace_real_ones():
     plain = batches_of(tiny_trainer(), ZEROS, episode_index=0)
     mixed = batches_of(tiny_trainer(tiny_config(sampler=FIXED)), MIXED, episode_index=0)
     assert [len(labels) for _, labels in mixed] == [16, 16, 9]
@@ -186,7 +186,7 @@ def test_with_a_fixed_total_synthetic_images_take_the_place_of_real_ones():
         assert mixed_labels[num_real:].tolist() == [1, 1, 1, 1, 2, 2]
 
 
-def test_a_last_batch_smaller_than_the_composition_is_the_composition_alone():
+def test_a_last_batch_smaller_than_the_composition_has_synthetic_images_only():
     trainer = tiny_trainer(tiny_config(sampler=FIXED))
     result = trainer.train_epoch(trainer.initial(ZEROS), np.array([5, 5, 5]), episode_index=0)
     assert result.num_images == 16 + 16 + 15 and result.finite
@@ -214,7 +214,7 @@ def test_a_batch_that_may_overflow_is_refused_at_construction():
 
 
 def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[int]]:
-    """Return the class counts that the loss is given in one epoch, call by call: the steps, then validation."""
+    """Return the class counts that the loss receives in one epoch, call by call: the steps, then validation."""
     seen, loss = [], trainer.model._loss
     trainer.model._loss = lambda logits, labels, counts: (
         seen.append(counts.tolist()) or loss(logits, labels, counts)
@@ -223,7 +223,7 @@ def seen_priors(trainer: ClassifierTrainer, counts_C: np.ndarray) -> list[list[i
     return seen
 
 
-def test_the_effective_prior_counts_what_the_epoch_shows_and_validation_keeps_the_real_one():
+def test_the_effective_prior_counts_the_images_of_the_epoch_and_validation_has_the_real_prior():
     real = [14, 14, 13]
     assert seen_priors(tiny_trainer(), MIXED) == [real] * 4
     effective = tiny_trainer(tiny_config(sampler={"prior": "effective"}))
@@ -231,7 +231,7 @@ def test_the_effective_prior_counts_what_the_epoch_shows_and_validation_keeps_th
 
 
 @pytest.mark.parametrize("loss", sorted(LOSSES))
-def test_a_class_that_the_epoch_does_not_show_leaves_the_effective_prior_finite(loss):
+def test_a_class_without_images_in_the_epoch_keeps_the_loss_under_the_effective_prior_finite(loss):
     few = tiny_data(num_train=33)
     few = dataclasses.replace(few, train=few.train.take(np.flatnonzero(few.train.labels_N < 2)))
     pool = RealImages(tiny_set(30, seed=9))
@@ -241,12 +241,12 @@ def test_a_class_that_the_epoch_does_not_show_leaves_the_effective_prior_finite(
     assert math.isfinite(trainer.train_epoch(trainer.initial(counts_C), counts_C, episode_index=0).train_loss)
 
 
-def test_positions_go_on_by_the_images_drawn():
+def test_positions_advance_by_the_images_drawn():
     incumbent = run(tiny_trainer(), MIXED, 2)
     np.testing.assert_array_equal(incumbent.positions_C, 2 * 3 * MIXED)
 
 
-def test_it_learns_what_can_be_learnt():
+def test_it_learns_separable_classes():
     config = tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 8})
     _, results = fit(tiny_trainer(config), np.array([2, 2, 2]), epochs=8)
     assert results[-1].metrics["recall"] > 0.9 > results[-1].train_loss
@@ -254,9 +254,11 @@ def test_it_learns_what_can_be_learnt():
     assert results[-1].train_loss < results[0].train_loss
 
 
-def test_fit_returns_the_best_epoch_by_the_reward_metric():
+def test_fit_returns_the_best_epoch_by_the_reward_metric_and_reports_every_epoch():
     trainer = tiny_trainer(tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 4, "metric": "acc"}))
-    best, results = fit(trainer, ZEROS, epochs=4)
+    seen: list[EpochResult] = []
+    best, results = fit(trainer, ZEROS, epochs=4, on_epoch_end=seen.append)
+    assert seen == results
     keys = [(result.metrics["acc"], -result.val_loss) for result in results]
     assert best.epoch == 1 + keys.index(max(keys))
     assert_same_bits(best, run(trainer, ZEROS, best.epoch))
@@ -272,7 +274,7 @@ def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_an_exploded_loss_is_told_and_fit_stops(optimizer):
+def test_fit_stops_at_a_loss_that_is_not_finite(optimizer):
     trainer = tiny_trainer(tiny_config(classifier={"lr": 1e30, "optimizer": optimizer}))
     assert not trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite
     with pytest.raises(UserError, match=r"the loss is not finite in epoch 1: lower classifier\.lr, .* 1e\+30"):
@@ -312,7 +314,7 @@ def test_images_mapped_from_disk_train_to_the_same_bits(tmp_path: Path):
     assert_same_bits(run(tiny_trainer(data=on_disk), MIXED, 1), run(tiny_trainer(data=data), MIXED, 1))
 
 
-def test_training_data_has_no_place_for_test_images():
+def test_training_data_has_no_field_for_test_images():
     assert {field.name for field in dataclasses.fields(TrainingData)} == {
         "name",
         "class_names",

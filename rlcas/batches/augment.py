@@ -1,4 +1,4 @@
-"""Light augmentation of a batch: kornia's geometry with our own draws, so that nothing global is touched.
+"""Light augmentation of a batch: kornia's geometry with our own random numbers.
 
 kornia's own `AugmentationSequential` draws from torch's global generator and takes 1.7 to 2.7 times as long.
 """
@@ -12,25 +12,23 @@ from torch import Tensor
 
 MAX_ROTATION_DEGREES = 10.0
 MAX_SHIFT = 0.05
-"""Of the image's side."""
+"""As a share of the image's side."""
 MAX_SCALE_CHANGE = 0.1
 MAX_BRIGHTNESS_CHANGE = 0.1
 MAX_CONTRAST_CHANGE = 0.1
 
 NUM_DRAWS = 7
+"""Random numbers of one image: mirror, angle, scale, two shifts, brightness and contrast."""
 
 
 class Augment:
-    """Augmentation in two halves: draw numbers for images, then apply them to the images.
-
-    The draws of an image do not depend on the other images of its batch.
-    """
+    """Augmentation in two steps: draw random numbers for a batch, then apply them to its images."""
 
     def __init__(self, kind: Literal["none", "light"]) -> None:
         self.kind = kind
 
     def draw(self, num_images: int, seed: int) -> Tensor:
-        """Return [num_images, 7] float32, uniform in [-1, 1), from `seed` alone, on the CPU."""
+        """Return [num_images, 7] float32, uniform in [-1, 1), on the CPU, so that every device has the same numbers."""
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(num_images, NUM_DRAWS, generator=generator).mul_(2).sub_(1)
 
@@ -47,9 +45,12 @@ class Augment:
 
 
 def move(images_NCHW: Tensor, draws_N5: Tensor) -> Tensor:
-    """Mirror, rotate, scale and shift float images by draws in [-1, 1); edges are prolonged.
+    """Mirror, rotate, scale and shift float images; pixels from outside repeat the image's border.
 
-    A negative first draw mirrors left and right; then come angle, scale, shift to the right and down.
+    Args:
+        images_NCHW: float images.
+        draws_N5: in [-1, 1): a negative first one mirrors left and right; then come the angle, the scale, and the
+            shifts to the right and down.
     """
     from kornia.geometry.transform import get_affine_matrix2d, warp_affine
 

@@ -1,4 +1,4 @@
-"""The mini-batches of an epoch: real images and synthetic ones, normalised and augmented on the device."""
+"""The mini-batches of an epoch: real and synthetic images, augmented and normalised on the device."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from rlcas.types import Float64, Incumbent, Int64, SyntheticSource, TrainingData
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MiniBatch:
-    """What one step trains on; B images, the real ones first."""
+    """The B images of one training step, the real ones first."""
 
     views: tuple[Tensor, ...]
-    """[B, C, H, W] float32 each, normalised: the same images under draws of augmentation of their own."""
+    """[B, C, H, W] float32 each, normalised: the same images, each view augmented anew."""
     labels_N: Tensor
     """[B] int64."""
     resampled: MiniBatch | None = None
-    """As many real images of a draw of their own, in as many views."""
+    """A second batch of B real images, drawn independently, in as many views; None where the method needs none."""
 
     @property
     def images_NCHW(self) -> Tensor:
@@ -37,7 +37,7 @@ class MiniBatch:
 
 
 class BatchMaker:
-    """Makes the batches of any epoch; every draw has its own seed, so nothing carries over.
+    """Makes the batches of any epoch; every random draw has its own seed, so that no state carries over.
 
     Args:
         data: the training images; they stay on the device as uint8.
@@ -45,8 +45,8 @@ class BatchMaker:
         config: the run's settings.
         device: where batches are made.
         num_views: augmentations of each image.
-        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q; at 0 it goes through
-            permutations of the images instead, so that each comes as often as the others. None makes none.
+        resampling_power: q of a second batch, drawn with replacement with probability ~ n_c^-q. At 0 it takes the
+            images from permutations instead, so that each comes equally often; None makes no second batch.
 
     Raises:
         UserError: the pool or the composition's settings do not fit the data.
@@ -79,10 +79,10 @@ class BatchMaker:
         self._augment = Augment(config.classifier.augment)
         self._num_views = num_views
         self._resamples = resampling_power is not None
-        self._chances_N = _chances(data, resampling_power) if resampling_power else None
+        self._chances_N = _chances(data, resampling_power) if resampling_power else None  # None at 0 as well
 
     def plan(self, incumbent: Incumbent, counts_C: Int64, episode_index: int) -> EpochPlan:
-        """Return which images go into which batch of the epoch after `incumbent`."""
+        """Return which images are in which batch of the epoch after `incumbent`."""
         rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_stream(episode_index))
         return epoch_plan(
             rng.permutation(len(self._labels)),
@@ -94,10 +94,10 @@ class BatchMaker:
         )
 
     def batches(self, plan: EpochPlan, epoch: int, episode_index: int) -> Iterator[MiniBatch]:
-        """Yield a batch a step.
+        """Yield the batch of each step.
 
-        The real images come first; their order and augmentation do not depend on the composition, nor,
-        under `sampler.common_random_numbers`, on the episode.
+        The order and augmentation of the real images do not depend on the composition, nor, under
+        `sampler.common_random_numbers`, on the episode.
         """
         counts_C = plan.counts_C
         synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
@@ -131,7 +131,7 @@ class BatchMaker:
     def _resampled(
         self, num_seen: int, num_images: int, epoch: int, step: int, episode_index: int
     ) -> MiniBatch:
-        """Return the second batch, which comes after `num_seen` images in those of the epoch."""
+        """Return the second batch of a step that comes after `num_seen` images of the epoch."""
         path = (epoch, step, self._real_stream(episode_index))
         if self._chances_N is None:
             seed = seed_for(self._config.seed, "permuted", epoch, self._real_stream(episode_index))
@@ -151,7 +151,10 @@ class BatchMaker:
         )
 
     def _views(self) -> Iterator[tuple[str | int, ...]]:
-        """Yield what each view adds to the path of its seeds; the first adds nothing."""
+        """Yield what each view adds to the path of its seeds.
+
+        The first adds nothing: methods of one view and of several then see the same first view.
+        """
         yield ()
         yield from (("view", view) for view in range(1, self._num_views))
 
@@ -163,13 +166,18 @@ class BatchMaker:
 
 
 def _chances(data: TrainingData, power: float) -> Float64:
-    """Return [N]: the chance of each training image where class c has weight n_c^-power an image."""
+    """Return [N]: the probability of each training image when an image of class c weighs n_c^-power."""
     counts_C = data.train.class_counts(data.num_classes).astype(np.float64)
     weights_N = counts_C[data.train.labels_N] ** -power
     return weights_N / weights_N.sum()
 
 
 def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:
+    """Check that a pool has images of every class, in the shape of the data's.
+
+    Raises:
+        UserError: it has not.
+    """
     sizes_C = pool.class_sizes_C
     if len(sizes_C) != data.num_classes:
         raise UserError(

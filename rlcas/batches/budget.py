@@ -1,4 +1,4 @@
-"""How many epochs a budget of images holds, where the composition moves from epoch to epoch."""
+"""How many epochs fit into a budget of images when the composition changes from epoch to epoch."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def num_moving(num_members: int) -> int:
 def expected_added(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
     """Yield the images that are expected to be added to a mini-batch in epochs 1, 2, and so on.
 
-    Agents are taken to choose each action with probability 1/3, as they do before they have learnt: counts are
-    clamped at 0, so that a walk from small ones leads upwards. A population's members are taken to be equally good: all
-    act before the first epoch, later the share that moves. Constant agents stay at the initial counts.
+    Agents are assumed to choose each action with probability 1/3, as they do before they have learnt: counts are
+    clamped at 0, so that a random walk from small counts drifts upwards. A population's members are assumed to be
+    equally good: all act before the first epoch, later the share that moves. Constant agents stay at the initial
+    counts.
     """
     if sampler.agents == "constant":
         yield from itertools.repeat(float(initial_counts(sampler, num_classes).sum()))
@@ -44,7 +45,7 @@ def expected_count(initial: int, *, step: int, max_count: int, acting: float = 1
         initial: the count before the first action, which comes before the first epoch.
         step: what an action adds or takes away.
         max_count: counts are clamped to [0, max_count].
-        acting: the chance of an action before each later epoch; else the count stays.
+        acting: the probability of an action before each later epoch; otherwise the count stays.
     """
     counts_S = np.arange(max_count + 1)
     walk_SS = _uniform_walk(step, max_count)
@@ -57,13 +58,16 @@ def expected_count(initial: int, *, step: int, max_count: int, acting: float = 1
 def epochs_within(
     budget_images: float, num_images: int, added: Iterable[float], *, at_most: bool = False
 ) -> int:
-    """Return the number of epochs, 1 or more, whose images come nearest to a budget; of two as near, the fewer.
+    """Return the number of epochs, at least 1, whose images come nearest to a budget; of two as near, the fewer.
 
     Args:
         budget_images: the budget.
         num_images: N, the real images of each epoch.
-        added: images that are added in epochs 1, 2, …
-        at_most: take the most epochs that do not exceed the budget instead.
+        added: synthetic images of epochs 1, 2, …; endless.
+        at_most: return the largest number of epochs that does not exceed the budget instead.
+
+    Raises:
+        AssertionError: `added` ended before the budget was reached.
     """
     seen = 0.0
     for epoch, of_epoch in enumerate(added, start=1):
@@ -71,11 +75,11 @@ def epochs_within(
         if seen > budget_images:
             nearer = not at_most and seen - budget_images < budget_images - before
             return max(1, epoch if nearer else epoch - 1)
-    raise AssertionError("added images never end")
+    raise AssertionError("`added` must be endless")
 
 
 def _uniform_walk(step: int, max_count: int) -> Float64:
-    """Return [S, S]: the chance of each count after an action, from each count 0, 1, …, max_count."""
+    """Return [S, S]: the probability of each count after an action, from each count 0, 1, …, max_count."""
     walk_SS = np.zeros((max_count + 1, max_count + 1))
     counts_S = np.arange(max_count + 1)
     for action in range(len(ACTIONS)):

@@ -12,13 +12,20 @@ from rlcas.seeding import rng_for
 from rlcas.types import Int64
 
 ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
-"""What the indices 0, 1 and 2 of an action stand for, in units of sampler.action_step."""
+"""The change of a count by action 0, 1 and 2, in units of sampler.action_step."""
 KEEP = 1
 """The index of an action that changes nothing."""
 
 
 def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: int) -> Int64:
-    """Return the composition after `actions_C` (indices 0, 1, 2), clamped to [0, max_count]."""
+    """Return [C] int64: the composition after one action of each agent.
+
+    Args:
+        counts_C: [C] the composition before.
+        actions_C: [C] indices into `ACTIONS`.
+        step: images by which an action changes a count.
+        max_count: counts are clamped to [0, max_count].
+    """
     return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)
 
 
@@ -26,7 +33,7 @@ def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
     """Return [C] int64: the composition before the first action.
 
     Raises:
-        UserError: `sampler.initial_count` names counts for another number of classes.
+        UserError: `sampler.initial_count` has counts for another number of classes.
     """
     counts = sampler.initial_count
     if isinstance(counts, int):
@@ -40,10 +47,10 @@ def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
 
 
 def check_composition(config: RunConfig, num_classes: int) -> None:
-    """Find settings of the composition that do not fit C classes, before anything starts.
+    """Check that the settings of the composition fit C classes, before anything starts.
 
     Raises:
-        UserError: the initial counts are of another number of classes, or a batch of fixed size may overflow.
+        UserError: there are initial counts for another number of classes, or a batch of fixed size may overflow.
     """
     initial_counts(config.sampler, num_classes)
     most, batch_size = num_classes * config.sampler.max_count, config.classifier.batch_size
@@ -57,21 +64,29 @@ def check_composition(config: RunConfig, num_classes: int) -> None:
 
 
 def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -> int:
-    """Return how many agents' actions were cut at a limit on the way from `parent_C` to `counts_C`."""
+    """Return how many agents' actions were clamped at 0 or at the maximum.
+
+    Args:
+        parent_C: [C] the composition before the actions.
+        counts_C: [C] the composition after them.
+        actions_C: [C] indices into `ACTIONS`.
+        step: images by which an action changes a count.
+    """
     return int((counts_C != parent_C + step * ACTIONS[actions_C]).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCycles:
-    """An endless order of each class's pool, in cycles as long as the class.
+    """An endless sequence of pool indices for each class, in cycles as long as the class.
 
-    Cycle q of class c comes from the seed path (class, q) alone, so that the whole state of the sampler is one
-    position a class. It is a permutation, or with replacement as many independent draws.
+    Cycle q of class c depends on the seed path (c, q) alone, so that the whole state of the sampler is one position
+    in each class.
     """
 
     class_sizes_C: Int64
     seed: int
     with_replacement: bool = False
+    """A cycle is a permutation of the class, or with replacement as many independent draws."""
 
     def take(self, class_id: int, position: int, num_images: int) -> Int64:
         """Return [num_images] int64: the pool indices at positions position, position + 1, … of the class."""
@@ -130,12 +145,16 @@ def epoch_plan(
     *,
     fixed_total: bool = False,
 ) -> EpochPlan:
-    """Return the plan of one pass over `order_N`, with counts_C synthetic images in every batch.
+    """Return the plan of one pass over the training images; the number of batches does not depend on the composition.
 
-    The number of batches does not depend on the composition. The synthetic images come on top of the real ones;
-    under `fixed_total` they replace the last ones of the batch, which are random as `order_N` is and the same under
-    every composition. Then a batch keeps its size; a short last one that is smaller than the composition holds
-    nothing else.
+    Args:
+        order_N: [N] a random order of the training images.
+        batch_size: real images of a batch, or all its images under `fixed_total`.
+        counts_C: [C] synthetic images of each class in every batch.
+        positions_C: [C] positions in the pool's cycles before the epoch.
+        cycles: the order of the pool's images.
+        fixed_total: the synthetic images replace the last real ones of each batch, instead of being added to them. A
+            last batch that is smaller than the composition then has synthetic images only.
     """
     real_batches = np.split(order_N, batch_starts(len(order_N), batch_size)[1:])
     if fixed_total:
@@ -154,9 +173,9 @@ def epoch_plan(
 
 
 def batch_starts(num_images: int, batch_size: int) -> list[int]:
-    """Return where batches start; the last may be short.
+    """Return the index of each batch's first image; the last batch may be short.
 
-    A last batch of a single image joins the one before: BatchNorm learns nothing from one image.
+    A last batch of one image is merged into the one before: BatchNorm cannot be trained on one value a channel.
     """
     starts = list(range(0, num_images, batch_size))
     return starts[:-1] if len(starts) > 1 and num_images - starts[-1] == 1 else starts

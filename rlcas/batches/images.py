@@ -35,13 +35,13 @@ class Normalisation:
         return cls(tuple(mean_C.tolist()), tuple(np.where(std_C > 0, std_C, 1.0).tolist()))
 
     def apply(self, images_NCHW: Tensor) -> Tensor:
-        """Return float images in [0, 1] with mean 0 and standard deviation 1 a channel."""
+        """Return float images in [0, 1] shifted and scaled to mean 0 and standard deviation 1 in each channel."""
         scale_C11 = images_NCHW.new_tensor([1 / std for std in self.std])[:, None, None]
         offset_C11 = images_NCHW.new_tensor(self.mean)[:, None, None]
         return (images_NCHW - offset_C11) * scale_C11
 
     def undo(self, images_NCHW: Tensor) -> Tensor:
-        """Return normalised images in [0, 1] again."""
+        """Return normalised images as images in [0, 1]: the inverse of `apply`."""
         scale_C11 = images_NCHW.new_tensor(self.std)[:, None, None]
         offset_C11 = images_NCHW.new_tensor(self.mean)[:, None, None]
         return torch.addcmul(offset_C11, images_NCHW, scale_C11)
@@ -51,14 +51,14 @@ CPU = torch.device("cpu")
 
 
 def to_float(images_NCHW: Tensor) -> Tensor:
-    """Return uint8 images as float32 in [0, 1]; the classifier's own layout decides how it goes on."""
+    """Return uint8 images as float32 in [0, 1], in the memory format that they have."""
     return images_NCHW.to(torch.float32).div_(255)
 
 
 class SyntheticImages:
     """A source's images by class and index, as uint8 tensors on the device.
 
-    A GPU gets the whole source once; a CPU reads what a batch needs, from memory or mapped files.
+    The whole source is copied to a GPU once; on a CPU the images of a batch are read from memory or mapped files.
     """
 
     def __init__(self, source: SyntheticSource, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Sources of extra images other than a stored pool, and all that a source has."""
+"""Synthetic sources other than a stored pool, and all images of a source as one set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from rlcas.types import ImageSet, Int64, SyntheticSource, Uint8
 
 
 class RealImages:
-    """The real training images as a `SyntheticSource`: over-sampling, the control without a synthesiser."""
+    """The real training images as a `SyntheticSource`: over-sampling, the control without a synthesiser.
+
+    Args:
+        train: the training images; every class has one at least.
+    """
 
     def __init__(self, train: ImageSet) -> None:
         self._images_NCHW = train.images_NCHW
@@ -27,7 +31,7 @@ class RealImages:
 
 
 class ListedImages:
-    """The images of another source that a list names, as a `SyntheticSource`; some may be named more than once.
+    """Chosen images of another source, as a `SyntheticSource`; an image may be listed more than once.
 
     Args:
         source: where the images are.

@@ -1,4 +1,4 @@
-"""Mixtures that stay the same: how many images of each class are added to every mini-batch."""
+"""Constant compositions: how many images of each class are added to every mini-batch of a run."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from rlcas.types import Float64, Int64
 
 
 def static_counts(config: CompareRunConfig, train_counts_C: Int64) -> Int64:
-    """Return [C] int64: the composition of a row whose mixture stays the same.
+    """Return [C] int64: the constant composition of a row of the comparison.
 
-    An epoch adds `compare.synthetic_ratio` images for each real one, and a batch one at least. Under
-    `sampler.batch_mode` fixed_total they replace real ones, so that ratio / (1 + ratio) of a batch are added.
+    An epoch has `compare.synthetic_ratio` synthetic images for each real one, and each batch at least one. Under
+    `sampler.batch_mode` fixed_total they replace real ones, so that ratio / (1 + ratio) of a batch is synthetic.
 
     Args:
         config: the comparison's settings.
         train_counts_C: [C] real training images.
 
     Returns:
-        `apportion` of the images among the classes, as `compare.synthetic_balance` says.
+        The images of a batch, apportioned among the classes by `compare.synthetic_balance`.
     """
     num_images = int(train_counts_C.sum())
     num_steps = len(batch_starts(num_images, config.classifier.batch_size))
@@ -33,14 +33,14 @@ def static_counts(config: CompareRunConfig, train_counts_C: Int64) -> Int64:
 
 
 def apportion(shares_C: Float64, total: int) -> Int64:
-    """Return [C] int64 that sum to `total`: each class's share in whole images, by the largest remainders.
+    """Return [C] int64 that sum to `total`: each class's share in whole images, by the largest-remainder method.
 
-    A class with a share gets one image at least where there are enough for all such classes: those that would get
-    less than one get one, and the others divide the rest. Of equal remainders that of the smaller share goes first,
-    then that of the lower index.
+    Every class with a positive share gets at least one image if `total` suffices for that: classes whose quota is
+    below one get one, and the rest is divided among the others. Of equal remainders the smaller share is rounded up
+    first, then the lower index.
 
     Args:
-        shares_C: [C] weights, 0 or more; a class of share 0 gets nothing. All 0: nobody gets anything.
+        shares_C: [C] weights, 0 or more. A class of share 0 gets no image; if all are 0, so are all counts.
         total: images to divide.
     """
     counts_C, dividing_C = np.zeros(len(shares_C), np.int64), shares_C > 0

@@ -1,4 +1,4 @@
-"""The classifier: its backbone, snapshots of its state, inference."""
+"""Classifiers: backbones, snapshots of their state, inference."""
 
 from rlcas.classifiers.build import CLASSIFIERS, build_classifier
 

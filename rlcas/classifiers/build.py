@@ -1,4 +1,4 @@
-"""Classifiers by name: timm's, with a small-image stem and a width for its ResNets."""
+"""Classifiers by name: timm's, whose ResNets can have a stem for small images and another width."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from rlcas.registry import lookup
 Builder = Callable[..., nn.Module]
 
 CLASSIFIERS: dict[str, Builder] = {}
-"""Our own classifiers, beside timm's: name -> builder(config, *, channels, num_classes, size_px)."""
+"""Classifiers that timm does not have: name -> builder(config, *, channels, num_classes, size_px)."""
 
 
 def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
-    """Return a new classifier from [N, channels, size_px, size_px] images to [N, num_classes] logits.
+    """Return a new classifier; weights that are not pretrained are drawn from torch's global generator.
 
-    Its weights are drawn from torch's global generator, where they are not pretrained.
+    Args:
+        config: the settings of the classifier.
+        channels: of the images.
+        num_classes: the number of logits.
+        size_px: side of the images.
 
     Raises:
-        UserError: the backbone is unknown, or cannot have the width that is asked for.
+        UserError: the backbone is unknown, or does not come in `classifier.width`.
     """
     name = config.backbone
     if name in CLASSIFIERS or ":" in name:
@@ -44,7 +48,7 @@ def require_timm_model(name: str, setting: str, known: Iterable[str]) -> None:
     """Check that timm knows a model, with or without the tag of its weights (resnet18, resnet18.a1_in1k).
 
     Raises:
-        UserError: it does not; the message names the setting, `known` and the nearest of timm's names.
+        UserError: it does not; the message has the setting, `known` and the most similar of timm's names.
     """
     import timm
 
@@ -60,6 +64,11 @@ def require_timm_model(name: str, setting: str, known: Iterable[str]) -> None:
 
 
 def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
+    """Return a timm model that is not a ResNet.
+
+    Raises:
+        UserError: a width is set.
+    """
     import timm
 
     if config.width is not None:
@@ -67,6 +76,7 @@ def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, si
             f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: leave it out"
         )
     published = timm.get_pretrained_cfg(config.backbone)
+    # Vision transformers are built for one size; other timm models refuse the argument.
     fixed_size = {"img_size": size_px} if published is not None and published.fixed_input_size else {}
     return timm.create_model(
         config.backbone,
@@ -102,6 +112,11 @@ def _stem(channels: int, width: int, *, kernel_px: int, stride: int) -> nn.Conv2
 
 
 def _width_arguments(config: ClassifierConfig) -> dict[str, object]:
+    """Return the arguments of timm's ResNet that make its first stage `classifier.width` channels wide.
+
+    Raises:
+        UserError: the width is odd, or pretrained weights are asked for.
+    """
     assert config.width is not None
     if config.pretrained:
         raise UserError(
@@ -110,7 +125,7 @@ def _width_arguments(config: ClassifierConfig) -> dict[str, object]:
         )
     if config.width % 2:
         raise UserError(f"classifier.width {config.width} is odd: use an even number")
-    # timm fixes a plain stem at 64 channels; a deep one has 2 x stem_width, and gives way to a plain one.
+    # timm fixes a plain stem at 64 channels. A deep one has 2 x stem_width; `_timm_resnet` replaces it by a plain one.
     return {
         "channels": tuple(config.width * factor for factor in (1, 2, 4, 8)),
         "stem_type": "deep",

@@ -1,6 +1,6 @@
-"""Somebody's CLIP: its vision transformer, frozen, and what its text encoder makes of class names.
+"""A pretrained CLIP: its frozen vision transformer, and the features of class names by its text encoder.
 
-transformers comes with the extra `lift` and is imported where it is used.
+transformers is installed by the extra `lift` and imported only where it is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CLIP_NORMALISATION = Normalisation(
     mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
 )
-"""Of the images that CLIP was trained on, for pixels in [0, 1]."""
+"""The normalisation that CLIP was trained with, for pixels in [0, 1]."""
 WHERE_TO_GET = (
     "a folder or hub name of a CLIP in transformers' layout, such as openai/clip-vit-base-patch16 (0.6 GB, downloaded "
     "once)"
@@ -32,7 +32,10 @@ WHERE_TO_GET = (
 
 
 class VisionTransformer(nn.Module):
-    """The parts of a CLIP's vision transformer, without transformers' model around them, which asks for parameters.
+    """The parts of a CLIP's vision transformer.
+
+    transformers' own model around them is dropped: it looks for parameters, of which `freeze` leaves none, so that it
+    could be neither traced nor exported.
 
     Args:
         vision: transformers' `CLIPModel.vision_model`.
@@ -47,27 +50,27 @@ class VisionTransformer(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The parts of a CLIP that LIFT takes."""
+    """The parts of a CLIP that LIFT uses."""
 
     vision: VisionTransformer
     """Frozen by `freeze`."""
     text_CD: Tensor
-    """[C, D]: the classes' texts in the D dimensions of the vision transformer, of length 1."""
+    """[C, D]: unit features of the classes' texts, in the D dimensions of the vision transformer."""
     size_px: int
-    """Side of the images that it takes."""
+    """Side of its input images."""
     width: int
     """D."""
 
 
 def load_clip(name: str | None, texts_C: Sequence[str]) -> Clip:
-    """Return the CLIP of a folder or hub name; its text encoder is read, asked and forgotten.
+    """Return the CLIP of a folder or hub name; its text encoder is used once and dropped.
 
     Args:
         name: the setting `method.lift.pretrained`.
-        texts_C: what is said of each class.
+        texts_C: [C] a text for each class.
 
     Raises:
-        UserError: no name is given, nothing whole loads under it, or transformers is not installed.
+        UserError: the name is None or no complete CLIP, or transformers is not installed.
     """
     check_clip(name)
     model, tokenizer = _read(str(name))
@@ -79,10 +82,10 @@ def load_clip(name: str | None, texts_C: Sequence[str]) -> Clip:
 
 
 def check_clip(name: str | None) -> None:
-    """Find what a CLIP lacks before it is read.
+    """Check what can be checked before a CLIP is read.
 
     Raises:
-        UserError: no name is given, or transformers is not installed.
+        UserError: the name is None, or transformers is not installed.
     """
     if name is None:
         raise UserError(f"method.lift.pretrained is not given: name {WHERE_TO_GET}")
@@ -91,7 +94,10 @@ def check_clip(name: str | None) -> None:
 
 
 def freeze(module: nn.Module) -> None:
-    """Make the parameters of `module` tensors that move with it but are neither trained nor in its state dict."""
+    """Turn the parameters of `module` into buffers that are neither trained nor in its state dict.
+
+    They still move with the module from device to device.
+    """
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
             delattr(part, name)
@@ -99,6 +105,11 @@ def freeze(module: nn.Module) -> None:
 
 
 def _read(name: str) -> tuple[CLIPModel, Any]:
+    """Return the model and its tokenizer.
+
+    Raises:
+        UserError: they cannot be loaded, or tensors are missing, which transformers would fill with random numbers.
+    """
     from transformers import AutoTokenizer, CLIPModel
     from transformers.utils import logging
 
@@ -120,8 +131,8 @@ def _read(name: str) -> tuple[CLIPModel, Any]:
 
 @torch.no_grad()
 def _text_features(model: CLIPModel, tokenizer: Any, texts_C: Sequence[str]) -> Tensor:
-    """Return [C, D]: the projected texts, taken back to the vision transformer's width by its own projection."""
+    """Return [C, D]: the projected texts, mapped back to the vision transformer's width by its own projection."""
     tokens = tokenizer(list(texts_C), padding=True, truncation=True, return_tensors="pt")
     found = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-    text_CP = getattr(found, "pooler_output", found)  # a tensor before transformers 5
+    text_CP = getattr(found, "pooler_output", found)  # before transformers 5 `found` is the tensor itself
     return F.normalize(F.normalize(text_CP) @ model.visual_projection.weight)

@@ -21,9 +21,14 @@ def predict_logits(
     config: ClassifierConfig,
     device: torch.device,
 ) -> Tensor:
-    """Return [N, C] float32 logits on `device`, of uint8 images anywhere.
+    """Return [N, C] float32 logits on `device`; the model is in evaluation mode afterwards.
 
-    The model is left in evaluation mode.
+    Args:
+        model: on `device`.
+        images_NCHW: uint8, on any device; they are moved batch by batch.
+        normalisation: that of the training images.
+        config: for the precision.
+        device: where logits are computed.
     """
     model.eval()
     logits = []

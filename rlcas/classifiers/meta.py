@@ -1,4 +1,4 @@
-"""What goes with a classifier's weights: all that it takes to build it again and to feed it."""
+"""A classifier's metadata: all that is needed to rebuild it for its weights and to prepare its images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlcas.types import TrainingData
 
 
 class ClassifierMeta(BaseModel):
-    """What a classifier is besides its weights; stored as JSON in the header of model.safetensors."""
+    """A classifier's metadata, stored as JSON in the header of model.safetensors."""
 
     classifier: ClassifierConfig
     method: MethodConfig
@@ -21,22 +21,28 @@ class ClassifierMeta(BaseModel):
     mean: tuple[float, ...]
     """Mean of each channel of the training images, for pixels in [0, 1]."""
     std: tuple[float, ...]
+    """Standard deviation of each channel."""
     train_counts: tuple[Count, ...]
-    """Real training images of each class, for the shot groups and the methods that weigh by them."""
+    """Real training images of each class, for the shot groups and for methods that weigh classes by them."""
     window: tuple[float, float] | None = None
-    """Values that images of more than 8 bits are shown as 0 and 255 by, as they were for training."""
+    """Values of images of more than 8 bits that become 0 and 255, the same as in training."""
 
     @model_validator(mode="after")
     def _check(self) -> ClassifierMeta:
+        """Check that the lengths agree.
+
+        Raises:
+            ValueError: they do not; pydantic makes a ValidationError of it.
+        """
         if not len(self.mean) == len(self.std) == self.image_shape[0]:
-            raise ValueError("mean and std are not those of its channels")
+            raise ValueError("mean and std must have one value a channel")
         if not len(self.train_counts) == self.num_classes > 0:
-            raise ValueError("train_counts are not those of its classes")
+            raise ValueError("train_counts must have one value a class, of at least one class")
         return self
 
     @classmethod
     def of(cls, data: TrainingData, config: RunConfig) -> ClassifierMeta:
-        """Return what goes with a classifier that is trained on `data`."""
+        """Return the metadata of a classifier that is trained on `data`."""
         normalisation = Normalisation.of(data.train.images_NCHW)
         return cls(
             classifier=config.classifier,
@@ -56,5 +62,5 @@ class ClassifierMeta(BaseModel):
 
     @property
     def normalisation(self) -> Normalisation:
-        """Return what images are normalised by before the classifier sees them."""
+        """Return the normalisation of the classifier's input images."""
         return Normalisation(self.mean, self.std)

@@ -1,4 +1,4 @@
-"""A classifier and its optimiser as one flat array a dtype, exactly, and back.
+"""The exact state of a classifier and its optimiser as one flat array per dtype, and back.
 
 Within a dtype the model's tensors come first, in the order of its `state_dict`, then the optimiser's.
 """
@@ -18,13 +18,13 @@ from rlcas.errors import UserError
 Arrays = Mapping[str, NDArray[np.generic]]
 
 ZERO_STATE = {"AdamW": ("exp_avg", "exp_avg_sq"), "SGD": ("momentum_buffer",)}
-"""What an optimiser keeps beside every parameter, in its shape; zeros mean that no step was taken."""
+"""State tensors of an optimiser for every parameter, in the parameter's shape; all zeros before the first step."""
 
 
 def materialise(optimizer: torch.optim.Optimizer) -> None:
-    """Give a fresh optimiser the state of zero steps, so that its layout is that of a used one.
+    """Create the state of a new optimiser as zeros, so that it has the same layout as a used one.
 
-    torch makes the state in the first step; from zeros that step gives the same parameters.
+    torch creates the state only in the first step; a step from these zeros gives the same parameters.
     """
     names = ZERO_STATE[type(optimizer).__name__]
     for parameter in _parameters(optimizer):
@@ -36,6 +36,7 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
 
 def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.generic]]:
     """Return a copy of all weights, buffers and optimiser state: dtype name -> flat array."""
+    # One concatenation a dtype on the device, so that a GPU copies few large blocks to the host.
     groups = _by_dtype(_tensors(model, optimizer))
     return {
         name: torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu().numpy()
@@ -54,7 +55,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) 
     if (found := {name: array.size for name, array in arrays.items()}) != expected:
         raise UserError(
             f"the saved state holds {found} but classifier and optimizer need {expected}: "
-            "go on with the classifier settings that it was saved with"
+            "continue with the classifier settings that it was saved with"
         )
     with torch.no_grad():
         for name, tensors in groups.items():

@@ -1,1 +1,1 @@
-"""Test figures of a trained classifier, their intervals, and features of images."""
+"""Test metrics of a trained classifier, their confidence intervals, and features of images."""

@@ -1,4 +1,4 @@
-"""Intervals: bootstrap over test images, so that a figure is never a bare number."""
+"""Confidence intervals of test metrics by bootstrap over the test images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ LEVEL = 0.95
 def bootstrap_interval(
     figure: Callable[[Float64, Int64], float], probabilities_NC: Float64, labels_N: Int64
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of `figure` over images drawn again within each class.
+    """Return the 95 % percentile interval of a metric over bootstrap samples of the images.
 
-    Drawing within classes keeps the class sizes, so that no draw lacks a rare class.
+    Samples are drawn within each class, which keeps the class sizes: no sample lacks a rare class.
+
+    Args:
+        figure: metric of probabilities [N, C] and labels [N].
+        probabilities_NC: [N, C] class probabilities.
+        labels_N: [N] int64 true classes.
     """
     rng = rng_for(SEED, "bootstrap")
     members = [np.flatnonzero(labels_N == c) for c in np.unique(labels_N)]

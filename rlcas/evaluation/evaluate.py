@@ -1,4 +1,4 @@
-"""Saved classifiers, and their figures on test images, which are read here and nowhere else."""
+"""The test metrics of a saved classifier."""
 
 from __future__ import annotations
 
@@ -22,11 +22,17 @@ WITH_INTERVALS = ("acc", "f1", "recall", "auc")
 
 
 def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device) -> dict[str, Any]:
-    """Return the figures of the run's classifier on test images.
+    """Return the metrics of the run's classifier on test images.
+
+    Args:
+        run_folder: holds model.safetensors.
+        test: the test images.
+        shots: which classes count as many-, medium- and few-shot.
+        device: where the classifier runs.
 
     Returns:
-        `rlcas.metrics.report` of the images, `intervals` (95 %, bootstrap) of some of them, and the report
-        of the patients under `per_patient` where there are ids.
+        `rlcas.metrics.report` of the images, the `intervals` (95 %, bootstrap) of some metrics, and under
+        `per_patient` the report of the patients if the images have patient ids.
 
     Raises:
         UserError: the classifier cannot be read, or does not fit the images or labels.
@@ -37,7 +43,17 @@ def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch
 def examine(
     run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device
 ) -> tuple[dict[str, Any], Float64]:
-    """Return what `evaluate` returns, and the [N, C] probabilities that it is made of."""
+    """Return the result of `evaluate`, and the [N, C] probabilities that it is computed from.
+
+    Args:
+        run_folder: holds model.safetensors.
+        test: the test images.
+        shots: which classes count as many-, medium- and few-shot.
+        device: where the classifier runs.
+
+    Raises:
+        UserError: the classifier cannot be read, or does not fit the images or labels.
+    """
     classifier = load_classifier(run_folder, device)
     num_classes = len(classifier.meta.class_names)
     if test.labels_N.max() >= num_classes:
@@ -58,9 +74,13 @@ def examine(
 
 
 def in_class_order(images: ImageSet, found: Sequence[str], known: Sequence[str], source: str) -> ImageSet:
-    """Return images whose labels count in the classes `found` with labels that count in the classes `known`.
+    """Return the images with their labels renumbered from the class order of their source to the classifier's.
 
-    Classes that are only numbered count as the known ones.
+    Args:
+        images: labels are indices into `found`.
+        found: class names of the images' source; mere numbers stand for the known classes in their order.
+        known: class names of the classifier.
+        source: the images' source, for the error.
 
     Raises:
         UserError: a class is not known to the classifier.

@@ -1,4 +1,4 @@
-"""Features of images [N, D]: the yardsticks of synthetic images, by name."""
+"""Features of images [N, D] by the name of their extractor, for the scores of synthetic images."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ MOST_PIXELS_PX = 32
 
 @dataclass(frozen=True, slots=True)
 class FeatureExtractor:
-    """A function from uint8 images [N, channels, H, W] to features [N, D], and what it is, in words."""
+    """A function from uint8 images [N, channels, H, W] to features [N, D], with its description."""
 
     features: Features
     described: str
+    """For reports and errors."""
 
     def __call__(self, images_NCHW: Uint8) -> Float32:
         """Return features [N, D].
 
         Raises:
-            UserError: a function from outside gave something else, or a feature is not finite.
+            UserError: a function from outside returned something else, or a feature is not finite.
         """
         found = np.asarray(self.features(images_NCHW))
         if found.ndim != 2 or len(found) != len(images_NCHW):
             raise UserError(
-                f"synth.scoring.extractor gave an array of shape {list(found.shape)} for {len(images_NCHW)} "
-                f"images ({self.described}): it shall give features [{len(images_NCHW)}, D]"
+                f"synth.scoring.extractor returned an array of shape {list(found.shape)} for {len(images_NCHW)} "
+                f"images ({self.described}): it must return features [{len(images_NCHW)}, D]"
             )
         if not np.isfinite(found).all():
-            raise UserError(f"synth.scoring.extractor gave features that are not finite ({self.described})")
+            raise UserError(f"synth.scoring.extractor returned features that are not finite ({self.described})")
         return found
 
 
@@ -52,11 +53,11 @@ def build_extractor(
 
     Args:
         scoring: the settings.
-        judge: gives the classifier of real images, and is called only where it is needed.
+        judge: returns the classifier of real images; called only by the extractor `classifier`.
         device: where a timm model runs.
 
     Raises:
-        UserError: the name is unknown, or a timm model's weights cannot be had or do not fit.
+        UserError: the name is unknown, or a timm model's weights cannot be loaded or do not fit.
     """
     name = scoring.extractor
     if name in EXTRACTORS:
@@ -67,37 +68,37 @@ def build_extractor(
 
 
 def check_extractor(scoring: ScoringConfig) -> None:
-    """Find what is wrong with the settings before anything starts.
+    """Check the settings of the extractor before anything starts.
 
     Raises:
-        UserError: the extractor's name is unknown, or the file of weights is not there or not for it.
+        UserError: the extractor's name is unknown, or the file of weights is missing or not for this extractor.
     """
     name, weights = scoring.extractor, scoring.extractor_weights
     if ":" in name:
         lookup(name, {}, "synth.scoring.extractor")
     elif name not in EXTRACTORS:
         require_timm_model(name, "synth.scoring.extractor", EXTRACTORS)
-    if weights is not None and not _is_timms(name):
+    if weights is not None and not _is_timm_model(name):
         raise UserError(
             f"synth.scoring.extractor_weights {weights} are for a timm model, but synth.scoring.extractor is "
-            f"{name!r}: name the model there, or leave the weights out"
+            f"{name!r}: name the model there, or omit the weights"
         )
     if weights is not None and not weights.is_file():
-        raise UserError(f"synth.scoring.extractor_weights {weights} is no file: name one, or leave it out")
+        raise UserError(f"synth.scoring.extractor_weights {weights} is not a file: name one, or omit it")
 
 
 def require_weights(scoring: ScoringConfig) -> None:
-    """Load the weights of a timm extractor once, so that it is told early where they cannot be had.
+    """Load the weights of a timm extractor once, so that a fault ends the run early.
 
     Raises:
-        UserError: they cannot, or do not fit.
+        UserError: they cannot be loaded or do not fit.
     """
-    if _is_timms(scoring.extractor):
+    if _is_timm_model(scoring.extractor):
         timm_features(scoring.extractor, scoring.extractor_weights, torch.device("cpu"))
 
 
 def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
-    """Return what the last linear layer of a classifier is given.
+    """Return the extractor of a classifier's penultimate features: the input of its last linear layer.
 
     Raises:
         UserError: the classifier has no linear layer.
@@ -128,7 +129,7 @@ def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
 
 
 def pixels(_: Callable[[], Classifier]) -> FeatureExtractor:
-    """Return the pixels themselves in [0, 1], of images shrunk to 32 px at most: no network has a say."""
+    """Return the extractor of pixels in [0, 1], of images shrunk to 32 px at most; it needs no network."""
 
     def features(images_NCHW: Uint8) -> Float32:
         def flat(batch: Tensor) -> Tensor:
@@ -143,8 +144,8 @@ EXTRACTORS: dict[str, Callable[[Callable[[], Classifier]], FeatureExtractor]] = 
     "classifier": penultimate,
     "pixels": pixels,
 }
-"""Our own yardsticks, beside timm's models: name -> builder(judge)."""
+"""Extractors that are not timm models: name -> builder(judge)."""
 
 
-def _is_timms(name: str) -> bool:
+def _is_timm_model(name: str) -> bool:
     return name not in EXTRACTORS and ":" not in name

@@ -1,4 +1,4 @@
-"""Features of images by any timm model: Inception, ImageNet ResNets, DINO and the rest, by name."""
+"""Features of images by any timm model, such as Inception, an ImageNet ResNet or DINO."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.U
 def timm_features(
     name: str, weights: Path | None, device: torch.device
 ) -> tuple[Callable[[Uint8], Float32], str]:
-    """Return a timm model's pooled features, as a function of uint8 images, and what they are in words.
+    """Return a function from uint8 images to a timm model's pooled features, and its description.
 
-    Images are resized whole and normalised as the weights ask for; gray is repeated to RGB.
+    Images are resized without cropping and normalised as the weights require; grey images are repeated to RGB.
 
     Raises:
-        UserError: the weights cannot be had, or do not fit the model.
+        UserError: the weights cannot be loaded, or do not fit the model.
     """
     import timm.data
 
@@ -53,6 +53,11 @@ def timm_features(
 
 
 def _timm_model(name: str, weights: Path | None) -> Any:
+    """Return a timm model without its last layer, with the weights of a file or its published ones.
+
+    Raises:
+        UserError: the weights cannot be loaded, or do not fit the model.
+    """
     import timm
     from timm.models import load_checkpoint
 
@@ -70,30 +75,35 @@ def _timm_model(name: str, weights: Path | None) -> Any:
 
 def _unfit(weights: Path, name: str, reason: str) -> str:
     return (
-        f"synth.scoring.extractor_weights {weights} are no weights of timm's {name} ({reason}): name a file of "
+        f"synth.scoring.extractor_weights {weights} are not the weights of timm's {name} ({reason}): name a file of "
         "such weights, .safetensors or .pth"
     )
 
 
 def _pretrained(name: str) -> Any:
+    """Return a timm model with its published weights.
+
+    Raises:
+        UserError: they cannot be loaded.
+    """
     import timm
 
-    hub = logging.getLogger("huggingface_hub")  # it tells of every vain attempt
+    hub = logging.getLogger("huggingface_hub")  # it logs every failed attempt; the error below is enough
     level = hub.level
     hub.setLevel(logging.CRITICAL)
     try:
         return timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"synth.scoring.extractor {name!r}: its pretrained weights cannot be had ({first_line(error)}): mend the "
-            "connection, name a file with --synth.scoring.extractor_weights, or use the extractor classifier"
+            f"synth.scoring.extractor {name!r}: its pretrained weights cannot be loaded ({first_line(error)}): check "
+            "the connection, name a file with --synth.scoring.extractor_weights, or use the extractor classifier"
         ) from error
     finally:
         hub.setLevel(level)
 
 
 def resized(images_NCHW: Tensor, sides_px: Sequence[int], mode: str) -> Tensor:
-    """Return images in [0, 1] of other sides (height, width), with an anti-aliasing filter."""
+    """Return images in [0, 1] resized to the sides (height, width), with an anti-aliasing filter."""
     if tuple(images_NCHW.shape[2:]) == tuple(sides_px):
         return images_NCHW
     if mode == "area":
@@ -104,6 +114,12 @@ def resized(images_NCHW: Tensor, sides_px: Sequence[int], mode: str) -> Tensor:
 
 @torch.no_grad()
 def in_batches(features: Callable[[Tensor], Tensor], images_NCHW: Uint8, device: torch.device) -> Float32:
-    """Return features [N, D] of uint8 images that reach `features` in batches, as floats in [0, 1]."""
+    """Return features [N, D] of uint8 images.
+
+    Args:
+        features: called with batches of float images in [0, 1].
+        images_NCHW: uint8 images.
+        device: where the batches are.
+    """
     batches = (images_NCHW[i : i + BATCH_SIZE] for i in range(0, len(images_NCHW), BATCH_SIZE))
     return torch.cat([features(to_float(as_tensor(batch, device))).float().cpu() for batch in batches]).numpy()

@@ -59,12 +59,12 @@ METHODS: dict[str, Method] = {
     "pbt": PBT,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
 }
-"""Rows of `rlcas compare` by name, and whose training step `classifier.method` names; from outside comes
-package.module:object, a Method."""
+"""Rows of `rlcas compare` by name. `classifier.method` takes the same names, for a row's training step; a Method of
+your own is named as package.module:object."""
 
 
 def weight_settings() -> set[str]:
-    """Return the settings that name foundation weights, without which rows are left out."""
+    """Return the settings that name foundation weights; rows that need them are skipped without."""
     return {method.needs for method in METHODS.values() if method.needs is not None}
 
 
@@ -72,6 +72,6 @@ def build_objective(meta: ClassifierMeta) -> Objective:
     """Return the network that `classifier.method` trains, with weights from torch's global generator.
 
     Raises:
-        UserError: the method or the backbone is unknown, or its weights cannot be had.
+        UserError: the method or the backbone is unknown, or its weights cannot be loaded.
     """
     return lookup(meta.classifier.method, METHODS, "classifier.method").objective(meta)

@@ -1,4 +1,4 @@
-"""CBFocal: a focal loss whose images weigh by the effective number of images of their class."""
+"""CBFocal: a focal loss, weighted by the effective number of images of each class."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ LOSS_BY_KIND = {"sigmoid": class_balanced_focal, "softmax": class_balanced_softm
 class ClassBalancedFocal(Objective):
     """One classifier under a class-balanced focal loss.
 
-    The C outputs of kind sigmoid start at the probability 1/C: the bias of the last layer is -log(C - 1), and no
-    weight decay pulls it back (section 4 of the paper).
+    With the kind sigmoid the C outputs start at the probability 1/C: the bias of the last layer is -log(C - 1), and
+    has no weight decay, which would pull it back to 0 (section 4 of the paper).
     """
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
         self.settings = meta.method.cbfocal
         self.classifier = new_classifier(meta)
+        self._loss = LOSS_BY_KIND[self.settings.kind]
         if self.settings.kind == "sigmoid":
             nn.init.constant_(last_linear(self.classifier, meta).bias, -math.log(meta.num_classes - 1))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        """Return [N, C] logits; their order is that of the C probabilities."""
+        """Return [N, C] logits; under both kinds the largest is the most probable class."""
         return self.classifier(images_NCHW)
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
@@ -41,11 +42,10 @@ class ClassBalancedFocal(Objective):
 
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the same loss of the validation images."""
-        loss = LOSS_BY_KIND[self.settings.kind]
-        return loss(logits_NC, labels_N, counts_C, beta=self.settings.beta, gamma=self.settings.gamma)
+        return self._loss(logits_NC, labels_N, counts_C, beta=self.settings.beta, gamma=self.settings.gamma)
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the last layer's bias, of kind sigmoid, in a group without decay, apart from all else."""
+        """Return all parameters in one group; with the kind sigmoid the last layer's bias in another, without decay."""
         (everything,) = super().parameter_groups(weight_decay)
         if self.settings.kind == "softmax":
             return [everything]

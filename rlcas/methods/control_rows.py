@@ -1,4 +1,4 @@
-"""Controls that take RL-CAS apart: rows that declare settings and nothing else."""
+"""Controls, each without one part of RL-CAS: rows that declare settings and nothing else."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ RLCAS_K1 = Method(
 )
 """RL-CAS with one episode an epoch: the agents without the selection among episodes.
 
-One episode leaves nothing to compare, so the agents are taught by the paper's team reward over the baseline of
-eq. 2, whatever reward they have in the other rows."""
+With one episode there is nothing to compare, so the agents learn from the paper's team reward over the baseline of
+eq. 2, whatever their reward is in the other rows."""
 
 RLCAS_STATE = Method(
     title="Ours, agents state",
@@ -54,7 +54,7 @@ RLCAS_STATE = Method(
     search={**SAMPLER_SEARCH, "sampler.lr": (0.05, 0.15, 0.5)},
     passes=k_passes,
 )
-"""RL-CAS with agents that see the state of training and are taught by their own class's signal."""
+"""RL-CAS with agents that see the state of training and learn from their own class's signal."""
 
 RLCAS_RESPONSE = Method(
     title="Ours, agents response",
@@ -81,10 +81,10 @@ CONSTANT = Method(
     passes=k_passes,
     control=True,
 )
-"""K episodes an epoch under the initial composition, of which the best lives on: selection alone.
+"""K episodes an epoch under the initial composition, whose best becomes the incumbent: selection alone.
 
-Under one composition and one order the K episodes would hardly differ, and there would be nothing to select: here each
-draws its own order and augmentation of the real images."""
+With one composition and one order of the images the K episodes would hardly differ, and there would be nothing to
+select: here each draws its own order and augmentation of the real images."""
 
 OVERSAMPLING = Method(
     title="Over-sampling",
@@ -94,7 +94,7 @@ OVERSAMPLING = Method(
     search=MIX_SEARCH,
     control=True,
 )
-"""SynSketch with real training images again in the place of synthetic ones."""
+"""SynSketch with repeated real training images in place of synthetic ones."""
 
 PBT = Method(
     title="Population-based training",
@@ -116,4 +116,4 @@ BASELINE_BEST_OF_K = Method(
     passes=k_passes,
     control=True,
 )
-"""The Baseline from K seeds, of which validation takes one: RL-CAS's compute without RL."""
+"""The Baseline from K seeds, the best on validation images: RL-CAS's compute without RL."""

@@ -1,4 +1,4 @@
-"""GLMC: two mixtures of a batch and a re-sampled one that shall look alike, and labels that gain weight."""
+"""GLMC: consistency of two mixtures of a batch with a re-sampled one, and labels that move to class weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective
 
 NUM_VIEWS = 2
-"""One to mix up, one to cut and mix."""
+"""One for MixUp, one for CutMix."""
 
 
 class MixtureConsistency(Objective):
@@ -43,7 +43,7 @@ class MixtureConsistency(Objective):
         return self.fc_cb(self.backbone(images_NCHW))
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Set a."""
+        """Set the weight a of the plain labels."""
         self.plain_share = 1 - (epoch / num_epochs) ** 2
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
@@ -89,9 +89,10 @@ def mixup(images_NCHW: Tensor, others_NCHW: Tensor, share: float) -> Tensor:
 
 
 def cutmix(images_NCHW: Tensor, others_NCHW: Tensor, share: float) -> Tensor:
-    """Return the images with one box of the others in them, about 1 - share of the area.
+    """Return the images with one box of the others pasted in, of about 1 - share of the area.
 
-    The box has the image's aspect and its centre anywhere, and is cut off at the edges; labels do not follow the cut.
+    The box has the image's aspect ratio and a random centre, and is cropped at the image's borders; the share in the
+    labels is not corrected for the crop.
     """
     height, width = images_NCHW.shape[2:]
     rows = _box(height, share)
@@ -102,7 +103,7 @@ def cutmix(images_NCHW: Tensor, others_NCHW: Tensor, share: float) -> Tensor:
 
 
 def _box(side_px: int, share: float) -> slice:
-    """Return where a box of side sqrt(1 - share) lies along a side."""
+    """Return the range of a box of relative length sqrt(1 - share) along a side."""
     length_px = int(side_px * (1 - share) ** 0.5)
     centre = int(torch.randint(side_px, ()))
     return slice(max(centre - length_px // 2, 0), min(centre + length_px // 2, side_px))

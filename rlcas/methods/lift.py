@@ -17,14 +17,14 @@ from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective
 
 CROP_MARGIN_PX = 24
-"""By how much images are larger than the crops of them that predict."""
+"""By how much an image is larger than its five crops at prediction."""
 
 
 class Adapter(nn.Module):
-    """AdaptFormer's bottleneck, s · Up(ReLU(Down(LN(x)))), which gives zeros until it is trained.
+    """AdaptFormer's bottleneck, s · Up(ReLU(Down(LN(x)))), whose output is 0 before training.
 
     Args:
-        width: of the block that it stands in.
+        width: of the transformer's block.
         dim: of the bottleneck.
     """
 
@@ -49,7 +49,7 @@ class Lift(Objective):
     The transformer is neither in the incumbent nor in model.safetensors, which names where it was read from.
 
     Raises:
-        UserError: the weights are not given or cannot be read, or `method.lift.names` is of other data.
+        UserError: the weights are not given or cannot be read, or `method.lift.names` does not fit the classes.
     """
 
     def __init__(self, meta: ClassifierMeta) -> None:
@@ -64,7 +64,7 @@ class Lift(Objective):
         self.head_CD = nn.Parameter(clip.text_CD)
 
     def train(self, mode: bool = True) -> Lift:
-        """Set the mode of what is trained; the transformer stays as it predicts."""
+        """Set the mode of the trained parts; the frozen transformer stays in evaluation mode."""
         super().train(mode)
         self.clip.eval()
         return self
@@ -98,7 +98,7 @@ class Lift(Objective):
         return (self._settings.scale * features_ND @ F.normalize(self.head_CD).T).float()
 
     def _pixels(self, images_NCHW: Tensor, size_px: int) -> Tensor:
-        """Return [N, 3, size_px, size_px] as CLIP takes them, of images normalised as the data is."""
+        """Return [N, 3, size_px, size_px] normalised for CLIP, from images normalised for the data."""
         pixels = self.meta.normalisation.undo(images_NCHW)
         pixels = F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
         return CLIP_NORMALISATION.apply(pixels.expand(-1, 3, -1, -1))
@@ -107,11 +107,11 @@ class Lift(Objective):
 def five_crops(pixels_NCHW: Tensor) -> list[Tensor]:
     """Return the four corners and the centre of square images, each `CROP_MARGIN_PX` smaller.
 
-    torchvision's `five_crop` cannot be traced, and takes seconds to import.
+    torchvision's `five_crop` cannot be traced for export, and takes seconds to import.
     """
     size_px, far, middle = pixels_NCHW.shape[-1] - CROP_MARGIN_PX, CROP_MARGIN_PX, CROP_MARGIN_PX // 2
-    places = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
-    return [pixels_NCHW[..., top : top + size_px, left : left + size_px] for top, left in places]
+    corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
+    return [pixels_NCHW[..., top : top + size_px, left : left + size_px] for top, left in corners]
 
 
 def adapter_dim(num_classes: int, num_blocks: int) -> int:
@@ -120,17 +120,17 @@ def adapter_dim(num_classes: int, num_blocks: int) -> int:
 
 
 def texts(meta: ClassifierMeta) -> list[str]:
-    """Return what the text encoder is given of each class.
+    """Return the text of each class for the text encoder.
 
     Raises:
-        UserError: `method.lift.names` are not as many as the classes.
+        UserError: `method.lift.names` does not have one name for each class.
     """
     settings = meta.method.lift
     names_C = settings.names or meta.class_names
     if len(names_C) != meta.num_classes:
         raise UserError(
             f"method.lift.names {','.join(names_C)} has {len(names_C)} names, but the data has {meta.num_classes} "
-            "classes: give one a class, with commas"
+            "classes: give one name for each class, with commas"
         )
     return [settings.prompt.replace("{class}", name) for name in names_C]
 

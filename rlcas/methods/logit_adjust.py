@@ -1,4 +1,4 @@
-"""Logit adjustment: the logarithm of the class prior, taken off the logits or added in training."""
+"""Logit adjustment: the logarithm of the class prior, subtracted from the logits or added in training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from rlcas.methods.objective import Objective, Score, new_classifier
 
 
 class LogitAdjustment(Objective):
-    """One classifier and a multiple τ of log π, π the class shares that it is trained on (Menon et al. 2021).
+    """One classifier and a multiple τ of log π, with π the class shares of its training (Menon et al. 2021).
 
-    Mode posthoc (eq. 9) trains plain cross-entropy and predicts z - τ log π; validation takes τ after every epoch,
-    ties the first. Mode loss (eq. 10) trains the cross-entropy of z + τ log π and predicts z.
+    Mode posthoc (eq. 9) trains plain cross-entropy and predicts z - τ log π, with the τ that is best on the validation
+    images after each epoch; of equal ones the first. Mode loss (eq. 10) trains the cross-entropy of z + τ log π and
+    predicts z.
     """
 
     tau: Tensor
-    """τ of the prediction; 0 until validation has chosen."""
+    """τ of the prediction; 0 until one is chosen on the validation images."""
     log_prior_C: Tensor
-    """log π of the images in training."""
+    """log π of the training images."""
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
@@ -37,17 +38,18 @@ class LogitAdjustment(Objective):
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the cross-entropy of the one view, of z or of z + τ log π."""
+        # Kept for prediction: under `sampler.prior` effective the shares change with the composition.
         self.log_prior_C.copy_(log_prior(counts_C))
         tau = self.settings.tau if self.settings.mode == "loss" else 0.0
         logits_NC = self.classifier(batch.images_NCHW).float()
         return F.cross_entropy(logits_NC + tau * self.log_prior_C, batch.labels_N)
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Forget τ, so that validation chooses for the logits themselves."""
+        """Set τ to 0."""
         self.tau.zero_()
 
     def calibrate(self, logits_NC: Tensor, labels_N: Tensor, score: Score) -> Tensor:
-        """Take the τ of `method.logit_adjust.taus` with the best score; return the logits with it."""
+        """Set τ to the one of `method.logit_adjust.taus` with the best score; return the logits adjusted by it."""
         if self.settings.mode == "loss":
             return logits_NC
         plain_NC = logits_NC + self.tau * self.log_prior_C

@@ -1,4 +1,4 @@
-"""NCL: experts that learn side by side, and from each other, over all classes and over the hardest."""
+"""NCL: experts that learn together and from each other, over all classes and over the hardest ones."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from rlcas.methods.method import Method
 from rlcas.methods.objective import Objective, new_classifier
 
 EXCLUDED = -1e9
-"""Logit of a class whose probability is 0, with finite differences of logarithms."""
+"""Logit of an excluded class: its probability is 0, and unlike -inf it gives the divergence no NaN."""
 
 
 class NestedCollaboration(Objective):
-    """K classifiers of their own on the same images (Li et al. 2022); their mean logits predict.
+    """K independent classifiers on the same images (Li et al. 2022); their mean logits predict.
 
     With z_k the logits of expert k, b_k = z_k + log n and h_k the same over the hard classes of each image, the loss
-    is Σ_k CE(b_k) + r Σ_k CE(h_k) + KL(b) + KL(h): the KL terms draw the experts to each other, both ways. The hard
-    classes are the first expert's largest logits, the label always among them. The paper's optional third part, a
-    self-supervised contrast (MoCo) in each expert, is left out.
+    is Σ_k CE(b_k) + r Σ_k CE(h_k) + KL(b) + KL(h): the KL terms, in both directions, make the experts agree. The hard
+    classes are those of the first expert's largest logits, always with the label. The paper's optional third part, a
+    self-supervised contrast (MoCo) in each expert, is not implemented.
     """
 
     def __init__(self, meta: ClassifierMeta) -> None:
@@ -62,7 +62,7 @@ class NestedCollaboration(Objective):
 
 
 def hard_classes(logits_NC: Tensor, labels_N: Tensor, share: float) -> Tensor:
-    """Return [N, C] bool: the label and the largest other logits, in all max(2, round(share C)) classes."""
+    """Return [N, C] bool: the label and the classes of the largest other logits, together max(2, round(share C))."""
     num_classes = logits_NC.shape[1]
     logits_NC = logits_NC.masked_fill(F.one_hot(labels_N, num_classes).bool(), torch.inf)
     least_N1 = logits_NC.topk(max(2, round(share * num_classes)), dim=1).values[:, -1:]

@@ -1,4 +1,4 @@
-"""What a method trains and how: a classifier with whatever else learns, and the loss of a batch."""
+"""The training objective of a method: its network with all that is trained, and the loss of a batch."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rlcas.losses import LOSSES
 from rlcas.registry import lookup
 
 Score = Callable[[Tensor, Tensor], float]
-"""A figure of logits [N, C] and labels [N], the larger the better."""
+"""A metric of logits [N, C] and labels [N], the larger the better."""
 
 
 class Objective(nn.Module, abc.ABC):
     """A method's network, its state and its loss; called with images, it predicts.
 
-    All that carries over from step to step is a parameter or a buffer: these are the incumbent, and nothing else is.
-    Random numbers come from torch's global generator, which is seeded for every epoch.
+    All state that carries over from step to step must be a parameter or a buffer: the incumbent consists of these
+    alone. Random numbers must come from torch's global generator, which is seeded for every epoch.
 
     Args:
-        meta: what the classifier is for.
+        meta: settings, classes and images of the classifier.
     """
 
     num_views: int = 1
-    """Augmentations of each image that a step sees."""
+    """Augmentations of each image in a step."""
     resampling_power: float | None = None
-    """q of a second batch whose images are drawn with probability ~ n_c^-q; None where there is none."""
+    """q of a second batch whose images are drawn with probability ~ n_c^-q; None for no second batch."""
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__()
@@ -52,24 +52,24 @@ class Objective(nn.Module, abc.ABC):
         """
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Get ready for epoch `epoch` (from 0) of `num_epochs`."""
+        """Prepare for epoch `epoch` (from 0) of `num_epochs`."""
 
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the loss of predictions on the validation images, which breaks ties."""
         return F.cross_entropy(logits_NC, labels_N)
 
     def calibrate(self, logits_NC: Tensor, labels_N: Tensor, score: Score) -> Tensor:
-        """Decide on the validation images what they decide; return the logits as they are predicted from now on."""
+        """Set what is chosen on the validation images after an epoch; return their logits as predicted from now on."""
         return logits_NC
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Return the optimiser's groups of what is trained."""
+        """Return the trained parameters as groups for the optimiser."""
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": trained, "weight_decay": weight_decay}]
 
 
 class LossOnLogits(Objective):
-    """One classifier and the loss that `classifier.loss` names."""
+    """One classifier and the loss of `classifier.loss`."""
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
@@ -90,6 +90,6 @@ class LossOnLogits(Objective):
 
 
 def new_classifier(meta: ClassifierMeta) -> nn.Module:
-    """Return a new backbone with its linear layer, as `classifier.backbone` says."""
+    """Return a new network of `classifier.backbone` with its linear layer."""
     channels, height, _ = meta.image_shape
     return build_classifier(meta.classifier, channels=channels, num_classes=meta.num_classes, size_px=height)

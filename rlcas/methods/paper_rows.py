@@ -1,4 +1,4 @@
-"""Rows of the paper's tables that declare a loss, a pool or settings, and train as the Baseline does."""
+"""Rows of the paper's tables that declare a loss, a pool or settings, and otherwise train as the Baseline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ BASELINE = Method(title="Baseline", source="Ren et al. 2020", settings={"classif
 """The Baseline of the paper: a plain classifier under Balanced Softmax."""
 
 CE = Method(title="Cross-entropy", source="", settings={"classifier.loss": "ce"})
-"""Plain cross-entropy, which knows nothing of the class sizes."""
+"""Plain cross-entropy, independent of the class sizes."""
 
 MGDM = Method(
     title="MGDM",
@@ -36,7 +36,7 @@ SYN_CLASS = Method(
     settings=BASELINE.settings,
     search=MIX_SEARCH,
 )
-"""The Baseline with images of the synthesiser without its sketch branch, in an unchanging mixture."""
+"""The Baseline with images of the synthesiser without its sketch branch, under a constant composition."""
 
 SYN_SKETCH = Method(
     title="+ SynSketch",
@@ -45,7 +45,7 @@ SYN_SKETCH = Method(
     settings=BASELINE.settings,
     search=MIX_SEARCH,
 )
-"""The Baseline with images of the sketch-supervised synthesiser, in an unchanging mixture."""
+"""The Baseline with images of the sketch-supervised synthesiser, under a constant composition."""
 
 SYN_CLASS_RESAMPLING = Method(
     title="+ SynClass + Re-sampling",

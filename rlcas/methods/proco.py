@@ -1,4 +1,4 @@
-"""ProCo: contrast with infinitely many samples of every class, drawn from its von Mises-Fisher density."""
+"""ProCo: contrast with infinitely many samples of each class's von Mises-Fisher density."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rlcas.methods.objective import Objective
 from rlcas.methods.von_mises_fisher import ClassDirections, log_scaled_bessel
 
 NUM_VIEWS = 3
-"""One for the linear layer, two to contrast."""
+"""One for the linear layer, two for the contrast."""
 
 
 class ProbabilisticContrast(Objective):
     """A linear layer on one view, and on two more the contrast of projections z with every class (Du et al. 2024).
 
     The loss is LA(fc(f_1)) + α/2 [LA(l(z_2)) + LA(l(z_3))]: LA is the logit-adjusted cross-entropy and l_c(z) the
-    logarithm of E exp(zᵀz'/τ) over the class's density, of which no gradient flows into the density. Its estimate
-    goes on from the last epoch's, while a fresh one is made for the next. The linear layer predicts.
+    logarithm of E exp(zᵀz'/τ) over the class's density, through which no gradient flows. The density's estimate
+    continues that of the last epoch, while a new one starts from zero for the next. The linear layer predicts.
     """
 
     num_views = NUM_VIEWS
@@ -46,16 +46,16 @@ class ProbabilisticContrast(Objective):
         return self.fc(self.backbone(images_NCHW))
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
-        """Go on with what the last epoch estimated; estimate anew beside it."""
+        """Continue with the estimate that the last epoch started, and start a new one for the next epoch."""
         self.directions.take_over(self.next_directions)
         self.next_directions.reset()
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
-        """Return the loss of the three views, which pass the backbone together."""
+        """Return the loss of the three views, which pass the backbone as one batch."""
         num_images = len(batch.labels_N)
         features = self.backbone(torch.cat(batch.views))
         logits_NC = self.fc(features[:num_images]).float()
-        # Two views, so that the projection's BatchNorm has two rows at least.
+        # Both views in one batch, so that the projection's BatchNorm has at least two rows even for a single image.
         z = F.normalize(self.projection(features[num_images:]).float(), dim=1)
         contrast = [
             logit_adjusted(self._contrast(z_NP, batch.labels_N), batch.labels_N, counts_C)

@@ -1,7 +1,7 @@
-"""The von Mises-Fisher densities of C classes on the unit sphere of p dimensions, and what they are estimated from.
+"""The von Mises-Fisher densities of C classes on the unit sphere of p dimensions, and their estimation.
 
 f(z; μ, κ) ∝ κ^v / I_v(κ) exp(κ μᵀz), v = p/2 - 1, with the modified Bessel function I_v. All is computed in float64:
-κ goes up to 1e5, and autocast leaves that type alone.
+κ is up to 1e5, and autocast does not change that type.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 MAX_KAPPA = 1e5
 PRIOR_LENGTH = 0.9
-"""Of the mean of a class that was not seen yet, in a random direction."""
+"""Length of the mean of a class without images so far; its direction is random."""
 
 
 def log_scaled_bessel(squared_kappa: Tensor, order: float) -> Tensor:
@@ -36,7 +36,7 @@ def log_scaled_bessel(squared_kappa: Tensor, order: float) -> Tensor:
 
 
 class ClassDirections(nn.Module):
-    """The running mean of each class's features, all images since the last reset weighing the same."""
+    """The running mean of each class's features, with equal weights of all images since the last reset."""
 
     mean_CP: Tensor
     count_C: Tensor
@@ -48,7 +48,7 @@ class ClassDirections(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Forget all; a class that is not seen has a random direction."""
+        """Start again from no images; until a class has one, its direction is random."""
         self.mean_CP.copy_(PRIOR_LENGTH * F.normalize(torch.randn_like(self.mean_CP), dim=1))
         self.count_C.zero_()
 
@@ -69,7 +69,7 @@ class ClassDirections(nn.Module):
     def scaled_means(self) -> Tensor:
         """Return [C, P]: κ μ, with μ the mean's direction and κ = p R / (1 - R²), R its length.
 
-        Where one image, or all alike, leave κ without bound, it is MAX_KAPPA.
+        κ is infinite for a single image or identical ones; it is limited to MAX_KAPPA.
         """
         length_C = self.mean_CP.norm(dim=1)
         kappa_C = self.mean_CP.shape[1] * length_C / (1 - length_C**2)

@@ -111,14 +111,22 @@ def read_arrays(path: Path, mend: str) -> dict[str, NDArray[Any]]:
         return {name: np.asanyarray(read_member(file, name, path)) for name in file.files}
 
 
-def open_npz_file(path: Path) -> np.lib.npyio.NpzFile:
-    """Return an `.npz` file, opened."""
+@contextlib.contextmanager
+def open_npz_file(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open an `.npz` file.
+
+    Raises:
+        ValueError: it is another kind of file.
+    """
     import numpy as np
 
-    file = np.load(path, allow_pickle=False)
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError("it is no npz file")
-    return file
+    # Opened here, because np.load does not close a file of its own that turns out to be damaged.
+    with path.open("rb") as raw:
+        file = np.load(raw, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is no npz file")
+        with file:
+            yield file
 
 
 def read_member(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[Any]:

@@ -1,1 +1,1 @@
-"""The classifier's trainer, fits of several epochs, saved classifiers."""
+"""Training of classifiers: one epoch, a run without agents, and saved classifiers."""

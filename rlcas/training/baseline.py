@@ -19,10 +19,19 @@ from rlcas.types import ImageSet, TrainingData
 def train_baseline(
     folder: Path, train: ImageSet, data: TrainingData, config: RunConfig, epochs: int, device: torch.device
 ) -> None:
-    """Train a classifier of the run's settings on `train` alone for `epochs` and save it into `folder`.
+    """Train a classifier by the run's settings on `train` alone and save it into `folder`.
 
-    On synthetic images it tells whether they show what the classes look like; on the real ones it judges them. The
-    best epoch is chosen on the real validation images, as for every other classifier.
+    Trained on synthetic images, its test metrics show whether the images represent their classes; trained on the real
+    ones, it classifies the synthetic images for their scores. The best epoch is chosen on the real validation images,
+    as for every other classifier.
+
+    Args:
+        folder: where model.safetensors is written.
+        train: the training images, in place of those of `data`.
+        data: for the validation images and the classes.
+        config: the run's settings; those of the method and the number of epochs are replaced.
+        epochs: how many to train.
+        device: where images and classifier are.
     """
     sampler = config.sampler.model_copy(update={"epochs": epochs})
     classifier = config.classifier.model_copy(update={"method": "baseline"})

@@ -10,20 +10,22 @@ from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64
 
 
-def untold(result: EpochResult) -> None:
-    """Tell nobody."""
-
-
 def fit(
     trainer: ClassifierTrainer,
     counts_C: Int64,
     epochs: int,
-    tell: Callable[[EpochResult], None] = untold,
+    on_epoch_end: Callable[[EpochResult], None] | None = None,
 ) -> tuple[Incumbent, list[EpochResult]]:
-    """Train `epochs` epochs under one composition and return the best incumbent with all results.
+    """Train a classifier under one composition and return the best incumbent with the results of all epochs.
 
-    Zeros are the plain Baseline, a constant the static mix. The best is by `sampler.metric` on the
-    validation images; ties go to the lower validation loss, then to the earlier epoch. `tell` is given each result.
+    The best is by `sampler.metric` on the validation images; ties go to the lower validation loss, then to the
+    earlier epoch.
+
+    Args:
+        trainer: what trains an epoch.
+        counts_C: [C] synthetic images of each class in every mini-batch; zeros are the plain Baseline.
+        epochs: how many to train.
+        on_epoch_end: called with the result of each epoch.
 
     Raises:
         UserError: a loss is not finite.
@@ -39,7 +41,8 @@ def fit(
             raise UserError(f"the loss is not finite in epoch {epoch}: lower classifier.lr, which is {lr}")
         incumbent = trainer.trained()
         results.append(result)
-        tell(result)
+        if on_epoch_end is not None:
+            on_epoch_end(result)
         if (key := selection_key(result, metric)) > best_key:
             best, best_key = incumbent, key
     return best, results

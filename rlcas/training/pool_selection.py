@@ -1,7 +1,8 @@
-"""What picks images out of a pool before a row sees them: FreeMask's filter and re-sampling by hardness.
+"""Selection of a pool's images for a row of the comparison: FreeMask's filter and re-sampling by hardness.
 
-FreeMask (Yang et al. 2023) is of segmentation: it drops synthetic pixels whose loss is too large, and grants hard
-masks more synthetic images. Here both are done class by class, for images that are made from their class alone.
+FreeMask (Yang et al. 2023) is a method of segmentation: it drops synthetic pixels whose loss is too large, and makes
+more synthetic images for hard masks. Here both are done by class, for images that are generated from their class
+alone.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from rlcas.types import Float64, Int64, SyntheticSource, TrainingData, Uint8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """What is left of a pool, and how often each class is to be shown."""
+    """The selected images of a pool, and the share of each class in the composition."""
 
     source: SyntheticSource
-    """The images; every class has one at least, as trainers want it."""
+    """The images; every class has at least one, which trainers require."""
     shares_C: Float64
     """[C]: shares of the classes among the added images, which sum to 1, for `static_mixture.apportion`; 0 for a class
-    of which nothing is left, and all 0 where nothing is."""
+    without images that passed the filter, and all 0 if there are none at all."""
     kept_C: Int64
     """[C] int64: images of the pool that passed the filter."""
     mean_losses_C: Float64
@@ -39,22 +40,28 @@ class Selection:
 
 
 Select = Callable[[TrainingData, SyntheticSource, Classifier, RunConfig], Selection]
-"""From the data, a pool of it, a Baseline that was trained on the data's real images (`rlcas.training.baseline`,
+"""A function of the data, a pool for it, a Baseline trained on the data's real images (`rlcas.training.baseline`,
 `saved_classifier.load_classifier`) and the row's settings."""
 
 
 def freemask(data: TrainingData, pool: SyntheticSource, classifier: Classifier, config: RunConfig) -> Selection:
-    """Return the pool without what the Baseline takes for noise, with the classes that it finds hard more often.
+    """Return the pool without images that the Baseline finds too hard, with more images of hard classes.
 
     With l the cross-entropy of the Baseline's prediction and m_c its mean over the real training images of class c:
 
-    1. Synthetic images x of class c with l(x, c) > `method.freemask.tolerance` · m_c are left out.
-    2. The real images are ranked by m of their class, ties by their own loss; that of rank i of N grants its class
+    1. Synthetic images x of class c with l(x, c) > `method.freemask.tolerance` · m_c are dropped.
+    2. The real images are ranked by m of their class, ties by their own loss; the one of rank i of N grants its class
        min(1 + round(nmax · i / N), nmax) synthetic images (`grants`).
-    3. Each class has a list as long as its grants; all are shortened by one factor where they are longer than what is
-       left of the pool. A list goes through what is left of its class in random order, again and again.
+    3. Each class has a list as long as its grants; if the lists are together longer than the remaining pool, all are
+       shortened by one factor. A list repeats the remaining images of its class in a random order.
 
-    A class of which nothing is left keeps its image of the smallest loss, and has the share 0.
+    A class without remaining images keeps the one of the smallest loss, and has the share 0.
+
+    Args:
+        data: training images and class names.
+        pool: the synthetic images.
+        classifier: a Baseline that was trained on the real images.
+        config: the row's settings.
     """
     settings, num_classes = config.method.freemask, data.num_classes
     labels_N = data.train.labels_N
@@ -78,18 +85,18 @@ def freemask(data: TrainingData, pool: SyntheticSource, classifier: Classifier, 
 
 
 def keep(losses_by_class: Sequence[Float64], limits_C: Float64) -> list[Int64]:
-    """Return [C] arrays of the indices of images whose loss is at most their class's limit."""
+    """Return [C] arrays: indices of the images whose loss is at most their class's limit."""
     return [np.flatnonzero(losses <= limit) for losses, limit in zip(losses_by_class, limits_C, strict=True)]
 
 
 def grants(losses_N: Float64, means_C: Float64, labels_N: Int64, nmax: int) -> Int64:
-    """Return [C] int64: synthetic images that the real images grant their classes.
+    """Return [C] int64: the number of synthetic images that a class's real images grant it.
 
     Args:
         losses_N: [N] losses of the real images.
         means_C: [C] their means by class.
-        labels_N: [N] int64.
-        nmax: what the hardest image grants.
+        labels_N: [N] int64 classes of the real images.
+        nmax: the number that the hardest image grants.
     """
     num_images = len(labels_N)
     ranks_N = np.empty(num_images, np.int64)
@@ -105,7 +112,7 @@ def class_means(losses_N: Float64, labels_N: Int64, num_classes: int) -> Float64
 
 
 def prediction_losses(classifier: Classifier, images_NCHW: Uint8, labels_N: Int64) -> Float64:
-    """Return [N]: the cross-entropy of what a classifier predicts of each image, without any prior."""
+    """Return [N]: the cross-entropy of a classifier's prediction for each image, without any prior."""
     images = as_tensor(images_NCHW, torch.device("cpu"))
     meta, device = classifier.meta, classifier.device
     logits_NC = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, device)
@@ -120,9 +127,9 @@ def _losses_of_class(classifier: Classifier, pool: SyntheticSource, class_id: in
 
 
 def _in_rounds(indices: Int64, length: int, seed: int, class_id: int) -> Int64:
-    """Return `length` of `indices` in random order, all of them as often as each other but for one."""
+    """Return `length` of `indices` in a repeated random order: their frequencies differ by at most 1."""
     return np.resize(rng_for(seed, "selection", class_id).permutation(indices), length)
 
 
 SELECTIONS: dict[str, Select] = {"freemask": freemask}
-"""By the name that a row gives under `select`."""
+"""Selections by the name in `Method.select`."""

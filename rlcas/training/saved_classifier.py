@@ -1,4 +1,4 @@
-"""A trained classifier as one safetensors file, and its predictions."""
+"""A trained classifier as a safetensors file, and its predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rlcas.types import Float64, Incumbent, TrainingData, Uint8
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
 UNFIT = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError)
-"""What timm and torch raise of a network that cannot be, or is another than the weights are of."""
+"""What timm and torch raise for a network that cannot be built, or that the weights do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +37,30 @@ class Classifier:
 
 
 def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: ClassifierMeta) -> None:
-    """Write `model.safetensors` into `folder`, whole or not at all."""
+    """Write `model.safetensors` into `folder`, completely or not at all."""
     from safetensors.torch import save_file
 
+    # safetensors refuses tensors that share memory, as the views of an incumbent's arrays do.
     tensors = {name: tensor.contiguous().clone() for name, tensor in model_state.items()}
     with replacing(folder / MODEL_FILE) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
 
 
 def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: RunConfig) -> None:
-    """Write the classifier of an incumbent that was trained on `data`."""
+    """Write an incumbent's classifier as `model.safetensors`.
+
+    Args:
+        folder: where the file is written.
+        incumbent: the trained classifier.
+        data: the data that it was trained on.
+        config: the settings that it was trained with.
+    """
     meta = ClassifierMeta.of(data, config)
     save_classifier(folder, to_state_dict(incumbent.arrays, untrained(meta)), meta)
 
 
 def untrained(meta: ClassifierMeta) -> Objective:
-    """Return the classifier with weights that mean nothing yet."""
+    """Return the classifier of the metadata with random weights."""
     classifier = meta.classifier.model_copy(update={"pretrained": False})
     with same_bits(torch.device("cpu")):
         return build_objective(meta.model_copy(update={"classifier": classifier}))
@@ -84,7 +92,7 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
 
 
 def _backbone_bytes(meta: ClassifierMeta) -> int:
-    """Return the memory that the backbone's weights will take, without taking it."""
+    """Return the memory that the backbone's weights will take, without allocating it."""
     classifier = meta.classifier.model_copy(update={"pretrained": False})
     with torch.device("meta"):
         backbone = new_classifier(meta.model_copy(update={"classifier": classifier}))
@@ -95,7 +103,7 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
     """Return [N, C] class probabilities of uint8 images.
 
     Raises:
-        UserError: the images have another shape than those that the classifier was trained on.
+        UserError: the images' shape is not that of the training images.
     """
     meta = classifier.meta
     if images_NCHW.shape[1:] != meta.image_shape:
@@ -109,6 +117,11 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""One epoch of a classifier over a composition of real and synthetic images."""
+"""One epoch of a classifier under a composition of real and synthetic images."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, Training
 class ClassifierTrainer:
     """Trains a classifier epoch by epoch; implements `rlcas.types.EpisodeTrainer`.
 
-    All that an epoch does follows from the incumbent, the composition, the episode's index and the settings:
-    weights, buffers and optimiser are restored first, and every draw has its own seed.
+    The result of an epoch is a function of the incumbent, the composition, the episode's index and the settings:
+    weights, buffers and optimiser are restored first, and every random draw has its own seed.
 
     Args:
         data: training and validation images.
         config: the run's settings.
         pool: where synthetic images come from.
-        device: where images and classifier live.
+        device: where images and classifier are.
 
     Raises:
         UserError: a setting is unknown, or the pool does not fit the data.
@@ -54,6 +54,7 @@ class ClassifierTrainer:
         train_counts_C = data.train.class_counts(data.num_classes)
         self._class_counts = as_tensor(train_counts_C, device)
         self._shots = shot_groups(config.shots, train_counts_C, None)
+        self._metric = lookup(config.sampler.metric, SELECTING, "sampler.metric")
         self.model = self._new_model()
         self.batch_maker = BatchMaker(
             data,
@@ -82,7 +83,7 @@ class ClassifierTrainer:
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         """Train one epoch from `incumbent` under `counts_C`, then validate.
 
-        Where a loss is not finite the result says so, and neither its figures nor `trained` may be used.
+        If a loss is not finite, the result is marked so, and neither its metrics nor `trained` may be used.
         """
         plan = self.batch_maker.plan(incumbent, counts_C, episode_index)
         with same_bits(self.device):
@@ -92,7 +93,7 @@ class ClassifierTrainer:
             return self._validate(train_loss, plan.num_images)
 
     def trained(self) -> Incumbent:
-        """Return what the last `train_epoch` left."""
+        """Return the incumbent that the last `train_epoch` trained."""
         assert self._place is not None, "train_epoch comes first"
         epoch, counts_C, positions_C = self._place
         arrays = snapshot.take(self.model, self._optimizer)
@@ -105,7 +106,7 @@ class ClassifierTrainer:
         return place(model, self.device)
 
     def _train(self, plan: EpochPlan, epoch: int, episode_index: int) -> float:
-        """Return the mean loss of the epoch's steps; it is read from the device once."""
+        """Train the epoch's steps and return their mean loss."""
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, episode_index))
         self.model.train()
         self.model.start_epoch(epoch, self.config.sampler.epochs)
@@ -116,16 +117,16 @@ class ClassifierTrainer:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):
                 loss = self.model.loss(batch, class_counts)
-            self._optimizer.zero_grad()  # of an epoch that failed midway too
+            self._optimizer.zero_grad()  # before backward: an epoch that failed midway leaves gradients behind
             loss.backward()
             self._optimizer.step()
             total += loss.detach()
-        return total.item() / len(plan.real_batches)
+        return total.item() / len(plan.real_batches)  # read once an epoch: every read waits for a GPU
 
     def _prior(self, plan: EpochPlan) -> Tensor:
         """Return [C]: the class counts of the training loss, by `sampler.prior`.
 
-        A class that the epoch does not show counts as one image: losses divide by these and take their logarithm.
+        A class without images in the epoch counts as one image: losses divide by the counts and take their logarithm.
         """
         if self.config.sampler.prior == "real":
             return self._class_counts
@@ -133,7 +134,7 @@ class ClassifierTrainer:
         return as_tensor(shown_C.clip(min=1), self.device)
 
     def _validate(self, train_loss: float, num_images: int) -> EpochResult:
-        """Return the figures on the validation images; the loss there has the real prior, whatever trained."""
+        """Return the metrics on the validation images; their loss always has the real prior."""
         normalisation, labels_N = self.batch_maker.normalisation, self._data.val.labels_N
         logits = predict_logits(
             self.model, self._val_images, normalisation, self.config.classifier, self.device
@@ -160,9 +161,8 @@ class ClassifierTrainer:
         )
 
     def _score(self, logits_NC: Tensor, labels_N: Tensor) -> float:
-        """Return the metric that selects, of logits."""
-        metric = lookup(self.config.sampler.metric, SELECTING, "sampler.metric")
-        return metric(probabilities(logits_NC), labels_N.cpu().numpy())
+        """Return `sampler.metric` of logits [N, C]."""
+        return self._metric(probabilities(logits_NC), labels_N.cpu().numpy())
 
     def _lr(self, step: int) -> float:
         """Return the learning rate of global step `step`: a half cosine over the run's steps."""
