@@ -19,7 +19,8 @@ from common import emit, parser
 from PIL import Image
 
 from rlcas.types import Int64, Uint8
-from synth.pool import PoolWriter, SyntheticPool
+from synth.pool import SyntheticPool
+from synth.pool_writer import PoolWriter
 
 DRAW = 32
 SHARD_IMAGES = 256

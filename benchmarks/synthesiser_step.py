@@ -25,7 +25,7 @@ from synth.ldm.latents import LatentCache, build_cache, set_latent_scale
 from synth.ldm.objective import DenoiserObjective, cropped_like
 from synth.ldm.train import denoiser_schedule
 from synth.sketch import SKETCHES
-from synth.training.ema import STEPS_A_MOVE
+from synth.training.ema import STEPS_PER_UPDATE
 from synth.training.loop import Training
 from synth.training.workers import ALONE
 
@@ -103,7 +103,7 @@ def repeated(step: Callable[[], None]) -> Callable[[], None]:
     """Return as many steps as there are from one move of the averages to the next, so that each unit has one."""
 
     def steps() -> None:
-        for _ in range(STEPS_A_MOVE):
+        for _ in range(STEPS_PER_UPDATE):
             step()
 
     return steps
@@ -121,7 +121,7 @@ def main() -> None:
         seconds = interleaved_medians({name: repeated(step) for name, step in steps.items()}, args.repeats)
         results[case] = {
             "share_of_floor": seconds["bare"] / seconds["ours"],
-            "step_milliseconds": 1000 * seconds["ours"] / STEPS_A_MOVE,
+            "step_milliseconds": 1000 * seconds["ours"] / STEPS_PER_UPDATE,
         }
     emit("Synthesiser: training step against a bare step of UNet and sketch decoder", results, args.json)
 

@@ -6,7 +6,7 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from rlcas.config import DenoiserConfig
-from synth.ldm.denoiser import SharedDropout, SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
+from synth.ldm.denoiser import FeatureHooks, SharedDropout, SketchDecoder, SketchSupervisedDenoiser, build_unet
 from synth.training.workers import ALONE, Workers
 
 CONFIG = DenoiserConfig(channels=(8, 16, 16, 24), dropout=0.0)
@@ -40,7 +40,7 @@ def inputs(num: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def test_the_tap_reads_all_four_resolutions_and_empties_itself() -> None:
     unet = plain_unet()
-    tap = Tap(unet)
+    tap = FeatureHooks(unet)
     unet(*inputs()[:2], class_labels=inputs()[2])
     shapes = [tuple(feature.shape) for feature in tap.take()]
     assert shapes == [(2, 8, 16, 24), (2, 16, 8, 12), (2, 16, 4, 6), (2, 24, 2, 3)]

@@ -41,10 +41,10 @@ def schedule(steps: int = 20, **changed: object) -> Schedule:
         "part": "line",
         "steps": steps,
         "lr": 0.1,
-        "lr_left": cosine,
+        "lr_factor": cosine,
         "ema_decays": (0.5, 0.9),
         "checkpoint_steps": 6,
-        "mend": "lower the rate",
+        "remedy": "lower the rate",
     }
     return Schedule(**{**settings, **changed})
 
@@ -173,10 +173,10 @@ def test_figures_are_read_at_every_hundredth_and_the_latest_kept() -> None:
     told = []
     with Reporter(progress=False, on_step=lambda *step: told.append(step)).part("work", 200) as part:
         for done in range(1, 201):
-            part.told(done, {"x": torch.tensor(float(done))})
+            part.update(done, {"x": torch.tensor(float(done))})
         assert part.latest == {"x": 200.0}
         with pytest.raises(NotFiniteError, match="work, step 201: x is inf"):
-            part.told(201, {"x": math.inf})
+            part.update(201, {"x": math.inf})
             part.read()
     assert [step for _, step, _, _ in told] == list(range(2, 201, 2))
 

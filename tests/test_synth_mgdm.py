@@ -189,7 +189,7 @@ def objective_of(
 
 def test_the_classifier_knows_clean_latents_and_loses_them_in_the_noise(tmp_path: Path) -> None:
     objective = objective_of(MgdmConfig(channels=(8, 16), batch_size=32))
-    schedule = Schedule(part="classifier", steps=150, lr=3e-3, checkpoint_steps=1000, mend="")
+    schedule = Schedule(part="classifier", steps=150, lr=3e-3, checkpoint_steps=1000, remedy="")
     Training(objective, schedule, ALONE).run(tmp_path / "checkpoint", Reporter(progress=False))
     held_out = two_clouds(400, seed=1)
     clean, noisy = (recall_at(t, objective.module, held_out, Identity(), ABAR_T, seed=0) for t in (0, 999))

@@ -20,14 +20,8 @@ from rlcas.cli import main
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
 from rlcas.runs.folder import RunFolder
-from synth.pidinet import (
-    VARIANTS,
-    PiDiNet,
-    PixelDifferenceConv,
-    convert,
-    load_pidinet,
-    show_licence_notice,
-)
+from synth.pidinet import VARIANTS, PiDiNet, PixelDifferenceConv, convert
+from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
 from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES, sketch_extractor
 
 PARAMETERS = {

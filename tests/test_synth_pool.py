@@ -23,7 +23,8 @@ from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
 from synth.manifest import CLOCK_TICKS_NS
 from synth.own_images import import_folder
-from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
+from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
+from synth.pool_writer import PoolWriter
 
 CPU = torch.device("cpu")
 
@@ -176,7 +177,7 @@ def test_a_pool_without_a_manifest_or_with_a_spoilt_one_is_told(tmp_path: Path) 
         with pytest.raises(UserError, match=r"manifest\.json is not a pool's manifest \(.+\): delete the pool"):
             SyntheticPool(tmp_path)
     manifest.unlink()
-    with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is no finished pool"):
+    with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is not a finished pool"):
         SyntheticPool(tmp_path)
 
 
@@ -205,7 +206,9 @@ def test_a_manifest_that_leads_out_of_the_pool_is_refused(tmp_path: Path) -> Non
             SyntheticPool(tmp_path / "pool")
     content["shards"][0] |= {"file": "class-000/shard-000.npy", "class_id": 2}
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"is not a pool's manifest \(a shard is of no class that it names\)"):
+    with pytest.raises(
+        UserError, match=r"is not a pool's manifest \(a shard's class_id is not one of its classes\)"
+    ):
         SyntheticPool(tmp_path / "pool")
 
 
@@ -450,7 +453,7 @@ def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None
     [
         (
             [[5], []],
-            r"copies\.json marks the copies of another pool than .*: delete it, and the pool is judged",
+            r"copies\.json marks the copies of another pool than .*: delete it, and the pool is scored",
         ),
         ([[-1], []], "marks the copies of another pool than"),
         ([[0]], "marks the copies of another pool than"),
@@ -458,7 +461,7 @@ def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None
         ([[[1]], []], "marks the copies of another pool than"),
         ([[], [0, 1]], "marks the copies of another pool than"),
         ([[10**30], []], r"copies\.json does not hold a pool's marks"),
-        ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is judged again$"),
+        ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is scored again$"),
     ],
 )
 def test_marks_that_cannot_be_this_pools_are_refused(copies: list, message: str, tmp_path: Path) -> None:

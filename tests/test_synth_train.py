@@ -19,9 +19,15 @@ from rlcas.errors import UserError
 from rlcas.types import ImageSet, TrainingData
 from synth.ldm import diffusion
 from synth.ldm.autoencoder import build_autoencoder
-from synth.ldm.held_out import HeldOut
+from synth.ldm.held_out import HeldOutEvaluation
 from synth.ldm.latents import LatentCache, build_cache, normalised, set_latent_scale
-from synth.ldm.objective import DenoiserObjective, LatentBatch, cropped_like, cumulative_shares, drawn_items
+from synth.ldm.objective import (
+    DenoiserObjective,
+    LatentBatch,
+    cropped_like,
+    cumulative_probabilities,
+    drawn_items,
+)
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.train import choose_average, denoiser_schedule, train_synthesiser
 from synth.sketch import SKETCHES, SketchExtractor, sketch_extractor
@@ -149,7 +155,7 @@ def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse
     config, data = tiny_config(), tiny_data()
     made = objective_of(config, data)
     cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
-    held_out = HeldOut(cache, made.vae, config.synth.denoiser, seed=0)
+    held_out = HeldOutEvaluation(cache, made.vae, config.synth.denoiser, seed=0)
     denoiser = made.objective.module.eval()
     last = denoiser.sketch_decoder.to_pixels[-2]
     torch.nn.init.zeros_(last.weight)
@@ -166,7 +172,7 @@ def test_blank_held_out_images_have_no_skill_to_tell() -> None:
     made = objective_of(tiny_config(), tiny_data())
     blank = ImageSet(images_NCHW=np.full((1, 1, 20, 20), 90, np.uint8), labels_N=np.zeros(1, np.int64))
     cache = build_cache(blank, made.vae, SKETCHES["scharr"](), CPU)
-    held_out = HeldOut(cache, made.vae, tiny_config().synth.denoiser, seed=0)
+    held_out = HeldOutEvaluation(cache, made.vae, tiny_config().synth.denoiser, seed=0)
     assert set(held_out.figures(made.objective.module.eval())) == {"val_loss"}
 
 
@@ -182,7 +188,9 @@ def test_the_average_with_the_lower_held_out_loss_is_sampled_from_and_the_other_
     cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
     ema = Ema(made.objective.module, (0.5, 0.9))
     ema.averages[0.5]["unet.conv_out.bias"] += 100.0
-    best = choose_average(made.objective.module, ema, HeldOut(cache, made.vae, config.synth.denoiser, seed=0))
+    best = choose_average(
+        made.objective.module, ema, HeldOutEvaluation(cache, made.vae, config.synth.denoiser, seed=0)
+    )
     assert best["ema_decay"] == 0.9 and best["val_loss"] < 100
 
 
@@ -278,7 +286,7 @@ def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
 def test_classes_are_drawn_by_the_power_of_their_size(balance: float, share: float) -> None:
-    shares = cumulative_shares(torch.tensor([0] * 90 + [1] * 10), balance)
+    shares = cumulative_probabilities(torch.tensor([0] * 90 + [1] * 10), balance)
     assert shares[89].item() == pytest.approx(share) and shares[-1] == 1
     drawn = drawn_items(shares, 4000, torch.Generator().manual_seed(0))
     assert Counter((drawn < 90).tolist())[True] / 4000 == pytest.approx(share, abs=0.03)

@@ -53,7 +53,7 @@ def build_unet(
     )
 
 
-class Tap:
+class FeatureHooks:
     """Forward hooks that keep f_1..f_4: what each down block computes before it halves the resolution.
 
     A block's own output is already halved; of its residuals, the one after its last ResNet layer is f_i,
@@ -142,7 +142,7 @@ class SketchSupervisedDenoiser(nn.Module):
         self.unet = unet
         widths = tuple(unet.config.block_out_channels)
         self.sketch_decoder = SketchDecoder(widths, factor) if with_sketch else None
-        self._tap = Tap(unet) if with_sketch else None
+        self._feature_hooks = FeatureHooks(unet) if with_sketch else None
         embedding = unet.class_embedding
         self.augmentation = (
             nn.Linear(num_augmentations, embedding.embedding_dim, bias=False) if num_augmentations else None
@@ -165,9 +165,9 @@ class SketchSupervisedDenoiser(nn.Module):
         """Return the denoiser's prediction [N, C, h, w], and S_pred [N, 1, H, W] or None without the branch."""
         self._augmentations_NA = augmentations_NA
         predicted = self.unet(noisy_NChw, timesteps_N, class_labels=labels_N).sample
-        if self.sketch_decoder is None or self._tap is None:
+        if self.sketch_decoder is None or self._feature_hooks is None:
             return predicted, None
-        return predicted, self.sketch_decoder(self._tap.take())
+        return predicted, self.sketch_decoder(self._feature_hooks.take())
 
     def stock_unet(self, weights: Mapping[str, Tensor]) -> UNet2DModel:
         """Return diffusers' own UNet without hooks, with this module's `weights` by name; in evaluation mode."""

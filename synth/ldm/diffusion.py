@@ -108,7 +108,7 @@ def sketch_loss(predicted_N1HW: Tensor, sketches_N1HW: Tensor, abar_N: Tensor) -
     return abar_N.sqrt() * (predicted_N1HW - sketches_N1HW).abs().mean(dim=(1, 2, 3))
 
 
-def balancing_loss(predicted_NChw: Tensor, of_other_label_NChw: Tensor, share_of_way_N: Tensor) -> Tensor:
+def balancing_loss(predicted_NChw: Tensor, of_other_label_NChw: Tensor, relative_time_N: Tensor) -> Tensor:
     """Return [N]: the class-balancing regulariser of CBDM (Qin et al. 2023, eqs. 9 and 10).
 
     It draws the prediction under a label towards that under a label drawn evenly from all classes, and a
@@ -117,11 +117,11 @@ def balancing_loss(predicted_NChw: Tensor, of_other_label_NChw: Tensor, share_of
     Args:
         predicted_NChw: predictions under the images' own labels.
         of_other_label_NChw: predictions of the same noisy latents under the other labels.
-        share_of_way_N: t/T.
+        relative_time_N: t/T.
     """
     towards_other = (predicted_NChw - of_other_label_NChw.detach()).square().mean(dim=(1, 2, 3))
     towards_own = (predicted_NChw.detach() - of_other_label_NChw).square().mean(dim=(1, 2, 3))
-    return share_of_way_N * (towards_other + CBDM_COMMITMENT * towards_own)
+    return relative_time_N * (towards_other + CBDM_COMMITMENT * towards_own)
 
 
 def per_sample(values_N: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from synth.ldm.objective import cropped_like
 NUM_TIMESTEPS = 8
 
 
-class HeldOut:
+class HeldOutEvaluation:
     """Held-out latents with fixed noise at evenly spaced timesteps: the same questions to every denoiser."""
 
     def __init__(self, cache: LatentCache, vae: AutoencoderKL, config: DenoiserConfig, *, seed: int) -> None:

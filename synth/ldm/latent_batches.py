@@ -11,7 +11,7 @@ from torch import Tensor
 from rlcas.seeding import seed_for
 from synth.ldm.diffusion import noised
 from synth.ldm.latents import Moments
-from synth.ldm.objective import cumulative_shares, drawn_items
+from synth.ldm.objective import cumulative_probabilities, drawn_items
 from synth.training.workers import Workers
 
 
@@ -30,7 +30,7 @@ class NoisedLatents:
     """ᾱ_t."""
 
 
-class LatentDraws:
+class NoisedLatentBatches:
     """Batch number n: items by class balance, t evenly, noise; a function of n.
 
     Args:
@@ -57,7 +57,7 @@ class LatentDraws:
         self._moments, self._normalise, self._workers = moments, normalise, workers
         self._abar = abar_T.to(moments.means_MChw.device)
         self._size, self._path = batch_size, path
-        self._shares_M = cumulative_shares(moments.labels_M, class_balance)
+        self._shares_M = cumulative_probabilities(moments.labels_M, class_balance)
 
     def batch(self, step: int) -> NoisedLatents:
         """Return this worker's rows of batch `step`."""

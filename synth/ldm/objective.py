@@ -70,7 +70,7 @@ class DenoiserObjective:
         self._cache, self._vae, self._config, self._seed, self._workers = cache, vae, config, seed, workers
         self._num_classes = num_classes
         self._abar = diffusion.noise_schedule(config).to(device)
-        self._shares_M = cumulative_shares(cache.labels_M, config.class_balance)
+        self._shares_M = cumulative_probabilities(cache.labels_M, config.class_balance)
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
         """Return loss (L_LDM), sketch_loss (L_s) and cbdm_loss, as far as they are on, and their total.
@@ -136,7 +136,7 @@ class DenoiserObjective:
         return own, None if sketches is None else sketches[::2], {"cbdm_loss": loss_N.mean()}
 
 
-def cumulative_shares(labels_M: Tensor, class_balance: float) -> Tensor:
+def cumulative_probabilities(labels_M: Tensor, class_balance: float) -> Tensor:
     """Return [M] float64, rising to 1: each item's share of the draws and of all before it.
 
     Class c is drawn with probability ~ n_c^(1 - class_balance).
@@ -148,7 +148,7 @@ def cumulative_shares(labels_M: Tensor, class_balance: float) -> Tensor:
 
 
 def drawn_items(shares_M: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Return [number] items drawn with replacement by their `cumulative_shares`.
+    """Return [number] items drawn with replacement by their `cumulative_probabilities`.
 
     `torch.multinomial` sums the weights anew each time, on a GPU by a kernel that deterministic mode refuses
     (pytorch #152854).

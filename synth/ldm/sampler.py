@@ -19,7 +19,7 @@ from rlcas.types import TrainingData, Uint8
 from synth.layout import PIPELINE_FOLDER
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 
-SAMPLED_BY = {"steps", "guidance", "guidance_interval"}
+SAMPLING_SETTINGS = {"steps", "guidance", "guidance_interval"}
 CARD_FIGURES = ("sketch_skill", "val_loss", "ema_decay", "denoiser_steps")
 
 
@@ -35,7 +35,7 @@ class LdmSampler:
         self.origin = {
             "pipeline_sha256": folder_sha256(folder),
             "scheduler": type(self.pipeline.scheduler).__name__,
-            **generation.model_dump(include=SAMPLED_BY),
+            **generation.model_dump(include=SAMPLING_SETTINGS),
         }
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
@@ -100,7 +100,7 @@ def training_facts(data: TrainingData, config: RunConfig, figures: Mapping[str, 
     groups = {
         "autoencoder": synth.autoencoder.model_dump(mode="json", exclude={"pretrained"}),
         "denoiser": synth.denoiser.model_dump(mode="json"),
-        "generation": synth.generation.model_dump(mode="json", include=SAMPLED_BY),
+        "generation": synth.generation.model_dump(mode="json", include=SAMPLING_SETTINGS),
     }
     settings = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
     return {

@@ -19,7 +19,7 @@ from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, PIPELINE_FOLDER
 from synth.ldm.autoencoder import AutoencoderObjective, build_autoencoder, load_autoencoder
 from synth.ldm.denoiser import SketchSupervisedDenoiser
 from synth.ldm.diffusion import SOLVERS
-from synth.ldm.held_out import HeldOut
+from synth.ldm.held_out import HeldOutEvaluation
 from synth.ldm.latents import LatentCache, build_cache, set_latent_scale
 from synth.ldm.objective import DenoiserObjective
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
@@ -63,7 +63,7 @@ def train_synthesiser(
     workers = Workers.joined()
     reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
     with same_bits(device):
-        work = _Work(data, config, folder, device, workers, reporter)
+        work = _LdmTraining(data, config, folder, device, workers, reporter)
         started = time.perf_counter()
         vae, figures = work.autoencoder()
         caching = time.perf_counter()
@@ -74,13 +74,15 @@ def train_synthesiser(
         seconds = (caching - started, training - caching, time.perf_counter() - training)
         figures |= dict(zip(("autoencoder_seconds", "cache_seconds", "denoiser_seconds"), seconds, strict=True))
         figures |= choose_average(
-            denoiser, ema, HeldOut(held_out, vae, config.synth.denoiser, seed=config.seed)
+            denoiser, ema, HeldOutEvaluation(held_out, vae, config.synth.denoiser, seed=config.seed)
         )
-        workers.first(lambda: work.save(vae, denoiser, ema, figures))
+        workers.run_on_first(lambda: work.save(vae, denoiser, ema, figures))
     return figures
 
 
-def choose_average(denoiser: SketchSupervisedDenoiser, ema: Ema, held_out: HeldOut) -> dict[str, float]:
+def choose_average(
+    denoiser: SketchSupervisedDenoiser, ema: Ema, held_out: HeldOutEvaluation
+) -> dict[str, float]:
     """Return the decay of the average with the lowest loss on held-out images, as `ema_decay`, and its figures."""
     figures = {}
     for decay in ema.averages:
@@ -90,7 +92,7 @@ def choose_average(denoiser: SketchSupervisedDenoiser, ema: Ema, held_out: HeldO
     return {**figures[best], "ema_decay": best}
 
 
-class _Work:
+class _LdmTraining:
     """The steps of one training, each a part that its checkpoint remembers."""
 
     def __init__(
@@ -116,7 +118,7 @@ class _Work:
         objective = AutoencoderObjective(
             vae, images, config, seed=self._config.seed, device=self._device, workers=self._workers
         )
-        schedule = Schedule.of("autoencoder", self._settings, "autoencoder", len(images), lr_left=cosine)
+        schedule = Schedule.of("autoencoder", self._settings, "autoencoder", len(images), lr_factor=cosine)
         figures = self._train(objective, schedule)[1]
         return vae.requires_grad_(False), {f"autoencoder_{name}": value for name, value in figures.items()}
 

@@ -16,7 +16,7 @@ from rlcas.config import MgdmConfig
 from rlcas.metrics import macro_recall
 from rlcas.seeding import seed_for
 from synth.ldm.diffusion import noised
-from synth.ldm.latent_batches import LatentDraws
+from synth.ldm.latent_batches import NoisedLatentBatches
 from synth.ldm.latents import Moments, normalised
 from synth.training.workers import Workers
 
@@ -94,7 +94,7 @@ class LatentClassifierObjective:
         workers.check_divides(config.batch_size, "synth.mgdm.batch_size")
         classifier = LatentClassifier(moments.means_MChw.shape[1], num_classes, config.channels)
         self.module = classifier.to(moments.means_MChw.device)
-        self._draws = LatentDraws(
+        self._draws = NoisedLatentBatches(
             moments,
             partial(normalised, vae=vae),
             abar_T,

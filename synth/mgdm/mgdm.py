@@ -22,7 +22,7 @@ from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.storage.atomic import read_facts, replacing_folder, write_json
 from rlcas.types import TrainingData, Uint8
-from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 from synth.ldm.latents import build_moments, posterior
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.sampler import LdmSampler, folder_sha256, load_pipeline
@@ -126,7 +126,7 @@ def train_mgdm(
     figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
     if workers.leads:
         with replacing_folder(folder / LDM_FOLDER) as temporary:
-            shutil.copytree(ldm, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
+            shutil.copytree(ldm, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
         with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
             classifier.save_pretrained(temporary)
         write_json(folder / FIGURES_FILE, figures)

@@ -15,7 +15,7 @@ from rlcas.config import SkinSdmConfig
 from rlcas.devices import autocast
 from rlcas.errors import UserError, first_line
 from synth.ldm.diffusion import target_of
-from synth.ldm.latent_batches import LatentDraws
+from synth.ldm.latent_batches import NoisedLatentBatches
 from synth.ldm.latents import Moments
 from synth.training.workers import Workers
 
@@ -70,7 +70,7 @@ class LoraObjective:
         with torch.no_grad():
             self._text_CLD, _ = pipeline.encode_prompt(list(prompts_C), pipeline.device, 1, False)
         self._prediction = pipeline.scheduler.config.prediction_type
-        self._draws = LatentDraws(
+        self._draws = NoisedLatentBatches(
             moments,
             lambda latents: latents * pipeline.vae.config.scaling_factor,
             pipeline.scheduler.alphas_cumprod,
