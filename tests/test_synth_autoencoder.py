@@ -172,7 +172,7 @@ def test_normalised_latents_have_mean_zero_and_deviation_one() -> None:
     set_latent_scale(vae, cache)
     indices = torch.arange(12).repeat(50)
     noise = torch.randn((600, *cache.means_MChw.shape[1:]), generator=torch.Generator().manual_seed(0))
-    latents = normalised(cache.sample(indices, noise), vae)
+    latents = normalised(cache.draw(indices, noise), vae)
     assert latents.mean().item() == pytest.approx(0, abs=0.01)
     assert latents.std().item() == pytest.approx(1, abs=0.01)
 

@@ -226,7 +226,7 @@ def test_prompts_that_are_cut_before_they_differ_are_told(base: Path) -> None:
     pipeline = load_base(str(base), CPU)
     assert len(token_ids(pipeline, ["a b", "a c"])[0]) == 24
     with pytest.raises(
-        UserError, match=r"^synth\.skin_sdm\.prompt gives two classes the same 24 tokens: shorten"
+        UserError, match=r"^synth\.skin_sdm\.prompt has the same 24 tokens for two classes: shorten"
     ):
         token_ids(pipeline, ["a" * 30 + name for name in "bc"])
 

@@ -234,7 +234,7 @@ def test_the_balancing_loss_compares_each_image_under_its_label_and_under_anothe
     assert 0 < (batch.labels_N == 2).sum() < len(batch.labels_N)
     losses = made.objective.losses_of(made.objective.module, batch)
     abar = diffusion.noise_schedule(tiny_config().synth.denoiser)[batch.timesteps_N]
-    latents = normalised(made.cache.sample(batch.items_N, batch.posterior_noise_NChw), made.vae)
+    latents = normalised(made.cache.draw(batch.items_N, batch.posterior_noise_NChw), made.vae)
     noisy = diffusion.noised(latents, batch.noise_NChw, abar)
     own, other = (
         made.objective.module(noisy, batch.timesteps_N, labels)[0]
