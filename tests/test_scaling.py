@@ -12,11 +12,8 @@ import pytest
 import scaling
 from hypothesis import given
 from hypothesis import strategies as st
+from scaling_inputs import Cluster, Costs, Job, costs_of
 from scaling_model import (
-    Cluster,
-    Costs,
-    Job,
-    costs_of,
     efficiency,
     gigabytes,
     mean_added,
@@ -170,7 +167,7 @@ def test_one_episode_on_one_node_loses_nothing() -> None:
 def test_agents_that_act_by_chance_add_half_an_image_where_one_is_the_most() -> None:
     """The chance p of an image follows p ← (1 + p) / 3 from 0: (1 - 3^-t) / 2 in epoch t."""
     by_hand = np.mean([(1 - 3.0**-t) / 2 for t in range(1, 31)])
-    assert mean_added(scaling.DOSED, 1000) == pytest.approx(1000 * by_hand)
+    assert mean_added(scaling.FEW_SYNTHETIC, 1000) == pytest.approx(1000 * by_hand)
     assert mean_added(SamplerConfig(agents="constant", initial_count=3), 7) == pytest.approx(21)
 
 
@@ -184,7 +181,7 @@ def test_the_plane_of_the_engine_is_found_again() -> None:
 
 
 def test_the_page_has_the_tables_that_the_model_makes_of_the_kept_costs() -> None:
-    costs = costs_of(json.loads(scaling.KEPT.read_text(encoding="utf-8")))
+    costs = costs_of(json.loads(scaling.COSTS_FILE.read_text(encoding="utf-8")))
     page = scaling.PAGE.read_text(encoding="utf-8")
     for table in scaling.tables(costs, Cluster()):
         assert table in page, "python benchmarks/scaling.py --write"
