@@ -41,7 +41,7 @@ def test_real_images_are_those_of_the_class_by_index(source):
     np.testing.assert_array_equal(source.images(1, np.array([3, 0])), ones[[3, 0]])
 
 
-def test_a_resident_pool_gives_the_images_of_the_source(source):
+def test_a_resident_pool_returns_the_images_of_the_source(source):
     indices_by_class = [np.array([2, 0]), np.array([], np.int64), np.array([5])]
     from_source, resident = SyntheticImages(source, CPU), SyntheticImages(source, CPU)
     resident._stored = resident._load(source.class_sizes_C)  # as on a GPU

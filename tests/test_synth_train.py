@@ -260,7 +260,7 @@ def test_two_workers_get_the_losses_of_one(settings: dict[str, float]) -> None:
         assert alone[name].item() == pytest.approx(sum(share[name].item() for share in shares) / 2, rel=1e-4)
 
 
-def test_a_batch_that_the_workers_cannot_share_evenly_is_told() -> None:
+def test_a_batch_that_the_workers_cannot_share_evenly_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"synth\.denoiser\.batch_size 4 cannot be shared by 3 workers: make it"
     ):
@@ -275,7 +275,7 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
         )
 
 
-def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
+def test_dropped_labels_train_only_the_row_of_the_null_class() -> None:
     config = tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0})
     objective = objective_of(config, tiny_data()).objective
     rows = objective.module.unet.class_embedding.weight
@@ -298,7 +298,7 @@ def test_maps_are_cropped_to_their_middle() -> None:
     assert cropped_like(maps, torch.zeros(1, 1, 2, 4))[0, 0].tolist() == [[13, 14, 15, 16], [19, 20, 21, 22]]
 
 
-def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
+def test_a_denoiser_whose_loss_is_not_finite_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoiser, step 2: loss is nan: lower synth\.denoiser\.lr 1e\+30$"):
         train(tmp_path, tiny_config(denoiser={"lr": 1e30}))
     assert not (tmp_path / "pipeline").exists()
@@ -310,7 +310,7 @@ def thresholded(*, weights: Path) -> SketchExtractor:
     return lambda images_NCHW: (SKETCHES["scharr"](images_NCHW) > share).astype(np.float32)
 
 
-def test_a_sketch_may_come_from_outside_and_is_given_its_weights(tmp_path: Path) -> None:
+def test_a_sketch_may_come_from_outside_and_gets_its_weights(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("0.2", encoding="utf-8")
     changes = {"sketch": f"{__name__}:thresholded", "sketch_weights": tmp_path / "weights"}
     images = tiny_data().train.images_NCHW
@@ -318,13 +318,13 @@ def test_a_sketch_may_come_from_outside_and_is_given_its_weights(tmp_path: Path)
     np.testing.assert_array_equal(maps, SKETCHES["scharr"](images) > 0.2)
 
 
-def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
+def test_weights_for_a_sketch_that_takes_none_are_refused() -> None:
     settings = tiny_config().synth.model_copy(update={"sketch_weights": Path("table5.pth")})
     with pytest.raises(UserError, match=r"synth\.sketch_weights is table5\.pth, but the sketch .* takes none"):
         sketch_extractor(settings)
 
 
-def test_an_unknown_sketch_is_told() -> None:
+def test_an_unknown_sketch_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"synth\.sketch 'crayon' is unknown: use one of pidinet, ratio_of_averages, scharr"
     ):

@@ -61,7 +61,7 @@ def train_synthesiser(
             damaged.
     """
     workers = Workers.joined()
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
         training = _LdmTraining(data, config, folder, device, workers, reporter)
         started = time.perf_counter()

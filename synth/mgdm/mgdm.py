@@ -7,7 +7,6 @@ its own label, guided by the gradient of a noise-aware classifier's uncertainty.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -124,7 +123,7 @@ def train_mgdm(
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
         checkpoint = folder / CHECKPOINTS_FOLDER / "classifier.safetensors"
         classifier, classifier_figures = train_classifier(
@@ -175,8 +174,6 @@ def train_classifier(
     schedule = Schedule.of(
         "classifier", config.synth, "mgdm", len(data.train), weight_decay=settings.weight_decay
     )
-    started = time.perf_counter()
-    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
-    figures |= {"steps": schedule.steps, "seconds": time.perf_counter() - started}
+    figures = Training(objective, schedule, workers).run_timed(checkpoint, reporter)
     recall = recall_at(0, objective.module, moments_of(data.val), vae, abar_T, seed=config.seed)
     return objective.module, {**figures, "recall": recall}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -89,7 +88,7 @@ def train_skin_sdm(
     settings, workers = config.synth.skin_sdm, Workers.joined()
     pipeline = load_base(str(settings.pretrained), device)
     record = _record(pipeline, data, settings)
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
         checkpoint = folder / CHECKPOINTS_FOLDER / "lora.safetensors"
         trained = train_lora(pipeline, data, config, checkpoint, workers=workers, reporter=reporter)
@@ -137,9 +136,7 @@ def train_lora(
     schedule = Schedule.of(
         "lora", config.synth, "skin_sdm", len(data.train), weight_decay=settings.weight_decay
     )
-    started = time.perf_counter()
-    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
-    return {**figures, "steps": schedule.steps, "seconds": time.perf_counter() - started}
+    return Training(objective, schedule, workers).run_timed(checkpoint, reporter)
 
 
 class SkinSdmSampler:

@@ -8,6 +8,7 @@ number of workers only by rounding.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -133,6 +134,12 @@ class Training:
                 raise UserError(f"{error}: {schedule.remedy}{kept}") from error
         module.eval()
         return progress.latest
+
+    def run_timed(self, checkpoint: Path, reporter: Reporter) -> dict[str, float]:
+        """Train as `run`; return the last figures, `steps`, and the `seconds` of this process."""
+        started = time.perf_counter()
+        figures = self.run(checkpoint, reporter)
+        return {**figures, "steps": self._schedule.steps, "seconds": time.perf_counter() - started}
 
     def step(self, step: int) -> Mapping[str, Tensor]:
         """Do optimiser step number `step` (from 0); return its losses over the whole batch, on the device."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor
 
 from rlcas import console
+from synth.training.workers import Workers
 
 OnStep = Callable[[str, int, int, dict[str, float]], None]
 """Called with (part, step, total, figures)."""
@@ -28,6 +29,11 @@ class Reporter:
     def __init__(self, *, progress: bool, on_step: OnStep | None = None) -> None:
         self._progress = progress
         self._on_step = on_step
+
+    @classmethod
+    def of_first(cls, workers: Workers, *, progress: bool, on_step: OnStep | None) -> Reporter:
+        """Return a reporter for the first of the workers, and one without output for the others."""
+        return cls(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
 
     @contextlib.contextmanager
     def part(self, name: str, total: int, *, done: int = 0) -> Iterator[PartProgress]:
