@@ -1,13 +1,13 @@
 """Can the agents learn? Planted responses through the whole engine, with a trainer that takes no time.
 
-Each of 8 classes has a count at which its quality q peaks, q = 1 - ((s - s*) / 16)²; ε = 0.5 + 0.4 mean q and the
-class's signal q are seen with noise. 30 epochs from counts of 2, K=3; the figure is the true 100 ε of the
-composition that survived, at most 90.0, at first 82.4. Beside them stand the figures of a simulation in 2000 runs,
-without RLlib. In the case with drift the signals rise with the epoch too, most for the later classes: what a
-response fitted without its line in t takes for the good of more images.
+Each of 8 classes has a count at which its quality q peaks, q = 1 - ((s - s*) / 16)²; the agents see ε = 0.5 + 0.4
+mean q and each class's signal q with noise. 30 epochs from counts of 2, K=3; the figure is the true 100 ε of the
+incumbent's composition at the end: at most 90.0, at the start 82.4. For comparison, the figures of 2000 simulated runs
+without RLlib are printed. In the case with drift the signals also rise with the epoch, most for the later classes,
+which a response fitted without a linear term in t mistakes for the effect of more images.
 
-`state` and `response` were tuned at these noises (learning rate, scale of the context, exploration, ridge,
-memory) at K=3; the line in t was chosen under drift too. Goal: both at least 2 points above chance at the middle noise.
+`state` and `response` were tuned at these noises (learning rate, scale of the context, exploration, ridge, memory) at
+K=3; the linear term in t was chosen under drift. Goal: both at least 2 points above chance at the middle noise.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from common import emit, parser
+from engines import build_engine
 
-from cluster import RLCASConfig
 from cluster.runtime.connection import ensure_ray
 from rlcas.agents import ResponseAgents
 from rlcas.seeding import rng_for
@@ -30,7 +30,7 @@ NUM_CLASSES, NUM_EPOCHS = len(BEST_C), 30
 
 
 class Case(NamedTuple):
-    """Standard deviations of a class's signal and of ε, and by how much signals rise over a run."""
+    """Standard deviations of a class's signal and of ε, and the rise of the signals over a run."""
 
     class_noise: float
     team_noise: float
@@ -55,10 +55,10 @@ AGENTS: dict[str, dict[str, Any]] = {
     "response": {"agents": "response"},
     "response_trendless": {"agents": "agents:TrendlessAgents", "exploration": 0.2, "memory_epochs": 15.0},
 }
-BESIDE = ("paper_lr_0.05", "paper_lr_0.3", "paper_per_class", "state_k8", "response_trendless")
-"""Rows that only stand beside: half as many runs."""
+FOR_COMPARISON = ("paper_lr_0.05", "paper_lr_0.3", "paper_per_class", "state_k8", "response_trendless")
+"""Rows without a goal: half as many runs."""
 UNDER_DRIFT = ("frozen", "state", "response", "response_trendless")
-"""Rows that are run with drift too."""
+"""Rows that are also run with drift."""
 SIMULATED = {
     "frozen": (88.5, 86.0, 85.0),
     "paper": (88.5, 86.0, 85.0),
@@ -73,7 +73,7 @@ SIMULATED = {
 
 
 class TrendlessAgents(ResponseAgents):
-    """Response agents that do not know the epoch."""
+    """Response agents without the linear term in the epoch."""
 
     def learn(self, counts_KC: torch.Tensor, signals_KC: torch.Tensor, progress: float) -> None:
         """Learn as if every epoch were the middle one."""
@@ -81,26 +81,26 @@ class TrendlessAgents(ResponseAgents):
 
 
 class PlantedTrainer:
-    """An epoch's figures follow from the composition and from noise of (seed, epoch, episode)."""
+    """A trainer whose figures are a function of the composition, with noise by (seed, epoch, episode)."""
 
     num_classes = NUM_CLASSES
     seed = 0
     case = CASES["low_noise"]
 
     def initial(self, counts_C: Int64) -> Incumbent:
-        """Return a classifier of one weight."""
+        """Return a classifier with one weight."""
         weights = np.zeros(1, np.float32)
         return Incumbent(epoch=0, arrays={"float32": weights}, counts_C=counts_C, positions_C=0 * counts_C)
 
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
-        """Measure the composition."""
+        """Return the figures of the composition."""
         epoch = incumbent.epoch + 1
         rng = rng_for(self.seed, "planted", epoch, episode_index)
         quality_C = quality(counts_C)
         f1 = 0.5 + 0.4 * quality_C.mean() + self.case.team_noise * rng.standard_normal()
         rise_C = self.case.drift * np.linspace(0.5, 1.5, NUM_CLASSES) * epoch / NUM_EPOCHS
         signal_C = quality_C - 1 + rise_C + self.case.class_noise * rng.standard_normal(NUM_CLASSES)
-        self._left = Incumbent(
+        self._trained = Incumbent(
             epoch=epoch, arrays=incumbent.arrays, counts_C=counts_C, positions_C=incumbent.positions_C
         )
         return EpochResult(
@@ -113,8 +113,8 @@ class PlantedTrainer:
         )
 
     def trained(self) -> Incumbent:
-        """Return what the last epoch left."""
-        return self._left
+        """Return the classifier after the last epoch."""
+        return self._trained
 
 
 def quality(counts_C: Int64) -> Float64:
@@ -123,18 +123,15 @@ def quality(counts_C: Int64) -> Float64:
 
 
 class Runs:
-    """Runs of some agents, in one engine that starts again for each."""
+    """Runs of one kind of agents, in one engine that is reset for each, as building an engine takes seconds."""
 
     def __init__(self, sampler: dict[str, Any]) -> None:
         self._trainer = PlantedTrainer()
-        self._algorithm = (
-            RLCASConfig()
-            .training(epochs=NUM_EPOCHS, **sampler)
-            .episodes(
-                trainer_factory=lambda: self._trainer, num_classes=NUM_CLASSES, episode_runner="in_process"
-            )
-            .debugging(log_level="ERROR")
-            .build_algo()
+        self._algorithm = build_engine(
+            {"epochs": NUM_EPOCHS, **sampler},
+            trainer_factory=lambda: self._trainer,
+            num_classes=NUM_CLASSES,
+            episode_runner="in_process",
         )
         self._start = self._algorithm.incumbent
         self._learner_arrays = self._algorithm.on_learner(lambda learner: learner.arrays())
@@ -149,7 +146,7 @@ class Runs:
         self._algorithm.stop()
 
     def _final_score(self, seed: int) -> float:
-        """Train all epochs and return 100 ε of the composition that survived, without noise."""
+        """Train all epochs and return 100 ε of the incumbent's composition, without noise."""
         self._trainer.seed = seed
         self._algorithm.config = self._algorithm.config.copy(copy_frozen=False).debugging(seed=seed)
         self._algorithm.resume(self._start, self._start, self._learner_arrays)
@@ -162,7 +159,7 @@ def scores_of(row: str, num_runs: int) -> dict[str, Float64]:
     """Return the scores of a row's runs in each case."""
     runs = Runs(AGENTS[row])
     cases = {name: case for name, case in CASES.items() if not case.drift or row in UNDER_DRIFT}
-    number = -(-num_runs // 2) if row in BESIDE else num_runs
+    number = -(-num_runs // 2) if row in FOR_COMPARISON else num_runs
     scores = {name: runs.scores(case, number) for name, case in cases.items()}
     runs.stop()
     return scores
@@ -177,7 +174,7 @@ def minus_frozen(name: str, scores: Float64, frozen: Float64) -> dict[str, float
 
 
 def figures(scores: dict[str, Float64]) -> dict[str, float]:
-    """Return each row's mean score, and how far those that learn stand above the frozen control."""
+    """Return each row's mean score, and the difference of `state` and `response` to the frozen control."""
     means = {row: float(values.mean()) for row, values in scores.items()}
     above = [minus_frozen(row, scores[row], scores["frozen"]) for row in ("state", "response")]
     return means | above[0] | above[1]
@@ -186,7 +183,7 @@ def figures(scores: dict[str, Float64]) -> dict[str, float]:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--runs", type=int, default=200, help="runs of a cell; half of them where a row only stands beside"
+        "--runs", type=int, default=200, help="runs of a cell; half as many for rows without a goal"
     )
     options = arguments.parse_args()
     torch.set_num_threads(1)
@@ -200,10 +197,10 @@ def main() -> None:
         return
     simulated = {row: dict(zip(CASES, row_figures, strict=False)) for row, row_figures in SIMULATED.items()}
     emit("100 ε at the end, 2000 simulated runs", simulated, False)
-    ours = {row: {name: told[row] for name, told in results.items() if row in told} for row in AGENTS}
+    ours = {row: {name: means[row] for name, means in results.items() if row in means} for row in AGENTS}
     emit(f"100 ε at the end, our {options.runs} runs", ours, False)
     differences = [name for name in results["middle_noise"] if "_minus_" in name]
-    against = {row: {name: told[row] for name, told in results.items()} for row in differences}
+    against = {row: {name: means[row] for name, means in results.items()} for row in differences}
     emit("Points above the frozen control, with the bounds of the 95 % interval", against, False)
 
 

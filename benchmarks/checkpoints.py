@@ -1,24 +1,23 @@
-"""What a checkpoint costs, and what it costs the epochs: written in turn and beside the training.
+"""The cost of a checkpoint, and of checkpoints written during the epochs on a thread of their own.
 
-A small classifier (ResNet-18 of width 16, AdamW: 2.1 million float32) after some epochs. `checkpoint_ms` is the
-whole of one: arrays, JSON, digests, fsync. `epoch_ratio` is the median epoch with checkpoints on their thread over
-the one without, both in turn in one run; an episode of the engine sleeps 0.1 s.
+A small classifier (ResNet-18 of width 16, AdamW: 2.1 million float32) after some epochs. `checkpoint_ms` is the time
+of a complete one: arrays, JSON, digests, fsync. `epoch_ratio` is the median epoch with checkpoints on their thread
+over the median without, both in turn in one run; an episode of the engine sleeps 0.1 s.
 """
 
 from __future__ import annotations
 
 import functools
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common import emit, interleaved_medians, parser
+from common import emit, interleaved_medians, median_seconds, parser
+from engines import build_engine
 from orchestration import K
 from sleeping import SleepingTrainer
 
-from cluster import RLCAS, RLCASConfig
+from cluster import RLCAS
 from cluster.rllib import checkpoint
 from cluster.rllib.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
@@ -29,42 +28,29 @@ NUM_WEIGHTS = 3 * 700_000
 
 
 def build(num_classes: int, epochs: int) -> RLCAS:
-    """Return the engine with episodes that sleep and leave a small classifier."""
+    """Return the engine with episodes that sleep and return a small classifier."""
     factory = functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS)
-    return (
-        RLCASConfig()
-        .training(k=K, epochs=epochs)
-        .episodes(trainer_factory=factory, num_classes=num_classes)
-        .debugging(log_level="ERROR")
-        .build_algo()
-    )
+    return build_engine({"k": K, "epochs": epochs}, trainer_factory=factory, num_classes=num_classes)
 
 
 def measure(num_classes: int, repeats: int, folder: Path) -> dict[str, float]:
-    """Return the milliseconds of a checkpoint, and the ratio of epochs with and without."""
+    """Return the milliseconds of a checkpoint, and the ratio of epochs with checkpoints to epochs without."""
     algorithm = build(num_classes, epochs=2 * repeats + 3)
     algorithm.train()
-    with CheckpointWriter(folder / "beside") as writer:
+    with CheckpointWriter(folder / "during") as writer:
         cases: dict[str, Callable[[], None]] = {
             "without": lambda: algorithm.train(),
             "with": lambda: (algorithm.train(), writer.save(algorithm)),
         }
         seconds = interleaved_medians(cases, repeats)
-    written = [timed(lambda: checkpoint.save(algorithm, folder / "alone")) for _ in range(repeats)]
+    checkpoint_seconds = median_seconds(lambda: checkpoint.save(algorithm, folder / "between"), repeats)
     algorithm.stop()
     return {
-        "checkpoint_ms": 1e3 * statistics.median(written),
+        "checkpoint_ms": 1e3 * checkpoint_seconds,
         "epoch_ratio": seconds["with"] / seconds["without"],
         "with_ms": 1e3 * seconds["with"],
         "without_ms": 1e3 * seconds["without"],
     }
-
-
-def timed(function: Callable[[], object]) -> float:
-    """Return the seconds of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """One classifier epoch against its floor, and against a DataLoader with PIL transforms.
 
-- share_of_floor: seconds of forward, backward and optimiser step on one fixed batch, as often and in the same
-  shapes, over the seconds of our epoch. Goal: 0.95 at least.
-- ratio_to_dataloader: seconds of our epoch over those of the usual loop (same model and optimiser, as many
-  batches of the same sizes, comparable augmentation). Below 1 is faster.
+- share_of_floor: seconds of forward, backward and optimiser step on one fixed batch, with the same number and shapes
+  of batches, over the seconds of our epoch. Goal: 0.95 at least.
+- ratio_to_dataloader: seconds of our epoch over those of the usual loop (same model, optimiser, number and sizes of
+  batches, comparable augmentation). Below 1 is faster.
 
-Our epoch is the whole `train_epoch`: restoring the incumbent, batches, steps; two images to validate.
+Our epoch is the whole `train_epoch`: restoring the incumbent, making batches, steps, validation on two images.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from common import emit, interleaved_medians, parser
+from common import emit, interleaved_medians, noise, parser
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -33,16 +33,8 @@ CASES: dict[str, dict[str, int]] = {
 }
 
 
-def random_set(num_images: int, size_px: int) -> ImageSet:
-    rng = np.random.default_rng(0)
-    return ImageSet(
-        images_NCHW=rng.integers(0, 256, (num_images, 1, size_px, size_px), dtype=np.uint8),
-        labels_N=np.arange(num_images) % NUM_CLASSES,
-    )
-
-
 class Loop:
-    """A textbook training loop over whatever gives batches."""
+    """A textbook training loop."""
 
     def __init__(self, config: RunConfig, trainer: ClassifierTrainer, class_counts: Tensor) -> None:
         self.config, self.device, self.class_counts = config, trainer.device, class_counts
@@ -63,7 +55,7 @@ class Loop:
 def pil_loader(train: ImageSet, batch_sizes: list[int]) -> DataLoader:
     """Return the loader of the usual MedMNIST script, with the augmentation of `rlcas.batches.augment` in PIL.
 
-    Synthetic images are training images here, so that random ones of these fill a larger batch.
+    Training images stand for the synthetic ones, so the larger batches are filled with random training images.
     """
     from PIL import Image
     from torchvision import transforms
@@ -91,11 +83,11 @@ def pil_loader(train: ImageSet, batch_sizes: list[int]) -> DataLoader:
 
 
 def epochs_of(num_images: int, size_px: int, count: int) -> dict[str, Callable[[], None]]:
-    """Return one epoch of each kind as a function without arguments."""
+    """Return one epoch of each kind as a function without arguments; `count` synthetic images of each class."""
     config = RunConfig.model_validate({"classifier": {"width": 16}})
     device = choose_device("auto")
-    train = random_set(num_images, size_px)
-    data = TrainingData(name="random", class_names=("a", "b"), train=train, val=random_set(2, size_px))
+    train, val = (noise(num, size_px=size_px, num_classes=NUM_CLASSES) for num in (num_images, 2))
+    data = TrainingData(name="random", class_names=("a", "b"), train=train, val=val)
     trainer = ClassifierTrainer(data, config, pool=RealImages(train), device=device)
     counts_C = np.full(NUM_CLASSES, count)
     incumbent = trainer.initial(counts_C)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved timing, a table, `--json`."""
+"""Shared by the benchmarks: timing, images of noise, a table, `--json`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from rlcas.types import ImageSet
+
 
 def interleaved_medians(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the median seconds of each case; the cases take turns, so that a busy spell hits them all."""
+    """Return the median seconds of each case; the cases take turns, so that other load on the machine affects all."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         case()
@@ -23,8 +27,32 @@ def interleaved_medians(cases: dict[str, Callable[[], None]], repeats: int) -> d
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def median_seconds(
+    work: Callable[[], object], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the median time of one call."""
+    seconds = []
+    for _ in range(repeats):
+        start = clock()
+        work()
+        seconds.append(clock() - start)
+    return statistics.median(seconds)
+
+
+def noise(num_images: int, *, size_px: int, num_classes: int, seed: int = 0) -> ImageSet:
+    """Return gray images of noise, which stand for any images where only time is measured."""
+    rng = np.random.default_rng(seed)
+    return ImageSet(
+        images_NCHW=rng.integers(0, 256, (num_images, 1, size_px, size_px), dtype=np.uint8),
+        labels_N=np.arange(num_images) % num_classes,
+    )
+
+
 def peak_bytes() -> int:
-    """Return the most memory that this process has held, on Linux without what its parent held when it forked."""
+    """Return the peak memory of this process.
+
+    On Linux from /proc: `ru_maxrss` also counts the memory that the parent held when it forked.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         (peak_kib,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

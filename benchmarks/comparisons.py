@@ -2,7 +2,7 @@
 
     python benchmarks/comparisons.py OUT OUT ...
 
-reads folders that `rlcas compare` has finished, one a data set; nothing in the record is typed by hand.
+reads folders of finished `rlcas compare`, one for each data set; nothing in the record is typed by hand.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ DOCS = Path(__file__).parent.parent / "docs"
 FACTS = (
     "method", "seed", "equal_compute", "epochs", "best_epoch", "steps", "images", "passes", "seconds", "device", "pool",
 )  # fmt: skip
-"""What is kept of a finished cell beside its data set, its own settings, and its validation and test figures."""
+"""Recorded of a finished cell, in addition to its data set, its own settings, and its validation and test figures."""
 LEFT_OUT_OF_TEST = ("intervals", "n")
 DIGITS = 6
 WIDTH = 120
 
 
 def main() -> None:
-    """Write the record of the comparisons that are named."""
+    """Write the record of the comparisons named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("comparisons", type=Path, nargs="+", metavar="OUT", help="folders of `rlcas compare`")
     all_results = [summarise(read_comparison(path)) for path in parser.parse_args().comparisons]
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def facts_of(results: Results) -> dict[str, Any]:
-    """Return what is kept of a comparison."""
+    """Return the record of a comparison."""
     comparison = results.comparison
     return {
         **read_facts(comparison.path / MADE_FILE),
@@ -66,14 +66,14 @@ def facts_of(results: Results) -> dict[str, Any]:
 
 
 def facts_of_cell(cell: Cell) -> dict[str, Any]:
-    """Return what is kept of a cell."""
+    """Return the record of a cell."""
     facts = {"dataset": cell.dataset, **{name: getattr(cell, name) for name in FACTS}}
     test = {name: value for name, value in cell.test.items() if name not in LEFT_OUT_OF_TEST}
     return {**facts, "settings": cell.settings, "validation_f1": cell.validation["f1"], "test": test}
 
 
 def tables(results: Results) -> str:
-    """Return the tables of a comparison as a section of the page, with what the cells ran on."""
+    """Return the tables of a comparison as a section of the page, with hardware, date and versions."""
     made = read_facts(results.comparison.path / MADE_FILE)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     texts = [" ".join(sentences(results)), f"{trained_with(results)} {made['date']}; {versions}."]
@@ -84,19 +84,21 @@ def tables(results: Results) -> str:
 
 
 def contrasts_of(all_results: Sequence[Results]) -> Grid:
-    """Return what drives the result, on each data set and on average over them."""
+    """Return the table of the contrasts between methods, on each data set and on average over them."""
     pairs = list(dict.fromkeys(pair for results in all_results for pair in results.contrasts))
     rows = []
     for pair in pairs:
         found = [results.contrasts.get(pair) for results in all_results]
-        shown = [told(of) if of else "–" for of in found]
-        rows.append((pair.part, f"{pair.row} − {pair.other}", *shown, told(average(pair, all_results))))
+        shown = [shown_interval(of) if of else "–" for of in found]
+        rows.append(
+            (pair.part, f"{pair.row} − {pair.other}", *shown, shown_interval(average(pair, all_results)))
+        )
     names = [results.comparison.name for results in all_results]
     return Grid("What drives the result", ("part", "rows", *names, "average"), tuple(rows), "")
 
 
 def average(pair: Contrast, all_results: Sequence[Results]) -> Interval:
-    """Return the mean over data sets of a difference in macro F1; their images and seeds vary independently."""
+    """Return the mean over data sets of a difference in macro F1, whose images and seeds vary independently."""
     found = [
         mean_draws(
             differences(results.f1_draws[pair.row], results.f1_draws[pair.other]),
@@ -113,17 +115,21 @@ def average(pair: Contrast, all_results: Sequence[Results]) -> Interval:
 
 
 def differences(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> dict[int, Float64]:
-    """Return seed -> [B + 1] of the seeds that both have."""
+    """Return seed -> [B + 1] differences, for the seeds of both."""
     return {seed: row[seed] - other[seed] for seed in row.keys() & other.keys()}
 
 
-def told(found: Interval) -> str:
-    """Return an interval, in bold where it leaves out 0."""
+def shown_interval(found: Interval) -> str:
+    """Return an interval as text, in bold if it excludes 0."""
     return f"**{interval_text(found)}**" if found.sign else interval_text(found)
 
 
 def put(page: Path, name: str, section: str) -> None:
-    """Put a section between its marks in a page, which must have them."""
+    """Replace the section between its marks in a page.
+
+    Raises:
+        SystemExit: the page lacks the marks.
+    """
     start, end = f"<!-- {name} -->", "<!-- end -->"
     before, found, rest = page.read_text().partition(start)
     _, closed, after = rest.partition(end)
@@ -133,7 +139,7 @@ def put(page: Path, name: str, section: str) -> None:
 
 
 def as_lines(record: dict[str, Any]) -> str:
-    """Return the record as JSON with a line a cell, so that a change shows as what it is."""
+    """Return the record as JSON with one line per cell, so that a diff shows the changed cells."""
     parts = []
     for name, of in record.items():
         of = json.loads(json.dumps(jsonable(of)), parse_float=lambda text: round(float(text), DIGITS))

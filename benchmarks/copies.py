@@ -1,8 +1,8 @@
-"""What the rules for copies find: planted copies of training images, and real test images, which are none.
+"""How often the rules for copies find planted copies of training images, and real test images, which are not copies.
 
-For each extractor the share of images that are taken for copies. Planted are training images as they are, mirrored,
-with noise (standard deviation 3 and 8 of 255), brighter by 10, and shifted by a pixel. `real_test`
-counts the near-duplicates of training images that the data set's own split left among its test images.
+For each extractor the share of images that are taken for copies. Planted copies are training images unchanged,
+mirrored, with noise (standard deviation 3 and 8 of 255), brighter by 10, and shifted by a pixel. `real_test` counts
+near-duplicates of training images that the data set's own split has among its test images.
 
     python benchmarks/copies.py --data npz:breastmnist.npz npz:bloodlt8.npz
 """

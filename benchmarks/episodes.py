@@ -1,9 +1,9 @@
-"""What K episodes side by side cost: a thread each, against one on all cores and against one on one core.
+"""The cost of K parallel episodes of one thread each, against one episode on all cores and one on a single core.
 
 ResNet-18 of width 16 on 28 px images, batch 128, real classifier trainer, through the whole engine; the cases take
-turns in one run, and the figures are ratios of the median epochs. `k3_over_k1` is K=3 against K=1 on all cores: 3 is
-three of these one after another. `k2_over_one_core` is K=2 against K=1 on one core: 1 is no loss on two cores. On a
-GPU the actors share it, and `k3_over_in_turn` is K=3 at once against one after another.
+turns in one run, and the figures are ratios of the median epochs. `k3_over_k1` is K=3 against K=1 on all cores: 3 means
+as slow as three of these one after another. `k2_over_one_core` is K=2 against K=1 on one core: 1 means no loss on two
+cores. On a GPU the actors share it, and `k3_over_in_turn` is K=3 in parallel against three episodes one after another.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from __future__ import annotations
 import functools
 import os
 
-import numpy as np
 import torch
-from common import emit, interleaved_medians, parser
+from common import emit, interleaved_medians, noise, parser
+from engines import build_engine
 
-from cluster import RLCAS, RLCASConfig
+from cluster import RLCAS
 from cluster.runtime.connection import ensure_ray
 from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.training.trainer import ClassifierTrainer
-from rlcas.types import ImageSet, TrainingData
+from rlcas.types import TrainingData
 
 NUM_CLASSES = 8
 NUM_TRAIN, NUM_VAL = 512, 128
 SIZE_PX = 28
 
 
-def noise(num_images: int, seed: int) -> ImageSet:
-    """Return images of noise: the cost of an epoch does not depend on what they show."""
-    rng = np.random.default_rng(seed)
-    return ImageSet(
-        images_NCHW=rng.integers(0, 256, (num_images, 1, SIZE_PX, SIZE_PX), dtype=np.uint8),
-        labels_N=np.arange(num_images) % NUM_CLASSES,
+def noise_data(num_train: int, num_val: int) -> TrainingData:
+    """Return training and validation images of noise: the cost of an epoch does not depend on their content."""
+    train, val = (
+        noise(number, size_px=SIZE_PX, num_classes=NUM_CLASSES, seed=seed)
+        for seed, number in enumerate((num_train, num_val))
     )
+    names = tuple(f"class {i}" for i in range(NUM_CLASSES))
+    return TrainingData(name="noise", class_names=names, train=train, val=val)
 
 
 def build_trainer(config: RunConfig) -> ClassifierTrainer:
-    """Return the classifier's trainer, on the GPU that Ray gave or on the CPU."""
-    names = tuple(f"class {i}" for i in range(NUM_CLASSES))
-    data = TrainingData(name="noise", class_names=names, train=noise(NUM_TRAIN, 0), val=noise(NUM_VAL, 1))
+    """Return the classifier's trainer, on the GPU that Ray assigned or on the CPU."""
+    data = noise_data(NUM_TRAIN, NUM_VAL)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)
 
@@ -47,16 +47,11 @@ def build_trainer(config: RunConfig) -> ClassifierTrainer:
 def build(k: int, num_threads: int, epochs: int) -> RLCAS:
     """Return the engine with K episodes of `num_threads` threads."""
     config = RunConfig.model_validate({"classifier": {"width": 16}, "sampler": {"k": k, "epochs": epochs}})
-    return (
-        RLCASConfig()
-        .training(**dict(config.sampler))
-        .episodes(
-            trainer_factory=functools.partial(build_trainer, config),
-            num_classes=NUM_CLASSES,
-            threads_per_episode=num_threads,
-        )
-        .debugging(log_level="ERROR")
-        .build_algo()
+    return build_engine(
+        dict(config.sampler),
+        trainer_factory=functools.partial(build_trainer, config),
+        num_classes=NUM_CLASSES,
+        threads_per_episode=num_threads,
     )
 
 
@@ -81,7 +76,7 @@ def main() -> None:
         "k3_over_in_turn": seconds["k3"] / (3 * seconds["k1"]),
         **{f"{name}_seconds": value for name, value in seconds.items()},
     }
-    emit("Epochs of K episodes side by side", {"resnet18_w16_28px": figures}, options.json)
+    emit("Epochs of K parallel episodes", {"resnet18_w16_28px": figures}, options.json)
 
 
 if __name__ == "__main__":

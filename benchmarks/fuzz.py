@@ -1,7 +1,7 @@
-"""Broken files for every reader, 100,000 of them: what each was given, and how many it refused in one line.
+"""100,000 broken files for the readers: how many each read, and how many it refused in one line.
 
-Anything else ends it: a crash, a hang, a traceback. By hypothesis, the same files for the same seed; with
-`--engine atheris` by atheris, which starts with some of hypothesis's files and changes them as coverage guides it.
+Anything else stops the benchmark: a crash, a hang, a traceback. The files come from hypothesis, the same for the same
+seed; with `--engine atheris` from atheris, which starts with some of hypothesis's files and mutates them by coverage.
 """
 
 from __future__ import annotations
@@ -30,28 +30,32 @@ from fuzzing import Reader, Tally, examples, fuzz, limited_memory
 
 INPUTS = 100_000
 CORPUS_FILES = 100
-"""Of hypothesis's, with which atheris starts beside the whole file."""
+"""Files of hypothesis that atheris starts with, in addition to the intact file."""
 
 GUIDING = (
     "rlcas", "synth", "cluster", "csv", "json", "numpy.lib", "pydicom", "torch.serialization", "yaml", "zipfile",
 )  # fmt: skip
-"""Modules whose coverage guides atheris."""
+"""Prefixes of the modules whose coverage guides atheris."""
 
 
 def share(inputs: int, number: int, of: int) -> int:
-    """Return part `number` of `inputs`, which are divided among `of`."""
+    """Return the size of part `number` of `inputs` divided into `of` nearly equal parts."""
     return inputs * (number + 1) // of - inputs * number // of
 
 
 def by_hypothesis(name: str, inputs: int, seed: int) -> Tally:
-    """Return what a reader made of its inputs."""
+    """Return how a reader handled hypothesis's inputs."""
     with tempfile.TemporaryDirectory() as folder:
         return fuzz(READERS[name](Path(folder)), Path(folder), inputs, seed)
 
 
 def by_atheris(name: str, inputs: int, seed: int) -> Tally:
-    """Return what a reader made of atheris's inputs, in a process of its own, which atheris ends."""
-    _let_coverage_be_seen()
+    """Return how a reader handled atheris's inputs, in a process of its own, because atheris ends its process.
+
+    Raises:
+        SystemExit: the reader failed; the file is kept in the current folder.
+    """
+    _instrument()
     processes = multiprocessing.get_context("fork")
     figures = processes.Array("d", len(fields(Tally)))
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as corpus:
@@ -59,20 +63,20 @@ def by_atheris(name: str, inputs: int, seed: int) -> Tally:
         whole = (Path(folder) / reader.file).read_bytes()
         for number, content in enumerate([whole, *examples(reader.contents, CORPUS_FILES, seed)]):
             (Path(corpus) / str(number)).write_bytes(content)
-        words = [f"-runs={inputs}", f"-seed={seed + 1}", f"-artifact_prefix={corpus}/", corpus]
-        guided = processes.Process(target=_guided, args=(reader, Path(folder), words, figures))
+        options = [f"-runs={inputs}", f"-seed={seed + 1}", f"-artifact_prefix={corpus}/", corpus]
+        guided = processes.Process(target=_guided, args=(reader, Path(folder), options, figures))
         guided.start()
         guided.join()
         if guided.exitcode != 0:
-            kept = shutil.copy(Path(folder) / reader.file, f"broken-{name}{Path(reader.file).suffix}")
-            sys.exit(f"{name}: atheris found a file that it fails at: {kept}")
-    tried, told, *seconds = figures
-    return Tally(int(tried), int(told), *seconds)
+            copy = shutil.copy(Path(folder) / reader.file, f"broken-{name}{Path(reader.file).suffix}")
+            sys.exit(f"{name}: atheris found a file that it fails at: {copy}")
+    inputs_tried, refused, *seconds = figures
+    return Tally(int(inputs_tried), int(refused), *seconds)
 
 
 @functools.cache
-def _let_coverage_be_seen() -> None:
-    """Instrument the functions of the modules that guide; once, for all processes that are forked then."""
+def _instrument() -> None:
+    """Instrument the functions of the guiding modules, once for all processes that are forked later."""
     import atheris
 
     for function in gc.get_objects():
@@ -80,7 +84,7 @@ def _let_coverage_be_seen() -> None:
             atheris.instrument_func(function)
 
 
-def _guided(reader: Reader, folder: Path, words: list[str], figures: MutableSequence[float]) -> None:
+def _guided(reader: Reader, folder: Path, options: list[str], figures: MutableSequence[float]) -> None:
     import atheris
 
     tally = Tally()
@@ -90,7 +94,7 @@ def _guided(reader: Reader, folder: Path, words: list[str], figures: MutableSequ
         figures[:] = astuple(tally)
 
     with limited_memory(), contextlib.redirect_stdout(None):
-        atheris.Setup([sys.argv[0], "-rss_limit_mb=0", "-verbosity=0", *words], try_one)
+        atheris.Setup([sys.argv[0], "-rss_limit_mb=0", "-verbosity=0", *options], try_one)
         atheris.Fuzz()
 
 
@@ -99,18 +103,18 @@ ENGINES = {"hypothesis": by_hypothesis, "atheris": by_atheris}
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--inputs", type=int, default=INPUTS, help=f"in all [{INPUTS}]")
+    arguments.add_argument("--inputs", type=int, default=INPUTS, help=f"total of all readers [{INPUTS}]")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS), metavar="READER")
     arguments.add_argument("--engine", choices=ENGINES, default="hypothesis")
     arguments.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="readers at a time [the cores]"
+        "--processes", type=int, default=os.cpu_count(), help="readers in parallel [number of cores]"
     )
     options = arguments.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     if options.engine == "atheris":
-        _let_coverage_be_seen()
+        _instrument()
     names, forked = options.readers, multiprocessing.get_context("fork")
     shares = [share(options.inputs, number, len(names)) for number in range(len(names))]
     results: dict[str, dict[str, float]] = {}

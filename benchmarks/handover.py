@@ -1,7 +1,7 @@
 """How long a classifier and its Adam state take from the winner to the K episodes of a node.
 
-A ResNet-18 with AdamW, 134 MB, as `rlcas.classifiers.snapshot` flattens it. One actor gives it, as an episode that
-has won does; then K=3 actors copy it into their own model and optimiser. The yardstick is the same arrays copied K
+A ResNet-18 with AdamW, 134 MB, as `rlcas.classifiers.snapshot` flattens it. One actor returns it, as the winning
+episode does; then K=3 actors copy it into their own model and optimiser. It is compared with copying the same arrays K
 times in one process. Both take turns in one run; the figures are medians. Goal: a ratio of 2 at most.
 """
 
@@ -31,16 +31,16 @@ class Holder:
         self.model = build_classifier(config, channels=3, num_classes=NUM_CLASSES, size_px=28)
         self.optimizer = build_optimizer(config, self.model.parameters())
         snapshot.materialise(self.optimizer)
-        self.left = incumbent(snapshot.take(self.model, self.optimizer))
+        self.trained = incumbent(snapshot.take(self.model, self.optimizer))
 
-    def give(self) -> Incumbent:
-        """Return what an episode left."""
-        return self.left
+    def trained_classifier(self) -> Incumbent:
+        """Return the classifier, as a finished episode does."""
+        return self.trained
 
-    def take(self, given: Incumbent) -> int:
-        """Start from `given`."""
-        snapshot.restore(self.model, self.optimizer, given.arrays)
-        return given.epoch
+    def restore(self, incoming: Incumbent) -> int:
+        """Restore the classifier, as the start of an episode does."""
+        snapshot.restore(self.model, self.optimizer, incoming.arrays)
+        return incoming.epoch
 
 
 def incumbent(arrays: dict[str, np.ndarray]) -> Incumbent:
@@ -52,11 +52,11 @@ def incumbent(arrays: dict[str, np.ndarray]) -> Incumbent:
 def measure(repeats: int) -> dict[str, float]:
     """Return the medians of a hand-over to K actors and of K copies, and their ratio."""
     holders = [ray.remote(Holder).remote() for _ in range(K)]
-    arrays = Holder().left.arrays
+    arrays = Holder().trained.arrays
 
     def hand_over() -> None:
-        given = holders[0].give.remote()
-        ray.get([holder.take.remote(given) for holder in holders])
+        incoming = holders[0].trained_classifier.remote()
+        ray.get([holder.restore.remote(incoming) for holder in holders])
 
     def copy() -> None:
         copies = [{name: array.copy() for name, array in arrays.items()} for _ in range(K)]

@@ -1,8 +1,8 @@
-"""Do the intervals of a comparison hold the truth? Simulated comparisons of two rows, whose true difference is known.
+"""Do the intervals of a comparison cover the truth? Simulated comparisons of two rows with a known true difference.
 
-An image is found if skill + luck exceeds its difficulty, which is the same for both rows; a row's skill has a part of
-the seed's. `interval` is what `rlcas compare` prints, `seeds_drawn` draws the seeds again as the images are,
-`images_alone` leaves their spread out. The figure is the share of simulations whose 95 % interval holds the true
+An image is classified correctly if skill + luck exceeds its difficulty, which is the same for both rows; a row's skill
+varies with the seed. `interval` is the one that `rlcas compare` prints, `seeds_drawn` resamples seeds like images,
+`images_alone` ignores the seeds' spread. The figure is the share of simulations whose 95 % interval covers the true
 difference, and `width` the mean width of `interval`.
 """
 
@@ -20,7 +20,7 @@ from rlcas.types import Float64, Int64
 DRAWS = 400
 SKILLS = (1.0, 0.7)
 LUCK = 0.5
-"""Standard deviation, of each image under each seed; difficulty has 1."""
+"""Standard deviation of the luck of each image under each seed; that of the difficulty is 1."""
 
 
 class Case(NamedTuple):
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Return it in words."""
+        """Return the name of the case."""
         return f"seeds_{self.seeds}_images_{self.images}_spread_{self.spread:g}"
 
 
@@ -42,7 +42,7 @@ CASES = [
 
 
 def measured(case: Case, simulations: int) -> dict[str, float]:
-    """Return how often each kind of interval holds the true difference."""
+    """Return how often each kind of interval covers the true difference."""
     rng = rng_for(0, "intervals", case.name)
     weights_BN = image_draws(np.zeros(case.images, np.int64), DRAWS)
     truth = float(
@@ -64,15 +64,24 @@ def measured(case: Case, simulations: int) -> dict[str, float]:
 
 
 def found(rng: np.random.Generator, difficulty_N: Float64, case: Case, skill: float) -> Float64:
-    """Return [N]: 1 for the images that a row finds under a new seed; the truth has a new seed for each image."""
+    """Return [N]: 1 for the images that a row classifies correctly under a new seed.
+
+    More images than the case has are a sample for the true value, in which every image has a seed of its own.
+
+    Args:
+        rng: draws seed and luck.
+        difficulty_N: difficulty of the images.
+        case: the case.
+        skill: mean skill of the row.
+    """
     of_seed = rng.normal(0, case.spread, len(difficulty_N) if len(difficulty_N) > case.images else 1)
     return (skill + of_seed + rng.normal(0, LUCK, len(difficulty_N)) > difficulty_N).astype(np.float64)
 
 
 def ours(draws_SB: Float64) -> tuple[float, float]:
     """Return the interval of `rlcas.comparison.intervals`."""
-    told = interval(dict(enumerate(draws_SB)))
-    return told.low, told.high
+    own = interval(dict(enumerate(draws_SB)))
+    return own.low, own.high
 
 
 def seeds_drawn(rng: np.random.Generator, draws_SB: Float64) -> tuple[float, float]:
@@ -93,7 +102,7 @@ def main() -> None:
     arguments.add_argument("--simulations", type=int, default=600)
     options = arguments.parse_args()
     results = {case.name: measured(case, options.simulations) for case in CASES}
-    emit("share of 95 % intervals that hold the true difference", results, options.json)
+    emit("share of 95 % intervals that cover the true difference", results, options.json)
 
 
 if __name__ == "__main__":

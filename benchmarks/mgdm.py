@@ -1,8 +1,8 @@
-"""What MGDM's second stage does to the images of a run, by the strength of its gradient.
+"""The effect of MGDM's second stage on the images of a run, by the scale of its gradient.
 
-Give the folder of `rlcas synth train --synth.generator mgdm`. entropy is the classifier's mean entropy on the
-clean latents, in nats; own_label its mean probability of the label asked for; moved the root mean square of what stage
-two changed in the normalised latents.
+The argument is the folder of a `rlcas synth train --synth.generator mgdm`. entropy is the classifier's mean entropy on
+the clean latents, in nats; own_label its mean probability of the intended label; moved the root mean square of the
+change of the normalised latents by stage two.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ def figures(classifier: torch.nn.Module, before: Tensor, after: Tensor, label: i
 
 
 def stages(sampler: MgdmSampler, class_id: int, num_images: int, config: RunConfig) -> dict[str, Tensor]:
-    """Return the latents of stage one, and of stage two at each scale."""
+    """Return the latents of stage one, and of stage two at each scale.
+
+    Args:
+        sampler: the trained generator.
+        class_id: class of the images.
+        num_images: number of images.
+        config: the run's settings.
+    """
     generators = [
         torch.Generator().manual_seed(seed_for(config.seed, "synthetic-image", class_id, index))
         for index in range(num_images)

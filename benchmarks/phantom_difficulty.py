@@ -1,8 +1,8 @@
 """How hard the phantoms are: a classifier with plain cross-entropy on a balanced and on the long-tailed draw.
 
-Same size of the set, same steps, same classifier; the test images follow the draw. The committed run,
-`docs/phantom_difficulty.json`, is the output of `python benchmarks/phantom_difficulty.py --json`: about 3 minutes
-a seed on one core.
+Both draws have the same number of images, steps and the same classifier; the test images have the draw's class
+frequencies. The committed run, `docs/phantom_difficulty.json`, is the output of
+`python benchmarks/phantom_difficulty.py --json`: about 3 minutes a seed on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rlcas.training.trainer import ClassifierTrainer
 CPU = torch.device("cpu")
 DRAWS = {"balanced": 1.0, "long_tailed": PhantomConfig().imbalance}
 SHOTS = {"many": (0, 1), "few": (6, 7)}
-"""The paper's grouping of its eight classes: two many-, four medium-, two few-shot."""
+"""The paper's groups of its eight classes: two many-, four medium-, two few-shot."""
 
 
 def settings(imbalance: float, seed: int, num_images: int, epochs: int) -> RunConfig:

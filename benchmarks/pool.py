@@ -1,8 +1,8 @@
 """Opening a pool and drawing 32 images from it, after its first verification.
 
-The 32 images are of random classes and numbers, a different draw each time. Beside it: the same draw from one
-compressed npz a class and from a PNG an image, both read from the disk at each draw, as a loader without a pool
-would.
+The 32 images are of random classes and numbers, a different draw each time. For comparison: the same draw from one
+compressed npz per class and from one PNG per image, both read from the disk at each draw, as by a loader without a
+pool.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import itertools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from common import emit, parser
+from common import emit, median_seconds, parser
 from PIL import Image
 
 from rlcas.types import Int64, Uint8
-from synth.pool import PoolWriter, SyntheticPool
+from synth.pool import SyntheticPool
+from synth.pool_writer import PoolWriter
 
 DRAW = 32
 SHARD_IMAGES = 256
@@ -31,7 +31,14 @@ CASES = {  # classes, images a class, side in pixels
 
 
 def write_pool(folder: Path, num_classes: int, per_class: int, side_px: int) -> None:
-    """Write a pool of noise, as speckle is: it does not compress."""
+    """Write a pool of noise, which like speckle does not compress.
+
+    Args:
+        folder: the pool's folder.
+        num_classes: C.
+        per_class: images of each class.
+        side_px: side of the images.
+    """
     writer = PoolWriter(
         folder,
         class_names=[f"class {number}" for number in range(num_classes)],
@@ -47,7 +54,7 @@ def write_pool(folder: Path, num_classes: int, per_class: int, side_px: int) -> 
 
 
 def draws(sizes_C: Int64) -> Iterator[dict[int, Int64]]:
-    """Yield endless draws: class -> numbers of its images, 32 in all."""
+    """Yield draws without end: class -> numbers of its images, 32 in total."""
     for seed in itertools.count():
         rng = np.random.default_rng(seed)
         classes = rng.integers(len(sizes_C), size=DRAW)
@@ -57,16 +64,11 @@ def draws(sizes_C: Int64) -> Iterator[dict[int, Int64]]:
 
 def median_milliseconds(work: Callable[[], object], repeats: int) -> float:
     """Return the median time of one call."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds)
+    return 1000 * median_seconds(work, repeats)
 
 
 def other_formats(pool: SyntheticPool, folder: Path, repeats: int) -> dict[str, float]:
-    """Return the time of a draw from an npz a class and from a PNG an image."""
+    """Return the time of a draw from one npz per class and from one PNG per image."""
     images_of = {c: pool.images(c, np.arange(size)) for c, size in enumerate(pool.class_sizes_C)}
     for class_id, images_NCHW in images_of.items():
         np.savez_compressed(folder / f"{class_id}.npz", images=images_NCHW)
@@ -88,17 +90,24 @@ def other_formats(pool: SyntheticPool, folder: Path, repeats: int) -> dict[str, 
 
 def draw_milliseconds(read: Callable[[int, Int64], Uint8], sizes_C: Int64, repeats: int) -> float:
     """Return the median time of reading one draw."""
-    some = draws(sizes_C)
+    endless = draws(sizes_C)
 
     def draw() -> None:
-        for class_id, numbers in next(some).items():
+        for class_id, numbers in next(endless).items():
             read(class_id, numbers)
 
     return median_milliseconds(draw, repeats)
 
 
 def measured(folder: Path, case: tuple[int, int, int], repeats: int, *, others: bool) -> dict[str, float]:
-    """Return the figures of one case, with its files in `folder`."""
+    """Return the figures of one case.
+
+    Args:
+        folder: for the case's files.
+        case: classes, images of each class, side in pixels.
+        repeats: repetitions.
+        others: measure the other formats too.
+    """
     write_pool(folder / "pool", *case)
     SyntheticPool(folder / "pool")
     figures = {
@@ -115,8 +124,7 @@ def measured(folder: Path, case: tuple[int, int, int], repeats: int, *, others: 
 def first_draw_milliseconds(folder: Path, seed: int) -> float:
     """Return the time of the first draw of a freshly opened pool, which maps its files."""
     pool = SyntheticPool(folder)
-    some = itertools.islice(draws(pool.class_sizes_C), seed, None)
-    drawn = next(some)
+    drawn = next(itertools.islice(draws(pool.class_sizes_C), seed, None))
     return median_milliseconds(lambda: [pool.images(*item) for item in drawn.items()], 1)
 
 

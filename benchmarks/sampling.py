@@ -1,8 +1,8 @@
 """Filling a pool against the bare UNet forwards and VAE decodes of the same number of images.
 
-share_of_floor is the bare time over fill_pool's: what loading the pipeline, the sampler's arithmetic,
-guidance, seeds, shards, hashes and the manifest cost beside the two networks. Steps, guidance, micro-batch and
-threads are the settings' own; a pool of more images only shares the loading among more.
+share_of_floor is the bare time over fill_pool's: it shows the cost of loading the pipeline, the solver's arithmetic,
+guidance, seeds, shards, hashes and the manifest in addition to the two networks. Steps, guidance, micro-batch and
+threads are those of the settings; in a larger pool, loading would be a smaller share.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from common import emit, interleaved_medians, parser
+from common import emit, interleaved_medians, noise, parser
 
 from rlcas.config import RunConfig
 from rlcas.devices import torch_threads
 from rlcas.settings.presets import PRESETS
-from rlcas.types import ImageSet, TrainingData
+from rlcas.types import TrainingData
 from synth.generate import fill_pool
 from synth.layout import PIPELINE_FOLDER
 from synth.ldm.sampler import load_pipeline
@@ -33,14 +32,17 @@ CASES = {  # side in pixels, settings, micro-batches a class
 
 
 def untrained(folder: Path, side_px: int, synth: dict, device: torch.device) -> RunConfig:
-    """Save a synthesiser of one training step to `folder`; return its settings."""
+    """Save a synthesiser of one training step to `folder`; return its settings.
+
+    Args:
+        folder: where to save.
+        side_px: side of its images.
+        synth: settings of the group `synth`.
+        device: where to train.
+    """
     groups = {name: {**synth.get(name, {}), "max_steps": 1} for name in ("autoencoder", "denoiser")}
     config = RunConfig(synth={**synth, **groups})
-    rng = np.random.default_rng(0)
-    images = ImageSet(
-        images_NCHW=rng.integers(0, 256, (16, 1, side_px, side_px), dtype=np.uint8),
-        labels_N=np.arange(16) % NUM_CLASSES,
-    )
+    images = noise(16, size_px=side_px, num_classes=NUM_CLASSES)
     data = TrainingData(name="noise", class_names=("a", "b"), train=images, val=images)
     train_synthesiser(data, config, folder, device=device, progress=False)
     return config
@@ -49,7 +51,14 @@ def untrained(folder: Path, side_px: int, synth: dict, device: torch.device) -> 
 def bare_networks(
     pipeline_folder: Path, config: RunConfig, num_batches: int, device: torch.device
 ) -> Callable[[], None]:
-    """Return the forwards and decodes of that many micro-batches, on fixed inputs."""
+    """Return a function that runs the UNet and VAE for that many micro-batches, on fixed inputs.
+
+    Args:
+        pipeline_folder: the saved pipeline.
+        config: the run's settings.
+        num_batches: micro-batches.
+        device: where to run.
+    """
     pipeline, generation = load_pipeline(pipeline_folder, device), config.synth.generation
     unet, copies = pipeline.unet, 1 if generation.guidance == 1 else 2
     shape = (generation.micro_batch, unet.config.in_channels, *unet.config.sample_size)
@@ -73,7 +82,16 @@ def bare_networks(
 def measured(
     folder: Path, side_px: int, synth: dict, num_batches: int, repeats: int, device: torch.device
 ) -> dict[str, float]:
-    """Return the figures of one case, with its files in `folder`."""
+    """Return the figures of one case.
+
+    Args:
+        folder: for the case's files.
+        side_px: side of the images.
+        synth: settings of the group `synth`.
+        num_batches: micro-batches of each class.
+        repeats: repetitions.
+        device: where to sample.
+    """
     config = untrained(folder, side_px, synth, device)
     sizes = [num_batches * config.synth.generation.micro_batch] * NUM_CLASSES
     numbers = itertools.count()

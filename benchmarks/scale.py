@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 from common import emit, parser, peak_bytes
+from engines import build_engine
 from orchestration import K
 from sleeping import SleepingTrainer
 
-from cluster import RLCASConfig
 from cluster.rllib.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
 from rlcas.runs import epoch_log
@@ -21,16 +21,11 @@ NUM_WEIGHTS = 1_000_000
 
 
 def measure(num_classes: int, epochs: int) -> dict[str, float]:
-    """Return the seconds of all epochs, with their records and checkpoints on disk, and the peak memory."""
-    algorithm = (
-        RLCASConfig()
-        .training(k=K, epochs=epochs)
-        .episodes(
-            trainer_factory=functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS, 0.0),
-            num_classes=num_classes,
-        )
-        .debugging(log_level="ERROR")
-        .build_algo()
+    """Return the seconds of all epochs, records and checkpoints included, and the driver's peak memory in GiB."""
+    algorithm = build_engine(
+        {"k": K, "epochs": epochs},
+        trainer_factory=functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS, 0.0),
+        num_classes=num_classes,
     )
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, CheckpointWriter(Path(name) / "checkpoints") as writer:

@@ -1,7 +1,7 @@
-"""What bounds a run on a cluster: an epoch of the model in `scaling_model.py`, from small to 1000 classes on 8 nodes.
+"""What limits a run on a cluster: an epoch by the model in `scaling_model.py`, from small to 1000 classes on 8 nodes.
 
-Unit costs are those that docs/scaling_costs.json keeps of one machine; the machines of the cluster are assumed
-(`scaling_model.Cluster`), and can be given. `--write` makes the tables of docs/scaling.md anew.
+Unit costs are those measured on one machine, in docs/scaling_costs.json; the machines of the cluster are assumptions
+(`scaling_inputs.Cluster`) that options change. `--write` updates the tables of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common import parser
-from scaling_model import Cluster, Costs, Job, costs_of, efficiency, mean_added, seconds_by_part, simulate
+from scaling_inputs import Cluster, Costs, Job, costs_of
+from scaling_model import efficiency, mean_added, seconds_by_part, simulate
 
 from rlcas.config import SamplerConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
-KEPT, PAGE = DOCS / "scaling_costs.json", DOCS / "scaling.md"
+COSTS_FILE, PAGE = DOCS / "scaling_costs.json", DOCS / "scaling.md"
 VAL_SHARE = 8
 """Training images for each validation image."""
 RESNET50_STATE = 3 * 25.6e6 * 4
 """Weights and AdamW's moments in float32."""
-DOSED = SamplerConfig(initial_count=0, action_step=1, max_count=1)
-"""At most one image of a class in a mini-batch."""
+FEW_SYNTHETIC = SamplerConfig(initial_count=0, action_step=1, max_count=1)
+"""At most one synthetic image of each class in a mini-batch."""
 
 
 def job(k: int, num_classes: int, num_images: int, *, size_px: int = 64, channels: int = 3) -> Job:
@@ -40,29 +41,29 @@ def job(k: int, num_classes: int, num_images: int, *, size_px: int = 64, channel
     )
 
 
-def dosed(of: Job, batch_size: int = 2048, val_images: int = 50_000) -> Job:
-    """Return the same with a large mini-batch, at most one image of a class in it, and fewer validation images."""
+def few_synthetic(of: Job, batch_size: int = 2048, val_images: int = 50_000) -> Job:
+    """Return the job with large mini-batches, FEW_SYNTHETIC, and at most `val_images` validation images."""
     return dataclasses.replace(
         of,
         batch_size=batch_size,
-        added=mean_added(DOSED, of.num_classes),
+        added=mean_added(FEW_SYNTHETIC, of.num_classes),
         num_val_images=min(of.num_val_images, val_images),
     )
 
 
 LARGE = job(64, 1000, 10_000_000)
-DOSED_LARGE = dosed(job(64, 1000, 10_000_000, channels=1))
+LARGE_FEW_SYNTHETIC = few_synthetic(job(64, 1000, 10_000_000, channels=1))
 CASES: dict[str, tuple[Job, int]] = {
     "classes_8_k3": (job(3, 8, 10_000), 1),
     "classes_100_k8": (job(8, 100, 100_000), 1),
     "classes_1000_k8": (job(8, 1000, 1_000_000), 1),
     "classes_1000_k64": (job(64, 1000, 1_000_000), 8),
     "target": (LARGE, 8),
-    "target_dosed": (DOSED_LARGE, 8),
-    "target_dosed_4_nodes": (DOSED_LARGE, 4),
-    "target_dosed_resnet50": (dataclasses.replace(DOSED_LARGE, state_bytes=RESNET50_STATE), 8),
+    "target_dosed": (LARGE_FEW_SYNTHETIC, 8),
+    "target_dosed_4_nodes": (LARGE_FEW_SYNTHETIC, 4),
+    "target_dosed_resnet50": (dataclasses.replace(LARGE_FEW_SYNTHETIC, state_bytes=RESNET50_STATE), 8),
 }
-"""Name -> (job, nodes); `target` is the page's question."""
+"""Name -> (job, nodes); `target` is the question of docs/scaling.md."""
 KS, NODES, SIGMAS = (3, 8, 16, 32, 64), (1, 2, 4, 8), (0.0, 0.1, 0.3)
 LEAST = 0.001
 TIMES = {
@@ -130,9 +131,12 @@ def by_spread(of: Job, costs: Costs, assumed: Cluster) -> dict[str, dict[str, fl
 
 
 def tables(costs: Costs, assumed: Cluster) -> list[str]:
-    """Return the tables of the page: times, sizes, hours by nodes, efficiency by spread."""
+    """Return the tables of docs/scaling.md: times, sizes, hours by nodes, efficiency by spread."""
     figures = cases(costs, assumed)
-    nodes, spread = by_nodes(DOSED_LARGE, costs, assumed), by_spread(DOSED_LARGE, costs, assumed)
+    nodes, spread = (
+        by_nodes(LARGE_FEW_SYNTHETIC, costs, assumed),
+        by_spread(LARGE_FEW_SYNTHETIC, costs, assumed),
+    )
     return [
         markdown("time", TIMES.values(), {name: [row[key] for key in TIMES] for name, row in figures.items()}),
         markdown("GB", SIZES.values(), {name: [row[key] for key in SIZES] for name, row in figures.items()}),
@@ -142,7 +146,7 @@ def tables(costs: Costs, assumed: Cluster) -> list[str]:
 
 
 def markdown(head: str, columns: Iterable[str], rows: Mapping[str, list[float]]) -> str:
-    """Return rows of numbers as a table."""
+    """Return rows of numbers as a Markdown table."""
     names = list(columns)
     lines = ["| " + " | ".join([head, *names]) + " |", "|---" + "|--:" * len(names) + "|"]
     lines += ["| " + " | ".join([f"`{name}`", *map(short, row)]) + " |" for name, row in rows.items()]
@@ -150,14 +154,14 @@ def markdown(head: str, columns: Iterable[str], rows: Mapping[str, list[float]])
 
 
 def short(number: float) -> str:
-    """Return a number with the two or three digits that count."""
+    """Return a number with two or three significant digits."""
     if 0 < number < LEAST:
         return f"< {LEAST}"
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2g}"
 
 
 def put(page: str, table: str) -> str:
-    """Return the page with the table of the same head in place of what it has."""
+    """Return the page with its table of the same head replaced."""
     head = table.partition("\n")[0]
     page, number = re.subn(re.escape(head) + r"(?:\n\|.*)*", lambda _: table, page)
     assert number == 1, f"the page has {number} tables with the head {head}"
@@ -166,26 +170,26 @@ def put(page: str, table: str) -> str:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--costs", type=Path, default=KEPT, help="what scaling_costs.py --json printed")
+    arguments.add_argument("--costs", type=Path, default=COSTS_FILE, help="output of scaling_costs.py --json")
     arguments.add_argument("--images-per-second", type=float, default=Cluster.images_per_second)
     arguments.add_argument("--gpus-per-node", type=int, default=Cluster.gpus_per_node)
     arguments.add_argument("--network-gb-per-second", type=float, default=Cluster.network_gb_per_second)
     arguments.add_argument("--storage-gb-per-second", type=float, default=Cluster.storage_gb_per_second)
     arguments.add_argument("--straggler-sigma", type=float, default=Cluster.straggler_sigma)
-    arguments.add_argument("--write", action="store_true", help="make the tables of docs/scaling.md anew")
+    arguments.add_argument("--write", action="store_true", help="update the tables of docs/scaling.md")
     options = arguments.parse_args()
     costs = costs_of(json.loads(options.costs.read_text(encoding="utf-8")))
     given = {field.name: getattr(options, field.name, field.default) for field in dataclasses.fields(Cluster)}
     assumed = Cluster(**given)
-    made = tables(costs, assumed)
+    page_tables = tables(costs, assumed)
     if options.write:
-        PAGE.write_text(functools.reduce(put, made, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        PAGE.write_text(functools.reduce(put, page_tables, PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     if options.json:
         results = cases(costs, assumed)
-        spread = by_spread(DOSED_LARGE, costs, assumed)
-        print(json.dumps({**results, **by_nodes(DOSED_LARGE, costs, assumed), **spread}))
+        spread = by_spread(LARGE_FEW_SYNTHETIC, costs, assumed)
+        print(json.dumps({**results, **by_nodes(LARGE_FEW_SYNTHETIC, costs, assumed), **spread}))
     else:
-        print("\n\n".join(made))
+        print("\n\n".join(page_tables))
 
 
 if __name__ == "__main__":

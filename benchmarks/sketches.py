@@ -1,9 +1,8 @@
 """Sketch extractors: cost against ratio_of_averages, and how well they find a lesion's outline in speckle.
 
-`cost_ratio` is the time of an image over that of ratio_of_averages, in the same run. `outline_ap_L` is the average
-precision of the maps as scores of "here is the outline", a mean over ellipses 0.3 to 0.6 times as bright as the
-tissue around, under gamma speckle of L looks. PiDiNet takes part where `--weights` names a checkpoint; several may
-be given.
+`cost_ratio` is the time per image over that of ratio_of_averages, in the same run. `outline_ap_L` is the average
+precision of the maps as scores for pixels of the outline, a mean over ellipses 0.3 to 0.6 times as bright as the
+surrounding tissue, under gamma speckle of L looks. PiDiNet is included for each checkpoint named by `--weights`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from synth.sketch import SKETCHES, SketchExtractor
 
 LOOKS = (2, 4, 12)
 OUTLINE_PX = 1
-"""How far the true outline reaches to both sides."""
+"""Width of the true outline on either side of the border."""
 
 
 def speckled_ellipse(side_px: int, looks: int, rng: np.random.Generator) -> tuple[Uint8, np.ndarray]:
-    """Return an image [side, side] and where its lesion is."""
+    """Return an image [side, side] and the mask of its lesion."""
     y, x = (np.mgrid[:side_px, :side_px] + 0.5) / side_px - rng.uniform(0.4, 0.6, 2)[:, None, None]
     turn, semi_axes = rng.uniform(0, math.pi), rng.uniform(0.12, 0.25, 2)
     along, across = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
@@ -43,7 +42,15 @@ def speckled_ellipse(side_px: int, looks: int, rng: np.random.Generator) -> tupl
 def outline_precision(
     extractor: SketchExtractor, side_px: int, looks: int, num_images: int, seed: int
 ) -> float:
-    """Return the mean average precision over that many images."""
+    """Return the mean average precision over that many images.
+
+    Args:
+        extractor: draws the sketches.
+        side_px: side of the images.
+        looks: looks of the speckle; fewer are rougher.
+        num_images: number of images.
+        seed: of the images.
+    """
     rng = rng_for(seed, "sketches", side_px, looks)
     precisions = []
     for _ in range(num_images):
@@ -57,7 +64,15 @@ def outline_precision(
 def measured(
     extractors: dict[str, SketchExtractor], side_px: int, num_images: int, repeats: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Return the figures of every extractor at one size."""
+    """Return the figures of every extractor at one size.
+
+    Args:
+        extractors: extractors by name.
+        side_px: side of the images.
+        num_images: images for the outline.
+        repeats: repetitions for the time.
+        seed: of the images.
+    """
     rng = rng_for(seed, "sketches", side_px)
     batch = np.stack([speckled_ellipse(side_px, LOOKS[0], rng)[0][None] for _ in range(8)])
     cases = {name: lambda extractor=extractor: extractor(batch) for name, extractor in extractors.items()}

@@ -1,4 +1,7 @@
-"""Episodes that only sleep, for the engine's benchmarks; nothing here imports RLlib, as no worker of a run does."""
+"""Episodes that only sleep, for the engine's benchmarks.
+
+A module of its own that does not import RLlib: a run's workers do not import it either, and their memory is measured.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ NUM_WEIGHTS = 1000
 
 @dataclasses.dataclass
 class SleepingTrainer:
-    """An episode of known length."""
+    """A trainer whose epoch takes a known time."""
 
     num_classes: int
     num_weights: int = NUM_WEIGHTS
@@ -35,9 +38,9 @@ class SleepingTrainer:
         )
 
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
-        """Sleep; the metric follows from the composition."""
+        """Sleep; the metric is a function of the composition."""
         time.sleep(self.seconds)
-        self._left = dataclasses.replace(incumbent, epoch=incumbent.epoch + 1, counts_C=counts_C)
+        self._trained = dataclasses.replace(incumbent, epoch=incumbent.epoch + 1, counts_C=counts_C)
         f1 = float(np.tanh(counts_C.mean() / 16))
         return EpochResult(
             metrics={"f1": f1, "many": f1, "medium": f1, "few": f1},
@@ -49,27 +52,27 @@ class SleepingTrainer:
         )
 
     def trained(self) -> Incumbent:
-        """Return what the last epoch left."""
-        return self._left
+        """Return the classifier after the last epoch."""
+        return self._trained
 
 
 @dataclasses.dataclass
 class StragglingTrainer(SleepingTrainer):
-    """An episode whose length varies as the model says; it tells its process and the memory that is its own."""
+    """A trainer with episodes of given lengths; its metrics include its process id and private memory."""
 
     sleeps_KE: tuple[tuple[float, ...], ...] = ()
     """Seconds of each episode, by episode and epoch."""
 
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
-        """Sleep for the episode's own time."""
+        """Sleep for the given time of this episode and epoch."""
         self.seconds = self.sleeps_KE[episode_index][incumbent.epoch]
         result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
-        told = {"pid": float(os.getpid()), "private_gb": private_gb()}
-        return dataclasses.replace(result, metrics={**result.metrics, **told})
+        worker = {"pid": float(os.getpid()), "private_gb": private_gb()}
+        return dataclasses.replace(result, metrics={**result.metrics, **worker})
 
 
 def private_gb() -> float:
-    """Return the memory of this process that no other shares (Linux)."""
+    """Return the memory of this process that is not shared with others, in GB (Linux)."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     fields = {line.split()[0]: line.split()[1] for line in lines[1:]}
     return sum(int(fields[f"Private_{kind}:"]) for kind in ("Clean", "Dirty")) * 1024 / GB

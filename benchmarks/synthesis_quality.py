@@ -1,8 +1,8 @@
-"""What the sketches are worth, what 20 sampling steps cost, and whether the pool copies: on real images.
+"""The effect of the sketch loss, the loss of quality by sampling in 20 steps, and copies in the pool, on real images.
 
-For each data set one autoencoder is trained; then for each seed the denoiser, with and without the sketch loss,
-everything else the same. Pools of as many images a class as there are held-out real ones (validation and test) are
-compared with these. A cell is a data set, a seed and an arm; cells that `--out` holds are not run again.
+For each data set one autoencoder is trained, then for each seed the denoiser with and without the sketch loss, all else
+equal. The pools have as many images per class as there are held-out real ones (validation and test) and are compared
+with these. A cell is a data set, a seed and an arm; cells that are in `--out` are not run again.
 
 `python benchmarks/synthesis_quality.py --data npz:FILE --out docs/synthesis_quality.json` adds cells;
 without `--data` it prints the tables of docs/results/synthesis.md from the file.
@@ -50,7 +50,7 @@ DIFFERENCES_HEAD = ["| data | paired difference | seeds | mean | 95 % interval |
 
 
 def held_out_of(config: RunConfig, data: TrainingData, most: int) -> ImageSet:
-    """Return real images that no synthesiser saw, of validation and test, at most so many a class."""
+    """Return validation and test images, which no synthesiser saw, at most `most` of each class."""
     test, _ = datasets.load_test(config)
     images = ImageSet(
         images_NCHW=np.concatenate([data.val.images_NCHW, test.images_NCHW]),
@@ -63,7 +63,14 @@ def held_out_of(config: RunConfig, data: TrainingData, most: int) -> ImageSet:
 def drawn(
     pipeline: ClassConditionalLDMPipeline, counts_C: list[int], steps: int, config: RunConfig
 ) -> ImageSet:
-    """Return `counts_C[c]` images of each class, from the seeds that a pool takes."""
+    """Return `counts_C[c]` images of each class, from the seeds of a pool's images.
+
+    Args:
+        pipeline: the trained pipeline.
+        counts_C: images of each class.
+        steps: sampling steps.
+        config: the run's settings.
+    """
     generation, images = config.synth.generation, []
     for class_id, count in enumerate(counts_C):
         for first in range(0, count, generation.micro_batch):
@@ -81,8 +88,8 @@ def drawn(
     return ImageSet(images_NCHW=np.concatenate(images), labels_N=np.repeat(np.arange(len(counts_C)), counts_C))
 
 
-class Yardstick:
-    """Held-out real images, and the features in which synthetic ones are compared with them."""
+class Evaluation:
+    """Held-out real images, and the features in which synthetic images are compared with them."""
 
     def __init__(self, config: RunConfig, data: TrainingData, most: int) -> None:
         self._data, self.real = data, held_out_of(config, data, most)
@@ -93,17 +100,17 @@ class Yardstick:
         self.features = {"classifier": penultimate(lambda: judge), "pixels": pixels(lambda: judge)}
         self.counts_C = self.real.class_counts(data.num_classes).tolist()
 
-    def figures(self, made: ImageSet) -> dict[str, Any]:
+    def figures(self, synthetic: ImageSet) -> dict[str, Any]:
         """Return distances to the held-out images in both features, and copies among the synthetic ones."""
-        figures: dict[str, Any] = {"n": len(made)}
+        figures: dict[str, Any] = {"n": len(synthetic)}
         for name, features in self.features.items():
-            made_ND, real_MD = features(made.images_NCHW), features(self.real.images_NCHW)
-            figures[f"kid_{name}"] = distances.kernel_distance(made_ND, real_MD)
-            figures[f"fid_{name}"] = distances.frechet_distance(made_ND, real_MD)
+            synthetic_ND, real_MD = features(synthetic.images_NCHW), features(self.real.images_NCHW)
+            figures[f"kid_{name}"] = distances.kernel_distance(synthetic_ND, real_MD)
+            figures[f"fid_{name}"] = distances.frechet_distance(synthetic_ND, real_MD)
         train = self._data.train.images_NCHW
         features = self.features["classifier"]
         memory = memorisation(
-            features(made.images_NCHW),
+            features(synthetic.images_NCHW),
             features(train),
             features(train[..., ::-1]),
             features(self.real.images_NCHW),
@@ -113,25 +120,33 @@ class Yardstick:
 
 
 def arm(
-    folder: Path, config: RunConfig, data: TrainingData, yardstick: Yardstick, *, with_solvers: bool
+    folder: Path, config: RunConfig, data: TrainingData, evaluation: Evaluation, *, with_solvers: bool
 ) -> dict[str, Any]:
-    """Train one arm and return its figures, on wish with those of other solvers too."""
+    """Train one arm and return its figures.
+
+    Args:
+        folder: for the synthesiser.
+        config: the cell's settings.
+        data: the data set.
+        evaluation: held-out images and features.
+        with_solvers: sample by the other solvers too.
+    """
     device = choose_device(config.device)
     trained = train_synthesiser(data, config, folder, device=device, progress=False)
     pipeline = load_pipeline(folder / PIPELINE_FOLDER, device)
     figures = {
         "training": trained,
-        OURS: yardstick.figures(drawn(pipeline, yardstick.counts_C, FEW_STEPS, config)),
+        OURS: evaluation.figures(drawn(pipeline, evaluation.counts_C, FEW_STEPS, config)),
     }
     if with_solvers:
         for name, solver, steps in ((DDIM, "ddim", FEW_STEPS), (MANY, "ddim", MANY_STEPS)):
             pipeline.scheduler = diffusion.SOLVERS[solver](config.synth.denoiser)
-            figures[name] = yardstick.figures(drawn(pipeline, yardstick.counts_C, steps, config))
+            figures[name] = evaluation.figures(drawn(pipeline, evaluation.counts_C, steps, config))
     return figures
 
 
 def run_cells(args: argparse.Namespace) -> None:
-    """Run the cells of one data set that the file does not hold yet."""
+    """Run the cells of one data set that are not in the file yet."""
     cells = read(args.out)
     config = config_of(args, seed=0)
     data = datasets.load(config)
@@ -139,7 +154,7 @@ def run_cells(args: argparse.Namespace) -> None:
     missing = [(seed, name) for seed in args.seeds for name in ARMS if (data.name, seed, name) not in done]
     if not missing:
         return
-    yardstick = Yardstick(config, data, args.most)
+    evaluation = Evaluation(config, data, args.most)
     with tempfile.TemporaryDirectory() as scratch:
         vae = Path(scratch) / "vae"
         first = settings.override(config, {"synth.denoiser.max_steps": "1"})
@@ -150,7 +165,7 @@ def run_cells(args: argparse.Namespace) -> None:
                 config, {"seed": str(seed), "synth.autoencoder.pretrained": str(vae), **ARMS[name]}
             )
             with_solvers = args.solvers and name == "with_sketch"
-            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, yardstick, with_solvers=with_solvers)
+            figures = arm(Path(scratch) / f"{seed}-{name}", cell, data, evaluation, with_solvers=with_solvers)
             cells = [*read(args.out), {"data": data.name, "seed": seed, "arm": name, **figures}]
             write_json(args.out, sorted(cells, key=lambda c: (c["data"], c["seed"], c["arm"])))
             print(data.name, seed, name, figures[OURS], flush=True)
@@ -180,7 +195,7 @@ def tables(cells: list[dict[str, Any]]) -> str:
                 kid(own) - kid(own, at=DDIM) for own, _ in of_data if DDIM in own
             ],
         }
-        differences += [_difference(data, told, values) for told, values in gaps.items() if len(values) > 1]
+        differences += [_difference(data, name, values) for name, values in gaps.items() if len(values) > 1]
     return "\n".join([*SEEDS_HEAD, *seeds, "", *DIFFERENCES_HEAD, *differences])
 
 
@@ -195,9 +210,9 @@ def _row(data: str, seed: int, own: float, other: float, cell: dict[str, Any]) -
     return f"| {data} | {seed} | {skill:.3f} | {own:.4f} | {other:.4f} | {solvers} | {copies} |"
 
 
-def _difference(data: str, told: str, gaps: list[float]) -> str:
+def _difference(data: str, name: str, gaps: list[float]) -> str:
     low, high = interval(gaps)
-    return f"| {data} | {told} | {len(gaps)} | {statistics.mean(gaps):+.4f} | {low:+.4f} to {high:+.4f} |"
+    return f"| {data} | {name} | {len(gaps)} | {statistics.mean(gaps):+.4f} | {low:+.4f} to {high:+.4f} |"
 
 
 def interval(gaps: list[float]) -> tuple[float, float]:
@@ -214,11 +229,13 @@ def config_of(args: argparse.Namespace, seed: int) -> RunConfig:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--out", type=Path, default=Path("docs/synthesis_quality.json"))
-    arguments.add_argument("--data", help="as of rlcas; left out, the tables of --out are printed")
+    arguments.add_argument("--data", help="as --data of rlcas; without it, the tables of --out are printed")
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    arguments.add_argument("--most", type=int, default=80, help="held-out images a class, at most")
+    arguments.add_argument("--most", type=int, default=80, help="largest number of held-out images of a class")
     arguments.add_argument("--solvers", action="store_true", help="sample by 20 and 250 steps of DDIM too")
-    arguments.add_argument("--set", nargs="*", default=[], metavar="SETTING=VALUE", help="over preset quick")
+    arguments.add_argument(
+        "--set", nargs="*", default=[], metavar="SETTING=VALUE", help="override preset quick"
+    )
     args = arguments.parse_args()
     if args.data:
         run_cells(args)

@@ -1,6 +1,6 @@
 """A training step of the synthesiser against a bare step of UNet and sketch decoder: noise, forward, loss, AdamW.
 
-share_of_floor is the bare step's time over ours: 1 means that weighting, batch assembly from the cache, draws that
+share_of_floor is the bare step's time over ours: 1 means that loss weights, batches from the cache, random draws that
 do not depend on the number of workers, moving averages and checks cost nothing.
 """
 
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from common import emit, interleaved_medians, parser
+from common import emit, interleaved_medians, noise, parser
 from diffusers import AutoencoderKL
 from torch import nn
 
 from rlcas.config import AutoencoderConfig, DenoiserConfig, SynthConfig
 from rlcas.settings.presets import PRESETS
-from rlcas.types import ImageSet
 from synth.ldm import diffusion
 from synth.ldm.autoencoder import build_autoencoder, factor_of
 from synth.ldm.denoiser import SketchSupervisedDenoiser, build_unet
@@ -25,7 +23,7 @@ from synth.ldm.latents import LatentCache, build_cache, set_latent_scale
 from synth.ldm.objective import DenoiserObjective, cropped_like
 from synth.ldm.train import denoiser_schedule
 from synth.sketch import SKETCHES
-from synth.training.ema import STEPS_A_MOVE
+from synth.training.ema import STEPS_PER_UPDATE
 from synth.training.loop import Training
 from synth.training.workers import ALONE
 
@@ -40,12 +38,8 @@ CASES = {  # side in pixels, autoencoder, denoiser
 def cached(
     side_px: int, autoencoder: AutoencoderConfig, device: torch.device
 ) -> tuple[AutoencoderKL, LatentCache]:
-    """Return the autoencoder of random images, and their latents and sketches."""
-    rng = np.random.default_rng(0)
-    images = ImageSet(
-        images_NCHW=rng.integers(0, 256, (64, 1, side_px, side_px), dtype=np.uint8),
-        labels_N=np.arange(64) % NUM_CLASSES,
-    )
+    """Return an autoencoder, and latents and sketches of images of noise."""
+    images = noise(64, size_px=side_px, num_classes=NUM_CLASSES)
     vae = build_autoencoder(autoencoder, (1, side_px, side_px)).eval().requires_grad_(False).to(device)
     cache = build_cache(images, vae, SKETCHES["ratio_of_averages"](), device, flip=True)
     set_latent_scale(vae, cache)
@@ -85,7 +79,7 @@ def bare_step(vae: AutoencoderKL, cache: LatentCache, config: DenoiserConfig) ->
 
 
 def our_step(vae: AutoencoderKL, cache: LatentCache, config: DenoiserConfig) -> Callable[[], None]:
-    """Return the step of the training loop, with the next number each time."""
+    """Return the step of the training loop, with the next step number each time."""
     objective = DenoiserObjective(cache, vae, config, num_classes=NUM_CLASSES, seed=0, workers=ALONE)
     training = Training(objective, denoiser_schedule(SynthConfig(denoiser=config), len(cache)), ALONE)
     objective.module.train()
@@ -100,10 +94,10 @@ def our_step(vae: AutoencoderKL, cache: LatentCache, config: DenoiserConfig) -> 
 
 
 def repeated(step: Callable[[], None]) -> Callable[[], None]:
-    """Return as many steps as there are from one move of the averages to the next, so that each unit has one."""
+    """Return a function of as many steps as there are from one update of the averages to the next."""
 
     def steps() -> None:
-        for _ in range(STEPS_A_MOVE):
+        for _ in range(STEPS_PER_UPDATE):
             step()
 
     return steps
@@ -121,7 +115,7 @@ def main() -> None:
         seconds = interleaved_medians({name: repeated(step) for name, step in steps.items()}, args.repeats)
         results[case] = {
             "share_of_floor": seconds["bare"] / seconds["ours"],
-            "step_milliseconds": 1000 * seconds["ours"] / STEPS_A_MOVE,
+            "step_milliseconds": 1000 * seconds["ours"] / STEPS_PER_UPDATE,
         }
     emit("Synthesiser: training step against a bare step of UNet and sketch decoder", results, args.json)
 

@@ -1,1 +1,1 @@
-"""Sketch-supervised latent diffusion, from sketches to a judged pool; MGDM and Skin-SDM beside it."""
+"""Sketch-supervised latent diffusion, from sketches to a scored pool; also the generators MGDM and Skin-SDM."""

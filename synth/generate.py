@@ -1,7 +1,8 @@
-"""Filling a pool: image i of class c from its own seed, whatever else is sampled, where and in which order.
+"""Filling a pool: image i of class c depends on its own seed alone, not on order, process or pool size.
 
-Micro-batch b of a class always holds images b·m .. b·m+m-1, whole even where fewer are asked for: so an image
-has the same neighbours in the same batch shape in every run, and the same bytes.
+Micro-batch b of a class always holds images b·m .. b·m+m-1 and is sampled in full even if fewer are requested.
+Convolutions of another batch size differ in the last bits, so only a fixed batch shape with the same neighbours
+makes an image's bytes the same in every run.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.generators import GENERATORS, ImageSampler
-from synth.pool import PoolWriter
-from synth.training.progress import Part, Reporter
+from synth.pool_writer import PoolWriter
+from synth.training.progress import PartProgress, Reporter
 
 
 class MicroBatch(NamedTuple):
-    """Images number · m .. number · m + m-1 of a class, wanted for one of the missing shards."""
+    """Images number · m .. number · m + m-1 of a class, needed for one of the missing shards."""
 
     shard: int
+    """Index in the list of missing shards."""
     class_id: int
     number: int
 
@@ -40,52 +42,53 @@ SampleAll = Callable[[Sequence[MicroBatch]], Iterable[tuple[MicroBatch, Uint8]]]
 def fill_pool(
     synth_folder: Path,
     pool_folder: Path,
-    per_class_C: list[int],
+    class_sizes_C: list[int],
     config: RunConfig,
     *,
     device: torch.device,
     progress: bool,
     sample_all: SampleAll | None = None,
 ) -> None:
-    """Sample `per_class_C[c]` images of each class c into a pool; shards that are already there are kept.
+    """Sample `class_sizes_C[c]` images of each class c into a pool; shards that already exist are kept.
 
     Args:
         synth_folder: the trained generator.
-        pool_folder: where the pool goes.
-        per_class_C: [C] images of each class.
+        pool_folder: where the pool is written.
+        class_sizes_C: [C] images of each class.
         config: `config.synth` and `config.seed` are used.
         device: where to sample.
         progress: show a bar on a terminal, lines in a log.
-        sample_all: samples the micro-batches elsewhere, by `sample_micro_batch`. None: one after another, here.
+        sample_all: samples the micro-batches in other processes, by `sample_micro_batch`. None: one after another
+            in this process.
 
     Raises:
-        UserError: there is no synthesiser in `synth_folder`, it has another number of classes,
-            `pool_folder` holds a pool of other weights or settings, or the disk is full.
+        UserError: `synth_folder` holds no synthesiser or one with another number of classes, `pool_folder` holds a
+            pool of other weights or settings, or the disk is full.
     """
     sampler = open_sampler(synth_folder, config, device)
-    if len(per_class_C) != len(sampler.class_names):
+    if len(class_sizes_C) != len(sampler.class_names):
         raise UserError(
-            f"{synth_folder} makes {len(sampler.class_names)} classes, but {len(per_class_C)} are asked for: "
+            f"{synth_folder} makes {len(sampler.class_names)} classes, but {len(class_sizes_C)} are asked for: "
             "train a synthesiser on this data set"
         )
     writer = _writer(pool_folder, sampler, config)
-    missing = writer.missing(per_class_C)
-    wanted = [
+    missing = writer.missing(class_sizes_C)
+    batches = [
         MicroBatch(shard, class_id, number)
         for shard, (class_id, span) in enumerate(missing)
-        for number in _micro_batches(span, config.synth.generation)
+        for number in _micro_batch_numbers(span, config.synth.generation)
     ]
-    sampled = sample_all(wanted) if sample_all else _one_after_another(sampler, wanted, config, device)
-    with Reporter(progress=progress).part("sampling", len(wanted)) as report:
-        _write_shards(writer, missing, _counted(sampled, report), config.synth.generation)
-    writer.commit(per_class_C)
+    sampled = sample_all(batches) if sample_all else _sample_in_turn(sampler, batches, config, device)
+    with Reporter(progress=progress).part("sampling", len(batches)) as part_progress:
+        _write_shards(writer, missing, _counted(sampled, part_progress), config.synth.generation)
+    writer.commit(class_sizes_C)
 
 
 def open_sampler(synth_folder: Path, config: RunConfig, device: torch.device) -> ImageSampler:
-    """Return the generator of the settings as trained in `synth_folder`.
+    """Return the sampler of the generator named in the settings, as trained in `synth_folder`.
 
     Raises:
-        UserError: there is none, or it does not load.
+        UserError: the folder holds none, or it does not load.
     """
     return lookup(config.synth.generator, GENERATORS, "synth.generator").open(synth_folder, config, device)
 
@@ -121,17 +124,19 @@ def _writer(pool_folder: Path, sampler: ImageSampler, config: RunConfig) -> Pool
     )
 
 
-def _one_after_another(
-    sampler: ImageSampler, wanted: Sequence[MicroBatch], config: RunConfig, device: torch.device
+def _sample_in_turn(
+    sampler: ImageSampler, batches: Sequence[MicroBatch], config: RunConfig, device: torch.device
 ) -> Iterator[tuple[MicroBatch, Uint8]]:
-    for batch in wanted:
+    for batch in batches:
         yield batch, sample_micro_batch(sampler, batch, config, device)
 
 
-def _counted(sampled: Iterable[tuple[MicroBatch, Uint8]], report: Part) -> Iterator[tuple[MicroBatch, Uint8]]:
+def _counted(
+    sampled: Iterable[tuple[MicroBatch, Uint8]], part_progress: PartProgress
+) -> Iterator[tuple[MicroBatch, Uint8]]:
     for done, pair in enumerate(sampled, start=1):
         yield pair
-        report.told(done, {})
+        part_progress.update(done, {})
 
 
 def _write_shards(
@@ -140,17 +145,19 @@ def _write_shards(
     sampled: Iterable[tuple[MicroBatch, Uint8]],
     generation: GenerationConfig,
 ) -> None:
-    """Write each shard as soon as its last micro-batch is there."""
-    parts: list[dict[int, Uint8]] = [{} for _ in missing]
+    """Write each shard as soon as all of its micro-batches have arrived, in any order."""
+    received: list[dict[int, Uint8]] = [{} for _ in missing]
     for batch, images_NCHW in sampled:
         class_id, span = missing[batch.shard]
-        parts[batch.shard][batch.number] = images_NCHW
-        if len(parts[batch.shard]) == len(_micro_batches(span, generation)):
-            images_NCHW = np.concatenate([images for _, images in sorted(parts[batch.shard].items())])
+        images_by_number = received[batch.shard]
+        images_by_number[batch.number] = images_NCHW
+        if len(images_by_number) == len(_micro_batch_numbers(span, generation)):
+            images_NCHW = np.concatenate([images for _, images in sorted(images_by_number.items())])
+            # Shards need not begin or end with a micro-batch: cut off the images of the neighbouring shards.
             first = span.start - span.start % generation.micro_batch
             writer.write(class_id, span, images_NCHW[span.start - first : span.stop - first])
-            parts[batch.shard].clear()
+            images_by_number.clear()
 
 
-def _micro_batches(span: range, generation: GenerationConfig) -> range:
+def _micro_batch_numbers(span: range, generation: GenerationConfig) -> range:
     return range(span.start // generation.micro_batch, math.ceil(span.stop / generation.micro_batch))

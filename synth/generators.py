@@ -1,4 +1,4 @@
-"""Generators by name: what learns from the training images, and what then fills a pool."""
+"""Generators by name: how each is trained, and how it is opened to sample a pool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ImageSampler(Protocol):
 
     @property
     def origin(self) -> Mapping[str, Any]:
-        """Return all that its images depend on beside class and draws, as JSON: hashes of weights, settings."""
+        """Return everything but class and seeds that its images depend on, as JSON: hashes of weights, settings."""
         ...
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
@@ -39,7 +39,7 @@ class ImageSampler(Protocol):
 
 
 class Train(Protocol):
-    """Learns from the training images."""
+    """Trains a generator on the training images."""
 
     def __call__(
         self,
@@ -51,12 +51,21 @@ class Train(Protocol):
         progress: bool,
         on_step: OnStep | None = None,
     ) -> dict[str, float]:
-        """Write the trained generator into `folder` and, last, its figures to synthesiser.json; return these."""
+        """Write the trained generator into `folder` and, last, its figures to synthesiser.json; return these.
+
+        Args:
+            data: training and validation images.
+            config: the run's settings.
+            folder: where to write; checkpoints of an interrupted training are found here.
+            device: where to train.
+            progress: show bars on a terminal, lines in a log.
+            on_step: called with (part, step, total, figures) up to a hundred times a part.
+        """
         ...
 
 
 class Open(Protocol):
-    """Reads what `Train` wrote."""
+    """Opens a generator that `Train` wrote."""
 
     def __call__(self, folder: Path, config: RunConfig, device: torch.device) -> ImageSampler:
         """Return the sampler of the generator in `folder`."""
@@ -64,7 +73,7 @@ class Open(Protocol):
 
 
 def no_check(config: RunConfig) -> None:
-    """Find nothing wrong."""
+    """Accept any settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +83,14 @@ class Generator:
     train: Train
     open: Open
     check: Callable[[RunConfig], None] = no_check
-    """Raises a UserError for faults of its settings, before anything is read or made."""
+    """Raises a UserError if its settings are wrong, before anything is read or written."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Part of its training -> group of settings under `synth` with the part's epochs, batch_size and max_steps.
-    Its figures have <part>_seconds, from which `--dry-run` estimates; without parts it does not."""
+    Its figures have <part>_seconds, from which `--dry-run` estimates; without parts there is no estimate."""
 
 
-def _later(name: str) -> Callable[..., Any]:
-    """Return a function that imports `module:function` and calls it: diffusers takes seconds, and few need it."""
+def _lazy(name: str) -> Callable[..., Any]:
+    """Return a function that imports `module:function` when called: importing diffusers takes seconds."""
 
     def call(*args: Any, **named: Any) -> Any:
         module, _, function = name.partition(":")
@@ -91,24 +100,25 @@ def _later(name: str) -> Callable[..., Any]:
 
 
 LDM_PARTS = {"autoencoder": "autoencoder", "denoiser": "denoiser"}
+"""Parts of the latent diffusion model's training, which is MGDM's first stage too."""
 
 GENERATORS: dict[str, Generator] = {
     "ldm": Generator(
-        train=_later("synth.ldm.train:train_synthesiser"),
-        open=_later("synth.ldm.sampler:open_ldm"),
+        train=_lazy("synth.ldm.train:train_synthesiser"),
+        open=_lazy("synth.ldm.sampler:open_ldm"),
         parts=LDM_PARTS,
     ),
     "mgdm": Generator(
-        train=_later("synth.mgdm.mgdm:train_mgdm"),
-        open=_later("synth.mgdm.mgdm:open_mgdm"),
-        check=_later("synth.mgdm.mgdm:check_mgdm"),
+        train=_lazy("synth.mgdm.mgdm:train_mgdm"),
+        open=_lazy("synth.mgdm.mgdm:open_mgdm"),
+        check=_lazy("synth.mgdm.mgdm:check_mgdm"),
         parts={**LDM_PARTS, "classifier": "mgdm"},
     ),
     "skin_sdm": Generator(
-        train=_later("synth.skin_sdm.skin_sdm:train_skin_sdm"),
-        open=_later("synth.skin_sdm.skin_sdm:open_skin_sdm"),
-        check=_later("synth.skin_sdm.skin_sdm:check_skin_sdm"),
+        train=_lazy("synth.skin_sdm.skin_sdm:train_skin_sdm"),
+        open=_lazy("synth.skin_sdm.skin_sdm:open_skin_sdm"),
+        check=_lazy("synth.skin_sdm.skin_sdm:check_skin_sdm"),
         parts={"lora": "skin_sdm"},
     ),
 }
-"""Generators by name; from outside comes package.module:object, a Generator."""
+"""Generators by name; one from outside is named package.module:object and is a `Generator`."""

@@ -1,15 +1,19 @@
-"""Names in the folder of a trained generator, which are all that most of the code needs to know of one."""
+"""File names in the folder of a trained generator.
+
+They are in a module of their own because most of the code needs no more than these, and importing a generator
+imports diffusers, which takes seconds.
+"""
 
 from __future__ import annotations
 
 import shutil
 
 FIGURES_FILE = "synthesiser.json"
-"""Written last: it makes the others count."""
+"""Written last: a folder without it holds an unfinished training."""
 CHECKPOINTS_FOLDER = "training"
 PIPELINE_FOLDER = "pipeline"
 """The diffusers pipeline of a synthesiser."""
 LDM_FOLDER = "ldm"
-"""MGDM's first stage, whole."""
-LEFT_BY_A_KILL = shutil.ignore_patterns(CHECKPOINTS_FOLDER, ".*")
-"""What a copy of a trained generator leaves out."""
+"""MGDM's first stage: the folder of a complete latent diffusion model."""
+IGNORE_UNFINISHED = shutil.ignore_patterns(CHECKPOINTS_FOLDER, ".*")
+"""For `shutil.copytree` of a trained generator: skips checkpoints and the temporary files of killed processes."""

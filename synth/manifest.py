@@ -1,7 +1,7 @@
-"""What a pool says of itself: its manifest, and the note that its shards were found to be as it says.
+"""The manifest of a pool, and the record that its shards were verified against it.
 
 pool/manifest.json   origin, classes, shape, and every shard's file, count and sha256; a pool without it is unfinished
-pool/verified.json   a digest of sizes and times of the shards when all their sha256 were last checked
+pool/verified.json   a digest of the shards' sizes and times when all their sha256 were last checked
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Shard(TypedDict):
 
     class_id: Annotated[int, Field(ge=0)]
     file: Annotated[str, Field(pattern=r"^class-\d+/shard-\d+\.npy$")]
-    """Below the pool's folder."""
+    """Path relative to the pool's folder."""
     count: Annotated[int, Field(ge=1)]
     sha256: str
 
@@ -55,9 +55,9 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 def verified_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the pool in `folder`, whose shards are all as it says.
+    """Return the manifest of the pool in `folder` after checking that all shards agree with it.
 
-    Every shard's sha256 is computed once; later it is enough that sizes and times are those of then.
+    Every shard's sha256 is computed once; later, unchanged sizes and times are enough.
 
     Raises:
         UserError: the manifest or a shard is missing, altered, or of another version.
@@ -76,7 +76,7 @@ def verified_manifest(folder: Path) -> Manifest:
 
 
 def pool_digests(folder: Path) -> Digests:
-    """Return the sha256 of each file of the pool in `folder`, as `digests_of` does, without hashing it anew.
+    """Return the sha256 of each file of the pool in `folder`, as `digests_of` does, without hashing the shards again.
 
     Raises:
         UserError: as `verified_manifest`.
@@ -87,28 +87,40 @@ def pool_digests(folder: Path) -> Digests:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the pool in `folder`; its shards are not looked at.
+    """Return the manifest of the pool in `folder` without checking the shards.
 
     Raises:
-        UserError: it is missing, no manifest, or of another version.
+        UserError: it is missing, not a manifest, or of another version.
     """
     return _parsed(_text(folder), folder / MANIFEST_FILE)
 
 
 def remember(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> None:
-    """Note that the shards were as `manifest` says when they had these stamps; a disk may be read-only."""
+    """Record that the shards with these stamps agree with `manifest`; on a read-only disk nothing is recorded."""
     with contextlib.suppress(OSError, UserError), replacing(folder / VERIFIED_FILE) as temporary:
         temporary.write_text(json.dumps({"digest": _digest(manifest, stamps)}), encoding="utf-8")
 
 
 def _text(folder: Path) -> bytes:
+    """Return the bytes of the manifest.
+
+    Raises:
+        UserError: there is none.
+    """
     path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise UserError(f"{path} is missing, so {folder} is no finished pool: name another, or finish this one")
+        raise UserError(
+            f"{path} is missing, so {folder} is not a finished pool: name another, or finish this one"
+        )
     return path.read_bytes()
 
 
 def _parsed(text: bytes, path: Path) -> Manifest:
+    """Return the validated manifest.
+
+    Raises:
+        UserError: it is not a manifest, of another version, or contradicts itself.
+    """
     try:
         manifest = _MANIFEST.validate_json(text)
     except ValidationError as error:
@@ -120,14 +132,19 @@ def _parsed(text: bytes, path: Path) -> Manifest:
         where = ".".join(map(str, first["loc"])) or "JSON"
         raise UserError(f"{path} is not a pool's manifest ({where}: {first['msg']}): {REMAKE}") from None
     if any(shard["class_id"] >= len(manifest["class_names"]) for shard in manifest["shards"]):
-        raise UserError(f"{path} is not a pool's manifest (a shard is of no class that it names): {REMAKE}")
+        raise UserError(
+            f"{path} is not a pool's manifest (a shard's class_id is not one of its classes): {REMAKE}"
+        )
     if len({shard["file"] for shard in manifest["shards"]}) < len(manifest["shards"]):
         raise UserError(f"{path} is not a pool's manifest (it lists a shard twice): {REMAKE}")
     return manifest
 
 
 def _is_remembered(folder: Path, manifest: bytes, stamps: Sequence[Stamp]) -> bool:
-    """Return whether the shards were checked against this manifest and have not changed since."""
+    """Return whether the shards were checked against this manifest and have not changed since.
+
+    A shard written within a clock tick of the record could have changed after the check with the same times.
+    """
     path = folder / VERIFIED_FILE
     try:
         digest = json.loads(path.read_bytes())["digest"]
@@ -143,6 +160,11 @@ def _digest(manifest: bytes, stamps: Sequence[Stamp]) -> str:
 
 
 def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> None:
+    """Check a shard's sha256, shape and dtype.
+
+    Raises:
+        UserError: the file is missing, or one of them differs from the manifest.
+    """
     if not path.is_file() or sha256_of(path) != shard["sha256"]:
         raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
     images = open_array(path, REMAKE)

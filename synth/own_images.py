@@ -1,4 +1,4 @@
-"""One's own synthetic images, a folder a class, as a pool."""
+"""The user's own synthetic images, one folder per class, imported as a pool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of
-from synth.pool import PoolWriter, SyntheticPool
+from synth.pool import SyntheticPool
+from synth.pool_writer import PoolWriter
 
 SHARD_IMAGES = 256
 SIXTEEN_BITS = (0.0, 65535.0)
@@ -20,13 +21,13 @@ SIXTEEN_BITS = (0.0, 65535.0)
 def import_folder(
     path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
 ) -> SyntheticPool:
-    """Write one's own synthetic images, in a folder a class, as a pool of the data set's shape.
+    """Write the user's synthetic images, one folder per class, as a pool of the data set's image shape.
 
     Args:
-        path: has a folder for every class, named as the class; or by its number, where none has the name of a
-            class. Hidden files are skipped. 16-bit values are read as shares of 65535; images are resized
-            whole (area filter down, bicubic up).
-        pool_folder: where the pool goes.
+        path: has a folder for every class, named after the class; or by the class's number if no folder has the
+            name of a class. Hidden files are skipped. 16-bit values are divided by 65535; images are resized
+            without cropping (area filter down, bicubic up).
+        pool_folder: where the pool is written.
         class_names: [C] names of the data set's classes.
         image_shape_CHW: (channels, H, W) of the data set's images.
 
@@ -53,7 +54,11 @@ def import_folder(
 
 
 def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
-    """Return [C] folders, all by name or all by number: a class may have a name that is another's number."""
+    """Return [C] folders, all by name or all by number, as a class's name may be another class's number.
+
+    Raises:
+        UserError: a class has no folder.
+    """
     by_name = any((path / name).is_dir() for name in class_names)
     folders = [path / (name if by_name else str(class_id)) for class_id, name in enumerate(class_names)]
     for folder, name in zip(folders, class_names, strict=True):
@@ -64,6 +69,11 @@ def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
 
 
 def _files_of_class(folder: Path) -> list[Path]:
+    """Return the folder's image files.
+
+    Raises:
+        UserError: there are none.
+    """
     files = image_files(folder)
     if not files:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")

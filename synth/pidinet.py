@@ -1,25 +1,19 @@
 """Pixel Difference Networks for edge detection (Su et al., ICCV 2021), written from the paper.
 
 Full, small and tiny: four stages of residual blocks whose depthwise convolutions take differences of pixels in
-the cycle central, angular, radial, vanilla ("carv4"); a side head a stage (CDCM, CSAM); the four maps fused. The
-modules are named as in the authors' checkpoints.
+the cycle central, angular, radial, vanilla ("carv4"); each stage has a side head (CDCM, CSAM); the four maps are
+fused. The modules have the names of the authors' checkpoints, so that these load as they are.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import OrderedDict
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from rlcas.console import say
-from rlcas.errors import UserError
 
 Kind = Literal["central", "angular", "radial", "vanilla"]
 Offset = tuple[int, int]
@@ -32,7 +26,7 @@ VARIANTS: dict[str, tuple[int, int | None]] = {
     "small-l": (30, None),
     "tiny-l": (20, None),
 }
-"""Channels of the first stage and of the side heads; the light ones ("-l") have neither CDCM nor CSAM."""
+"""Channels of the first stage and of the side heads (None: the light variants "-l" have neither CDCM nor CSAM)."""
 
 CARV4: tuple[Kind, ...] = ("central", "angular", "radial", "vanilla")
 BLOCKS_PER_STAGE = (3, 4, 4, 4)
@@ -52,11 +46,9 @@ PAIRS: dict[str, list[tuple[Offset, Offset]]] = {
 }
 """Offsets (y, x) of the pixels x_i and x'_i whose difference weight i of a 3x3 kernel multiplies, row by row."""
 
-WHERE_TO_GET = "table5_pidinet.pth from github.com/hellozhuo/pidinet, folder trained_models"
-
 
 class PixelDifferenceConv(nn.Conv2d):
-    """y = Σ_i w_i (x_i − x'_i) over the nine PAIRS of a kind (eq. 2 of the paper); beyond the image lies 0."""
+    """y = Σ_i w_i (x_i − x'_i) over the nine PAIRS of a kind (eq. 2 of the paper), with zero padding."""
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, groups=groups, bias=False)
@@ -77,7 +69,7 @@ class PixelDifferenceConv(nn.Conv2d):
         return F.conv2d(differences_NC9HW.flatten(1, 2), weights, groups=self.groups)
 
     def converted(self) -> nn.Conv2d:
-        """Return the plain convolution that gives the same: weight i goes to x_i, and with - to x'_i."""
+        """Return the equivalent plain convolution: weight i at x_i, minus weight i at x'_i."""
         side = 2 * self.reach + 1
         kernel = self.weight.new_zeros(*self.weight.shape[:2], side, side)
         for weight, (one, other) in zip(self.weight.detach().flatten(2).unbind(2), self.pairs, strict=True):
@@ -90,7 +82,14 @@ class PixelDifferenceConv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """A depthwise 3x3 convolution of some kind, ReLU and a 1x1 one, beside a shortcut; the first of a stage halves."""
+    """Residual block: depthwise 3x3 convolution of some kind, ReLU, 1x1 convolution, plus a shortcut.
+
+    Args:
+        kind: kind of the 3x3 convolution.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        halves: halve the sides first, as the first block of each stage but stage one does.
+    """
 
     def __init__(self, kind: Kind, in_channels: int, out_channels: int, *, halves: bool) -> None:
         super().__init__()
@@ -100,14 +99,14 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if halves else nn.Identity()
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return [N, out_channels, H, W], or half the sides, rounded down."""
+        """Return [N, out_channels, H, W]; with `halves`, H and W are halved and rounded down."""
         if self.halves:
             x_NCHW = F.max_pool2d(x_NCHW, 2)
         return self.conv2(F.relu(self.conv1(x_NCHW))) + self.shortcut(x_NCHW)
 
 
 class CDCM(nn.Module):
-    """Compact dilation convolution module: a narrowing 1x1 convolution, then the sum of four dilated ones."""
+    """Compact dilation convolution module: a 1x1 convolution to fewer channels, then the sum of four dilated ones."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -118,13 +117,13 @@ class CDCM(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return [N, out_channels, H, W]."""
-        narrowing, *dilated = self.children()
-        narrow = narrowing(F.relu(x_NCHW))
-        return torch.stack([conv(narrow) for conv in dilated]).sum(dim=0)
+        reduce, *dilated = self.children()
+        reduced = reduce(F.relu(x_NCHW))
+        return torch.stack([conv(reduced) for conv in dilated]).sum(dim=0)
 
 
 class CSAM(nn.Module):
-    """Compact spatial attention module: every pixel is weighed between 0 and 1."""
+    """Compact spatial attention module: every pixel gets a weight between 0 and 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,12 +131,12 @@ class CSAM(nn.Module):
         self.conv2 = nn.Conv2d(4, 1, 3, padding=1, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return what was given, weighed."""
+        """Return the weighted input [N, channels, H, W]."""
         return x_NCHW * self.conv2(self.conv1(F.relu(x_NCHW))).sigmoid()
 
 
 class PiDiNet(nn.Module):
-    """The network of one of VARIANTS, with pixel-difference convolutions; `convert` makes them plain."""
+    """The network of one of VARIANTS, with pixel-difference convolutions; `convert` replaces them by plain ones."""
 
     def __init__(self, variant: str) -> None:
         super().__init__()
@@ -174,90 +173,15 @@ class PiDiNet(nn.Module):
 
 
 def convert(network: PiDiNet) -> PiDiNet:
-    """Put plain convolutions in the place of the network's pixel-difference ones; return the network."""
+    """Replace the network's pixel-difference convolutions by equivalent plain ones, in place; return the network."""
     for module in list(network.modules()):
-        for name, episode_index in module.named_children():
-            if isinstance(episode_index, PixelDifferenceConv):
-                setattr(module, name, episode_index.converted())
+        for name, child in module.named_children():
+            if isinstance(child, PixelDifferenceConv):
+                setattr(module, name, child.converted())
     return network
-
-
-def load_pidinet(weights: Path | str | None, variant: str | None = None) -> PiDiNet:
-    """Return the network of a checkpoint, for inference, not yet converted.
-
-    Args:
-        weights: one of the authors' checkpoints, or a bare state dict with their names.
-        variant: one of VARIANTS. None: the one that the checkpoint holds.
-
-    Raises:
-        UserError: no checkpoint is named, the file is none, or it holds another variant.
-    """
-    if variant is not None and variant not in VARIANTS:
-        raise UserError(f"variant {variant!r} of pidinet is unknown: use one of {', '.join(VARIANTS)}")
-    if weights is None:
-        raise UserError(
-            f"sketch pidinet needs its checkpoint, which is not downloaded: get {WHERE_TO_GET}, "
-            "and name the file with --synth.sketch_weights (in Python weights=)"
-        )
-    path = Path(weights).expanduser()
-    state = _read(path)
-    held = _variant_of(state, path)
-    if variant not in (None, held):
-        raise UserError(f"pidinet weights {path} are of variant {held}, not {variant}: set variant {held!r}")
-    network = _empty(held)
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-@functools.cache
-def show_licence_notice() -> None:
-    """Tell, once a process, under which terms the authors give PiDiNet away."""
-    say(
-        "note: PiDiNet (Su et al., Pixel Difference Networks for Efficient Edge Detection, ICCV 2021; "
-        "github.com/hellozhuo/pidinet) is for research only; agree with its authors on any commercial use first"
-    )
 
 
 def _conv3x3(kind: Kind, in_channels: int, out_channels: int, groups: int = 1) -> nn.Conv2d:
     if kind == "vanilla":
         return nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=groups, bias=False)
     return PixelDifferenceConv(kind, in_channels, out_channels, groups)
-
-
-def _empty(variant: str) -> PiDiNet:
-    with torch.device("meta"):
-        return PiDiNet(variant)
-
-
-@functools.cache
-def _shapes(variant: str) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in _empty(variant).state_dict().items()}
-
-
-def _variant_of(state: Mapping[str, Tensor], path: Path) -> str:
-    shapes = {name: tensor.shape for name, tensor in state.items()}
-    for variant in VARIANTS:
-        if shapes == _shapes(variant):
-            return variant
-    raise UserError(f"pidinet weights {path} hold another network: get {WHERE_TO_GET}")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by name, without the `module.` of data-parallel training."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(
-            f"pidinet weights {path} cannot be read: {error.strerror}: name the checkpoint with "
-            "--synth.sketch_weights (in Python weights=)"
-        ) from None
-    except Exception as error:  # what is no checkpoint makes the unpickler raise nearly anything
-        raise UserError(
-            f"pidinet weights {path} are no checkpoint of tensors alone (truncated, of another kind, or with "
-            f"pickled objects, which are never loaded): get {WHERE_TO_GET}"
-        ) from error
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    items = content.items() if isinstance(content, dict) else ()
-    tensors = {str(name): value.float() for name, value in items if isinstance(value, Tensor)}
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

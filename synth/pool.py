@@ -1,9 +1,9 @@
-"""A pool of synthetic images on disk: per-class memory-mapped shards, and a manifest that is written last.
+"""A pool of synthetic images on disk: memory-mapped shards of each class, read here and written by `synth.pool_writer`.
 
 pool/class-000/shard-000.npy   uint8 [n, channels, H, W]
-pool/plan.json                 what the images come from; written first
-pool/manifest.json             the same, with every shard's count and sha256 (`synth.manifest`)
-pool/copies.json               which images are copies of training images, once the pool has been judged
+pool/plan.json                 origin, classes and shape of the images; written first
+pool/manifest.json             the same, with every shard's count and sha256; written last (`synth.manifest`)
+pool/copies.json               which images are copies of training images, once the pool has been scored
 """
 
 from __future__ import annotations
@@ -16,40 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
-from rlcas.errors import UserError, first_line
-from rlcas.jsonable import jsonable
-from rlcas.storage.atomic import sha256_of, write_array, write_json
-from rlcas.storage.digests import stamps_of
-from rlcas.storage.reading import NOT_ARRAYS, NOT_JSON
+from rlcas.errors import UserError
+from rlcas.storage.atomic import sha256_of, write_json
+from rlcas.storage.reading import NOT_JSON
 from rlcas.types import Int64, Uint8
 from synth.manifest import (
     COPIES_FILE,
     MANIFEST_FILE,
-    REMAKE,
     SCHEMA_VERSION,
     Shard,
-    read_manifest,
-    remember,
     verified_manifest,
 )
 
-PLAN_FILE = "plan.json"
-REJUDGE = "delete it, and the pool is judged again"
+REJUDGE = "delete it, and the pool is scored again"
 
 
 class SyntheticPool:
     """The images of a finished pool, read through memory maps (a `rlcas.types.SyntheticSource`).
 
-    Opening it checks that every shard is the one that the manifest lists; a shard is mapped when an image of it
-    is first asked for. All readers on a machine share the pages of the maps. Images that `mark_copies` marked
-    are left out, and the others numbered without a gap.
+    Opening checks that every shard is the one that the manifest lists; a shard is mapped when one of its images is
+    first read. All readers on a machine share the pages of the maps. Images marked by `mark_copies` are skipped, and
+    the others are numbered without gaps.
 
     Args:
-        folder: the pool's.
-        with_copies: read the marked images too.
-        marks_folder: where the marks lie. None: in the pool's folder.
+        folder: the pool's folder.
+        with_copies: do not skip the marked images.
+        marks_folder: the folder of the marks. None: the pool's folder.
 
     Attributes:
         manifest: the manifest's content.
@@ -72,37 +65,41 @@ class SyntheticPool:
             self._shards_C[shard["class_id"]].append(shard)
         self._stored_C = [sum(shard["count"] for shard in shards) for shards in self._shards_C]
         self.copies_C = _read_copies(self.folder, marks_folder or self.folder, self._stored_C)
-        self._left_out_C = [np.empty(0, np.int64)] * len(self.copies_C) if with_copies else self.copies_C
+        self._skipped_C = [np.empty(0, np.int64)] * len(self.copies_C) if with_copies else self.copies_C
         self._maps: dict[str, Uint8] = {}
 
     @property
     def class_sizes_C(self) -> Int64:
-        """Return [C] int64: images there are of each class."""
-        left_out_C = [len(left_out) for left_out in self._left_out_C]
-        return np.array(self._stored_C, dtype=np.int64) - np.array(left_out_C, dtype=np.int64)
+        """Return [C] int64: number of images of each class."""
+        skipped_C = [len(skipped) for skipped in self._skipped_C]
+        return np.array(self._stored_C, dtype=np.int64) - np.array(skipped_C, dtype=np.int64)
 
     def images(self, class_id: int, indices: Int64) -> Uint8:
-        """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order."""
+        """Return [len(indices), channels, H, W] uint8: images `indices` of the class, in that order.
+
+        Raises:
+            IndexError: an index is outside the class.
+        """
         indices = np.asarray(indices)
-        shards, left_out = self._shards_C[class_id], self._left_out_C[class_id]
-        size = self._stored_C[class_id] - len(left_out)
+        shards, skipped = self._shards_C[class_id], self._skipped_C[class_id]
+        size = self._stored_C[class_id] - len(skipped)
         if len(indices) and not 0 <= indices.min() <= indices.max() < size:
             raise IndexError(f"class {class_id} has images 0 to {size - 1}, not {indices.tolist()}")
         stored = np.arange(self._stored_C[class_id])
-        numbers = np.delete(stored, left_out)[indices] if len(left_out) else indices
+        numbers = np.delete(stored, skipped)[indices] if len(skipped) else indices
         ends = np.cumsum([shard["count"] for shard in shards])
         shard_of = np.searchsorted(ends, numbers, side="right")
         images_NCHW = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8)
         for shard in set(shard_of.tolist()):
-            here, start = shard_of == shard, ends[shard] - shards[shard]["count"]
-            images_NCHW[here] = self._mapped(shards[shard])[numbers[here] - start]
+            rows, start = shard_of == shard, ends[shard] - shards[shard]["count"]
+            images_NCHW[rows] = self._mapped(shards[shard])[numbers[rows] - start]
         return images_NCHW
 
     def require(self, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]) -> None:
-        """Check that the pool was made for these classes and this shape.
+        """Check that the pool has these classes and this shape of images.
 
         Raises:
-            UserError: it was not.
+            UserError: it has others.
         """
         for what, own, wanted in (
             ("classes", list(self.class_names), list(class_names)),
@@ -114,7 +111,11 @@ class SyntheticPool:
                 )
 
     def _mapped(self, shard: Shard) -> Uint8:
-        """Return the shard's images [count, channels, H, W], which lie at the end of its file."""
+        """Return the shard's images [count, channels, H, W] on the pages of its file.
+
+        The images are the last bytes of the file, after the .npy header, and the manifest has their shape. Plain
+        `mmap`, because setting up an `np.memmap` is slow compared with a first draw of 32 images.
+        """
         file = shard["file"]
         if file not in self._maps:
             with (self.folder / file).open("rb") as opened:
@@ -131,10 +132,10 @@ def mark_copies(
     *,
     marks_folder: Path | None = None,
 ) -> None:
-    """Write copies.json: the images that `SyntheticPool` leaves out of this pool from now on.
+    """Write copies.json: the images of this pool that `SyntheticPool` skips from now on.
 
     Args:
-        pool_folder: a finished pool; the marks hold for this manifest alone.
+        pool_folder: a finished pool; the marks are valid for its present manifest only.
         copies_by_class: [C] arrays of image numbers.
         facts: how the copies were found.
         marks_folder: where to write. None: into the pool's folder.
@@ -148,129 +149,28 @@ def mark_copies(
     write_json((marks_folder or pool_folder) / COPIES_FILE, marks)
 
 
-class PoolWriter:
-    """Writes a pool shard by shard; one that was interrupted is continued where its plan is the same.
+def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> list[Int64]:
+    """Return [C] arrays of the numbers of marked images; empty ones if there are no marks.
 
     Raises:
-        UserError: the folder holds a pool of another plan.
+        UserError: the file does not hold marks, or those of another pool.
     """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        class_names: Sequence[str],
-        image_shape_CHW: tuple[int, ...],
-        shard_images: int,
-        source: dict[str, Any],
-    ) -> None:
-        self._folder = Path(folder)
-        self._shard_images = shard_images
-        self._plan = jsonable(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "class_names": list(class_names),
-                "image_shape_CHW": list(image_shape_CHW),
-                "dtype": "uint8",
-                "shard_images": shard_images,
-                "source": source,
-            }
-        )
-        plan_file = self._folder / PLAN_FILE
-        if not plan_file.exists():
-            write_json(plan_file, self._plan)
-        elif _read_plan(plan_file) != self._plan:
-            raise UserError(
-                f"{self._folder} holds a pool of another origin or of other settings: name another folder, "
-                "or delete this one"
-            )
-
-    def missing(self, per_class_C: Sequence[int]) -> list[tuple[int, range]]:
-        """Return (class, span of image numbers) of each shard that is yet to be written.
-
-        A file that is not whole, or not what a manifest lists, is to be written again.
-        """
-        finished = (self._folder / MANIFEST_FILE).exists()
-        listed = {shard["file"]: shard for shard in (read_manifest(self._folder)["shards"] if finished else ())}
-        return [
-            (class_id, span)
-            for class_id, span in self._spans(per_class_C)
-            if not self._is_whole(self._file(class_id, span), len(span), listed)
-        ]
-
-    def write(self, class_id: int, span: range, images_NCHW: Uint8) -> None:
-        """Write one shard, whole or not at all."""
-        assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
-        for stale in (MANIFEST_FILE, COPIES_FILE):
-            (self._folder / stale).unlink(missing_ok=True)
-        write_array(self._folder / self._file(class_id, span), images_NCHW)
-
-    def commit(self, per_class_C: Sequence[int]) -> None:
-        """Write the manifest: from here on the folder is a pool. What killed writers left is cleared away."""
-        for left in self._folder.glob("class-*/.*.tmp"):
-            left.unlink()
-        spans = self._spans(per_class_C)
-        stamps = stamps_of(self._folder, (self._file(class_id, span) for class_id, span in spans))
-        shards = [
-            {
-                "class_id": class_id,
-                "file": self._file(class_id, span),
-                "count": len(span),
-                "sha256": sha256_of(self._folder / self._file(class_id, span)),
-            }
-            for class_id, span in spans
-        ]
-        manifest = self._folder / MANIFEST_FILE
-        write_json(manifest, {**self._plan, "shards": shards})
-        remember(self._folder, manifest.read_bytes(), stamps)
-
-    def _spans(self, per_class_C: Sequence[int]) -> list[tuple[int, range]]:
-        step = self._shard_images
-        return [
-            (class_id, range(first, min(first + step, size)))
-            for class_id, size in enumerate(per_class_C)
-            for first in range(0, size, step)
-        ]
-
-    def _file(self, class_id: int, span: range) -> str:
-        return f"class-{class_id:03d}/shard-{span.start // self._shard_images:03d}.npy"
-
-    def _is_whole(self, file: str, count: int, listed: Mapping[str, Shard]) -> bool:
-        path = self._folder / file
-        if not path.exists():
-            return False
-        try:
-            images = open_memmap(path, mode="r")
-        except NOT_ARRAYS:  # cut off
-            return False
-        same_shape = list(images.shape) == [count, *self._plan["image_shape_CHW"]]
-        return same_shape and (file not in listed or sha256_of(path) == listed[file]["sha256"])
-
-
-def _read_plan(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except NOT_JSON as error:
-        raise UserError(f"{path} is not a pool's plan ({first_line(error)}): {REMAKE}") from error
-
-
-def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> list[Int64]:
     path = marks_folder / COPIES_FILE
     if not path.exists():
         return [np.empty(0, np.int64) for _ in sizes_C]
     try:
         marks = json.loads(path.read_text(encoding="utf-8"))
         copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
-        whose = marks["manifest_sha256"]
+        manifest_sha256 = marks["manifest_sha256"]
     except (*NOT_JSON, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
-    fits = len(copies_C) == len(sizes_C) and all(map(_within, copies_C, sizes_C))
-    if not fits or whose != sha256_of(pool_folder / MANIFEST_FILE):
+    fits = len(copies_C) == len(sizes_C) and all(map(_are_marks_of, copies_C, sizes_C))
+    if not fits or manifest_sha256 != sha256_of(pool_folder / MANIFEST_FILE):
         raise UserError(f"{path} marks the copies of another pool than {pool_folder}: {REJUDGE}")
     return copies_C
 
 
-def _within(numbers: Int64, size: int) -> bool:
-    """Return whether these are different images of a class of `size`, and leave some of it."""
+def _are_marks_of(numbers: Int64, size: int) -> bool:
+    """Return whether these are distinct images of a class of `size`, but not all of them."""
     inside = ((numbers >= 0) & (numbers < size)).all()
     return numbers.ndim == 1 and bool(inside) and len(np.unique(numbers)) == len(numbers) < size

@@ -1,4 +1,4 @@
-"""Sketches: maps of structure, S_gt of the sketch loss (paper, section 2.1)."""
+"""Sketches: edge maps of images, the target S_gt of the sketch loss (paper, section 2.1)."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.types import Float32, Uint8
-from synth.pidinet import SMALLEST_SIDE_PX, convert, load_pidinet, show_licence_notice
+from synth.pidinet import SMALLEST_SIDE_PX, convert
+from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHUNK_PIXELS = 64 * 64 * 64
-PX_PER_RADIUS = 18.0  # the radius that found phantom lesions best was 7 px at 128 px
+"""Pixels of the images that are drawn together, which bounds memory."""
+PX_PER_RADIUS = 18.0  # at 128 px, a radius of 7 px found the lesions of the phantoms best
 SMALLEST_RADIUS_PX = 1.5
 
 
 class SketchExtractor(Protocol):
-    """What turns images into sketches."""
+    """A function from images to their sketches."""
 
     @overload
     def __call__(self, images_NCHW: Uint8) -> Float32: ...
     @overload
     def __call__(self, images_NCHW: Tensor) -> Tensor: ...
     def __call__(self, images_NCHW: Uint8 | Tensor) -> Float32 | Tensor:
-        """Return [N, 1, H, W] float32 in [0, 1], of the kind and on the device of the images."""
+        """Return [N, 1, H, W] float32 in [0, 1]: NumPy for NumPy, a tensor on the same device for a tensor."""
         ...
 
 
@@ -61,7 +63,7 @@ class EdgeExtractor:
         _check(images_NCHW)
         height, width = images_NCHW.shape[2:]
         chunks = images_NCHW.split(max(1, CHUNK_PIXELS // (height * width)))
-        # TF32, a GPU's default in convolutions, moves PiDiNet's maps by 0.02.
+        # TF32, a GPU's default in convolutions, changes PiDiNet's maps by up to 0.02.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = [self._edges_of(chunk.float() / 255.0) for chunk in chunks]
         return torch.cat(maps).clamp_(0.0, 1.0)
@@ -72,13 +74,13 @@ def ratio_of_averages(
 ) -> EdgeExtractor:
     """Return the edge detector for speckle: 1 - the smaller ratio of the means on the two sides of a pixel.
 
-    Its false alarms do not depend on brightness where noise is multiplicative, as in ultrasound; a
-    gradient's do (Touzi, Lopes and Bousquet 1988). The strongest of the orientations counts.
+    Under multiplicative noise, as in ultrasound, its rate of false edges does not depend on brightness, while a
+    gradient's does (Touzi, Lopes and Bousquet 1988). The maximum over the orientations is taken.
 
     Args:
         radius_px: radius of the half-windows, Gaussian with sigma = radius/2. None: side/18, at least 1.5.
         num_orientations: directions in [0, π).
-        floor: gray level added to both means, so that black regions of nearly no signal have no edges.
+        floor: gray level in [0, 1] added to both means, so that the noise of nearly black regions has no edges.
     """
 
     def edges(images_NCHW: Tensor) -> Tensor:
@@ -95,7 +97,7 @@ def ratio_of_averages(
 
 
 def scharr() -> EdgeExtractor:
-    """Return the gradient magnitude by Scharr's 3x3 kernels, 1 at a full step between black and white."""
+    """Return the gradient magnitude by Scharr's 3x3 kernels; 1 is a step from black to white."""
     smooth, derive = torch.tensor([3.0, 10.0, 3.0]) / 16.0, torch.tensor([-1.0, 0.0, 1.0])
     kernels_2133 = torch.stack([torch.outer(smooth, derive), torch.outer(derive, smooth)])[:, None]
 
@@ -107,14 +109,14 @@ def scharr() -> EdgeExtractor:
 
 
 def pidinet(*, weights: Path | str | None = None, variant: str | None = None) -> EdgeExtractor:
-    """Return the edge detector that the paper takes: a Pixel Difference Network with its authors' weights.
+    """Return the edge detector of the paper: a Pixel Difference Network with its authors' weights.
 
     Args:
         weights: the checkpoint; see `load_pidinet`.
         variant: `full`, `small`, `tiny`, or one of these with `-l`. None: the one that the checkpoint holds.
 
     Raises:
-        UserError: as `load_pidinet`; the extractor raises it for images with a side below 8 px.
+        UserError: as `load_pidinet`; the extractor also raises it for images with a side below 8 px.
     """
     network = convert(load_pidinet(weights, variant)).to(memory_format=torch.channels_last)
     show_licence_notice()
@@ -132,8 +134,8 @@ def pidinet(*, weights: Path | str | None = None, variant: str | None = None) ->
     return EdgeExtractor(edges)
 
 
-class Sketch:
-    """An entry of SKETCHES: a factory of extractors that takes images as well, as its default extractor does.
+class SketchFactory:
+    """An entry of SKETCHES: called with settings, it returns an extractor; called with images, their sketches.
 
     Example:
         SKETCHES["scharr"](images_NCHW)                  # the sketches of the images
@@ -142,7 +144,7 @@ class Sketch:
 
     def __init__(self, factory: Callable[..., SketchExtractor]) -> None:
         self._factory = factory
-        functools.update_wrapper(self, factory)  # the signature tells which settings it takes
+        functools.update_wrapper(self, factory)  # `sketch_extractor` reads the settings from the signature
 
     @overload
     def __call__(self, images_NCHW: Uint8, /, **settings: Any) -> Float32: ...
@@ -153,24 +155,24 @@ class Sketch:
     def __call__(
         self, images_NCHW: Uint8 | Tensor | None = None, /, **settings: Any
     ) -> Float32 | Tensor | SketchExtractor:
-        """Return the extractor with these settings, or the sketches that it makes of the images."""
+        """Return the extractor with these settings, or with images their sketches."""
         extractor = self._factory(**settings)
         return extractor if images_NCHW is None else extractor(images_NCHW)
 
 
-SKETCHES: dict[str, Sketch] = {
-    "pidinet": Sketch(pidinet),
-    "ratio_of_averages": Sketch(ratio_of_averages),
-    "scharr": Sketch(scharr),
+SKETCHES: dict[str, SketchFactory] = {
+    "pidinet": SketchFactory(pidinet),
+    "ratio_of_averages": SketchFactory(ratio_of_averages),
+    "scharr": SketchFactory(scharr),
 }
-"""Sketches by name; from outside comes package.module:factory, called with settings alone."""
+"""Sketches by name; one from outside is named package.module:factory and is called with settings only."""
 
 
 def sketch_extractor(settings: SynthConfig) -> SketchExtractor:
     """Return the extractor named in the settings.
 
     Raises:
-        UserError: its name is unknown, or it is given weights and takes none.
+        UserError: its name is unknown, or weights are set for one that has none.
     """
     factory = lookup(settings.sketch, SKETCHES, "synth.sketch")
     if settings.sketch_weights is None:
@@ -184,7 +186,10 @@ def sketch_extractor(settings: SynthConfig) -> SketchExtractor:
 
 
 def half_windows(radius_px: float, num_orientations: int) -> Tensor:
-    """Return [2 * orientations, 1, k, k]: Gaussian half-discs of sum 1, all first sides, then all second."""
+    """Return [2 * orientations, 1, k, k]: Gaussian half-discs of sum 1, first sides of all, then second sides.
+
+    The line between the sides belongs to neither; the threshold of 1e-9 px absorbs rounding of the rotation.
+    """
     reach = math.ceil(radius_px)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
@@ -206,6 +211,11 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def _check(images_NCHW: Tensor) -> None:
+    """Check dtype and shape.
+
+    Raises:
+        UserError: the images are not uint8 [N, 1 or 3, H, W].
+    """
     if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or images_NCHW.shape[1] not in (1, 3):
         raise UserError(
             f"a sketch is made of uint8 images [N, 1 or 3, H, W], not of {images_NCHW.dtype} "

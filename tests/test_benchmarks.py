@@ -1,4 +1,4 @@
-"""Benchmarks as commands, with as little work as they take."""
+"""Benchmarks as commands, with as little work as possible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_atheris_is_guided_through_a_reader() -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_broken_files_are_read_or_told_in_one_line() -> None:
+def test_a_hundred_thousand_broken_files_are_read_or_refused_in_one_line() -> None:
     pytest.importorskip("atheris")
     results = figures_of("fuzz.py", "--engine", "atheris", "--inputs", "100000")
     assert results.pop("all")["inputs"] >= 100_000
@@ -43,7 +43,7 @@ def test_a_hundred_thousand_broken_files_are_read_or_told_in_one_line() -> None:
     assert all(figures["refused"] > figures["inputs"] / 2 for figures in results.values())
 
 
-def test_planted_copies_are_found_and_real_test_images_are_left() -> None:
+def test_planted_copies_are_found_and_real_test_images_are_not_taken_for_copies() -> None:
     results = figures_of("copies.py", "--epochs", "1", "--images", "1000")
     assert set(results) == {"phantom_classifier", "phantom_pixels"}
     for figures in results.values():
@@ -61,11 +61,11 @@ def test_sketches_are_compared_in_cost_and_in_finding_an_outline() -> None:
 
 
 def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
-    kept = json.loads((BENCHMARKS.parent / "docs" / "phantom_difficulty.json").read_text(encoding="utf-8"))
+    committed = json.loads((BENCHMARKS.parent / "docs" / "phantom_difficulty.json").read_text(encoding="utf-8"))
     results = figures_of("phantom_difficulty.py", "--seeds", "0", "--epochs", "1", "--images", "700")
-    assert set(results) == {"balanced_seed_0", "long_tailed_seed_0"} <= set(kept)
+    assert set(results) == {"balanced_seed_0", "long_tailed_seed_0"} <= set(committed)
     for case, figures in results.items():
-        assert figures.keys() == kept[case].keys()
+        assert figures.keys() == committed[case].keys()
         assert all(0 <= figure <= 1 for figure in figures.values())
 
 
@@ -114,7 +114,7 @@ def test_readers_are_fuzzed_and_the_inputs_counted() -> None:
     assert results["all"]["inputs"] == 40 and 0 < results["all"]["refused"] <= 40
 
 
-def test_an_epoch_on_a_cluster_is_told_part_by_part_and_follows_what_is_assumed() -> None:
+def test_an_epoch_on_a_cluster_is_printed_part_by_part_and_follows_the_assumptions() -> None:
     usual, fast = figures_of("scaling.py"), figures_of("scaling.py", "--images-per-second", "4000")
     assert {"target", "target_dosed", "hours_k64", "efficiency_k64"} <= set(usual)
     for case in ("target", "classes_8_k3"):
@@ -122,7 +122,7 @@ def test_an_epoch_on_a_cluster_is_told_part_by_part_and_follows_what_is_assumed(
         assert fast[case]["network_gb"] == usual[case]["network_gb"]
 
 
-def test_unit_costs_of_a_cluster_are_measured_and_the_real_engine_is_held_to_them(tmp_path: Path) -> None:
+def test_unit_costs_of_a_cluster_are_measured_and_the_real_engine_is_compared_with_them(tmp_path: Path) -> None:
     results = figures_of("scaling_costs.py", "--repeats", "1", "--k", "1", "2", "--classes", "8")
     assert set(results) == {"costs", "k1_classes_8", "k2_classes_8"}
     assert all(cost >= 0 for cost in results["costs"].values())

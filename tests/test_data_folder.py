@@ -50,7 +50,7 @@ def test_a_folder_of_classes_is_cut_7_1_2(tmp_path: Path) -> None:
 
 
 MODES = {"bmp": ["L", "RGB", "RGBA", "P", "1"]}
-"""A BMP has no gray with alpha and no 16 bits; a PNG and a TIFF have them all."""
+"""Modes of pixels by file type: BMP has no gray with alpha and no 16 bits, PNG and TIFF have all."""
 MODES |= {suffix: [*MODES["bmp"], "LA", "I;16"] for suffix in ("png", "tif")}
 
 
@@ -80,7 +80,7 @@ def test_a_turned_photograph_is_set_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(config(name)).train.images_NCHW[0, 0], np.rot90(gray(10), -1))
 
 
-def test_faulty_folders_are_told(tmp_path: Path) -> None:
+def test_faulty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none is no folder: check the path after folder:"):
         load(config(f"folder:{tmp_path / 'none'}"))
     with pytest.raises(UserError, match="has no class folders"):
@@ -122,19 +122,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "dcm"])
-def test_a_file_altered_or_cut_anywhere_is_read_or_named(tmp_path: Path, suffix: str) -> None:
+def test_a_file_altered_or_truncated_anywhere_is_read_or_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"damaged.{suffix}"
     whole = (dicom if suffix == "dcm" else write_image)(path, gray(1, (16, 16))).read_bytes()
-    rng, told = np.random.default_rng(0), 0
+    rng, refused = np.random.default_rng(0), 0
     for trial in range(200):
         at = int(rng.integers(min(len(whole), 400)))
         path.write_bytes(whole[:at] + (b"" if trial % 5 == 0 else rng.bytes(1) + whole[at + 1 :]))
         try:
             assert decode(path, None).ndim in (2, 3)
         except UserError as error:
-            told += 1
+            refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
-    assert told > 20
+    assert refused > 20
 
 
 def test_mixed_sizes_and_mixed_channels_name_two_files_and_the_setting(tmp_path: Path) -> None:
@@ -207,8 +207,10 @@ def test_eight_bit_and_rgb_dicom_keep_their_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.train.images_NCHW[0].transpose(1, 2, 0), rgb)
 
 
-def test_an_error_without_words_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the MemoryError of a DICOM header with lengths of gigabytes, which fuzzing found."""
+def test_an_error_without_a_message_is_reported_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fuzzing found such a MemoryError, of a DICOM header with lengths of gigabytes."""
     name = dicom_folder(tmp_path, gray(1))
 
     def exhausted(*_: object, **__: object) -> None:
@@ -219,7 +221,7 @@ def test_an_error_without_words_is_told_by_its_name(tmp_path: Path, monkeypatch:
         load(config(name))
 
 
-def test_faulty_dicom_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faulty_dicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = dicom_folder(tmp_path, gray(1))
     path = tmp_path / "val" / "a" / "0.dcm"
     whole = path.read_bytes()

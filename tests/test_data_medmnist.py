@@ -20,7 +20,7 @@ from rlcas.errors import UserError
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder served over HTTP where breastmnist_64 is fetched from; downloads go to tmp_path/data."""
+    """A folder from which breastmnist_64 is downloaded over HTTP, to tmp_path/data."""
     folder = tmp_path / "served"
     folder.mkdir()
     np.savez(folder / "breastmnist_64.npz", **arrays())
@@ -59,27 +59,27 @@ def test_a_set_is_downloaded_once_checked_and_named(
     assert len(load_test(config("breastmnist_64"))[0]) == 6
 
 
-def test_the_folder_in_the_home_is_looked_at_too(served: Path, tmp_path: Path) -> None:
+def test_the_folder_in_the_home_is_searched_too(served: Path, tmp_path: Path) -> None:
     (tmp_path / "home" / ".medmnist").mkdir(parents=True)
     (served / "breastmnist_64.npz").rename(tmp_path / "home" / ".medmnist" / "breastmnist_64.npz")
     assert len(load(config("breastmnist_64")).train) == 12
 
 
-def test_another_md5_after_download_leaves_nothing(served: Path, tmp_path: Path) -> None:
+def test_a_download_with_another_md5_is_deleted(served: Path, tmp_path: Path) -> None:
     (served / "breastmnist_64.npz").write_bytes(b"not it")
     with pytest.raises(UserError, match=r"breastmnist_64.npz cannot be fetched from http.*put it into .*data"):
         load(config("breastmnist_64"))
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_host_out_of_reach_is_told_in_one_line(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_host_is_a_one_line_error(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(medmnist_info()["breastmnist"], "url_64", "http://127.0.0.1:9/breastmnist_64.npz")
     with pytest.raises(UserError, match=r"cannot be fetched.*RLCAS_DATA") as caught:
         load(config("breastmnist_64"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_present_file_that_is_not_the_official_one_is_told(served: Path, tmp_path: Path) -> None:
+def test_a_present_file_that_is_not_the_official_one_is_refused(served: Path, tmp_path: Path) -> None:
     path = tmp_path / "data" / "breastmnist_64.npz"
     path.parent.mkdir()
     np.savez(path, **arrays(num_classes=1))

@@ -15,7 +15,7 @@ from rlcas.data.source import Source
 from rlcas.errors import UserError
 
 
-def test_pixels_and_labels_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_pixels_and_labels_are_read_as_they_were_written(tmp_path: Path) -> None:
     written = arrays()
     data = load(config(write_npz(tmp_path)))
     np.testing.assert_array_equal(data.train.images_NCHW[:, 0], written["train_images"])
@@ -25,13 +25,13 @@ def test_pixels_and_labels_come_back_as_they_were_written(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 3), (6, 9)])
-def test_gray_one_channel_rgb_and_oblong_images_are_taken(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_gray_one_channel_rgb_and_oblong_images_are_accepted(tmp_path: Path, shape: tuple[int, ...]) -> None:
     data = load(config(write_npz(tmp_path, **arrays(shape=shape))))
     channels = 3 if shape[-1] == 3 else 1
     assert data.image_shape_CHW == (channels, *shape[:2])
 
 
-def test_class_names_and_patients_are_taken_from_the_file(tmp_path: Path) -> None:
+def test_class_names_and_patients_are_read_from_the_file(tmp_path: Path) -> None:
     name = write_npz(
         tmp_path,
         class_names=np.array(["benign", "malignant"]),
@@ -64,7 +64,7 @@ def test_the_test_images_of_training_data_do_not_need_the_others(tmp_path: Path)
     assert len(load_test(config(name))[0]) == 6
 
 
-def test_missing_test_images_are_told_beforehand_in_the_same_words(tmp_path: Path) -> None:
+def test_missing_test_images_are_reported_beforehand_with_the_same_message(tmp_path: Path) -> None:
     name = write_npz(tmp_path, test_images=None, test_labels=None)
     said = []
     for check in (require_test, load_test):
@@ -78,7 +78,7 @@ def test_missing_test_images_are_told_beforehand_in_the_same_words(tmp_path: Pat
         require_test(config(name))
 
 
-def test_that_there_are_test_images_is_known_without_opening_one(tmp_path: Path) -> None:
+def test_the_presence_of_test_images_is_checked_without_opening_one(tmp_path: Path) -> None:
     poisoned = write_npz(tmp_path, test_images=np.array([{}] * 6, object))
     require_test(config(poisoned))
     with pytest.raises(UserError, match="test_images is a pickle"):
@@ -86,20 +86,20 @@ def test_that_there_are_test_images_is_known_without_opening_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("progress", [False, True])
-def test_readers_are_told_whether_to_show_progress(
+def test_readers_get_whether_to_show_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
 ) -> None:
-    told = []
+    seen = []
 
     def reader(settings: RunConfig, shown: bool) -> Source:
-        told.append(shown)
+        seen.append(shown)
         return open_npz(tmp_path / "set.npz")
 
     write_npz(tmp_path)
     monkeypatch.setitem(DATASETS, "own", reader)
     load_test(config("own"), progress=progress)
     load(config("own"), progress=progress)
-    assert told == [progress] * 2
+    assert seen == [progress] * 2
 
 
 LABELS = arrays()["train_labels"]
@@ -148,7 +148,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_faulty_array_is_told_in_one_line_that_names_file_and_mend(tmp_path: Path, fault: str) -> None:
+def test_a_faulty_array_is_a_one_line_error_that_names_file_and_fix(tmp_path: Path, fault: str) -> None:
     changes, message = WRONG[fault]
     if fault == "empty_class":
         changes = {**changes, "val_images": arrays()["val_images"], "val_labels": np.array([0, 2, 0, 2])}
@@ -157,7 +157,7 @@ def test_a_faulty_array_is_told_in_one_line_that_names_file_and_mend(tmp_path: P
     assert "set.npz" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_missing_file_and_another_kind_of_file_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_another_kind_of_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.npz is no file: check the path"):
         load(config(f"npz:{tmp_path / 'none.npz'}"))
     np.save(tmp_path / "array.npy", np.zeros(3))
@@ -168,7 +168,7 @@ def test_a_missing_file_and_another_kind_of_file_are_told(tmp_path: Path) -> Non
         load(config(f"npz:{tmp_path / 'other.npz'}"))
 
 
-def test_a_member_that_is_no_array_is_never_unpickled(tmp_path: Path) -> None:
+def test_a_member_that_is_not_an_array_is_never_unpickled(tmp_path: Path) -> None:
     import pickle
 
     path = tmp_path / "pickle.npz"
@@ -180,11 +180,13 @@ def test_a_member_that_is_no_array_is_never_unpickled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_file_altered_or_cut_anywhere_is_told_or_reads_the_same(tmp_path: Path, compressed: bool) -> None:
+def test_a_file_altered_or_truncated_anywhere_is_refused_or_reads_the_same(
+    tmp_path: Path, compressed: bool
+) -> None:
     save = np.savez_compressed if compressed else np.savez
     save(tmp_path / "whole.npz", **arrays())
     whole, data = (tmp_path / "whole.npz").read_bytes(), load(config(f"npz:{tmp_path / 'whole.npz'}"))
-    rng, path, told = np.random.default_rng(0), tmp_path / "damaged.npz", 0
+    rng, path, refused = np.random.default_rng(0), tmp_path / "damaged.npz", 0
     for trial in range(120):
         at = int(rng.integers(len(whole)))
         damaged = whole[:at] if trial % 3 == 0 else whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
@@ -193,12 +195,12 @@ def test_a_file_altered_or_cut_anywhere_is_told_or_reads_the_same(tmp_path: Path
             found = load(config(f"npz:{path}"))
             np.testing.assert_array_equal(found.train.images_NCHW, data.train.images_NCHW)
         except UserError as error:
-            told += 1
+            refused += 1
             assert "damaged.npz" in str(error) and "\n" not in str(error)
-    assert told > 60
+    assert refused > 60
 
 
-def test_official_breastmnist_has_one_picture_twice_with_conflicting_labels(real_data: Path) -> None:
+def test_official_breastmnist_has_one_image_twice_with_conflicting_labels(real_data: Path) -> None:
     data = load(config(f"npz:{real_data / 'breastmnist.npz'}"))
     assert data.train.class_counts(2).tolist() == [147, 399] and len(data.val) == 78
     assert data.notes == (
@@ -207,7 +209,7 @@ def test_official_breastmnist_has_one_picture_twice_with_conflicting_labels(real
     )
 
 
-def test_real_rgb_long_tail_is_read_whole(real_data: Path) -> None:
+def test_a_real_rgb_long_tail_is_read_completely(real_data: Path) -> None:
     data = load(config(f"npz:{real_data / 'bloodlt8.npz'}"))
     assert data.train.class_counts(8).tolist() == [1679, 977, 565, 325, 186, 107, 61, 35]
     assert data.image_shape_CHW == (3, 28, 28) and data.notes == ()

@@ -32,14 +32,14 @@ def test_every_split_has_every_class_and_train_the_ratio(num_images: int, imbala
     assert (np.diff(counts_SC, axis=1) <= 1).all()
 
 
-def test_too_few_phantoms_are_told() -> None:
+def test_too_few_phantoms_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"num_images 60 is too few for 8 classes .*imbalance 47.98: raise the first"
     ):
         phantom_counts(60, 47.98, SPLIT)
 
 
-def test_a_phantom_depends_on_seed_class_and_index_alone() -> None:
+def test_a_phantom_depends_on_seed_class_and_index_only() -> None:
     few = load(config("phantom", phantom={"num_images": 80, "size_px": 16}, seed=3))
     more = load(config("phantom", phantom={"num_images": 120, "size_px": 16, "imbalance": 5}, seed=3))
     np.testing.assert_array_equal(few.train.images_NCHW[0, 0], draw_phantom(3, 0, 0, 16))
@@ -51,7 +51,7 @@ def test_a_phantom_depends_on_seed_class_and_index_alone() -> None:
     assert len(drawn) == 8
 
 
-def test_splits_of_phantoms_share_no_picture() -> None:
+def test_splits_of_phantoms_share_no_image() -> None:
     settings = config("phantom", phantom={"num_images": 200, "size_px": 16})
     data, (test, names) = load(settings), load_test(settings)
     assert data.notes == () and names == data.class_names == tuple(subtype.name for subtype in SUBTYPES)
@@ -65,7 +65,7 @@ def test_phantoms_come_in_any_size_and_colour() -> None:
 
 
 def envelope_level(num_images: int) -> np.ndarray:
-    """Return uint8 images of even tissue in the middle of the gray scale."""
+    """Return uint8 images of homogeneous tissue in the middle of the gray scale."""
     even = np.full((64, 64), -20.0, np.float64)
     rng = np.random.default_rng(0)
     return np.stack([b_mode(even, np.zeros_like(even), rng) for _ in range(num_images)]).astype(float)
@@ -93,7 +93,7 @@ def test_a_decibel_of_tissue_or_of_gain_is_a_decibel_of_gray() -> None:
 
 
 def test_the_lesions_have_the_marks_of_their_subtypes() -> None:
-    """Mean pictures: IDC shadows what lies behind it, mucinous carcinoma enhances it, papilloma is darkest."""
+    """Mean images: IDC casts a shadow, mucinous carcinoma brightens the tissue behind it, papilloma is darkest."""
     mean = [np.mean([draw_phantom(0, c, i, 32) for i in range(60)], axis=0) for c in range(len(SUBTYPES))]
     behind = [image[24:27, 12:20].mean() for image in mean]
     centre = [image[15:18, 14:18].mean() for image in mean]
@@ -101,7 +101,7 @@ def test_the_lesions_have_the_marks_of_their_subtypes() -> None:
     assert centre[1] < centre[0] < centre[2]
 
 
-def test_the_committed_run_says_that_phantoms_are_neither_trivial_nor_hopeless() -> None:
+def test_in_the_committed_run_phantoms_are_neither_trivial_nor_hopeless() -> None:
     run = json.loads((Path(__file__).parents[1] / "docs" / "phantom_difficulty.json").read_text())
     balanced = [figures for case, figures in run.items() if case.startswith("balanced")]
     long_tailed = [figures for case, figures in run.items() if case.startswith("long_tailed")]

@@ -34,13 +34,13 @@ def test_wide_images_span_the_training_range(tmp_path: Path, dtype: str) -> None
     )
 
 
-def test_a_window_of_the_settings_is_used_and_told(tmp_path: Path) -> None:
+def test_a_window_of_the_settings_is_used_and_noted(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path, **arrays(dtype="uint16")), window=(100, 1000)))
     assert "values 100..1000 (dataset.window) are mapped" in data.notes[0]
     assert data.train.images_NCHW.min() == 0 and data.train.images_NCHW.max() == 255
 
 
-def test_a_window_is_needed_where_there_are_no_training_images(tmp_path: Path) -> None:
+def test_a_window_is_required_without_training_images(tmp_path: Path) -> None:
     wide = {**arrays(dtype="uint16"), "train_images": None, "train_labels": None}
     name = write_npz(tmp_path, **wide)
     with pytest.raises(UserError, match=r"no training images to take the range from: give") as caught:
@@ -54,13 +54,13 @@ def test_a_window_is_needed_where_there_are_no_training_images(tmp_path: Path) -
         load_test(config(name, window=(5, 5)))
 
 
-def test_a_whole_shrink_is_the_mean_of_the_area() -> None:
+def test_shrinking_by_a_whole_factor_is_the_mean_of_the_area() -> None:
     image = gray(0, (8, 12))
     blocks = image.reshape(4, 2, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(np.asarray(resize(Image.fromarray(image), 4, 4)), blocks, atol=1)
 
 
-def test_a_flat_image_stays_flat_and_a_growing_one_keeps_its_mean() -> None:
+def test_a_flat_image_stays_flat_and_an_enlarged_one_keeps_its_mean() -> None:
     assert np.unique(np.asarray(resize(Image.new("L", (5, 9), 77), 16, 4))).tolist() == [77]
     ramp = np.tile(np.arange(0, 160, 20, dtype=np.uint8), (8, 1))
     grown = np.asarray(resize(Image.fromarray(ramp), 16, 16)).astype(float)
@@ -77,7 +77,7 @@ def test_a_flat_image_stays_flat_and_a_growing_one_keeps_its_mean() -> None:
         ((8, 8), 8, ""),
     ],
 )
-def test_resizing_is_told(tmp_path: Path, shape: tuple[int, ...], size_px: int, note: str) -> None:
+def test_resizing_is_noted(tmp_path: Path, shape: tuple[int, ...], size_px: int, note: str) -> None:
     data = load(config(write_npz(tmp_path, **arrays(shape=shape)), size_px=size_px))
     assert data.image_shape_CHW[1:] == (size_px, size_px)
     assert data.notes[0].endswith(note) if note else data.notes == ()

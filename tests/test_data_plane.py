@@ -1,4 +1,4 @@
-"""What is on a node once, and what travels: images, incumbent, weights."""
+"""What is stored once per node, and what is transferred: images, incumbent, weights."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def large_data() -> TrainingData:
 
 
 def private_bytes() -> int:
-    """Return the memory that this process shares with no other."""
+    """Return the private memory of this process."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 class ReadingTrainer(TrivialTrainer):
-    """Reads every real image as an epoch of training does, and tells what that and the incumbent cost."""
+    """Reads every real image as an epoch of training does, and reports the memory of that and of the incumbent."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)
@@ -47,11 +47,11 @@ class ReadingTrainer(TrivialTrainer):
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         assert self.maker._images.sum() == 0
-        told = {
+        costs = {
             "grown_mb": (private_bytes() - self.before) / MB,
             "copied": float(incumbent.arrays["float32"].flags.writeable),
         }
-        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **told}})
+        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **costs}})
 
 
 def vars_of(result: EpochResult) -> dict[str, object]:
@@ -69,7 +69,7 @@ def test_a_batch_maker_reads_the_mapped_images_themselves(tmp_path: Path) -> Non
 
 
 @pytest.mark.medium
-def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
+def test_k_actors_share_images_and_incumbent_and_only_the_winner_is_returned(
     ray_session, tmp_path: Path
 ) -> None:
     import test_data_plane
@@ -82,11 +82,11 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
     try:
         incumbent = runner.initial(np.full(3, 2))
         actions_KC = [np.full(3, j) for j in range(3)]
-        reports, left = runner.train_epoch(incumbent, actions_KC, epoch=1)
+        reports, trained = runner.train_epoch(incumbent, actions_KC, epoch=1)
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
             assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
-        assert not runner.fetch(left[1]).arrays["float32"].flags.writeable
+        assert not runner.fetch(trained[1]).arrays["float32"].flags.writeable
     finally:
         runner.end()

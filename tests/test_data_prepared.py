@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> TrainingData:
     return load(config(write_npz(tmp_path, train_patients=patients), imbalance_factor=2))
 
 
-def test_prepared_data_come_back_mapped_and_the_same(data: TrainingData, tmp_path: Path) -> None:
+def test_prepared_data_are_opened_mapped_and_unchanged(data: TrainingData, tmp_path: Path) -> None:
     prepare(data, tmp_path / "prepared")
     found = open_prepared(tmp_path / "prepared")
     assert isinstance(found.train.images_NCHW, np.memmap) and not found.train.images_NCHW.flags.writeable
@@ -55,7 +55,7 @@ def test_an_interrupted_preparation_does_not_count(
         open_prepared(tmp_path / "prepared")
 
 
-def test_altered_preparations_are_told(data: TrainingData, tmp_path: Path) -> None:
+def test_altered_preparations_are_refused(data: TrainingData, tmp_path: Path) -> None:
     prepare(data, tmp_path)
     labels = tmp_path / "val_labels.npy"
     whole = labels.read_bytes()

@@ -71,7 +71,7 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_faulty_table_is_told_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_a_faulty_table_is_refused_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(config(table(tmp_path, *lines)))
 
@@ -81,7 +81,7 @@ def test_a_label_with_more_digits_than_python_reads_is_a_name(tmp_path: Path) ->
     assert load(config(table(tmp_path, "path,label", *lines))).class_names == ("10", "2", "9" * 5000)
 
 
-def test_a_file_that_is_no_table_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none.csv is no file: check the path after csv:"):
         load(config(f"csv:{tmp_path / 'none.csv'}"))
     (tmp_path / "latin.csv").write_bytes("path,label\nä,b\n".encode("latin-1"))

@@ -39,7 +39,7 @@ TINY = {
 
 
 class Average:
-    """Images of the class's average, and noise: a generator from outside."""
+    """A generator from outside: the mean image of the class with noise."""
 
     def __init__(self, folder: Path) -> None:
         self.means_CCHW = np.load(folder / "means.npy")
@@ -118,7 +118,7 @@ def test_a_dry_run_estimates_the_parts_of_the_generator(
     assert ("not estimated" in last) == (not parts)
 
 
-def test_what_mgdms_second_stage_does_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_effect_of_mgdms_second_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["synth", "train", *words(tmp_path, "mgdm"), "--out", "run"]) == 0
     script = Path(__file__).parent.parent / "benchmarks" / "mgdm.py"

@@ -20,7 +20,8 @@ from rlcas.errors import UserError
 from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
 from rlcas.runs.folder import RunFolder
 from rlcas.types import ImageSet, TrainingData, Uint8
-from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool
+from synth.pool import COPIES_FILE, SyntheticPool
+from synth.pool_writer import PoolWriter
 
 CPU = torch.device("cpu")
 DATA = tiny_data()

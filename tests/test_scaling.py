@@ -1,4 +1,4 @@
-"""The model of an epoch on a cluster against cases worked out by hand, and the engine with many episodes."""
+"""The model of an epoch on a cluster against cases computed by hand, and the engine with many episodes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ import pytest
 import scaling
 from hypothesis import given
 from hypothesis import strategies as st
+from scaling_inputs import Cluster, Costs, Job, costs_of
 from scaling_model import (
-    Cluster,
-    Costs,
-    Job,
-    costs_of,
     efficiency,
     gigabytes,
     mean_added,
@@ -114,7 +111,7 @@ def test_the_start_reads_the_images_once_a_node_and_once_a_worker() -> None:
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5])
 def test_the_slower_of_two_episodes_is_as_slow_as_mathematics_says(sigma: float) -> None:
-    """Of two lognormal variables of mean 1 the larger one has the mean 2 Φ(σ / √2)."""
+    """The larger of two lognormal variables of mean 1 has the mean 2 Φ(σ / √2)."""
     slower = straggler_factors(2, sigma, epochs=200_000, seed=0).max(axis=0).mean()
     assert slower == pytest.approx(1 + math.erf(sigma / 2), rel=4e-3)
 
@@ -167,14 +164,14 @@ def test_one_episode_on_one_node_loses_nothing() -> None:
     assert efficiency(dataclasses.replace(JOB, k=1), STEADY, COSTS) == 1
 
 
-def test_agents_that_act_by_chance_add_half_an_image_where_one_is_the_most() -> None:
-    """The chance p of an image follows p ← (1 + p) / 3 from 0: (1 - 3^-t) / 2 in epoch t."""
+def test_agents_that_act_at_random_add_half_an_image_if_one_is_the_maximum() -> None:
+    """The probability p of an image follows p ← (1 + p) / 3 from 0: (1 - 3^-t) / 2 in epoch t."""
     by_hand = np.mean([(1 - 3.0**-t) / 2 for t in range(1, 31)])
-    assert mean_added(scaling.DOSED, 1000) == pytest.approx(1000 * by_hand)
+    assert mean_added(scaling.FEW_SYNTHETIC, 1000) == pytest.approx(1000 * by_hand)
     assert mean_added(SamplerConfig(agents="constant", initial_count=3), 7) == pytest.approx(21)
 
 
-def test_the_plane_of_the_engine_is_found_again() -> None:
+def test_the_fit_recovers_the_plane_of_the_engine() -> None:
     shapes = [(k, c) for k in (1, 4, 8) for c in (8, 1000)]
     exact = {(k, c): 0.01 + 0.002 * k + 1e-6 * c + 1e-7 * k * c for k, c in shapes}
     found = plane(exact)
@@ -183,14 +180,14 @@ def test_the_plane_of_the_engine_is_found_again() -> None:
     assert all(value >= 0 for value in falling.values())
 
 
-def test_the_page_has_the_tables_that_the_model_makes_of_the_kept_costs() -> None:
-    costs = costs_of(json.loads(scaling.KEPT.read_text(encoding="utf-8")))
+def test_the_page_has_the_tables_of_the_model_with_the_stored_costs() -> None:
+    costs = costs_of(json.loads(scaling.COSTS_FILE.read_text(encoding="utf-8")))
     page = scaling.PAGE.read_text(encoding="utf-8")
     for table in scaling.tables(costs, Cluster()):
         assert table in page, "python benchmarks/scaling.py --write"
 
 
-def test_a_table_takes_the_place_of_the_one_with_its_head() -> None:
+def test_a_table_replaces_the_one_with_its_head() -> None:
     page = "before\n\n| a | b |\n|---|--:|\n| x | 1 |\n\nafter\n"
     new = scaling.markdown("a", ["b"], {"x": [0.0], "y": [0.25], "z": [12345.6], "w": [1e-6]})
     rows = "| `x` | 0 |\n| `y` | 0.25 |\n| `z` | 12,346 |\n| `w` | < 0.001 |\n"
@@ -199,7 +196,7 @@ def test_a_table_takes_the_place_of_the_one_with_its_head() -> None:
         scaling.put("no table\n", new)
 
 
-def test_all_figures_of_the_question_are_there() -> None:
+def test_all_figures_of_the_target_are_present() -> None:
     job, nodes = scaling.CASES["target"]
     assert (job.k, job.num_classes, job.num_images, nodes) == (64, 1000, 10_000_000, 8)
     figures = simulate(job, Cluster(nodes=nodes), COSTS)
@@ -209,7 +206,7 @@ def test_all_figures_of_the_question_are_there() -> None:
 
 
 @pytest.mark.medium
-def test_sixteen_episodes_have_the_bits_of_one_process_and_leave_nothing_behind(ray_session) -> None:
+def test_sixteen_episodes_have_the_bits_of_one_process_and_leave_no_process_running(ray_session) -> None:
     import ray
     from test_faults import make_config
     from trivial import TrivialTrainer

@@ -40,7 +40,7 @@ def tiny_vae(channels: int = 1, **settings: object) -> AutoencoderKL:
 @pytest.mark.parametrize(
     ("side_px", "factor"), [(16, 2), (28, 2), (48, 2), (49, 4), (128, 4), (129, 8), (256, 8)]
 )
-def test_the_factor_goes_by_the_size_of_the_images(side_px: int, factor: int) -> None:
+def test_the_factor_depends_on_the_size_of_the_images(side_px: int, factor: int) -> None:
     vae = build_autoencoder(AutoencoderConfig(), (1, side_px, side_px))
     assert factor_of(vae) == factor
     assert vae.config.in_channels == vae.config.out_channels == 1
@@ -58,14 +58,14 @@ def test_padding_mirrors_the_borders_and_keeps_the_image_in_the_middle(side: int
         assert torch.equal(padded[:, :, top - 1], padded[:, :, top + 1])
 
 
-def test_the_vae_is_given_pixels_from_minus_one_to_one_in_its_own_channels() -> None:
+def test_the_input_of_the_vae_is_in_minus_one_to_one_with_its_number_of_channels() -> None:
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 1, 16, 16)
     batch = vae_input(images, tiny_vae(channels=3))
     assert batch.shape == (3, 3, 16, 16)
     np.testing.assert_allclose(batch[:, 2, 3, 5], [-1, 1, -0.6], atol=1e-6)
 
 
-def test_a_step_is_the_published_objective_on_images_of_which_half_are_mirrored() -> None:
+def test_a_step_is_the_published_objective_and_half_of_the_images_are_mirrored() -> None:
     vae, images = tiny_vae(), squares(16)
     config = AutoencoderConfig(factor=2, channels=(8, 8), batch_size=4, kl_weight=0.5)
     objective = AutoencoderObjective(vae, images, config, seed=3, device=CPU, workers=ALONE)
@@ -108,7 +108,7 @@ def test_a_pretrained_autoencoder_is_loaded_from_its_folder(tmp_path: Path) -> N
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_a_pretrained_autoencoder_that_does_not_fit_is_told(tmp_path: Path) -> None:
+def test_a_pretrained_autoencoder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     tiny_vae(channels=1).save_pretrained(tmp_path / "vae")
     with pytest.raises(UserError, match=r"takes 1 channels, but the images have 3: set dataset\.channels to 1"):
         load_autoencoder(str(tmp_path / "vae"), image_channels=3)
@@ -126,7 +126,7 @@ def test_a_pretrained_autoencoder_that_does_not_fit_is_told(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 12), (8, 8, 8)])
-def test_widths_that_do_not_fit_are_told(channels: tuple[int, ...]) -> None:
+def test_widths_that_do_not_fit_are_refused(channels: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"channels .* does not fit factor 2: give 2 multiples of 8"):
         build_autoencoder(AutoencoderConfig(factor=2, channels=channels), (1, 20, 20))
 
@@ -146,7 +146,7 @@ def test_cached_moments_are_those_of_a_fresh_encoding_and_mirrored_copies_come_l
         )
 
 
-def test_moved_copies_are_drawn_from_the_seed_and_told_of() -> None:
+def test_moved_copies_are_drawn_from_the_seed_and_described_by_a_vector() -> None:
     rows = augmentations(4, flip=True, moved_copies=2, seed=5)
     assert rows.shape == (16, 5) and not rows[:4].any()
     assert rows[4:8].tolist() == [[1, 0, 0, 0, 0]] * 4
@@ -156,7 +156,7 @@ def test_moved_copies_are_drawn_from_the_seed_and_told_of() -> None:
     assert not torch.equal(rows, augmentations(4, flip=True, moved_copies=2, seed=6))
 
 
-def test_an_image_is_mirrored_and_moved_as_its_row_tells() -> None:
+def test_an_image_is_mirrored_and_moved_by_its_row() -> None:
     image = torch.zeros(1, 1, 20, 20, dtype=torch.uint8)
     image[..., 4:8, 4:8] = 200
     images = image.expand(3, 1, 20, 20)
@@ -172,12 +172,12 @@ def test_normalised_latents_have_mean_zero_and_deviation_one() -> None:
     set_latent_scale(vae, cache)
     indices = torch.arange(12).repeat(50)
     noise = torch.randn((600, *cache.means_MChw.shape[1:]), generator=torch.Generator().manual_seed(0))
-    latents = normalised(cache.sample(indices, noise), vae)
+    latents = normalised(cache.draw(indices, noise), vae)
     assert latents.mean().item() == pytest.approx(0, abs=0.01)
     assert latents.std().item() == pytest.approx(1, abs=0.01)
 
 
-def test_latents_that_are_not_finite_are_told() -> None:
+def test_latents_that_are_not_finite_are_refused() -> None:
     vae = tiny_vae()
     torch.nn.init.constant_(vae.quant_conv.bias, float("nan"))
     images = ImageSet(images_NCHW=squares(2), labels_N=np.array([0, 1]))

@@ -6,7 +6,7 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from rlcas.config import DenoiserConfig
-from synth.ldm.denoiser import SharedDropout, SketchDecoder, SketchSupervisedDenoiser, Tap, build_unet
+from synth.ldm.denoiser import FeatureHooks, SharedDropout, SketchDecoder, SketchSupervisedDenoiser, build_unet
 from synth.training.workers import ALONE, Workers
 
 CONFIG = DenoiserConfig(channels=(8, 16, 16, 24), dropout=0.0)
@@ -38,16 +38,16 @@ def inputs(num: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return noisy, torch.tensor([10, 900])[:num], torch.tensor([0, 3])[:num]
 
 
-def test_the_tap_reads_all_four_resolutions_and_empties_itself() -> None:
+def test_the_hooks_read_all_four_resolutions_and_are_cleared() -> None:
     unet = plain_unet()
-    tap = Tap(unet)
+    hooks = FeatureHooks(unet)
     unet(*inputs()[:2], class_labels=inputs()[2])
-    shapes = [tuple(feature.shape) for feature in tap.take()]
+    shapes = [tuple(feature.shape) for feature in hooks.take()]
     assert shapes == [(2, 8, 16, 24), (2, 16, 8, 12), (2, 16, 4, 6), (2, 24, 2, 3)]
-    assert tap.take() == []
+    assert hooks.take() == []
 
 
-def test_the_sketch_loss_teaches_the_whole_way_down_and_nothing_else() -> None:
+def test_the_sketch_loss_has_gradients_in_all_down_blocks_and_nowhere_else() -> None:
     denoiser = build()
     _, sketches = denoiser(*inputs())
     sketches.square().sum().backward()
@@ -65,7 +65,7 @@ def test_the_sketch_loss_teaches_the_whole_way_down_and_nothing_else() -> None:
     assert any(name.startswith(last_down) for name in taught)
 
 
-def test_the_branch_leaves_the_prediction_as_it_is() -> None:
+def test_the_sketch_branch_does_not_change_the_prediction() -> None:
     with_branch, without = build(), build(with_sketch=False)
     without.unet.load_state_dict(with_branch.unet.state_dict())
     predicted, sketches = with_branch(*inputs())
@@ -90,12 +90,12 @@ def test_the_null_class_has_a_row_of_its_own_and_labels_beyond_it_are_refused() 
         unet(noisy, timesteps, class_labels=torch.tensor([4, 0]))
 
 
-def test_the_sketch_decoder_is_lean() -> None:
+def test_the_sketch_decoder_is_small() -> None:
     decoder = SketchDecoder((64, 96, 128, 128), factor=8)
     assert sum(parameter.numel() for parameter in decoder.parameters()) < 100_000
 
 
-def test_the_unet_that_is_saved_is_diffusers_own_with_the_weights_given() -> None:
+def test_the_saved_unet_is_diffusers_own_with_the_passed_weights() -> None:
     denoiser = build(num_augmentations=5, dropout=SharedDropout(0.5, torch.Generator(), ALONE))
     doubled = {name: 2 * weight for name, weight in weights_of(denoiser).items()}
     unet = denoiser.stock_unet(doubled)
@@ -105,17 +105,17 @@ def test_the_unet_that_is_saved_is_diffusers_own_with_the_weights_given() -> Non
     assert not any(module._forward_hooks for module in unet.modules())
 
 
-def test_an_image_as_it_is_has_no_augmentation_embedding_and_a_moved_one_has() -> None:
+def test_an_unaltered_image_has_no_augmentation_embedding_and_a_moved_one_has() -> None:
     denoiser = build(num_augmentations=5)
     nn.init.ones_(denoiser.augmentation.weight)
     rows = torch.tensor([[0.0, 0, 0, 0, 0], [1.0, 0.5, 0, 0, 0]])
-    told, _ = denoiser(*inputs(), rows)
-    untold, _ = denoiser(*inputs())
-    torch.testing.assert_close(told[0], untold[0], rtol=1e-4, atol=1e-5)
-    assert (told[1] - untold[1]).abs().max() > 1e-3
+    moved, _ = denoiser(*inputs(), rows)
+    unaltered, _ = denoiser(*inputs())
+    torch.testing.assert_close(moved[0], unaltered[0], rtol=1e-4, atol=1e-5)
+    assert (moved[1] - unaltered[1]).abs().max() > 1e-3
 
 
-def test_workers_that_share_a_batch_drop_what_one_alone_would() -> None:
+def test_workers_that_share_a_batch_have_the_dropout_masks_of_a_single_one() -> None:
     features = torch.ones(6, 3, 4, 4)
 
     def dropped(rank: int, size: int) -> torch.Tensor:

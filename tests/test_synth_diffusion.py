@@ -92,7 +92,7 @@ def test_the_averages_of_weights_follow_their_closed_form() -> None:
     assert module.weight.item() == pytest.approx(second * first + (1 - second) * -2)
 
 
-def test_the_class_balancing_loss_is_the_published_one_and_each_side_teaches_its_own_label() -> None:
+def test_the_class_balancing_loss_is_the_published_one_with_a_gradient_for_each_label() -> None:
     own, other = (torch.randn(3, 2, 4, 4, requires_grad=True) for _ in range(2))
     share = torch.tensor([0.0, 0.5, 1.0])
     loss = diffusion.balancing_loss(own, other, share)

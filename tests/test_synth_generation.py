@@ -1,4 +1,4 @@
-"""Filling a pool in one process, on Ray Data, over a death, on a full disk: always the same bytes."""
+"""Filling a pool in one process, on Ray Data, after a killed worker, on a full disk: always the same bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def synthesiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(synthesiser: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pool as one process fills it."""
+    """A pool filled by one process."""
     folder = tmp_path_factory.mktemp("pools") / "alone"
     return fill(synthesiser, folder, tiny_config())
 
@@ -52,7 +52,7 @@ def fill(synthesiser: Path, folder: Path, config: RunConfig, sample_all: SampleA
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Return the digest of every file that makes the pool."""
+    """Return the digest of every file of the pool."""
     return {
         file.relative_to(folder).as_posix(): sha256_of(file)
         for file in folder.rglob("*")
@@ -86,7 +86,7 @@ def test_the_callers_threads_change_nothing(synthesiser: Path, alone: Path, tmp_
         assert torch.get_num_threads() == 2
 
 
-def test_a_process_that_ends_in_the_middle_is_followed_by_one_that_makes_the_missing_shards(
+def test_a_second_process_makes_the_shards_that_an_interrupted_one_did_not(
     synthesiser: Path, alone: Path, tmp_path: Path
 ) -> None:
     from synth.generate import open_sampler, sample_micro_batch
@@ -114,7 +114,7 @@ def test_a_process_that_ends_in_the_middle_is_followed_by_one_that_makes_the_mis
 
 
 @pytest.mark.medium
-def test_a_workers_fault_is_told_as_it_is(ray_session: None, synthesiser: Path, tmp_path: Path) -> None:
+def test_a_workers_error_is_raised_unchanged(ray_session: None, synthesiser: Path, tmp_path: Path) -> None:
     from cluster.synthesis.ray_data import SamplingWorkers
 
     config = on_ray(workers=2)
@@ -124,7 +124,7 @@ def test_a_workers_fault_is_told_as_it_is(ray_session: None, synthesiser: Path, 
 
 
 @pytest.mark.medium
-def test_a_worker_that_does_not_answer_is_waited_for_so_long_and_no_longer(
+def test_a_worker_that_does_not_answer_is_waited_for_until_the_timeout(
     ray_session: None, synthesiser: Path, tmp_path: Path
 ) -> None:
     from cluster.synthesis.ray_data import SamplingWorkers
@@ -198,7 +198,7 @@ def _command(pid: int) -> str:
         (None, 16, 0, {"CPU": 0.5, "GPU": 0.0}),
     ],
 )
-def test_samplers_share_what_there_is(
+def test_samplers_share_the_available_resources(
     asked: float | None, workers: int, gpus: int, expected: dict[str, float]
 ) -> None:
     cluster = ClusterConfig(sampling_workers=workers, gpus_per_sampler=asked)
@@ -215,7 +215,7 @@ def test_too_many_gpus_for_samplers_are_refused_with_the_arithmetic() -> None:
 
 
 def rlcas(*words: object, cwd: Path, limit_kilobytes: str = "unlimited") -> subprocess.CompletedProcess[str]:
-    """Run a command of rlcas, none of whose files may grow beyond the limit."""
+    """Run a command of rlcas with a limit on the size of its files."""
     command = ["bash", "-c", f'ulimit -f {limit_kilobytes}; exec "$@"', "-", sys.executable, "-m", "rlcas"]
     return subprocess.run([*command, *map(str, words)], cwd=cwd, capture_output=True, text=True)
 
@@ -232,7 +232,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.medium
-def test_a_full_disk_is_told_in_one_line_and_the_next_sitting_goes_on(trained: Path) -> None:
+def test_a_full_disk_is_a_one_line_error_and_the_next_command_resumes(trained: Path) -> None:
     """Files of 4 KB are allowed: the plan fits, a shard of 8 images of 24 px (4.7 KB) does not."""
     full = rlcas("synth", "sample", trained, cwd=trained.parent, limit_kilobytes="4")
     assert full.returncode == 2
@@ -247,7 +247,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_sitting_goes_on(trained: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not MEMORY.is_dir(), reason="only root may mount a small disk")
-def test_what_is_whole_stays_when_the_disk_is_full(synthesiser: Path, alone: Path, tmp_path: Path) -> None:
+def test_complete_shards_stay_when_the_disk_is_full(synthesiser: Path, alone: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(
@@ -268,7 +268,7 @@ def test_what_is_whole_stays_when_the_disk_is_full(synthesiser: Path, alone: Pat
         subprocess.run(["umount", disk], check=True)
 
 
-def test_no_room_is_known_by_number_or_by_words() -> None:
+def test_a_full_disk_is_recognised_by_error_number_or_message() -> None:
     assert atomic.no_room(OSError(28, "No space left on device"))
     assert atomic.no_room(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not atomic.no_room(OSError(13, "Permission denied"))
@@ -276,7 +276,7 @@ def test_no_room_is_known_by_number_or_by_words() -> None:
 
 
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3).T, np.array(["é", "abc"]), np.float32(2.5)])
-def test_an_array_is_written_as_numpy_would(array: np.ndarray, tmp_path: Path) -> None:
+def test_an_array_is_written_as_numpy_writes_it(array: np.ndarray, tmp_path: Path) -> None:
     atomic.write_array(tmp_path / "a.npy", array)
     read = np.load(tmp_path / "a.npy", allow_pickle=False)
     np.testing.assert_array_equal(read, array)

@@ -21,7 +21,7 @@ from synth.training.workers import ALONE, Workers, join
 
 
 class Line:
-    """Fits y = 2 x by draws of the step's number (a `synth.training.loop.TrainingObjective`)."""
+    """Fits y = 2 x on inputs drawn by the step's number (a `synth.training.loop.TrainingObjective`)."""
 
     def __init__(self, spoilt_step: int | None = None) -> None:
         torch.manual_seed(0)
@@ -41,10 +41,10 @@ def schedule(steps: int = 20, **changed: object) -> Schedule:
         "part": "line",
         "steps": steps,
         "lr": 0.1,
-        "lr_left": cosine,
+        "lr_factor": cosine,
         "ema_decays": (0.5, 0.9),
         "checkpoint_steps": 6,
-        "mend": "lower the rate",
+        "remedy": "lower the rate",
     }
     return Schedule(**{**settings, **changed})
 
@@ -55,7 +55,7 @@ def trained(checkpoint: Path, objective: Line | None = None, **changed: object) 
     return training
 
 
-def test_the_learning_rate_falls_along_its_curve() -> None:
+def test_the_learning_rate_follows_its_schedule() -> None:
     assert [cosine(way) for way in (0.0, 0.5, 1.0)] == pytest.approx([1, 0.5, 0])
     training = Training(Line(), schedule(steps=4), ALONE)
     rates = []
@@ -65,7 +65,7 @@ def test_the_learning_rate_falls_along_its_curve() -> None:
     assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)])
 
 
-def test_steps_are_passes_over_the_images_unless_they_are_cut() -> None:
+def test_steps_are_epochs_over_the_images_up_to_the_limit() -> None:
     assert num_steps(546, 200, 32, None) == 3413
     assert num_steps(546, 200, 32, 100) == 100
     assert num_steps(10, 1, 32, 100) == 1
@@ -86,7 +86,7 @@ def test_the_loop_is_plain_adamw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("died_after", [6, 12, 13, 19])
-def test_what_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, died_after: int) -> None:
+def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path: Path, died_after: int) -> None:
     class DiedError(Exception):
         pass
 
@@ -99,11 +99,13 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, died_afte
     whole = trained(tmp_path / "whole")
     with pytest.raises(DiedError):
         trained(tmp_path / "cut", Dying())
-    told: list[int] = []
+    steps_seen: list[int] = []
     objective = Line()
     resumed = Training(objective, schedule(), ALONE)
-    resumed.run(tmp_path / "cut", Reporter(progress=False, on_step=lambda _, step, __, ___: told.append(step)))
-    assert told == list(range(died_after // 6 * 6 + 1, 21))
+    resumed.run(
+        tmp_path / "cut", Reporter(progress=False, on_step=lambda _, step, __, ___: steps_seen.append(step))
+    )
+    assert steps_seen == list(range(died_after // 6 * 6 + 1, 21))
     first, second = (load_file(tmp_path / name) for name in ("whole", "cut"))
     assert set(first) == set(second) and len(first) == 2 * 3 + 2 * 3
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -111,7 +113,7 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(tmp_path: Path, died_afte
         assert all(torch.equal(average[name], resumed.ema.averages[decay][name]) for name in average)
 
 
-def test_a_finished_part_is_not_trained_again_and_tells_its_figures(tmp_path: Path) -> None:
+def test_a_finished_part_is_not_trained_again_and_returns_its_figures(tmp_path: Path) -> None:
     trained(tmp_path / "c")
     before = (tmp_path / "c").read_bytes()
     objective = Line(spoilt_step=0)
@@ -131,8 +133,8 @@ def test_the_first_step_that_is_not_finite_is_named_and_the_last_good_checkpoint
     assert not (tmp_path / "none").exists()
 
 
-def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
-    """The loss of the sixth step is finite; what its gradient does to the weights is not."""
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    """The loss of the sixth step is finite, but the weights after it are not."""
 
     class Exploding(Line):
         def losses(self, module: nn.Module, step: int) -> dict[str, torch.Tensor]:
@@ -146,39 +148,39 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_a_spoilt_checkpoint_is_told(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "c"
     trained(checkpoint)
     whole = checkpoint.read_bytes()
-    told = r"c is truncated, altered or of other settings \(.+\): delete it, and this part is trained again"
+    message = r"c is truncated, altered or of other settings \(.+\): delete it, and this part is trained again"
     for content in (whole[:-10], whole[:20], b"", b"{}" * 50):
         checkpoint.write_bytes(content)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             trained(checkpoint)
     checkpoint.write_bytes(whole)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         trained(checkpoint, ema_decays=(0.5,))
     save_file({"x": torch.zeros(1)}, checkpoint)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         trained(checkpoint)
 
 
-def test_a_process_alone_shares_with_nobody() -> None:
+def test_a_single_process_needs_no_process_group() -> None:
     assert Workers.joined() == ALONE and ALONE.leads
     rows = torch.arange(6).view(3, 2)
     assert torch.equal(ALONE.share(rows), rows) and torch.equal(ALONE.gather(rows, 3), rows)
 
 
 def test_figures_are_read_at_every_hundredth_and_the_latest_kept() -> None:
-    told = []
-    with Reporter(progress=False, on_step=lambda *step: told.append(step)).part("work", 200) as part:
+    seen = []
+    with Reporter(progress=False, on_step=lambda *step: seen.append(step)).part("work", 200) as part:
         for done in range(1, 201):
-            part.told(done, {"x": torch.tensor(float(done))})
+            part.update(done, {"x": torch.tensor(float(done))})
         assert part.latest == {"x": 200.0}
         with pytest.raises(NotFiniteError, match="work, step 201: x is inf"):
-            part.told(201, {"x": math.inf})
+            part.update(201, {"x": math.inf})
             part.read()
-    assert [step for _, step, _, _ in told] == list(range(2, 201, 2))
+    assert [step for _, step, _, _ in seen] == list(range(2, 201, 2))
 
 
 def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
@@ -191,7 +193,7 @@ def _saves_on_a_full_disk(rank: int, folder: Path) -> None:
 
 
 def _reads_late(rank: int, folder: Path) -> None:
-    """Go on as one of two; the first deletes the checkpoint as soon as it has done its own part."""
+    """Resume as one of two; the first deletes the checkpoint as soon as it has finished."""
     with two_workers(rank, folder):
         if rank == 1:
             synth.training.loop.load_checkpoint = load_late
@@ -202,7 +204,7 @@ def _reads_late(rank: int, folder: Path) -> None:
 
 @contextlib.contextmanager
 def two_workers(rank: int, folder: Path) -> Iterator[None]:
-    """Be one of two; see that leaving their group ends its threads."""
+    """Join a group of two and check that leaving it ends its threads."""
     join(
         "gloo",
         init_method=f"file://{folder}/group",

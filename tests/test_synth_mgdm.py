@@ -91,7 +91,7 @@ def test_the_uncertainty_gradient_is_that_of_finite_differences_and_each_images_
     torch.testing.assert_close(pushed.uncertainty_gradient(z[2:3], t), gradient[2:3])
 
 
-def test_without_a_gradient_stage_two_is_plain_ddim_there_and_back_bit_for_bit(trained: Path) -> None:
+def test_without_a_gradient_stage_two_is_plain_ddim_in_both_directions_bit_for_bit(trained: Path) -> None:
     z0, labels = some_latents()
     plain = disturbance(trained, scale=0.0)
     unet, scheduler = plain._unet, open_mgdm(trained, config_of(), CPU).ldm.pipeline.scheduler
@@ -132,8 +132,8 @@ class GaussianDenoiser:
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
-def test_gaussian_latents_go_to_noise_as_in_closed_form_and_come_back(prediction: str) -> None:
-    """Along the flow of N(0, s²), z_t = z_0 √(ᾱ s² + 1 - ᾱ) / s; the error falls with the number of steps."""
+def test_gaussian_latents_are_inverted_as_in_closed_form_and_decoded_again(prediction: str) -> None:
+    """On the probability flow of N(0, s²), z_t = z_0 √(ᾱ s² + 1 - ᾱ) / s; the error falls with the number of steps."""
     scheduler = unipc(config_of(prediction=prediction).synth.denoiser)
     denoiser = GaussianDenoiser(prediction, scheduler.alphas_cumprod)
     pipeline = SimpleNamespace(unet=denoiser, scheduler=scheduler, device=CPU)
@@ -169,7 +169,7 @@ def two_clouds(num_images: int, seed: int) -> Moments:
 
 
 class Identity:
-    """An autoencoder's settings of latents that are normalised already."""
+    """An autoencoder whose latents are already normalised."""
 
     config = type("Config", (), {"shift_factor": 0.0, "scaling_factor": 1.0})
 
@@ -187,9 +187,9 @@ def objective_of(
     )
 
 
-def test_the_classifier_knows_clean_latents_and_loses_them_in_the_noise(tmp_path: Path) -> None:
+def test_the_classifier_recognises_clean_latents_but_not_noise(tmp_path: Path) -> None:
     objective = objective_of(MgdmConfig(channels=(8, 16), batch_size=32))
-    schedule = Schedule(part="classifier", steps=150, lr=3e-3, checkpoint_steps=1000, mend="")
+    schedule = Schedule(part="classifier", steps=150, lr=3e-3, checkpoint_steps=1000, remedy="")
     Training(objective, schedule, ALONE).run(tmp_path / "checkpoint", Reporter(progress=False))
     held_out = two_clouds(400, seed=1)
     clean, noisy = (recall_at(t, objective.module, held_out, Identity(), ABAR_T, seed=0) for t in (0, 999))
@@ -227,7 +227,7 @@ def test_the_loss_is_cross_entropy_on_noised_posterior_samples() -> None:
 
 
 @pytest.mark.parametrize("channels", [(8,), (8, 16), (16, 24, 32)])
-def test_the_classifier_gives_logits_at_any_depth_and_side(channels: tuple[int, ...]) -> None:
+def test_the_classifier_returns_logits_at_any_depth_and_side(channels: tuple[int, ...]) -> None:
     classifier = LatentClassifier(4, 3, channels)
     assert classifier(torch.zeros(2, 4, 8, 24), torch.tensor([0, 999])).shape == (2, 3)
 
@@ -266,7 +266,7 @@ def test_the_gradient_makes_the_classifier_less_sure_of_the_images(tmp_path: Pat
     assert (entropies_SN[2] > entropies_SN[0]).float().mean() > 0.9
 
 
-def test_training_leaves_both_models_and_their_figures(trained: Path) -> None:
+def test_training_writes_both_models_and_their_figures(trained: Path) -> None:
     figures = json.loads((trained / "synthesiser.json").read_text())
     assert {"loss", "sketch_skill", "classifier_loss", "classifier_recall", "classifier_seconds"} <= set(
         figures
@@ -276,37 +276,40 @@ def test_training_leaves_both_models_and_their_figures(trained: Path) -> None:
 
 
 class Killed(BaseException):
-    """The end of the process, as far as a training can tell."""
+    """Ends the training like the end of the process."""
 
 
-def test_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
     config = config_of(max_steps=6)
     config = config.model_copy(update={"synth": config.synth.model_copy(update={"checkpoint_steps": 2})})
     train(tmp_path / "whole", config)
 
     def kill(part: str, step: int, _: int, __: dict[str, float]) -> None:
-        told.append((part, step))
-        if told[-1] == ("classifier", 5):
+        steps_seen.append((part, step))
+        if steps_seen[-1] == ("classifier", 5):
             raise Killed
 
-    told: list[tuple[str, int]] = []
+    steps_seen: list[tuple[str, int]] = []
     with pytest.raises(Killed):
         train_mgdm(tiny_data(), config, tmp_path / "cut", device=CPU, progress=False, on_step=kill)
     assert not (tmp_path / "cut/synthesiser.json").exists()
-    for left in ("training/denoiser.safetensors", ".synthesiser.json.x.tmp"):  # by a kill at the ldm's end
-        path = tmp_path / "cut/training/ldm" / left
+    for name in (
+        "training/denoiser.safetensors",
+        ".synthesiser.json.x.tmp",
+    ):  # what a kill at the end of the ldm leaves behind
+        path = tmp_path / "cut/training/ldm" / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    told.clear()
+    steps_seen.clear()
     train_mgdm(
         tiny_data(),
         config,
         tmp_path / "cut",
         device=CPU,
         progress=False,
-        on_step=lambda part, step, *_: told.append((part, step)),
+        on_step=lambda part, step, *_: steps_seen.append((part, step)),
     )
-    assert told == [("classifier", 5), ("classifier", 6)]
+    assert steps_seen == [("classifier", 5), ("classifier", 6)]
     for name in ("ldm/pipeline/unet", "classifier"):
         whole, cut = (tmp_path / run / name / "diffusion_pytorch_model.safetensors" for run in ("whole", "cut"))
         assert whole.read_bytes() == cut.read_bytes()
@@ -339,7 +342,7 @@ def test_the_bytes_do_not_depend_on_how_many_are_made(trained: Path, tmp_path: P
     assert (source["scale"], source["uncertainty"], source["ddim_steps"]) == (5.0, "entropy", 4)
 
 
-def test_faults_are_told(trained: Path, tmp_path: Path) -> None:
+def test_missing_and_damaged_models_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^synth\.mgdm\.uncertainty 'x' is unknown: use one of entropy, least_"
     ):

@@ -1,4 +1,4 @@
-"""PiDiNet: differences of pixels, conversion, the authors' checkpoints and maps, and what a user may get wrong."""
+"""PiDiNet: differences of pixels, conversion, the authors' checkpoints and maps, and a user's mistakes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,8 @@ from rlcas.cli import main
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
 from rlcas.runs.folder import RunFolder
-from synth.pidinet import (
-    VARIANTS,
-    PiDiNet,
-    PixelDifferenceConv,
-    convert,
-    load_pidinet,
-    show_licence_notice,
-)
+from synth.pidinet import VARIANTS, PiDiNet, PixelDifferenceConv, convert
+from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
 from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES, sketch_extractor
 
 PARAMETERS = {
@@ -59,7 +53,7 @@ def angular(around: np.ndarray, w: np.ndarray) -> float:
 
 
 def radial(around: np.ndarray, w: np.ndarray) -> float:
-    """The outer ring minus the inner, by the weights after the first, row by row as the checkpoints hold them."""
+    """The outer ring minus the inner, with all weights but the first, row by row as in the checkpoints."""
     outer = np.delete(around[::2, ::2].flatten(), 4)
     inner = np.delete(around[1:4, 1:4].flatten(), 4)
     return float((w.flatten()[1:] * (outer - inner)).sum())
@@ -70,9 +64,7 @@ DIFFERENCES = {"central": central, "angular": angular, "radial": radial}
 
 @pytest.mark.parametrize("kind", DIFFERENCES)
 @pytest.mark.parametrize("groups", [1, 4])
-def test_a_convolution_weighs_differences_of_pixels_and_a_plain_one_does_the_same(
-    kind: str, groups: int
-) -> None:
+def test_a_convolution_weights_differences_of_pixels_and_equals_its_plain_one(kind: str, groups: int) -> None:
     torch.manual_seed(0)
     layer = PixelDifferenceConv(kind, 4, 8, groups).double()
     x = torch.randn(2, 4, 5, 7, dtype=torch.float64)
@@ -116,7 +108,7 @@ def test_conversion_leaves_no_difference_layer_and_changes_no_map(variant: str, 
     ("file", "variant", "key"),
     [("table5_pidinet.pth", "full", "pidinet"), ("table5_pidinet-tiny.pth", "tiny", "pidinet_tiny")],
 )
-def test_the_authors_maps_are_met_converted_and_unconverted(
+def test_the_maps_are_those_of_the_authors_converted_or_not(
     reference: Path, file: str, variant: str, key: str
 ) -> None:
     golden = np.load(reference / "golden.npz")
@@ -128,7 +120,7 @@ def test_the_authors_maps_are_met_converted_and_unconverted(
 
 
 @pytest.mark.parametrize("side_px", [8, 28, 33])
-def test_an_extractor_answers_any_kind_and_side_with_maps_in_0_1(tiny: Path, side_px: int) -> None:
+def test_an_extractor_returns_maps_in_0_1_for_any_kind_and_side(tiny: Path, side_px: int) -> None:
     extractor, images = SKETCHES["pidinet"](weights=tiny), squares(3, side_px=side_px)
     maps = extractor(images)
     assert isinstance(maps, np.ndarray) and maps.dtype == np.float32 and maps.shape == images.shape
@@ -148,7 +140,7 @@ def test_the_maps_of_many_images_are_those_of_each_alone(tiny: Path, monkeypatch
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_bare_state_dict_loads_too_and_tells_its_variant(variant: str, tmp_path: Path) -> None:
+def test_a_bare_state_dict_loads_too_and_its_variant_is_recognised(variant: str, tmp_path: Path) -> None:
     network = random_network(variant)
     torch.save(network.state_dict(), tmp_path / "bare.pth")
     images = torch.randn(1, 3, 16, 16)
@@ -172,7 +164,7 @@ def test_the_licence_notice_is_shown_once(tiny: Path, capsys: pytest.CaptureFixt
 
 
 class Anything:
-    """What no checkpoint of tensors holds."""
+    """An object that is not a tensor."""
 
 
 @pytest.mark.parametrize(
@@ -193,7 +185,7 @@ class Anything:
         ({"init_block.weight": torch.zeros(20, 3, 3, 3)}, r"hold another network"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_one_line_with_the_mend(
+def test_a_file_that_is_not_a_checkpoint_is_a_one_line_error_with_the_fix(
     content: Any, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "bad.pth"
@@ -207,7 +199,7 @@ def test_a_file_that_is_no_checkpoint_is_one_line_with_the_mend(
 
 
 @pytest.mark.parametrize("kept", [1, 1000, -1000])
-def test_a_truncated_checkpoint_is_told(kept: int, tiny: Path, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(kept: int, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "short.pth").write_bytes(tiny.read_bytes()[:kept])
     with pytest.raises(
         UserError, match=r"^pidinet weights .*short\.pth are no checkpoint of tensors alone \(trunc"
@@ -215,7 +207,7 @@ def test_a_truncated_checkpoint_is_told(kept: int, tiny: Path, tmp_path: Path) -
         SKETCHES["pidinet"](weights=tmp_path / "short.pth")
 
 
-def test_missing_weights_and_wrong_variants_are_told(tiny: Path, tmp_path: Path) -> None:
+def test_missing_weights_and_wrong_variants_are_refused(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^sketch pidinet needs its checkpoint, which is not downloaded: get tab"
     ):
@@ -245,14 +237,14 @@ def test_a_relative_path_of_weights_is_kept_absolute(tmp_path: Path, monkeypatch
     assert run_folder.resolved(settings.resolve(given={})).synth.sketch_weights is None
 
 
-def test_the_settings_build_the_extractor_and_the_checkpoint_tells_the_variant(tiny: Path) -> None:
+def test_the_settings_name_the_extractor_and_the_checkpoint_has_the_variant(tiny: Path) -> None:
     given = {"synth.sketch": "pidinet", "synth.sketch_weights": str(tiny)}
     images = squares(2)
     maps = sketch_extractor(settings.resolve(given=given).synth)(images)
     np.testing.assert_array_equal(maps, SKETCHES["pidinet"](weights=tiny, variant="tiny")(images))
 
 
-def test_preset_paper_on_a_pool_of_one_s_own_needs_no_weights_for_its_gallery(tmp_path: Path) -> None:
+def test_preset_paper_with_an_own_pool_needs_no_weights_for_its_gallery(tmp_path: Path) -> None:
     config, data = settings.resolve(given={"preset": "paper", "pool": "folder:mine"}), tiny_data()
     check_settings(config)
     write_gallery(RunFolder(tmp_path), config, data, RealImages(data.train))
@@ -287,7 +279,7 @@ def test_the_command_stops_before_anything_is_made(
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in the authors' form, of random weights."""
+    """A checkpoint of random weights in the authors' format."""
     path = tmp_path_factory.mktemp("pidinet") / "random-tiny.pth"
     state = random_network("tiny").state_dict()
     torch.save({"epoch": 0, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)

@@ -27,7 +27,7 @@ SAMPLED = {"num_inference_steps": 4, "guidance_scale": 2.5, "guidance_interval":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline whose classes differ: their embeddings are drawn anew, as three steps teach nothing."""
+    """A pipeline whose classes differ: their embeddings are random, as three steps of training do not suffice."""
     folder = tmp_path_factory.mktemp("synth")
     train_synthesiser(tiny_data(), tiny_config(), folder, device=CPU, progress=False)
     pipeline = load_pipeline(folder / "pipeline", CPU)
@@ -55,7 +55,7 @@ def test_guidance_everywhere_is_the_default_and_nowhere_is_none(folder: Path) ->
     assert not np.array_equal(everywhere, without)
 
 
-def test_a_step_outside_of_the_interval_asks_the_conditional_prediction_alone(folder: Path) -> None:
+def test_a_step_outside_of_the_interval_uses_the_conditional_prediction_only(folder: Path) -> None:
     """4 steps lie at t/T 0.999, 0.749, 0.499 and 0.249: 0.2 to 0.8 guides the last three."""
     pipeline = load_pipeline(folder, CPU)
     batches = []
@@ -93,7 +93,7 @@ def test_the_interval_is_checked_and_taken_from_a_flag() -> None:
         settings.resolve(given={"synth.generation.guidance_interval": "0.7,1.5"})
 
 
-def test_saving_and_loading_twice_gives_the_same_bits_names_and_files(folder: Path, tmp_path: Path) -> None:
+def test_saving_and_loading_twice_keeps_bits_names_and_files(folder: Path, tmp_path: Path) -> None:
     first = ClassConditionalLDMPipeline.from_pretrained(folder)
     first.save_pretrained(tmp_path / "once")
     once = ClassConditionalLDMPipeline.from_pretrained(tmp_path / "once")
@@ -150,7 +150,7 @@ def test_diffusers_without_this_package_samples_the_same_bits(folder: Path, tmp_
     assert (tmp_path / "saved/README.md").read_text() == (folder / "README.md").read_text()
 
 
-def test_the_model_card_tells_classes_settings_figures_use_and_limits(folder: Path) -> None:
+def test_the_model_card_has_classes_settings_figures_use_and_limits(folder: Path) -> None:
     card = (folder / "README.md").read_text()
     figures = json.loads((folder.parent / "synthesiser.json").read_text())
     for line in (

@@ -23,7 +23,8 @@ from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
 from synth.manifest import CLOCK_TICKS_NS
 from synth.own_images import import_folder
-from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
+from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
+from synth.pool_writer import PoolWriter
 
 CPU = torch.device("cpu")
 
@@ -83,7 +84,7 @@ def test_an_image_is_drawn_from_the_seed_of_its_class_and_number(synthesiser: Pa
     np.testing.assert_array_equal(made, (images * 255).round().to(torch.uint8).numpy())
 
 
-def test_a_lost_shard_is_made_again_with_the_same_bytes_and_the_others_stay(
+def test_a_lost_shard_is_sampled_again_with_the_same_bytes_and_the_others_stay(
     synthesiser: Path, tmp_path: Path
 ) -> None:
     fill(synthesiser, tmp_path, [8, 4])
@@ -104,7 +105,7 @@ def test_a_pool_may_grow(synthesiser: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(grown.images(1, np.arange(4)), first)
 
 
-def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_path: Path) -> None:
+def test_the_manifest_records_the_origin_of_the_images(synthesiser: Path, tmp_path: Path) -> None:
     manifest = fill(synthesiser, tmp_path, [2, 7]).manifest
     assert manifest["class_names"] == ["round", "spiky"] and manifest["image_shape_CHW"] == (1, 20, 20)
     assert manifest["source"] | {"pipeline_sha256": ""} == {
@@ -121,13 +122,13 @@ def test_the_manifest_tells_where_the_images_come_from(synthesiser: Path, tmp_pa
     assert [shard["count"] for shard in manifest["shards"]] == [2, 6, 1]
 
 
-def test_a_pool_of_other_settings_is_not_written_over(synthesiser: Path, tmp_path: Path) -> None:
+def test_a_pool_with_other_settings_is_not_overwritten(synthesiser: Path, tmp_path: Path) -> None:
     fill(synthesiser, tmp_path, [2, 2])
     with pytest.raises(UserError, match="another origin or of other settings: name another folder, or delete"):
         fill(synthesiser, tmp_path, [2, 2], guidance=2.0)
 
 
-def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(
+def test_a_synthesiser_that_is_missing_or_has_other_classes_is_refused(
     synthesiser: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(
@@ -138,20 +139,20 @@ def test_a_synthesiser_that_is_not_there_or_has_other_classes_is_told(
     shutil.copytree(synthesiser, spoilt)
     unet = spoilt / "pipeline" / "unet"
     weights, config = unet / "diffusion_pytorch_model.safetensors", unet / "config.json"
-    told = r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
+    message = r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"num_class_embeds": 5}))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         fill(spoilt, tmp_path / "pool", [1, 1])
     config.write_text(json.dumps(settings))
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         fill(spoilt, tmp_path / "pool", [1, 1])
     with pytest.raises(UserError, match="makes 2 classes, but 3 are asked for"):
         fill(synthesiser, tmp_path / "pool", [1, 1, 1])
 
 
-def test_images_are_found_across_shards_in_the_order_asked_for(tmp_path: Path) -> None:
+def test_images_are_read_across_shards_in_the_requested_order(tmp_path: Path) -> None:
     pool = written(tmp_path)
     assert pool.class_sizes_C.tolist() == [5, 2]
     assert pool.images(0, np.array([4, 0, 3, 3]))[:, 0, 0, 0].tolist() == [4, 0, 3, 3]
@@ -162,7 +163,7 @@ def test_images_are_found_across_shards_in_the_order_asked_for(tmp_path: Path) -
             pool.images(0, np.array([index]))
 
 
-def test_a_pool_without_a_manifest_or_with_a_spoilt_one_is_told(tmp_path: Path) -> None:
+def test_a_pool_with_a_missing_or_damaged_manifest_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     manifest = tmp_path / "manifest.json"
     content = json.loads(manifest.read_text())
@@ -176,11 +177,11 @@ def test_a_pool_without_a_manifest_or_with_a_spoilt_one_is_told(tmp_path: Path) 
         with pytest.raises(UserError, match=r"manifest\.json is not a pool's manifest \(.+\): delete the pool"):
             SyntheticPool(tmp_path)
     manifest.unlink()
-    with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is no finished pool"):
+    with pytest.raises(UserError, match=r"manifest\.json is missing, so .* is not a finished pool"):
         SyntheticPool(tmp_path)
 
 
-def test_a_missing_or_altered_shard_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_altered_shard_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     shard = tmp_path / "class-000" / "shard-001.npy"
     whole = shard.read_bytes()
@@ -205,12 +206,14 @@ def test_a_manifest_that_leads_out_of_the_pool_is_refused(tmp_path: Path) -> Non
             SyntheticPool(tmp_path / "pool")
     content["shards"][0] |= {"file": "class-000/shard-000.npy", "class_id": 2}
     manifest.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"is not a pool's manifest \(a shard is of no class that it names\)"):
+    with pytest.raises(
+        UserError, match=r"is not a pool's manifest \(a shard's class_id is not one of its classes\)"
+    ):
         SyntheticPool(tmp_path / "pool")
 
 
 def settled(folder: Path) -> Path:
-    """Let the note of the check be later than the shards by more than the clock's ticks."""
+    """Make the record of the verification later than the shards by more than the clock's ticks."""
     later = time.time_ns() + 10 * CLOCK_TICKS_NS
     os.utime(folder / "verified.json", ns=(later, later))
     return folder
@@ -241,7 +244,7 @@ def test_the_writer_has_checked_what_it_wrote(tmp_path: Path, monkeypatch: pytes
     SyntheticPool(settled(tmp_path))
 
 
-def test_an_altered_shard_whose_times_were_set_back_is_told(tmp_path: Path) -> None:
+def test_an_altered_shard_whose_times_were_set_back_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     shard = settled(tmp_path) / "class-000" / "shard-001.npy"
     before = shard.stat()
@@ -251,7 +254,7 @@ def test_an_altered_shard_whose_times_were_set_back_is_told(tmp_path: Path) -> N
         SyntheticPool(tmp_path)
 
 
-def test_a_note_within_the_clocks_tick_is_not_trusted(tmp_path: Path) -> None:
+def test_a_verification_within_the_clocks_tick_is_not_trusted(tmp_path: Path) -> None:
     """A shard written after its check, within the same tick, has the same times."""
     written(tmp_path)
     changed = max(file.stat().st_ctime_ns for file in tmp_path.rglob("*.npy"))
@@ -261,9 +264,7 @@ def test_a_note_within_the_clocks_tick_is_not_trusted(tmp_path: Path) -> None:
     assert (tmp_path / "verified.json").stat().st_mtime_ns > verified
 
 
-def test_a_pool_on_a_disk_that_cannot_be_written_opens_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_on_a_read_only_disk_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path)
     (tmp_path / "verified.json").unlink()
 
@@ -275,7 +276,9 @@ def test_a_pool_on_a_disk_that_cannot_be_written_opens_all_the_same(
     assert not (tmp_path / "verified.json").exists()
 
 
-def test_shards_that_are_cut_off_or_not_as_listed_are_written_again(synthesiser: Path, tmp_path: Path) -> None:
+def test_shards_that_are_truncated_or_not_as_listed_are_written_again(
+    synthesiser: Path, tmp_path: Path
+) -> None:
     fill(synthesiser, tmp_path, [8, 4])
     before = stored(tmp_path)
     cut, altered = tmp_path / "class-000/shard-000.npy", tmp_path / "class-001/shard-000.npy"
@@ -287,7 +290,7 @@ def test_shards_that_are_cut_off_or_not_as_listed_are_written_again(synthesiser:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_spoilt_plan_is_told(tmp_path: Path) -> None:
+def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(
@@ -338,7 +341,7 @@ def test_three_readers_on_a_machine_share_the_pools_pages(tmp_path: Path) -> Non
 
 
 def mapped_kilobytes(pid: int, folder: Path) -> dict[str, int]:
-    """Return the sums over the maps of files in `folder`, as the kernel tells them."""
+    """Return the sums over the maps of files in `folder`, as the kernel reports them."""
     totals = dict.fromkeys(("Rss", "Pss", "Private_Dirty", "Private_Clean"), 0)
     inside = False
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
@@ -350,7 +353,7 @@ def mapped_kilobytes(pid: int, folder: Path) -> dict[str, int]:
     return totals
 
 
-def test_a_shard_of_another_shape_is_told(tmp_path: Path) -> None:
+def test_a_shard_of_another_shape_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
     shard = tmp_path / "class-001" / "shard-000.npy"
     np.save(shard, np.zeros((2, 1, 5, 4), np.uint8))
@@ -361,7 +364,7 @@ def test_a_shard_of_another_shape_is_told(tmp_path: Path) -> None:
         SyntheticPool(tmp_path)
 
 
-def test_a_pool_for_other_classes_or_another_shape_is_told(tmp_path: Path) -> None:
+def test_a_pool_for_other_classes_or_another_shape_is_refused(tmp_path: Path) -> None:
     pool = written(tmp_path)
     pool.require(("a", "b"), (1, 4, 4))
     with pytest.raises(
@@ -373,7 +376,7 @@ def test_a_pool_for_other_classes_or_another_shape_is_told(tmp_path: Path) -> No
 
 
 def own_images(folder: Path, names: tuple[str, str] = ("a", "b")) -> Path:
-    """Return a folder of 2 gray images of the first class, and a 16-bit and an RGB one of the second."""
+    """Return a folder of 2 gray images of the first class, and a 16-bit and an RGB image of the second."""
     first, second = (folder / name for name in names)
     for class_folder in (first, second):
         class_folder.mkdir(parents=True)
@@ -395,13 +398,13 @@ def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path, names: 
     assert again.manifest["source"]["folder"] == str(tmp_path / "own")
 
 
-def test_a_folder_named_as_a_class_is_never_taken_for_the_number_of_another(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_class_is_not_taken_for_the_number_of_another(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own", ("0", "1"))
     with pytest.raises(UserError, match="own has no folder '2' with images of class '2': add one"):
         import_folder(own, tmp_path / "pool", ("1", "2"), (1, 4, 4))
 
 
-def test_own_images_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_own_images_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own")
     with pytest.raises(UserError, match="own has no folder 'c' with images of class 'c': add one"):
         import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
@@ -416,7 +419,7 @@ def test_own_images_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     assert not (tmp_path / "pool" / "manifest.json").exists()
 
 
-def test_marked_copies_are_left_out_and_the_rest_is_numbered_without_a_gap(tmp_path: Path) -> None:
+def test_marked_copies_are_skipped_and_the_others_numbered_without_gaps(tmp_path: Path) -> None:
     written(tmp_path)
     mark_copies(tmp_path, [np.array([0, 3]), np.array([], np.int64)], {"why": "near"})
     pool = SyntheticPool(tmp_path)
@@ -431,7 +434,7 @@ def test_marked_copies_are_left_out_and_the_rest_is_numbered_without_a_gap(tmp_p
     assert json.loads((tmp_path / COPIES_FILE).read_text())["why"] == "near"
 
 
-def test_marks_may_lie_beside_a_pool_that_is_not_written_to(tmp_path: Path) -> None:
+def test_marks_may_be_in_another_folder_than_the_pool(tmp_path: Path) -> None:
     written(tmp_path / "pool")
     mark_copies(tmp_path / "pool", [np.array([1]), np.array([0])], {}, marks_folder=tmp_path / "run")
     assert SyntheticPool(tmp_path / "pool").class_sizes_C.tolist() == [5, 2]
@@ -450,7 +453,7 @@ def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None
     [
         (
             [[5], []],
-            r"copies\.json marks the copies of another pool than .*: delete it, and the pool is judged",
+            r"copies\.json marks the copies of another pool than .*: delete it, and the pool is scored",
         ),
         ([[-1], []], "marks the copies of another pool than"),
         ([[0]], "marks the copies of another pool than"),
@@ -458,7 +461,7 @@ def test_a_pool_that_is_written_to_again_loses_its_marks(tmp_path: Path) -> None
         ([[[1]], []], "marks the copies of another pool than"),
         ([[], [0, 1]], "marks the copies of another pool than"),
         ([[10**30], []], r"copies\.json does not hold a pool's marks"),
-        ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is judged again$"),
+        ([["x"], []], r"copies\.json does not hold a pool's marks: delete it, and the pool is scored again$"),
     ],
 )
 def test_marks_that_cannot_be_this_pools_are_refused(copies: list, message: str, tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a[:, None].astype(np.float64) - b[None].astype(np.float64), axis=2)
 
 
-class AsTheyAre(torch.nn.Module):
-    """What torchmetrics takes for an Inception network: here the "images" are the features."""
+class Identity(torch.nn.Module):
+    """In place of the Inception network of torchmetrics: here the "images" are the features."""
 
     num_features = DIMS
 
@@ -55,7 +55,7 @@ def test_the_frechet_distance_of_known_moments_is_its_closed_form() -> None:
 @pytest.mark.parametrize("num", [40, 4])
 def test_the_frechet_distance_is_that_of_torchmetrics_on_the_same_features(num: int) -> None:
     fid = pytest.importorskip("torchmetrics.image.fid")
-    metric = fid.FrechetInceptionDistance(feature=AsTheyAre(), input_img_size=(DIMS, 1, 1), normalize=False)
+    metric = fid.FrechetInceptionDistance(feature=Identity(), input_img_size=(DIMS, 1, 1), normalize=False)
     a, b = np.round(features(num) * 9), np.round(features(num, shift=2, seed=1) * 9)
     assert quality.frechet_distance(a, b) == pytest.approx(by_torchmetrics(metric, a, b).item(), rel=1e-3)
 
@@ -63,16 +63,16 @@ def test_the_frechet_distance_is_that_of_torchmetrics_on_the_same_features(num: 
 @OF_TORCHMETRICS
 def test_the_kernel_distance_is_that_of_torchmetrics_on_the_same_features() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
-    metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=1, subset_size=50)
+    metric = kid.KernelInceptionDistance(feature=Identity(), subsets=1, subset_size=50)
     a, b = features(50), features(50, shift=0.5, seed=1)
     mean, _ = by_torchmetrics(metric, a, b)
     assert quality.kernel_distance(a, b) == pytest.approx(mean.item(), rel=1e-6)
 
 
 @OF_TORCHMETRICS
-def test_the_kernel_distance_is_the_mean_of_torchmetrics_subsets_where_the_sets_are_of_unequal_length() -> None:
+def test_the_kernel_distance_of_sets_of_unequal_length_is_the_mean_of_torchmetrics_subsets() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
-    metric = kid.KernelInceptionDistance(feature=AsTheyAre(), subsets=400, subset_size=30)
+    metric = kid.KernelInceptionDistance(feature=Identity(), subsets=400, subset_size=30)
     a, b = features(40), features(90, shift=0.5, seed=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -118,7 +118,7 @@ def test_the_interval_of_the_kernel_distance_is_the_jackknifes() -> None:
 
 @pytest.mark.parametrize(("shift", "least"), [(0.0, 0.97), (0.5, 0.9)])
 def test_the_interval_covers_the_true_kernel_distance(shift: float, least: float) -> None:
-    """Rectified normal features: as skewed as a network's. Where both sets are alike it is twice too wide."""
+    """Rectified normal features, as skewed as a network's. For sets of one distribution the variance is doubled."""
 
     def drawn(seed: int, num_a: int, num_b: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
@@ -136,7 +136,7 @@ def test_two_images_have_a_kernel_distance_but_no_interval() -> None:
 
 @settings(max_examples=20)
 @given(st.integers(7, 40), st.integers(7, 40), st.floats(0, 3), st.integers(0, 99), st.sampled_from([3, 5]))
-def test_prdc_is_that_of_its_authors(num: int, num_real: int, shift: float, seed: int, k: int) -> None:
+def test_prdc_is_that_of_its_authors_package(num: int, num_real: int, shift: float, seed: int, k: int) -> None:
     prdc = pytest.importorskip("prdc")
     synthetic, real = features(num, shift=shift, seed=seed), features(num_real, seed=seed + 100)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -181,7 +181,7 @@ def test_memory_does_not_grow_with_the_product_of_the_sets(monkeypatch: pytest.M
     assert max(held) <= 1000 and sum(held) == table.size
 
 
-def test_the_copies_are_found_mirrored_ones_too() -> None:
+def test_copies_are_found_and_mirrored_copies_too() -> None:
     train, mirrored, held_out, new = np.random.default_rng(0).normal(size=(4, 400, 8))
     made = np.concatenate([train[:100] + 1e-3, mirrored[50:60] - 1e-3, new[:300]])
     found = memorisation(made, train, mirrored, held_out)
@@ -193,7 +193,7 @@ def test_the_copies_are_found_mirrored_ones_too() -> None:
 
 
 def test_either_rule_alone_makes_a_copy() -> None:
-    """On a line: training images at 0, 10, 20 and 21, mirrored ones far away; new images come as near as 2."""
+    """On a line: training images at 0, 10, 20 and 21, mirrored ones far away; held-out distances of 2 and 3."""
     train = np.array([[0.0], [10], [20], [21]])
     made = np.array([[1.9], [4.9], [24.9], [22.9], [24.6]])
     held_out = np.array([[12.0], [7]])
@@ -207,7 +207,7 @@ def test_either_rule_alone_makes_a_copy() -> None:
     assert found.held_out_distance == 2.5  # of 2 and 3
 
 
-def test_the_exact_copy_of_an_image_that_has_a_twin_is_a_copy() -> None:
+def test_the_exact_copy_of_an_image_that_has_a_duplicate_is_a_copy() -> None:
     train = np.array([[0.0], [0], [5], [9]])
     found = memorisation(np.array([[0.0], [0.1]]), train, train + 1000, np.array([[0.0], [7]]))
     assert found.threshold < 0.1 and found.copies_N.tolist() == [True, False]
@@ -235,7 +235,7 @@ def test_an_image_is_authentic_that_is_farther_from_a_real_one_than_this_is_from
 
 
 @pytest.mark.parametrize("num", [2, 3, 78, 101, 350])
-def test_each_held_out_image_is_held_against_the_others_percentile(num: int) -> None:
+def test_each_held_out_image_is_compared_with_the_percentile_of_the_others(num: int) -> None:
     apart = np.random.default_rng(num).gamma(3.0, size=num)
     expected = [np.percentile(np.delete(apart, i), 1) for i in range(num)]
     found = others_percentiles(apart)
@@ -243,5 +243,5 @@ def test_each_held_out_image_is_held_against_the_others_percentile(num: int) -> 
     assert (apart < found).mean() < max(2 / num, 0.02)
 
 
-def test_a_single_held_out_image_is_no_copy_by_the_percentile_of_none() -> None:
+def test_a_single_held_out_image_is_not_a_copy_by_rule_one() -> None:
     assert others_percentiles(np.ones(1)).tolist() == [0.0]

@@ -20,7 +20,7 @@ STEP_IMAGE[..., 12:] = 50
 
 @pytest.mark.parametrize("name", WEIGHT_FREE)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_sketch_has_the_kind_shape_and_range_that_is_promised(name: str, channels: int) -> None:
+def test_a_sketch_has_the_documented_kind_shape_and_range(name: str, channels: int) -> None:
     images = squares(3, channels=channels)
     maps = SKETCHES[name]()(images)
     assert isinstance(maps, np.ndarray) and maps.dtype == np.float32 and maps.shape == (3, 1, 20, 20)
@@ -39,7 +39,7 @@ def test_an_entry_takes_images_as_its_default_extractor_does(name: str, kind: Ca
     np.testing.assert_array_equal(maps, SKETCHES[name]()(images))
 
 
-def test_settings_of_an_entry_make_another_extractor_and_its_signature_tells_them() -> None:
+def test_settings_of_an_entry_change_the_extractor_and_are_in_its_signature() -> None:
     entry, images = SKETCHES["ratio_of_averages"], squares(2)
     wide = entry(radius_px=5.0)(images)
     np.testing.assert_array_equal(wide, ratio_of_averages(radius_px=5.0)(images))
@@ -81,7 +81,7 @@ def test_the_ratio_of_averages_is_one_minus_the_smaller_ratio_of_the_two_sides()
     assert found[0, 0, y, x] == pytest.approx(max(ratios), abs=1e-5)
 
 
-def test_false_alarms_of_the_ratio_do_not_depend_on_brightness_but_those_of_a_gradient_do() -> None:
+def test_false_edges_of_the_ratio_do_not_depend_on_brightness_but_those_of_a_gradient_do() -> None:
     speckle = np.random.default_rng(0).gamma(8.0, 1 / 8.0, (1, 1, 64, 64))
     dim, bright = ((level * speckle).round().astype(np.uint8) for level in (25, 100))
     mean = {name: [SKETCHES[name]()(images).mean() for images in (dim, bright)] for name in WEIGHT_FREE}
@@ -103,6 +103,6 @@ def test_scharr_of_a_full_step_is_one() -> None:
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 1, 8, 8), np.float32), np.zeros((8, 8), np.uint8)])
-def test_what_is_no_batch_of_uint8_images_is_refused(images: np.ndarray) -> None:
+def test_anything_but_a_batch_of_uint8_images_is_refused(images: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"made of uint8 images \[N, 1 or 3, H, W\], not of torch"):
         SKETCHES["scharr"]()(images)

@@ -69,7 +69,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def test_training_leaves_the_lora_a_record_and_figures_and_no_copy_of_the_base_model(
+def test_training_writes_lora_record_and_figures_but_no_copy_of_the_base_model(
     trained: Path, base: Path
 ) -> None:
     figures = json.loads((trained / "synthesiser.json").read_text())
@@ -134,7 +134,7 @@ def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
     assert mean_loss() < 0.97 * before
 
 
-def test_the_adapter_comes_back_from_its_file_bit_for_bit(base: Path, tmp_path: Path) -> None:
+def test_the_adapter_is_loaded_from_its_file_bit_for_bit(base: Path, tmp_path: Path) -> None:
     objective, pipeline = objective_of(base)
     train(base, objective, tmp_path / "training", lr=1e-2)
     save_lora(pipeline, tmp_path)
@@ -154,7 +154,7 @@ def test_the_adapter_comes_back_from_its_file_bit_for_bit(base: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("side_px", "channels"), [(20, 1), (33, 3)])
-def test_images_come_out_in_the_datas_shape(base: Path, tmp_path: Path, side_px: int, channels: int) -> None:
+def test_images_have_the_shape_of_the_data(base: Path, tmp_path: Path, side_px: int, channels: int) -> None:
     data, config = tiny_data(side_px=side_px, channels=channels), config_of(base)
     train_skin_sdm(data, config, tmp_path, device=CPU, progress=False)
     sampler = open_skin_sdm(tmp_path, config, CPU)
@@ -164,7 +164,7 @@ def test_images_come_out_in_the_datas_shape(base: Path, tmp_path: Path, side_px:
     assert images.std() > 1
 
 
-def test_an_image_depends_on_its_class_and_its_generator_and_on_no_other(base: Path, trained: Path) -> None:
+def test_an_image_depends_on_its_class_and_its_generator_only(base: Path, trained: Path) -> None:
     sampler = open_skin_sdm(trained, config_of(base), CPU)
     images = sampler.sample(1, generators(1, 2, 3, 4))
     changed = sampler.sample(1, generators(5, 2, 6, 7))
@@ -188,7 +188,7 @@ def test_the_bytes_do_not_depend_on_how_many_are_made(base: Path, trained: Path,
     assert (source["steps"], source["guidance"], source["size_px"]) == (2, 7.5, 16)
 
 
-def test_training_that_is_killed_goes_on_to_the_same_bits_and_keeps_nothing_of_the_base_model(
+def test_a_killed_training_resumes_to_the_same_bits_and_saves_nothing_of_the_base_model(
     base: Path, trained: Path, tmp_path: Path
 ) -> None:
     class Killed(BaseException):
@@ -222,16 +222,16 @@ def test_every_class_has_its_name_in_its_prompt() -> None:
         settings.resolve(given={"synth.skin_sdm.prompt": "a lesion"})
 
 
-def test_prompts_that_are_cut_before_they_differ_are_told(base: Path) -> None:
+def test_prompts_that_are_cut_before_they_differ_are_refused(base: Path) -> None:
     pipeline = load_base(str(base), CPU)
     assert len(token_ids(pipeline, ["a b", "a c"])[0]) == 24
     with pytest.raises(
-        UserError, match=r"^synth\.skin_sdm\.prompt gives two classes the same 24 tokens: shorten"
+        UserError, match=r"^synth\.skin_sdm\.prompt has the same 24 tokens for two classes: shorten"
     ):
         token_ids(pipeline, ["a" * 30 + name for name in "bc"])
 
 
-def test_another_base_model_than_that_of_the_training_is_refused(
+def test_a_base_model_other_than_that_of_the_training_is_refused(
     trained: Path, base: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "trained"
@@ -257,7 +257,7 @@ def test_another_base_model_than_that_of_the_training_is_refused(
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "no/such/place", "."])
-def test_a_name_under_which_nothing_loads_is_told(
+def test_a_name_under_which_nothing_loads_is_refused(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -281,7 +281,7 @@ def test_weights_in_pickles_are_not_read(base: Path, tmp_path: Path) -> None:
         load_base(str(tmp_path), CPU)
 
 
-def test_a_loss_that_is_not_finite_is_told(base: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(base: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"^lora, step \d: .+ not finite|^lora, step \d: loss is nan: lower synth\.sk"
     ):
@@ -289,15 +289,15 @@ def test_a_loss_that_is_not_finite_is_told(base: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "synthesiser.json").exists()
 
 
-def test_missing_weights_and_a_missing_extra_are_told_before_anything_starts(
+def test_missing_weights_and_a_missing_extra_are_refused_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = {"synth.generator": "skin_sdm"}
     with pytest.raises(
         UserError, match=r"^synth\.skin_sdm\.pretrained is not given: name a folder or hub name "
-    ) as told:
+    ) as raised:
         check_settings(settings.resolve(given=given))
-    assert "stable-diffusion-v1-5/stable-diffusion-v1-5 (licence CreativeML OpenRAIL-M" in str(told.value)
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5 (licence CreativeML OpenRAIL-M" in str(raised.value)
     check_settings(settings.resolve(given={**given, "pool": "folder:own"}))
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(

@@ -19,9 +19,15 @@ from rlcas.errors import UserError
 from rlcas.types import ImageSet, TrainingData
 from synth.ldm import diffusion
 from synth.ldm.autoencoder import build_autoencoder
-from synth.ldm.held_out import HeldOut
+from synth.ldm.held_out import HeldOutEvaluation
 from synth.ldm.latents import LatentCache, build_cache, normalised, set_latent_scale
-from synth.ldm.objective import DenoiserObjective, LatentBatch, cropped_like, cumulative_shares, drawn_items
+from synth.ldm.objective import (
+    DenoiserObjective,
+    LatentBatch,
+    cropped_like,
+    cumulative_probabilities,
+    drawn_items,
+)
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.train import choose_average, denoiser_schedule, train_synthesiser
 from synth.sketch import SKETCHES, SketchExtractor, sketch_extractor
@@ -149,7 +155,7 @@ def test_a_branch_that_says_the_best_constant_has_no_skill_and_one_that_is_worse
     config, data = tiny_config(), tiny_data()
     made = objective_of(config, data)
     cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
-    held_out = HeldOut(cache, made.vae, config.synth.denoiser, seed=0)
+    held_out = HeldOutEvaluation(cache, made.vae, config.synth.denoiser, seed=0)
     denoiser = made.objective.module.eval()
     last = denoiser.sketch_decoder.to_pixels[-2]
     torch.nn.init.zeros_(last.weight)
@@ -166,7 +172,7 @@ def test_blank_held_out_images_have_no_skill_to_tell() -> None:
     made = objective_of(tiny_config(), tiny_data())
     blank = ImageSet(images_NCHW=np.full((1, 1, 20, 20), 90, np.uint8), labels_N=np.zeros(1, np.int64))
     cache = build_cache(blank, made.vae, SKETCHES["scharr"](), CPU)
-    held_out = HeldOut(cache, made.vae, tiny_config().synth.denoiser, seed=0)
+    held_out = HeldOutEvaluation(cache, made.vae, tiny_config().synth.denoiser, seed=0)
     assert set(held_out.figures(made.objective.module.eval())) == {"val_loss"}
 
 
@@ -182,7 +188,9 @@ def test_the_average_with_the_lower_held_out_loss_is_sampled_from_and_the_other_
     cache = build_cache(data.val, made.vae, SKETCHES["scharr"](), CPU)
     ema = Ema(made.objective.module, (0.5, 0.9))
     ema.averages[0.5]["unet.conv_out.bias"] += 100.0
-    best = choose_average(made.objective.module, ema, HeldOut(cache, made.vae, config.synth.denoiser, seed=0))
+    best = choose_average(
+        made.objective.module, ema, HeldOutEvaluation(cache, made.vae, config.synth.denoiser, seed=0)
+    )
     assert best["ema_decay"] == 0.9 and best["val_loss"] < 100
 
 
@@ -226,7 +234,7 @@ def test_the_balancing_loss_compares_each_image_under_its_label_and_under_anothe
     assert 0 < (batch.labels_N == 2).sum() < len(batch.labels_N)
     losses = made.objective.losses_of(made.objective.module, batch)
     abar = diffusion.noise_schedule(tiny_config().synth.denoiser)[batch.timesteps_N]
-    latents = normalised(made.cache.sample(batch.items_N, batch.posterior_noise_NChw), made.vae)
+    latents = normalised(made.cache.draw(batch.items_N, batch.posterior_noise_NChw), made.vae)
     noisy = diffusion.noised(latents, batch.noise_NChw, abar)
     own, other = (
         made.objective.module(noisy, batch.timesteps_N, labels)[0]
@@ -252,7 +260,7 @@ def test_two_workers_get_the_losses_of_one(settings: dict[str, float]) -> None:
         assert alone[name].item() == pytest.approx(sum(share[name].item() for share in shares) / 2, rel=1e-4)
 
 
-def test_a_batch_that_the_workers_cannot_share_evenly_is_told() -> None:
+def test_a_batch_that_the_workers_cannot_share_evenly_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"synth\.denoiser\.batch_size 4 cannot be shared by 3 workers: make it"
     ):
@@ -267,7 +275,7 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
         )
 
 
-def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
+def test_dropped_labels_train_only_the_row_of_the_null_class() -> None:
     config = tiny_config(denoiser={"label_drop": 1.0, "weight_decay": 0.0})
     objective = objective_of(config, tiny_data()).objective
     rows = objective.module.unet.class_embedding.weight
@@ -278,7 +286,7 @@ def test_dropped_labels_train_the_row_of_the_null_class_alone() -> None:
 
 @pytest.mark.parametrize(("balance", "share"), [(0.0, 0.9), (0.5, 0.75), (1.0, 0.5)])
 def test_classes_are_drawn_by_the_power_of_their_size(balance: float, share: float) -> None:
-    shares = cumulative_shares(torch.tensor([0] * 90 + [1] * 10), balance)
+    shares = cumulative_probabilities(torch.tensor([0] * 90 + [1] * 10), balance)
     assert shares[89].item() == pytest.approx(share) and shares[-1] == 1
     drawn = drawn_items(shares, 4000, torch.Generator().manual_seed(0))
     assert Counter((drawn < 90).tolist())[True] / 4000 == pytest.approx(share, abs=0.03)
@@ -290,7 +298,7 @@ def test_maps_are_cropped_to_their_middle() -> None:
     assert cropped_like(maps, torch.zeros(1, 1, 2, 4))[0, 0].tolist() == [[13, 14, 15, 16], [19, 20, 21, 22]]
 
 
-def test_a_denoiser_whose_loss_is_not_finite_is_told(tmp_path: Path) -> None:
+def test_a_denoiser_whose_loss_is_not_finite_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"denoiser, step 2: loss is nan: lower synth\.denoiser\.lr 1e\+30$"):
         train(tmp_path, tiny_config(denoiser={"lr": 1e30}))
     assert not (tmp_path / "pipeline").exists()
@@ -302,7 +310,7 @@ def thresholded(*, weights: Path) -> SketchExtractor:
     return lambda images_NCHW: (SKETCHES["scharr"](images_NCHW) > share).astype(np.float32)
 
 
-def test_a_sketch_may_come_from_outside_and_is_given_its_weights(tmp_path: Path) -> None:
+def test_a_sketch_may_come_from_outside_and_gets_its_weights(tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("0.2", encoding="utf-8")
     changes = {"sketch": f"{__name__}:thresholded", "sketch_weights": tmp_path / "weights"}
     images = tiny_data().train.images_NCHW
@@ -310,13 +318,13 @@ def test_a_sketch_may_come_from_outside_and_is_given_its_weights(tmp_path: Path)
     np.testing.assert_array_equal(maps, SKETCHES["scharr"](images) > 0.2)
 
 
-def test_weights_for_a_sketch_that_takes_none_are_told() -> None:
+def test_weights_for_a_sketch_that_takes_none_are_refused() -> None:
     settings = tiny_config().synth.model_copy(update={"sketch_weights": Path("table5.pth")})
     with pytest.raises(UserError, match=r"synth\.sketch_weights is table5\.pth, but the sketch .* takes none"):
         sketch_extractor(settings)
 
 
-def test_an_unknown_sketch_is_told() -> None:
+def test_an_unknown_sketch_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"synth\.sketch 'crayon' is unknown: use one of pidinet, ratio_of_averages, scharr"
     ):

@@ -165,8 +165,8 @@ def test_what_the_first_worker_finds_is_told_to_a_process_alone_too() -> None:
     def fault() -> None:
         raise UserError("out is taken")
 
-    assert ALONE.first(lambda: 3) == 3
+    assert ALONE.run_on_first(lambda: 3) == 3
     with pytest.raises(UserError, match="out is taken"):
-        ALONE.first(fault)
+        ALONE.run_on_first(fault)
     with pytest.raises(UserError, match="cannot be shared by 3 workers"):
         Workers(size=3).check_divides(32, "synth.denoiser.batch_size")

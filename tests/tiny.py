@@ -30,7 +30,7 @@ def tiny_data(num_train: int = 41) -> TrainingData:
 
 
 def tiny_config(**sections: dict[str, object]) -> RunConfig:
-    """Return settings for `tiny_data`; `classifier={...}` and the like override them."""
+    """Return settings for `tiny_data`; `classifier={...}` and so on override them."""
     classifier = {"width": 8, "batch_size": 16, **sections.pop("classifier", {})}
     sampler = {"epochs": 3, **sections.pop("sampler", {})}
     return RunConfig.model_validate({"classifier": classifier, "sampler": sampler, **sections})

@@ -22,7 +22,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import first_line
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import replacing_folder, write_text
-from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 
 ERROR_FILE = "error.txt"
 """Below the folder of a pool that could not be made: its traceback."""
@@ -77,7 +77,7 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
     if ours.generator == "mgdm" and ours.model_copy(update={"generator": theirs.generator}) == theirs:
         if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
             with replacing_folder(ldm) as temporary:
-                shutil.copytree(other.synth, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
+                shutil.copytree(other.synth, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
     elif ours.autoencoder.pretrained is None:
         autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(there / "vae")})
         synth = ours.model_copy(update={"autoencoder": autoencoder})

@@ -44,7 +44,7 @@ def run(config: RunConfig) -> Path:
         UserError: a setting, a file or the folder is wrong; nothing is left behind then.
     """
     with process_group(choose_device(config.device)) as workers:
-        folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
+        folder = RunFolder(workers.run_on_first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
             _walk(folder, workers)
     if workers.leads:
@@ -100,7 +100,7 @@ def synthesise(config: RunConfig) -> Path:
     Started by torchrun, its processes train together.
     """
     with process_group(choose_device(config.device)) as workers:
-        path = workers.first(lambda: _open(config, with_test=False).path)
+        path = workers.run_on_first(lambda: _open(config, with_test=False).path)
         folder, resolved, data = _reopen(path)
         with _alone(folder, workers):
             train.train(folder, resolved, data, choose_device(resolved.device))
@@ -263,7 +263,7 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
 def _walk(folder: RunFolder, workers: Workers) -> None:
     """Go all the way; the processes that torchrun started beside the first one help with the synthesiser only."""
     config = settings.load(folder.path)
-    workers.first(lambda: _prepare(folder, config))
+    workers.run_on_first(lambda: _prepare(folder, config))
     data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
     if workers.size > 1 and config.pool is None:
         train.train(folder, config, data, device)

@@ -1,4 +1,4 @@
-"""The variational autoencoder between pixels and latents: diffusers' own, in the images' native channels."""
+"""The variational autoencoder between pixels and latents: diffusers' AutoencoderKL in the images' own channels."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ from synth.training.workers import Workers
 NORM_GROUPS = 8
 CHANNELS_BY_LEVEL = (16, 32, 64, 64)
 DENOISER_STRIDE = 8  # the UNet halves the latent three times
-FACTOR_UP_TO_PX: dict[int, int] = {2: 48, 4: 128}
+MAX_PX_BY_FACTOR: dict[int, int] = {2: 48, 4: 128}
+"""Downsampling factor -> longest side in pixels of the images it is chosen for; larger images get factor 8.
+
+A 28 px image at factor 8 would leave a latent of 4 x 4, too small to denoise.
+"""
 
 
 def factor_of(vae: AutoencoderKL) -> int:
-    """Return how many pixels a latent element stands for, along one side."""
+    """Return the downsampling factor: pixels per latent element, along one side."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def build_autoencoder(config: AutoencoderConfig, image_shape_CHW: tuple[int, int, int]) -> AutoencoderKL:
-    """Return an untrained autoencoder in the images' channels.
+    """Return an untrained autoencoder with the images' channels.
 
     Raises:
         UserError: `channels` do not fit the factor or the group normalisation.
     """
     channels_in, *size = image_shape_CHW
-    factor: int = config.factor or next((f for f, px in FACTOR_UP_TO_PX.items() if max(size) <= px), 8)
+    factor: int = config.factor or next((f for f, px in MAX_PX_BY_FACTOR.items() if max(size) <= px), 8)
     num_levels = factor.bit_length()
     widths = config.channels or CHANNELS_BY_LEVEL[:num_levels]
     if len(widths) != num_levels or any(width % NORM_GROUPS for width in widths):
@@ -58,7 +62,7 @@ def build_autoencoder(config: AutoencoderConfig, image_shape_CHW: tuple[int, int
 
 
 def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
-    """Return a pretrained AutoencoderKL from a folder or the hub; gray images may use a three-channel one.
+    """Return a pretrained AutoencoderKL from a folder or the hub, frozen; gray images may use a three-channel one.
 
     Raises:
         UserError: nothing loads under that name, or its channels do not fit the images.
@@ -79,14 +83,14 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
 
 
 class Reconstruction(nn.Module):
-    """The autoencoder there and back, as one forward pass."""
+    """Encoding and decoding as one forward pass, so that DistributedDataParallel can wrap both."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.vae = vae
 
     def forward(self, images_NCHW: Tensor, noise_NChw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images decoded from latents drawn with `noise`, and KL(posterior ‖ N(0, I)) [N]."""
+        """Return the images decoded from latents drawn with `noise_NChw`, and KL(posterior ‖ N(0, I)) [N]."""
         posterior = self.vae.encode(images_NCHW).latent_dist
         return self.vae.decode(posterior.mean + posterior.std * noise_NChw).sample, posterior.kl()
 
@@ -95,6 +99,14 @@ class AutoencoderObjective:
     """L1 + kl_weight · KL(posterior ‖ N(0, I)) per pixel (a `synth.training.loop.TrainingObjective`).
 
     Half of the images of a mini-batch are mirrored.
+
+    Args:
+        vae: the autoencoder to train.
+        images_NCHW: training images.
+        config: settings of the autoencoder.
+        seed: the run's seed.
+        device: where to train.
+        workers: the processes that share a batch.
     """
 
     def __init__(
@@ -114,7 +126,7 @@ class AutoencoderObjective:
         self._generator = torch.Generator(device)
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
-        """Return l1 and kl of this worker's share of batch `step`, and their total."""
+        """Return l1 and kl on this worker's rows of batch `step`, and their total."""
         self._generator.manual_seed(seed_for(self._seed, "autoencoder", step))
         whole = self._batch()
         batch, noise = self._workers.share(whole), self._workers.share(self._noise(whole))
@@ -124,7 +136,7 @@ class AutoencoderObjective:
         return {"total": l1 + self._config.kl_weight * kl, "l1": l1, "kl": kl}
 
     def _batch(self) -> Tensor:
-        """Return the whole mini-batch, as the VAE takes it."""
+        """Return the whole mini-batch as input of the VAE."""
         size, device = self._config.batch_size, self._images.device
         chosen = torch.randint(len(self._images), (size,), generator=self._generator, device=device)
         batch = self._images[chosen]
@@ -132,23 +144,26 @@ class AutoencoderObjective:
         return vae_input(batch, self.module.vae)
 
     def _noise(self, images_NCHW: Tensor) -> Tensor:
-        """Return the draws for the posteriors of the images."""
+        """Return standard normal noise for the posteriors of the images, [N, c, h, w]."""
         vae, (num_images, _, height, width) = self.module.vae, images_NCHW.shape
         shape = (num_images, vae.config.latent_channels, height // factor_of(vae), width // factor_of(vae))
         return torch.randn(shape, generator=self._generator, device=images_NCHW.device)
 
 
 def vae_input(images_NCHW: Tensor, vae: AutoencoderKL) -> Tensor:
-    """Return uint8 images as the VAE takes them: float in [-1, 1], reflected up to a multiple of 8 * factor.
+    """Return uint8 images as input of the VAE: float in [-1, 1], mirror-padded to a multiple of 8 * factor.
 
-    One-channel images are repeated for a three-channel VAE.
+    Gray images are repeated for a three-channel VAE.
     """
     images = pad_to_multiple(images_NCHW, DENOISER_STRIDE * factor_of(vae)).float() / 127.5 - 1.0
     return images.expand(-1, vae.config.in_channels, -1, -1).contiguous()
 
 
 def pad_to_multiple(images_NCHW: Tensor, multiple: int) -> Tensor:
-    """Return the images mirrored at their borders up to sides divisible by `multiple`, centred."""
+    """Return the images in the middle of mirror padding to sides divisible by `multiple`.
+
+    By index, because `F.pad` cannot reflect more pixels than the image has: a side of 16 px at factor 8 needs 24.
+    """
     for axis in (2, 3):
         side = images_NCHW.shape[axis]
         missing = math.ceil(side / multiple) * multiple - side

@@ -1,6 +1,6 @@
-"""The class-conditional denoiser and the sketch branch on its way down (paper, section 2.1).
+"""The class-conditional denoiser with the sketch branch on its down blocks (paper, section 2.1).
 
-The UNet stays diffusers' own: hooks read f_1..f_4 from it, so that what is saved needs none of this file.
+The UNet stays diffusers' own: hooks read f_1..f_4 from it, so that the saved weights need nothing of this file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SKETCH_CHANNELS = 16
 def build_unet(
     config: DenoiserConfig, *, latent_channels: int, latent_size: tuple[int, int], num_classes: int
 ) -> UNet2DModel:
-    """Return a UNet whose class embedding has one more row, the null class C of unlabelled training.
+    """Return a UNet whose class embedding has C + 1 rows; the last is the null class of unconditional training.
 
-    Class and time modulate scale and shift of every residual block (adaptive group normalisation).
+    Class and time set scale and shift of the normalisation in every residual block (adaptive group normalisation).
 
     Args:
         config: settings of the denoiser.
@@ -53,42 +53,44 @@ def build_unet(
     )
 
 
-class Tap:
-    """Forward hooks that keep f_1..f_4: what each down block computes before it halves the resolution.
+class FeatureHooks:
+    """Forward hooks that store f_1..f_4: the features of each down block before it halves the resolution.
 
-    A block's own output is already halved; of its residuals, the one after its last ResNet layer is f_i,
-    so that the sides are H, H/2, H/4 and H/8 as in the paper.
+    Diffusers' down blocks return features that are already halved. Their second output is the list of skip
+    connections, and f_i is the one after the block's last ResNet layer, so the sides are H, H/2, H/4 and H/8 as in
+    the paper.
     """
 
     def __init__(self, unet: UNet2DModel) -> None:
         self._features: list[Tensor] = []
         self._last_resnet = {block: len(block.resnets) - 1 for block in unet.down_blocks}
         for block in unet.down_blocks:
-            block.register_forward_hook(self._keep)
+            block.register_forward_hook(self._store)
 
     def take(self) -> list[Tensor]:
-        """Return f_1..f_4 of the last forward pass, and forget them."""
+        """Return f_1..f_4 of the last forward pass and clear them, so that they do not outlive its graph."""
         features, self._features = self._features, []
         return features
 
-    def _keep(self, block: nn.Module, _: tuple, output: tuple[Tensor, tuple[Tensor, ...]]) -> None:
+    def _store(self, block: nn.Module, _: tuple, output: tuple[Tensor, tuple[Tensor, ...]]) -> None:
         self._features.append(output[1][self._last_resnet[block]])
 
 
 class SketchDecoder(nn.Module):
-    """S_pred from f_1..f_4: narrow each, concatenate at the latent's size, and rise by transposed convolution.
+    """S_pred from f_1..f_4: 1x1 convolutions, concatenation at the latent's size, then transposed convolutions.
 
-    The paper says "concatenates f and performs upsampling via transposed convolution"; log2(factor) steps lead
-    from the latent's size to pixels. It is lean on purpose: the branch is dropped after training.
+    The paper says "concatenates f and performs upsampling via transposed convolution"; log2(factor) of them lead
+    from the latent's size to pixels. It is small because the branch is dropped after training.
     """
 
     def __init__(self, feature_channels: tuple[int, ...], factor: int) -> None:
         super().__init__()
         width = SKETCH_CHANNELS
+        # The attributes' names stand in checkpoints.
         self.narrow = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in feature_channels)
         widths = [len(feature_channels) * width] + [width] * (factor.bit_length() - 2)
         self.to_pixels = nn.Sequential(
-            *[_doubling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
+            *[_upsampling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
             nn.ConvTranspose2d(widths[-1], 1, 4, stride=2, padding=1),
             nn.Sigmoid(),
         )
@@ -101,38 +103,45 @@ class SketchDecoder(nn.Module):
 
 
 class SharedDropout(nn.Module):
-    """Dropout of a batch that several workers share: each draws the mask of all of it and uses its own rows."""
+    """Dropout for a batch that several workers share: each draws the mask of the whole batch and uses its own rows.
 
-    def __init__(self, share: float, generator: torch.Generator, workers: Workers) -> None:
+    Args:
+        probability: of setting an element to 0.
+        generator: draws the masks, so that they depend on the step and not on PyTorch's global generator.
+        workers: the processes that share a batch.
+    """
+
+    def __init__(self, probability: float, generator: torch.Generator, workers: Workers) -> None:
         super().__init__()
-        self._kept = 1.0 - share
+        self._keep_probability = 1.0 - probability
         self._generator, self._workers = generator, workers
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features, in training some of them 0 and the others enlarged by as much."""
-        if not self.training or self._kept == 1.0:
+        """Return the features; in training, with some set to 0 and the others scaled up."""
+        if not self.training or self._keep_probability == 1.0:
             return features
+        # Channels last, the layout of the features: in another one their product would be slow.
         whole = (len(features) * self._workers.size, *features.shape[1:])
         mask = torch.empty(
             whole, device=features.device, dtype=features.dtype, memory_format=torch.channels_last
         )
-        mask.bernoulli_(self._kept, generator=self._generator)
-        return features * self._workers.share(mask).mul_(1.0 / self._kept)
+        mask.bernoulli_(self._keep_probability, generator=self._generator)
+        return features * self._workers.share(mask).mul_(1.0 / self._keep_probability)
 
 
 class SketchSupervisedDenoiser(nn.Module):
-    """UNet and all that only its training needs, as one module, so that one optimiser, average or DDP wraps it.
+    """The UNet with everything that only its training needs, as one module for optimiser, moving averages and DDP.
 
-    That is the sketch decoder, dropout whose draws are ours, and the embedding of augmentations: a vector that
-    is added to the class's and is zero for an image as it is. So the denoiser can tell what augmentation did to
-    an image, and does not do it of itself (Karras et al. 2022, appendix F.2).
+    These are the sketch decoder, a dropout with its own generator, and an embedding of the augmentation, which is
+    added to the class embedding and is zero for an unaltered image. As the denoiser knows how a training image was
+    augmented, it does not generate augmented images when sampling with zero (Karras et al. 2022, appendix F.2).
 
     Args:
-        unet: the denoiser; it gets hooks, and `stock_unet` gives it without them.
-        factor: pixels of a latent element's side.
-        with_sketch: have a sketch decoder.
-        num_augmentations: A, length of the vectors that tell augmentations; 0 is none.
-        dropout: draws the masks of the UNet's dropout in place of PyTorch's global generator.
+        unet: the denoiser; hooks are added to it, and `stock_unet` returns a copy without them.
+        factor: pixels per latent element, along one side.
+        with_sketch: add a sketch decoder.
+        num_augmentations: A, length of the vectors that describe augmentations; 0: no augmentation.
+        dropout: replaces the dropout of the UNet's residual blocks.
     """
 
     def __init__(
@@ -142,7 +151,7 @@ class SketchSupervisedDenoiser(nn.Module):
         self.unet = unet
         widths = tuple(unet.config.block_out_channels)
         self.sketch_decoder = SketchDecoder(widths, factor) if with_sketch else None
-        self._tap = Tap(unet) if with_sketch else None
+        self._feature_hooks = FeatureHooks(unet) if with_sketch else None
         embedding = unet.class_embedding
         self.augmentation = (
             nn.Linear(num_augmentations, embedding.embedding_dim, bias=False) if num_augmentations else None
@@ -162,15 +171,22 @@ class SketchSupervisedDenoiser(nn.Module):
         labels_N: Tensor,
         augmentations_NA: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the denoiser's prediction [N, C, h, w], and S_pred [N, 1, H, W] or None without the branch."""
+        """Return the denoiser's prediction [N, C, h, w], and S_pred [N, 1, H, W] or None without the branch.
+
+        Args:
+            noisy_NChw: z_t.
+            timesteps_N: t.
+            labels_N: classes; C is the null class.
+            augmentations_NA: rows of `LatentCache.augmentations_MA`. None: unaltered images.
+        """
         self._augmentations_NA = augmentations_NA
         predicted = self.unet(noisy_NChw, timesteps_N, class_labels=labels_N).sample
-        if self.sketch_decoder is None or self._tap is None:
+        if self.sketch_decoder is None or self._feature_hooks is None:
             return predicted, None
-        return predicted, self.sketch_decoder(self._tap.take())
+        return predicted, self.sketch_decoder(self._feature_hooks.take())
 
     def stock_unet(self, weights: Mapping[str, Tensor]) -> UNet2DModel:
-        """Return diffusers' own UNet without hooks, with this module's `weights` by name; in evaluation mode."""
+        """Return diffusers' UNet without hooks in evaluation mode, with `weights` by the names of this module."""
         unet = UNet2DModel.from_config(self.unet.config)
         own = {
             name.removeprefix("unet."): tensor for name, tensor in weights.items() if name.startswith("unet.")
@@ -184,7 +200,7 @@ class SketchSupervisedDenoiser(nn.Module):
         return embedded_NE + self.augmentation(self._augmentations_NA).to(embedded_NE.dtype)
 
 
-def _doubling(channels_in: int, channels_out: int) -> nn.Sequential:
+def _upsampling(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1), nn.SiLU(inplace=True)
     )

@@ -1,4 +1,4 @@
-"""What a trained denoiser does with images that it never saw: its loss, and the skill of its sketch branch."""
+"""Evaluation of a trained denoiser on held-out images: its loss, and the skill of its sketch branch."""
 
 from __future__ import annotations
 
@@ -18,23 +18,30 @@ from synth.ldm.objective import cropped_like
 NUM_TIMESTEPS = 8
 
 
-class HeldOut:
-    """Held-out latents with fixed noise at evenly spaced timesteps: the same questions to every denoiser."""
+class HeldOutEvaluation:
+    """Held-out latents with fixed noise at evenly spaced timesteps, the same for every denoiser.
+
+    Args:
+        cache: latents and sketches of the held-out images.
+        vae: the autoencoder that they come from, for its scale and shift.
+        config: settings of the denoiser.
+        seed: the run's seed.
+    """
 
     def __init__(self, cache: LatentCache, vae: AutoencoderKL, config: DenoiserConfig, *, seed: int) -> None:
         self._cache, self._config, self._seed = cache, config, seed
         self._latents = normalised(cache.means_MChw, vae)
         self._abar = diffusion.noise_schedule(config).to(self._latents.device)
-        every = torch.arange(len(cache), device=self._latents.device)
-        self._constant = cache.sketches(every).median()
+        all_items = torch.arange(len(cache), device=self._latents.device)
+        self._constant = cache.sketches(all_items).median()
 
     @torch.no_grad()
     def figures(self, denoiser: SketchSupervisedDenoiser) -> dict[str, float]:
-        """Return `val_loss`, which is L_LDM with every label known, and with a sketch branch `sketch_skill`.
+        """Return `val_loss` (L_LDM with no label dropped) and, with a sketch branch, `sketch_skill`.
 
         The skill is 1 - L_s / L_s(best constant). The best constant map is fitted to the held-out sketches
-        themselves (their median): an L1 loss on a sparse map falls to that with nothing learnt, so only a
-        positive skill shows that something was. Held-out sketches that are all one constant have none to tell.
+        themselves (their median): the L1 loss on a sparse map falls to that level without learning anything, so
+        only a positive skill shows learning. It is undefined, and left out, if the sketches are one constant.
         """
         sums: defaultdict[str, float] = defaultdict(float)
         for timestep in torch.linspace(0, len(self._abar) - 1, NUM_TIMESTEPS).long().tolist():
@@ -52,7 +59,14 @@ class HeldOut:
     def _losses(
         self, denoiser: SketchSupervisedDenoiser, items_N: Tensor, noise_NChw: Tensor, timestep: int
     ) -> dict[str, Tensor]:
-        """Return [N] losses of the items at one timestep."""
+        """Return [N] losses of the items at one timestep.
+
+        Args:
+            denoiser: the denoiser with its sketch branch.
+            items_N: indices of latents.
+            noise_NChw: their noise.
+            timestep: t.
+        """
         config, abar = self._config, self._abar[timestep].expand(len(items_N))
         latents, labels = self._latents[items_N], self._cache.labels_M[items_N]
         noisy = diffusion.noised(latents, noise_NChw, abar)

@@ -1,4 +1,4 @@
-"""Noised latents by the number of the step: what every objective on latents alone is given."""
+"""Batches of noised latents as a function of the step's number, for objectives that need latents only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from rlcas.seeding import seed_for
 from synth.ldm.diffusion import noised
 from synth.ldm.latents import Moments
-from synth.ldm.objective import cumulative_shares, drawn_items
+from synth.ldm.objective import cumulative_probabilities, drawn_items
 from synth.training.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoisedLatents:
-    """A batch of z_t, and what it was made of."""
+    """A batch of z_t with z_0, ε and t."""
 
     noisy_NChw: Tensor
     timesteps_N: Tensor
@@ -30,17 +30,17 @@ class NoisedLatents:
     """ᾱ_t."""
 
 
-class LatentDraws:
-    """Batch number n: items by class balance, t evenly, noise; a function of n.
+class NoisedLatentBatches:
+    """Batch number n, with items drawn by class balance, t uniformly, and Gaussian noise; a function of n.
 
     Args:
         moments: the training latents.
-        normalise: latents to z_0.
+        normalise: from latents to z_0.
         abar_T: ᾱ of the noise schedule.
         batch_size: latents in a mini-batch of all workers.
         class_balance: classes are drawn with probability ~ n_c^(1 - class_balance).
-        path: what the draws are seeded by, the run's seed first.
-        workers: each gets its share of the batch.
+        path: seeding path of the draws, the run's seed first.
+        workers: the processes that share a batch.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class LatentDraws:
         self._moments, self._normalise, self._workers = moments, normalise, workers
         self._abar = abar_T.to(moments.means_MChw.device)
         self._size, self._path = batch_size, path
-        self._shares_M = cumulative_shares(moments.labels_M, class_balance)
+        self._cumulative_M = cumulative_probabilities(moments.labels_M, class_balance)
 
     def batch(self, step: int) -> NoisedLatents:
         """Return this worker's rows of batch `step`."""
         device, share = self._abar.device, self._workers.share
         generator = torch.Generator(device).manual_seed(seed_for(*self._path, step))
-        items = drawn_items(self._shares_M, self._size, generator)
+        items = drawn_items(self._cumulative_M, self._size, generator)
         timesteps = torch.randint(len(self._abar), (self._size,), generator=generator, device=device)
         shape = (2, self._size, *self._moments.means_MChw.shape[1:])
         posterior_noise, noise = torch.randn(shape, generator=generator, device=device)
         items, timesteps, noise = share(items), share(timesteps), share(noise)
-        latents = self._normalise(self._moments.sample(items, share(posterior_noise)))
+        latents = self._normalise(self._moments.draw(items, share(posterior_noise)))
         abar = self._abar[timesteps]
         return NoisedLatents(
             noisy_NChw=noised(latents, noise, abar),

@@ -1,6 +1,6 @@
-"""What the denoiser trains on, computed once: posterior moments of the latents, and sketches.
+"""The training data of the denoiser, computed once: posterior moments of the latents, and sketches.
 
-Moments and not samples are kept: a sample's noise, baked in, would be learnt as if it were the image's.
+Moments are cached, not draws from the posteriors: a cached draw's noise would be learnt as if it were the image's.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from synth.training.workers import ALONE, Workers
 CHUNK_IMAGES = 64
 
 Encode = Callable[[Tensor], tuple[Tensor, ...]]
+"""From uint8 images [n, C, H, W] on the device to mean and standard deviation of their latents, and possibly more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Latents of M training items: the N images, then their augmented copies if there are any."""
+    """Latents of M training items: the N images, then their augmented copies, if any."""
 
     means_MChw: Tensor
     stds_MChw: Tensor
@@ -39,19 +40,19 @@ class Moments:
         """Return M."""
         return len(self.labels_M)
 
-    def sample(self, indices_N: Tensor, noise_NChw: Tensor) -> Tensor:
-        """Return latents drawn from the posteriors of the items, not yet normalised."""
+    def draw(self, indices_N: Tensor, noise_NChw: Tensor) -> Tensor:
+        """Return latents drawn from the items' posteriors with standard normal noise, not yet normalised."""
         return self.means_MChw[indices_N] + self.stds_MChw[indices_N] * noise_NChw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentCache(Moments):
-    """Latents, sketches, and what was done to the images."""
+    """Latents, sketches and augmentations."""
 
     sketches_M1HW: Tensor
     """[M, 1, H, W] uint8; 255 is 1."""
     augmentations_MA: Tensor
-    """[M, 5] float32: mirrored (0 or 1), angle, scale, shift right, shift down; all 0 for an image as it is."""
+    """[M, 5] float32: mirrored (0 or 1), angle, scale, shift right, shift down; all 0 for an unaltered image."""
 
     @property
     def is_augmented(self) -> bool:
@@ -74,13 +75,20 @@ def build_cache(
     seed: int = 0,
     workers: Workers = ALONE,
 ) -> LatentCache:
-    """Encode every image, its mirror image with `flip`, and `moved_copies` of it; draw the sketches of all.
+    """Encode every image, its mirror image with `flip`, and `moved_copies` copies of it; compute their sketches.
 
-    Moved copies are rotated, scaled and shifted, half of them mirrored too, by draws from `seed`. Each worker
-    encodes its block of the items; all of them get all.
+    Args:
+        images: N images.
+        vae: the trained autoencoder.
+        sketch: the extractor of sketches.
+        device: where to encode and store the cache.
+        flip: add the mirror images.
+        moved_copies: copies of each image that are rotated, scaled and shifted, half of them mirrored too.
+        seed: the run's seed, for the copies.
+        workers: each encodes its block of the items; all get the whole cache.
 
     Raises:
-        UserError: the autoencoder gives values that are not finite.
+        UserError: the autoencoder returns values that are not finite.
     """
     augmentations_MA = augmentations(len(images), flip=flip, moved_copies=moved_copies, seed=seed)
 
@@ -90,7 +98,7 @@ def build_cache(
     means, stds, sketches = _encoded(images, augmentations_MA, encode, device, workers)
     if not (means.isfinite().all() and stds.isfinite().all()):
         raise UserError(
-            "synth.autoencoder gives latents that are not finite: lower synth.autoencoder.lr, or check the "
+            "synth.autoencoder returns latents that are not finite: lower synth.autoencoder.lr, or check the "
             "weights under synth.autoencoder.pretrained"
         )
     return LatentCache(
@@ -116,9 +124,9 @@ def build_moments(
     Args:
         images: N images.
         encode: uint8 images to mean and standard deviation of their latents.
-        device: where to encode and keep them.
+        device: where to encode and store them.
         flip: add the mirror images.
-        workers: each encodes its block.
+        workers: each encodes its block of the items; all get the whole.
         chunk_images: images encoded together.
     """
     augmentations_MA = augmentations(len(images), flip=flip, moved_copies=0, seed=0)
@@ -131,7 +139,14 @@ def build_moments(
 
 
 def augmentations(num_images: int, *, flip: bool, moved_copies: int, seed: int) -> Tensor:
-    """Return what is done to each of the M items [M, 5]: the images as they are, mirrored, moved."""
+    """Return [M, 5], the augmentations of the M items: first the unaltered images, then mirrored, then moved ones.
+
+    Args:
+        num_images: N.
+        flip: add the mirror images.
+        moved_copies: moved copies of each image.
+        seed: the run's seed.
+    """
     rows = [torch.zeros(num_images, 5)]
     if flip:
         rows.append(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).expand(num_images, 5))
@@ -143,7 +158,7 @@ def augmentations(num_images: int, *, flip: bool, moved_copies: int, seed: int) 
 
 
 def augmented(images_NCHW: Tensor, augmentations_NA: Tensor) -> Tensor:
-    """Return uint8 images, each mirrored or moved as its row tells; a mirror image alone is exact."""
+    """Return uint8 images, each mirrored and moved by its row; without a move, no pixel is interpolated."""
     mirrored_N = augmentations_NA[:, 0] > 0
     images_NCHW = torch.where(mirrored_N[:, None, None, None], images_NCHW.flip(3), images_NCHW)
     moved_N = augmentations_NA[:, 1:].any(dim=1)
@@ -162,15 +177,24 @@ def _encoded(
     workers: Workers,
     chunk_images: int = CHUNK_IMAGES,
 ) -> Iterator[Tensor]:
-    """Yield what `encode` makes of all items; each worker encodes its block of them, and all of them get all."""
+    """Yield each output of `encode` for all items; each worker encodes its block of them, and all get the whole.
+
+    Args:
+        images: N images.
+        augmentations_MA: augmentations of the items.
+        encode: the encoder.
+        device: where to encode.
+        workers: the processes that share the work.
+        chunk_images: images encoded together.
+    """
     pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
     block = torch.arange(len(augmentations_MA)).tensor_split(workers.size)[workers.rank]
     chunks = [
         encode(augmented(pixels[items % len(pixels)], augmentations_MA[items]).to(device))
         for items in block.split(chunk_images)
     ]
-    for parts in zip(*chunks, strict=True):
-        yield workers.gather(torch.cat(parts), len(augmentations_MA))
+    for outputs in zip(*chunks, strict=True):
+        yield workers.gather(torch.cat(outputs), len(augmentations_MA))
 
 
 def _labels(images: ImageSet, augmentations_MA: Tensor, device: torch.device) -> Tensor:
@@ -186,12 +210,15 @@ def posterior(images_NCHW: Tensor, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
 
 
 def set_latent_scale(vae: AutoencoderKL, cache: LatentCache) -> None:
-    """Store shift (mean) and scale (1 / standard deviation) of the training latents in the VAE's settings."""
+    """Store shift (mean) and scale (1 / standard deviation) of the training latents in the VAE's config.
+
+    By the law of total variance: the variance of the means plus the mean variance of the posteriors.
+    """
     mean = cache.means_MChw.mean()
     variance = cache.means_MChw.var(correction=0) + cache.stds_MChw.square().mean()
     vae.register_to_config(shift_factor=mean.item(), scaling_factor=variance.rsqrt().item())
 
 
 def normalised(latents_NChw: Tensor, vae: AutoencoderKL) -> Tensor:
-    """Return z_0 as the denoiser takes it: mean 0 and standard deviation 1 over the training latents."""
+    """Return z_0, the input of the denoiser: mean 0 and standard deviation 1 over the training latents."""
     return (latents_NChw - vae.config.shift_factor) * vae.config.scaling_factor

@@ -1,4 +1,4 @@
-"""What the denoiser learns: L = L_LDM + λ √ᾱ_t L1(S_pred, S_gt) (paper, 2.1), on cached latents and sketches."""
+"""The denoiser's loss: L = L_LDM + λ √ᾱ_t L1(S_pred, S_gt) (paper, section 2.1), on cached latents and sketches."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from synth.training.workers import Workers
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentBatch:
-    """All that is drawn for one step."""
+    """Everything random in one step: items, timesteps, labels and noise."""
 
     items_N: Tensor
-    """Items of the cache."""
+    """Indices into the cache."""
     timesteps_N: Tensor
     labels_N: Tensor
-    """Classes; C where the label is dropped."""
+    """Classes; C, the null class, where the label is dropped."""
     other_labels_N: Tensor
-    """Classes drawn evenly, for the class-balancing regulariser."""
+    """Classes drawn uniformly, for the class-balancing regulariser."""
     posterior_noise_NChw: Tensor
     noise_NChw: Tensor
 
@@ -39,6 +39,14 @@ class LatentBatch:
 
 class DenoiserObjective:
     """Joint training of denoiser and sketch branch on a cache (a `synth.training.loop.TrainingObjective`).
+
+    Args:
+        cache: latents and sketches of the training images.
+        vae: the autoencoder that they come from, for its scale and shift.
+        config: settings of the denoiser.
+        num_classes: C.
+        seed: the run's seed.
+        workers: the processes that share a batch.
 
     Attributes:
         module: the denoiser with its sketch branch.
@@ -58,7 +66,7 @@ class DenoiserObjective:
         workers.check_divides(config.batch_size, "synth.denoiser.batch_size")
         device, (channels, height, width) = cache.means_MChw.device, cache.means_MChw.shape[1:]
         self._generator = torch.Generator(device)
-        self._is_augmented = cache.is_augmented  # asked once: on a GPU the answer is waited for
+        self._is_augmented = cache.is_augmented  # read once, because reading it waits for the GPU
         denoiser = SketchSupervisedDenoiser(
             build_unet(config, latent_channels=channels, latent_size=(height, width), num_classes=num_classes),
             factor_of(vae),
@@ -70,20 +78,20 @@ class DenoiserObjective:
         self._cache, self._vae, self._config, self._seed, self._workers = cache, vae, config, seed, workers
         self._num_classes = num_classes
         self._abar = diffusion.noise_schedule(config).to(device)
-        self._shares_M = cumulative_shares(cache.labels_M, config.class_balance)
+        self._cumulative_M = cumulative_probabilities(cache.labels_M, config.class_balance)
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
-        """Return loss (L_LDM), sketch_loss (L_s) and cbdm_loss, as far as they are on, and their total.
+        """Return loss (L_LDM), sketch_loss (L_s) and cbdm_loss, if enabled, and their weighted total.
 
-        Every worker draws the whole batch, in the same order, and computes its share of it.
+        Every worker draws the whole batch in the same order and computes its own rows.
         """
         self._generator.manual_seed(seed_for(self._seed, "denoiser", step))
         return self.losses_of(module, self._draw().share_of(self._workers))
 
     def losses_of(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
-        """Return the losses of a batch, as `losses`."""
+        """Return the losses of a given batch, as `losses`."""
         config, abar = self._config, self._abar[batch.timesteps_N]
-        latents = normalised(self._cache.sample(batch.items_N, batch.posterior_noise_NChw), self._vae)
+        latents = normalised(self._cache.draw(batch.items_N, batch.posterior_noise_NChw), self._vae)
         noisy = diffusion.noised(latents, batch.noise_NChw, abar).contiguous(memory_format=torch.channels_last)
         predicted, sketches, losses = self._predicted(module, noisy, batch)
         target = diffusion.target_of(config.prediction, latents, batch.noise_NChw, abar)
@@ -101,7 +109,7 @@ class DenoiserObjective:
     def _draw(self) -> LatentBatch:
         config, generator, device = self._config, self._generator, self._abar.device
         size = (config.batch_size,)
-        items = drawn_items(self._shares_M, config.batch_size, generator)
+        items = drawn_items(self._cumulative_M, config.batch_size, generator)
         timesteps = torch.randint(len(self._abar), size, generator=generator, device=device)
         dropped = torch.rand(size, generator=generator, device=device) < config.label_drop
         noises = torch.randn((2, *size, *self._cache.means_MChw.shape[1:]), generator=generator, device=device)
@@ -117,7 +125,11 @@ class DenoiserObjective:
     def _predicted(
         self, module: nn.Module, noisy_NChw: Tensor, batch: LatentBatch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return prediction, sketches and, where the class-balancing regulariser is on, its loss."""
+        """Return prediction, sketches and, if the class-balancing regulariser is enabled, its loss.
+
+        The predictions under both labels come from one forward pass, as DDP expects one for each backward pass. The
+        two rows of a sample are adjacent: so a row has the same dropout mask with any number of workers.
+        """
         inputs = [noisy_NChw, batch.timesteps_N, batch.labels_N]
         if self._is_augmented:
             inputs.append(self._cache.augmentations_MA[batch.items_N])
@@ -132,33 +144,34 @@ class DenoiserObjective:
             return predicted, sketches, {}
         own, of_other = predicted[::2], predicted[1::2]
         loss_N = diffusion.balancing_loss(own, of_other, batch.timesteps_N / len(self._abar))
-        loss_N = loss_N * (batch.labels_N < self._num_classes)  # the null class is not drawn to any other
+        loss_N = loss_N * (batch.labels_N < self._num_classes)  # the null class is not regularised
         return own, None if sketches is None else sketches[::2], {"cbdm_loss": loss_N.mean()}
 
 
-def cumulative_shares(labels_M: Tensor, class_balance: float) -> Tensor:
-    """Return [M] float64, rising to 1: each item's share of the draws and of all before it.
+def cumulative_probabilities(labels_M: Tensor, class_balance: float) -> Tensor:
+    """Return [M] float64, rising to 1: the probability of drawing an item or one before it.
 
-    Class c is drawn with probability ~ n_c^(1 - class_balance).
+    Class c is drawn with probability ~ n_c^(1 - class_balance). Computed on the CPU, as on a GPU some versions of
+    PyTorch have no deterministic cumsum.
     """
     labels_M, device = labels_M.cpu(), labels_M.device
     weights_M = torch.bincount(labels_M)[labels_M].double().pow(-class_balance)
-    shares_M = weights_M.cumsum(0)
-    return (shares_M / shares_M[-1]).to(device)
+    sums_M = weights_M.cumsum(0)
+    return (sums_M / sums_M[-1]).to(device)
 
 
-def drawn_items(shares_M: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Return [number] items drawn with replacement by their `cumulative_shares`.
+def drawn_items(cumulative_M: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Return [number] items drawn with replacement by their `cumulative_probabilities`.
 
-    `torch.multinomial` sums the weights anew each time, on a GPU by a kernel that deterministic mode refuses
-    (pytorch #152854).
+    `torch.multinomial` would sum the weights again at each step, on a GPU by a cumsum that deterministic mode refuses
+    in some versions of PyTorch (issue #152854).
     """
-    draws = torch.rand(number, dtype=torch.float64, generator=generator, device=shares_M.device)
-    return torch.searchsorted(shares_M, draws, right=True)
+    draws = torch.rand(number, dtype=torch.float64, generator=generator, device=cumulative_M.device)
+    return torch.searchsorted(cumulative_M, draws, right=True)
 
 
 def cropped_like(maps_N1HW: Tensor, reference_N1HW: Tensor) -> Tensor:
-    """Return the middle of the maps, of the reference's height and width."""
+    """Return the maps cropped in the middle to the reference's height and width."""
     height, width = reference_N1HW.shape[2:]
     top, left = (maps_N1HW.shape[2] - height) // 2, (maps_N1HW.shape[3] - width) // 2
     return maps_N1HW[:, :, top : top + height, left : left + width]

@@ -1,7 +1,8 @@
 """A class-conditional latent diffusion pipeline: class names in, images out.
 
-A copy of this file is saved beside the weights, so that diffusers alone can load and run the pipeline:
-`DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)`.
+This one file is copied into the folder of the weights, so that diffusers alone can load and run the pipeline:
+`DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)`. So it imports nothing
+from rlcas or synth.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
 
     Args:
         unet: class-conditional denoiser with C+1 class embeddings.
-        vae: autoencoder whose settings hold the latents' scale and shift.
+        vae: autoencoder whose config holds the latents' scale and shift.
         scheduler: few-step sampler.
         id2label: class number, as text, -> class name. None: classes have numbers only.
         image_shape: channels, height and width that decoded images are cropped to. None: not cropped.
-        training: what the model card tells of the training: `data` (a name), `images` (class -> number),
-            `settings` and `figures` (name -> value). None: nothing.
+        training: facts about the training for the model card: `data` (a name), `images` (class -> number),
+            `settings` and `figures` (name -> value). None: unknown.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
 
     @property
     def class_names(self) -> list[str]:
-        """Return the C names, which may stand for their numbers."""
+        """Return the C names; a class without a name has its number as text."""
         names = {int(number): name for number, name in (self.config.id2label or {}).items()}
         return [names.get(number, str(number)) for number in range(self.num_classes)]
 
     @property
     def image_shape_CHW(self) -> tuple[int, int, int] | None:
-        """Return (channels, height, width) of the images, or None where they are as decoded."""
+        """Return (channels, height, width) of the images, or None if they are not cropped."""
         shape = self.config.image_shape
         return None if shape is None else (shape["channels"], shape["height"], shape["width"])
 
@@ -74,14 +75,14 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
 
         Args:
             class_labels: numbers or names of classes.
-            generator: one for all, or one for each image, which then depends on no other image.
+            generator: one for all images, or one for each, so that an image does not depend on the others.
             num_inference_steps: denoising steps.
-            guidance_scale: 1 is no guidance, and costs half.
+            guidance_scale: 1 means no guidance and halves the cost.
             output_type: "pil", "np" [N, H, W, channels] or "pt" [N, channels, H, W], floats in [0, 1]; or
-                "latent", which `decode` takes.
+                "latent", the input of `decode`.
             return_dict: return an ImagePipelineOutput instead of a tuple.
-            guidance_interval: noise levels t/T, both included, between which guidance acts; a step outside
-                takes the conditional prediction as it is and costs half (Kynkäänniemi et al. 2024).
+            guidance_interval: lowest and highest noise level t/T, both included, of the steps with guidance; the
+                other steps use the conditional prediction and cost half (Kynkäänniemi et al. 2024).
         """
         labels = torch.tensor([self._number_of(label) for label in class_labels], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
@@ -114,10 +115,10 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
-        """Save the weights, and beside them this file and a model card.
+        """Save the weights, this file and a model card.
 
-        model_index.json names the class and not the file, so that loading runs code from the folder only
-        where a user asks for it.
+        model_index.json names the class and not the file, so that loading runs code from the folder only if the
+        user asks for it by `trust_remote_code`.
         """
         super().save_pretrained(save_directory, **kwargs)
         source = Path(__file__).read_text(encoding="utf-8")
@@ -125,7 +126,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         (Path(save_directory) / "README.md").write_text(self.model_card(), encoding="utf-8")
 
     def model_card(self) -> str:
-        """Return what the model is, of what it was made and how it is used, in Markdown."""
+        """Return the model card in Markdown: training data, classes, use, settings, limits."""
         training = self.config.training or {}
         images = training.get("images", {})
         rows = [(number, name, images.get(name, "unknown")) for number, name in enumerate(self.class_names)]
@@ -144,7 +145,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         return self.numpy_to_pil(array) if output_type == "pil" else array
 
     def _scales(self, scale: float, interval: tuple[float, float]) -> list[float]:
-        """Return the guidance scale of every step: `scale` inside the interval of noise levels, 1 outside."""
+        """Return the guidance scale of every step: `scale` inside the interval of noise levels, 1 outside it."""
         low, high = interval
         levels = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
         return [scale if low <= level <= high else 1.0 for level in levels.tolist()]
@@ -152,6 +153,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
     def _guided(
         self, model_input: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, scale: float
     ) -> torch.Tensor:
+        """Return the UNet's prediction; at a scale other than 1, with guidance from one pass over both halves."""
         if scale == 1.0:
             return self.unet(model_input, timestep, class_labels=labels).sample
         null = torch.full_like(labels, self.num_classes)
@@ -162,6 +164,11 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         return unconditional + scale * (conditional - unconditional)
 
     def _number_of(self, label: int | str) -> int:
+        """Return the number of a class.
+
+        Raises:
+            ValueError: there is no such class. This file has no UserError.
+        """
         names = self.class_names
         number = names.index(label) if label in names else label
         if not isinstance(number, int) or not 0 <= number < self.num_classes:
@@ -180,7 +187,7 @@ tags: [latent-diffusion, class-conditional]
 # Class-conditional latent diffusion: {data}
 
 Makes images of the classes below: an autoencoder, a class-conditional denoiser in its latents, and a few-step
-sampler. The denoiser was trained beside a decoder of sketches, which sampling does not need.
+sampler. The denoiser was trained together with a decoder of sketches, which sampling does not need.
 
 ## Classes
 
@@ -198,7 +205,7 @@ pipeline = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, tru
 pipeline([{label}], generator=[torch.Generator().manual_seed(0)]).images
 ```
 
-A label is a class's name or number; with a generator each, an image does not depend on its neighbours.
+A label is a class's name or number; with one generator per image, an image does not depend on the others.
 
 ## Training
 
@@ -206,7 +213,7 @@ A label is a class's name or number; with a generator each, an image does not de
 
 ## Intended use and limits
 
-For research: more training images for classes that have few. Not a medical device, and no source of evidence about
+For research: more training images for classes that have few. Not a medical device, and not a source of evidence about
 patients. The images repeat the biases of the training images, and some may be near copies of one of them: look for
 copies before images or weights are shared.
 

@@ -1,4 +1,4 @@
-"""Sampling from the sketch-supervised latent diffusion model that `synth.ldm.train` left."""
+"""Sampling from a latent diffusion model trained by `synth.ldm.train`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from rlcas.types import TrainingData, Uint8
 from synth.layout import PIPELINE_FOLDER
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 
-SAMPLED_BY = {"steps", "guidance", "guidance_interval"}
+SAMPLING_SETTINGS = {"steps", "guidance", "guidance_interval"}
 CARD_FIGURES = ("sketch_skill", "val_loss", "ema_decay", "denoiser_steps")
 
 
 class LdmSampler:
-    """Images from the pipeline by the few-step sampler (a `synth.generators.ImageSampler`)."""
+    """Images from the saved pipeline by its few-step solver (a `synth.generators.ImageSampler`)."""
 
     def __init__(self, folder: Path, generation: GenerationConfig, device: torch.device) -> None:
         self.pipeline = load_pipeline(folder, device)
@@ -35,7 +35,7 @@ class LdmSampler:
         self.origin = {
             "pipeline_sha256": folder_sha256(folder),
             "scheduler": type(self.pipeline.scheduler).__name__,
-            **generation.model_dump(include=SAMPLED_BY),
+            **generation.model_dump(include=SAMPLING_SETTINGS),
         }
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
@@ -43,7 +43,7 @@ class LdmSampler:
         return self.decode(self.latents(class_id, generators))
 
     def latents(self, class_id: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the normalised latents [len(generators), c, h, w] that the images are decoded from."""
+        """Return the normalised latents [len(generators), c, h, w] of the images, before decoding."""
         (latents,) = self.pipeline(
             [class_id] * len(generators),
             generator=list(generators),
@@ -66,7 +66,7 @@ def open_ldm(folder: Path, config: RunConfig, device: torch.device) -> LdmSample
     """Return the sampler of the synthesiser in `folder`.
 
     Raises:
-        UserError: there is none, or it does not load.
+        UserError: the folder holds none, or it does not load.
     """
     return LdmSampler(folder / PIPELINE_FOLDER, config.synth.generation, device)
 
@@ -75,12 +75,14 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
     """Return the pipeline saved in `folder`, in evaluation mode and without its own progress bar.
 
     Raises:
-        UserError: there is none, or it does not load.
+        UserError: the folder holds none, or it does not load.
     """
     if not (folder / "model_index.json").is_file():
         raise UserError(f"{folder} holds no synthesiser: train one with `rlcas synth train`")
     diffusers_logging.disable_progress_bar()
     try:
+        # Without low_cpu_mem_usage, weights load in one way whether or not the optional accelerate is installed,
+        # and diffusers does not warn of its absence.
         pipeline = ClassConditionalLDMPipeline.from_pretrained(
             folder, use_safetensors=True, low_cpu_mem_usage=False, local_files_only=True
         )
@@ -95,12 +97,18 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
 
 
 def training_facts(data: TrainingData, config: RunConfig, figures: Mapping[str, float]) -> dict[str, Any]:
-    """Return what the pipeline's model card tells of its training: the same for the same weights."""
+    """Return the model card's facts about the training, the same for the same weights: no paths, no times.
+
+    Args:
+        data: the training images.
+        config: the run's settings.
+        figures: those of the training.
+    """
     synth, counts_C = config.synth, data.train.class_counts(data.num_classes)
     groups = {
         "autoencoder": synth.autoencoder.model_dump(mode="json", exclude={"pretrained"}),
         "denoiser": synth.denoiser.model_dump(mode="json"),
-        "generation": synth.generation.model_dump(mode="json", include=SAMPLED_BY),
+        "generation": synth.generation.model_dump(mode="json", include=SAMPLING_SETTINGS),
     }
     settings = {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}
     return {
@@ -112,7 +120,7 @@ def training_facts(data: TrainingData, config: RunConfig, figures: Mapping[str, 
 
 
 def folder_sha256(folder: Path) -> str:
-    """Return a hash of the pipeline's weights and settings."""
+    """Return a hash of the saved model's weights and config files; its README and code do not change the images."""
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".safetensors", ".json"):

@@ -1,4 +1,4 @@
-"""Training of the synthesiser: autoencoder, cache of latents and sketches, denoiser (paper, 2.1)."""
+"""Training of the latent diffusion model: autoencoder, cache of latents and sketches, denoiser (paper, section 2.1)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from diffusers import AutoencoderKL
 
 from rlcas.config import RunConfig, SynthConfig
 from rlcas.devices import same_bits
-from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.storage.atomic import replacing_folder, write_json
 from rlcas.types import TrainingData
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, PIPELINE_FOLDER
 from synth.ldm.autoencoder import AutoencoderObjective, build_autoencoder, load_autoencoder
 from synth.ldm.denoiser import SketchSupervisedDenoiser
-from synth.ldm.diffusion import SOLVERS
-from synth.ldm.held_out import HeldOut
+from synth.ldm.diffusion import solver_of
+from synth.ldm.held_out import HeldOutEvaluation
 from synth.ldm.latents import LatentCache, build_cache, set_latent_scale
 from synth.ldm.objective import DenoiserObjective
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
@@ -40,58 +39,76 @@ def train_synthesiser(
     progress: bool,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
-    """Train the synthesiser into `folder`: a diffusers pipeline and, last, synthesiser.json.
+    """Train the synthesiser and write it to `folder`: a diffusers pipeline and, last, synthesiser.json.
 
-    What was interrupted goes on from its checkpoints in `folder`/training. Where the process belongs to a
+    An interrupted training resumes from its checkpoints in `folder`/training. If the process belongs to a
     torch.distributed group, all of its processes must call this; the first writes the files.
 
     Args:
-        data: training images, and validation images to choose and judge by.
-        config: the run's settings; `config.synth` is used, and `config.seed`.
-        folder: where to write; an earlier synthesiser there is replaced, as a whole.
+        data: training images, and validation images to choose the average and to evaluate.
+        config: the run's settings; `config.synth` and `config.seed` are used.
+        folder: where to write; an earlier synthesiser in it is replaced.
         device: where to train.
         progress: show bars on a terminal, lines in a log.
         on_step: called with (part, step, steps, figures) up to a hundred times a part.
 
     Returns:
-        What synthesiser.json holds: last losses, `val_loss` and `sketch_skill` of the average that is sampled
-        from, its decay, steps and seconds of each part.
+        The content of synthesiser.json: last losses, `val_loss` and `sketch_skill` of the average that is used for
+        sampling, its decay, steps and seconds of each part.
 
     Raises:
-        UserError: a setting does not fit the images, a loss is not finite, or a checkpoint is spoilt.
+        UserError: a setting does not fit the images, a name is unknown, a loss is not finite, or a checkpoint is
+            damaged.
     """
     workers = Workers.joined()
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
-        work = _Work(data, config, folder, device, workers, reporter)
+        training = _LdmTraining(data, config, folder, device, workers, reporter)
         started = time.perf_counter()
-        vae, figures = work.autoencoder()
-        caching = time.perf_counter()
-        cache, held_out = work.caches(vae)
-        training = time.perf_counter()
-        denoiser, ema, denoiser_figures = work.denoiser(vae, cache)
-        figures |= denoiser_figures
-        seconds = (caching - started, training - caching, time.perf_counter() - training)
-        figures |= dict(zip(("autoencoder_seconds", "cache_seconds", "denoiser_seconds"), seconds, strict=True))
-        figures |= choose_average(
-            denoiser, ema, HeldOut(held_out, vae, config.synth.denoiser, seed=config.seed)
-        )
-        workers.first(lambda: work.save(vae, denoiser, ema, figures))
+        vae, figures = training.train_autoencoder()
+        autoencoder_trained = time.perf_counter()
+        cache, held_out = training.build_caches(vae)
+        cached = time.perf_counter()
+        denoiser, ema, denoiser_figures = training.train_denoiser(vae, cache)
+        denoiser_trained = time.perf_counter()
+        figures |= {
+            **denoiser_figures,
+            "autoencoder_seconds": autoencoder_trained - started,
+            "cache_seconds": cached - autoencoder_trained,
+            "denoiser_seconds": denoiser_trained - cached,
+        }
+        evaluation = HeldOutEvaluation(held_out, vae, config.synth.denoiser, seed=config.seed)
+        figures |= choose_average(denoiser, ema, evaluation)
+        workers.run_on_first(lambda: training.save(vae, denoiser, ema, figures))
     return figures
 
 
-def choose_average(denoiser: SketchSupervisedDenoiser, ema: Ema, held_out: HeldOut) -> dict[str, float]:
-    """Return the decay of the average with the lowest loss on held-out images, as `ema_decay`, and its figures."""
+def choose_average(
+    denoiser: SketchSupervisedDenoiser, ema: Ema, evaluation: HeldOutEvaluation
+) -> dict[str, float]:
+    """Return the figures of the average with the lowest loss on held-out images, and its decay as `ema_decay`.
+
+    The denoiser's weights are overwritten by each average in turn.
+    """
     figures = {}
     for decay in ema.averages:
         ema.copy_to(denoiser, decay)
-        figures[decay] = held_out.figures(denoiser)
+        figures[decay] = evaluation.figures(denoiser)
     best = min(figures, key=lambda decay: figures[decay]["val_loss"])
     return {**figures[best], "ema_decay": best}
 
 
-class _Work:
-    """The steps of one training, each a part that its checkpoint remembers."""
+class _LdmTraining:
+    """The stages of one training; those with a checkpoint of their own are not repeated after an interruption.
+
+    Args:
+        data: training and validation images.
+        config: the run's settings.
+        folder: where to write.
+        device: where to train.
+        workers: the processes that train together.
+        reporter: shows progress.
+    """
 
     def __init__(
         self,
@@ -105,9 +122,10 @@ class _Work:
         self._data, self._config, self._folder = data, config, folder
         self._device, self._workers, self._reporter = device, workers, reporter
         self._settings = config.synth
+        self._solver = solver_of(config.synth.generation)
 
-    def autoencoder(self) -> tuple[AutoencoderKL, dict[str, float]]:
-        """Return the autoencoder, trained here or loaded, frozen; and its figures."""
+    def train_autoencoder(self) -> tuple[AutoencoderKL, dict[str, float]]:
+        """Return the autoencoder, trained or loaded, then frozen; and its figures."""
         config, shape = self._settings.autoencoder, self._data.image_shape_CHW
         if config.pretrained is not None:
             return load_autoencoder(config.pretrained, shape[0]).to(self._device), {}
@@ -116,12 +134,12 @@ class _Work:
         objective = AutoencoderObjective(
             vae, images, config, seed=self._config.seed, device=self._device, workers=self._workers
         )
-        schedule = Schedule.of("autoencoder", self._settings, "autoencoder", len(images), lr_left=cosine)
+        schedule = Schedule.of("autoencoder", self._settings, "autoencoder", len(images), lr_factor=cosine)
         figures = self._train(objective, schedule)[1]
         return vae.requires_grad_(False), {f"autoencoder_{name}": value for name, value in figures.items()}
 
-    def caches(self, vae: AutoencoderKL) -> tuple[LatentCache, LatentCache]:
-        """Return what the denoiser trains on, and the validation images as they are; set the latents' scale."""
+    def build_caches(self, vae: AutoencoderKL) -> tuple[LatentCache, LatentCache]:
+        """Return the caches of augmented training images and unaltered validation images; set the latents' scale."""
         sketch, config = sketch_extractor(self._settings), self._settings.denoiser
         cache = build_cache(
             self._data.train,
@@ -136,7 +154,7 @@ class _Work:
         set_latent_scale(vae, cache)
         return cache, build_cache(self._data.val, vae, sketch, self._device)
 
-    def denoiser(
+    def train_denoiser(
         self, vae: AutoencoderKL, cache: LatentCache
     ) -> tuple[SketchSupervisedDenoiser, Ema, dict[str, float]]:
         """Return the trained denoiser, the averages of its weights, and its figures."""
@@ -157,17 +175,23 @@ class _Work:
     def save(
         self, vae: AutoencoderKL, denoiser: SketchSupervisedDenoiser, ema: Ema, figures: dict[str, float]
     ) -> None:
-        """Write the pipeline, the average that was not chosen, and the figures; drop the checkpoints."""
+        """Write the averages that were not chosen, the pipeline and the figures; then delete the checkpoints.
+
+        Args:
+            vae: the autoencoder.
+            denoiser: makes UNets of averaged weights.
+            ema: the averages.
+            figures: the content of synthesiser.json, with the chosen `ema_decay`.
+        """
         for decay, average in ema.averages.items():
             if decay != figures["ema_decay"]:
                 with replacing_folder(self._folder / f"unet-ema-{decay:g}") as temporary:
                     denoiser.stock_unet(average).save_pretrained(temporary)
         data = self._data
-        solver = lookup(self._settings.generation.solver, SOLVERS, "synth.generation.solver")
         pipeline = ClassConditionalLDMPipeline(
             unet=denoiser.stock_unet(ema.averages[figures["ema_decay"]]),
             vae=vae,
-            scheduler=solver(self._settings.denoiser),
+            scheduler=self._solver(self._settings.denoiser),
             id2label={str(number): name for number, name in enumerate(data.class_names)},
             image_shape=dict(zip(("channels", "height", "width"), data.image_shape_CHW, strict=True)),
             training=training_facts(data, self._config, figures),
@@ -185,12 +209,12 @@ class _Work:
         return training, training.run(checkpoint, self._reporter)
 
     def _seed(self, part: str) -> None:
-        """Seed the global generator, which initial weights insist on."""
+        """Seed PyTorch's global generator: the initialisers of its layers take no other."""
         torch.manual_seed(seed_for(self._config.seed, part, "initial weights"))
 
 
 def denoiser_schedule(synth: SynthConfig, num_images: int) -> Schedule:
-    """Return how long and how fast the denoiser is trained."""
+    """Return the schedule of the denoiser's training."""
     config = synth.denoiser
     return Schedule.of(
         "denoiser",

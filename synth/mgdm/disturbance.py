@@ -1,4 +1,4 @@
-"""Stage two of MGDM (Luo et al. 2024): images to noise by DDIM, and back towards the decision boundary."""
+"""Stage two of MGDM (Luo et al. 2024): latents to noise by DDIM, and back towards the decision boundary."""
 
 from __future__ import annotations
 
@@ -39,14 +39,23 @@ UNCERTAINTIES: dict[str, Uncertainty] = {
     "margin": margin,
     "least_confidence": least_confidence,
 }
-"""Uncertainties U by name: logits [N, C] -> [N], the larger the less sure."""
+"""Uncertainties U by name: logits [N, C] -> [N], larger where the classifier is less sure."""
+
+
+def uncertainty_of(config: MgdmConfig) -> Uncertainty:
+    """Return the uncertainty named in the settings.
+
+    Raises:
+        UserError: its name is unknown.
+    """
+    return lookup(config.uncertainty, UNCERTAINTIES, "synth.mgdm.uncertainty")
 
 
 class Disturbance:
-    """Stage two: latents to noise by DDIM (η = 0), and back where the classifier is less sure of them.
+    """Stage two: latents to noise by DDIM (η = 0), and back to where the classifier is less sure of them.
 
-    Both ways take the same steps between neighbouring ᾱ, each with the ε at the noisier one's t:
-    z' = √ᾱ' (z - √(1-ᾱ) ε) / √ᾱ + √(1-ᾱ') ε. Back, ε ← ε - √(1-ᾱ_t) s ∇_z U(c_φ(z_t, t)).
+    Both directions take the same steps between neighbouring ᾱ, each with ε at the t of the noisier one:
+    z' = √ᾱ' (z - √(1-ᾱ) ε) / √ᾱ + √(1-ᾱ') ε. On the way back, ε ← ε - √(1-ᾱ_t) s ∇_z U(c_φ(z_t, t)).
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class Disturbance:
         self._unet, self._classifier = pipeline.unet, classifier
         self._prediction = pipeline.scheduler.config.prediction_type
         self._scale = config.scale
-        self._uncertainty = lookup(config.uncertainty, UNCERTAINTIES, "synth.mgdm.uncertainty")
+        self._uncertainty = uncertainty_of(config)
         abar_T = pipeline.scheduler.alphas_cumprod.to(pipeline.device)
         spacing = len(abar_T) // config.ddim_steps
         self._timesteps = torch.arange(config.ddim_steps, device=abar_T.device) * spacing
@@ -63,12 +72,12 @@ class Disturbance:
 
     @torch.no_grad()
     def __call__(self, latents_NChw: Tensor, labels_N: Tensor) -> Tensor:
-        """Return the disturbed latents; each depends on its own latent and label alone."""
+        """Return the disturbed latents; each depends on its own latent and label only."""
         return self.decode(self.invert(latents_NChw, labels_N), labels_N)
 
     @torch.no_grad()
     def invert(self, latents_NChw: Tensor, labels_N: Tensor) -> Tensor:
-        """Return the latents at the last t, from which `decode` with s = 0 leads back."""
+        """Return the latents at the last t, which `decode` with s = 0 approximately inverts."""
         z = latents_NChw
         for t, (cleaner, noisier) in zip(self._timesteps, itertools.pairwise(self._abar), strict=True):
             z = ddim_step(z, self._noise(z, t, noisier, labels_N), cleaner, noisier)
@@ -79,12 +88,12 @@ class Disturbance:
         """Return clean latents from those at the last t, under the uncertainty gradient."""
         z, steps = noisy_NChw, zip(self._timesteps, itertools.pairwise(self._abar), strict=True)
         for t, (cleaner, noisier) in reversed(list(steps)):
-            push = (1.0 - noisier).sqrt() * self._scale * self.uncertainty_gradient(z, t)
-            z = ddim_step(z, self._noise(z, t, noisier, labels_N) - push, noisier, cleaner)
+            guidance = (1.0 - noisier).sqrt() * self._scale * self.uncertainty_gradient(z, t)
+            z = ddim_step(z, self._noise(z, t, noisier, labels_N) - guidance, noisier, cleaner)
         return z
 
     def uncertainty_gradient(self, z_NChw: Tensor, t: Tensor) -> Tensor:
-        """Return ∇_z U; U is summed over the images, so that each image's gradient is its own."""
+        """Return ∇_z U; as U is summed over the images, each image's gradient is its own."""
         with torch.enable_grad():
             z = z_NChw.detach().requires_grad_()
             uncertainty = self._uncertainty(self._classifier(z, t.expand(len(z)))).sum()
@@ -96,6 +105,13 @@ class Disturbance:
 
 
 def ddim_step(z_NChw: Tensor, noise_NChw: Tensor, abar_from: Tensor, abar_to: Tensor) -> Tensor:
-    """Return z at `abar_to`, from z at `abar_from` and its ε (Song et al. 2021, eq. 12 with σ = 0)."""
+    """Return z at another ᾱ by one DDIM step (Song et al. 2021, eq. 12 with σ = 0).
+
+    Args:
+        z_NChw: z at `abar_from`.
+        noise_NChw: its ε.
+        abar_from: ᾱ of z, a scalar.
+        abar_to: ᾱ of the result.
+    """
     clean = (z_NChw - (1.0 - abar_from).sqrt() * noise_NChw) / abar_from.sqrt()
     return abar_to.sqrt() * clean + (1.0 - abar_to).sqrt() * noise_NChw

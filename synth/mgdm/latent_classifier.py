@@ -1,4 +1,4 @@
-"""A noise-aware classifier of latents, c_φ(z_t, t): what MGDM's uncertainty gradient comes from."""
+"""A noise-aware classifier of latents, c_φ(z_t, t), whose uncertainty guides MGDM."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from rlcas.config import MgdmConfig
 from rlcas.metrics import macro_recall
 from rlcas.seeding import seed_for
 from synth.ldm.diffusion import noised
-from synth.ldm.latent_batches import LatentDraws
+from synth.ldm.latent_batches import NoisedLatentBatches
 from synth.ldm.latents import Moments, normalised
 from synth.training.workers import Workers
 
 NORM_GROUPS = 8
 HEAD_CHANNELS = 8
-TIME_WIDTHS = 4  # the time embedding is so many times as wide as the first level
+TIME_WIDTHS = 4
+"""Width of the time embedding as a multiple of the first level's channels."""
 
 
 class LatentClassifier(ModelMixin, ConfigMixin):
-    """The way down of a small UNet with attention at its end, averaged over space; time modulates every block.
+    """The encoder half of a small UNet with attention at its end, averaged over space; time modulates every block.
 
-    The official classifier is the encoder of a pixel UNet of 256 channels with attention pooling; MGDM's paper
-    gives no classifier of latents, so size and pooling are ours.
+    The official classifier is the encoder of a pixel UNet of 256 channels with attention pooling. MGDM's paper
+    describes no classifier of latents, so size and pooling are our choice.
 
     Args:
         in_channels: channels of the latents.
@@ -76,8 +77,8 @@ class LatentClassifierObjective:
         abar_T: ᾱ of the denoiser's own schedule.
         config: settings of MGDM.
         num_classes: C.
-        seed: the run's.
-        workers: those that share a batch.
+        seed: the run's seed.
+        workers: the processes that share a batch.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class LatentClassifierObjective:
         workers.check_divides(config.batch_size, "synth.mgdm.batch_size")
         classifier = LatentClassifier(moments.means_MChw.shape[1], num_classes, config.channels)
         self.module = classifier.to(moments.means_MChw.device)
-        self._draws = LatentDraws(
+        self._batches = NoisedLatentBatches(
             moments,
             partial(normalised, vae=vae),
             abar_T,
@@ -105,8 +106,8 @@ class LatentClassifierObjective:
         )
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
-        """Return the loss of this worker's share of batch `step`, also as their total."""
-        batch = self._draws.batch(step)
+        """Return the loss on this worker's rows of batch `step`, also as total."""
+        batch = self._batches.batch(step)
         loss = F.cross_entropy(module(batch.noisy_NChw, batch.timesteps_N), batch.labels_N)
         return {"loss": loss, "total": loss}
 
@@ -115,7 +116,16 @@ class LatentClassifierObjective:
 def recall_at(
     timestep: int, classifier: nn.Module, held_out: Moments, vae: AutoencoderKL, abar_T: Tensor, *, seed: int
 ) -> float:
-    """Return the macro recall on the latents of other images, noised to z_t; chance is 1/C."""
+    """Return the macro recall on held-out latents noised to z_t; chance is 1/C.
+
+    Args:
+        timestep: t.
+        classifier: the noise-aware classifier.
+        held_out: latents of held-out images.
+        vae: the autoencoder that they come from.
+        abar_T: ᾱ of the denoiser's schedule.
+        seed: the run's seed.
+    """
     device = held_out.means_MChw.device
     generator = torch.Generator(device).manual_seed(seed_for(seed, "classifier-recall", timestep))
     noise = torch.randn(held_out.means_MChw.shape, generator=generator, device=device)

@@ -1,13 +1,12 @@
 """MGDM, Measurement Guidance in Diffusion Models (Luo et al. 2024), in our latents: images near the decision boundary.
 
-Stage one makes images with the latent diffusion model. Stage two inverts each by DDIM and decodes it again with
-its own label, under the gradient of the uncertainty of a noise-aware classifier.
+Stage one samples latents from the latent diffusion model. Stage two inverts each by DDIM and denoises it again with
+its own label, guided by the gradient of a noise-aware classifier's uncertainty.
 """
 
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,16 +17,15 @@ from safetensors import SafetensorError
 from rlcas.config import RunConfig
 from rlcas.devices import same_bits
 from rlcas.errors import UserError, first_line
-from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.storage.atomic import read_facts, replacing_folder, write_json
 from rlcas.types import TrainingData, Uint8
-from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
+from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 from synth.ldm.latents import build_moments, posterior
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.sampler import LdmSampler, folder_sha256, load_pipeline
 from synth.ldm.train import train_synthesiser
-from synth.mgdm.disturbance import UNCERTAINTIES, Disturbance
+from synth.mgdm.disturbance import Disturbance, uncertainty_of
 from synth.mgdm.latent_classifier import LatentClassifier, LatentClassifierObjective, recall_at
 from synth.training.loop import Schedule, Training
 from synth.training.progress import OnStep, Reporter
@@ -37,12 +35,12 @@ CLASSIFIER_FOLDER = "classifier"
 
 
 def check_mgdm(config: RunConfig) -> None:
-    """Look up what the settings of MGDM name.
+    """Check the names in MGDM's settings.
 
     Raises:
         UserError: the uncertainty is unknown.
     """
-    lookup(config.synth.mgdm.uncertainty, UNCERTAINTIES, "synth.mgdm.uncertainty")
+    uncertainty_of(config.synth.mgdm)
 
 
 class MgdmSampler:
@@ -68,10 +66,10 @@ class MgdmSampler:
 
 
 def open_mgdm(folder: Path, config: RunConfig, device: torch.device) -> MgdmSampler:
-    """Return the sampler of what `train_mgdm` left in `folder`.
+    """Return the sampler of the models that `train_mgdm` wrote to `folder`.
 
     Raises:
-        UserError: it is not there, or does not load.
+        UserError: they are missing, or do not load.
     """
     return MgdmSampler(folder, config, device)
 
@@ -80,7 +78,7 @@ def load_classifier(folder: Path) -> LatentClassifier:
     """Return the noise-aware classifier saved in `folder`, frozen.
 
     Raises:
-        UserError: it is not there, or does not load.
+        UserError: it is missing, or does not load.
     """
     try:
         classifier = LatentClassifier.from_pretrained(
@@ -103,21 +101,29 @@ def train_mgdm(
     progress: bool,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
-    """Train the latent diffusion model, then the noise-aware classifier; what was interrupted goes on.
+    """Train the latent diffusion model, then the noise-aware classifier; an interrupted training is resumed.
 
-    Args and errors are those of `synth.ldm.train.train_synthesiser`.
+    Args:
+        data: training images, and validation images to evaluate.
+        config: the run's settings.
+        folder: where to write.
+        device: where to train.
+        progress: show bars on a terminal, lines in a log.
+        on_step: called with (part, step, steps, figures) up to a hundred times a part.
 
     Returns:
-        Its figures, and of the classifier the last loss, `classifier_recall` (macro recall on validation
-        latents at t = 0), steps and seconds.
+        The figures of `synth.ldm.train.train_synthesiser` and those of the classifier: the last loss,
+        `classifier_recall` (macro recall on validation latents at t = 0), steps and seconds.
     """
+    # The diffusion model is trained below the checkpoints and copied at the end: until the classifier is trained too,
+    # the folder must not look like a finished generator.
     workers, ldm = Workers.joined(), folder / CHECKPOINTS_FOLDER / LDM_FOLDER
     if (ldm / FIGURES_FILE).exists():
         figures = read_facts(ldm / FIGURES_FILE)
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
         checkpoint = folder / CHECKPOINTS_FOLDER / "classifier.safetensors"
         classifier, classifier_figures = train_classifier(
@@ -126,7 +132,7 @@ def train_mgdm(
     figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
     if workers.leads:
         with replacing_folder(folder / LDM_FOLDER) as temporary:
-            shutil.copytree(ldm, temporary, ignore=LEFT_BY_A_KILL, dirs_exist_ok=True)
+            shutil.copytree(ldm, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
         with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
             classifier.save_pretrained(temporary)
         write_json(folder / FIGURES_FILE, figures)
@@ -143,7 +149,16 @@ def train_classifier(
     workers: Workers,
     reporter: Reporter,
 ) -> tuple[LatentClassifier, dict[str, float]]:
-    """Return the noise-aware classifier of the pipeline's latents, and its figures."""
+    """Return the noise-aware classifier of the pipeline's latents, and its figures.
+
+    Args:
+        pipeline: the trained latent diffusion model.
+        data: training and validation images.
+        config: the run's settings.
+        checkpoint: file of the training's checkpoints.
+        workers: the processes that train together.
+        reporter: shows progress.
+    """
     settings, vae, abar_T = config.synth.mgdm, pipeline.vae, pipeline.scheduler.alphas_cumprod
     moments_of = partial(build_moments, encode=partial(posterior, vae=vae), device=pipeline.device)
     torch.manual_seed(seed_for(config.seed, "latent-classifier", "initial weights"))
@@ -159,8 +174,6 @@ def train_classifier(
     schedule = Schedule.of(
         "classifier", config.synth, "mgdm", len(data.train), weight_decay=settings.weight_decay
     )
-    started = time.perf_counter()
-    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
-    figures |= {"steps": schedule.steps, "seconds": time.perf_counter() - started}
+    figures = Training(objective, schedule, workers).run_timed(checkpoint, reporter)
     recall = recall_at(0, objective.module, moments_of(data.val), vae, abar_T, seed=config.seed)
     return objective.module, {**figures, "recall": recall}

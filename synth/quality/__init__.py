@@ -1,1 +1,1 @@
-"""How good a pool is: distances, nearest neighbours, copies."""
+"""Quality of a pool: distances to real images, nearest neighbours, copies of training images."""

@@ -1,7 +1,7 @@
-"""How faithful synthetic images are, over features [N, D] from an extractor of the caller's choice.
+"""Distances between synthetic and real images, over features [N, D] from an extractor of the caller's choice.
 
-A figure means nothing without its extractor and its numbers of images: record both beside it. The Fréchet
-distance is biased at a few hundred images, the kernel distance is not.
+A figure is meaningless without its extractor and numbers of images: record both with it. The Fréchet distance is
+biased at a few hundred images, the kernel distance is not.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def frechet_distance(synthetic_ND: Features, real_MD: Features) -> float:
 def kernel_distance(synthetic_ND: Features, real_MD: Features) -> float:
     """Return the KID: the unbiased squared MMD with the kernel (xᵀy/D + 1)³ (Bińkowski et al. 2018).
 
-    It is taken once over all pairs of images. The usual mean over random subsets has the same expectation,
-    a larger variance, and hangs on a seed.
+    It is computed once over all pairs of images. The usual mean over random subsets has the same expectation, a larger
+    variance, and depends on a seed.
     """
     return kernel_estimate(synthetic_ND, real_MD).value
 
@@ -47,10 +47,10 @@ def kernel_distance(synthetic_ND: Features, real_MD: Features) -> float:
 def kernel_estimate(synthetic_ND: Features, real_MD: Features) -> Estimate:
     """Return `kernel_distance` with a 95 % interval.
 
-    The KID is a two-sample U-statistic, so its variance is the jackknife's: each image is left out in turn
-    (Arvesen 1969). That is conservative (Efron & Stein 1981), twice the variance where both sets have one
-    distribution. Drawing images again with replacement, the bootstrap, would bias a U-statistic, for an image
-    drawn twice is a pair of its own. A set of one image has no distance, one of two has no interval: NaN.
+    The KID is a two-sample U-statistic, so its variance is estimated by the jackknife, which leaves out each image in
+    turn (Arvesen 1969). The estimate is conservative (Efron & Stein 1981): twice the variance if both sets have the
+    same distribution. A bootstrap would bias a U-statistic, as an image drawn twice forms a pair with itself. A set of
+    one image has no distance, a set of two has no interval: NaN.
     """
     within_N, across_N = _within(synthetic_ND), _across(synthetic_ND, real_MD)
     within_M, across_M = _within(real_MD), _across(real_MD, synthetic_ND)
@@ -67,10 +67,10 @@ def kernel_estimate(synthetic_ND: Features, real_MD: Features) -> Estimate:
 def prdc(synthetic_ND: Features, real_MD: Features, k: int = NEAREST_K) -> dict[str, float]:
     """Return precision, recall, density and coverage (Kynkäänniemi et al. 2019; Naeem et al. 2020).
 
-    The balls around the images of a set reach to its k-th nearest other image. Precision is the share of
-    synthetic images inside a real ball, density how many real balls they are inside of, over k; recall is
-    the share of real images inside a synthetic ball, coverage the share of real balls that hold a synthetic
-    image. All are NaN where a set has no more than k images.
+    The ball around an image reaches to the k-th nearest other image of its set. Precision is the share of synthetic
+    images inside a real ball, density the mean number of real balls that a synthetic image is inside, over k; recall
+    is the share of real images inside a synthetic ball, coverage the share of real balls that contain a synthetic
+    image. All are NaN if a set has no more than k images.
     """
     if min(len(synthetic_ND), len(real_MD)) <= k:
         return dict.fromkeys(("precision", "recall", "density", "coverage"), math.nan)
@@ -113,7 +113,13 @@ def _within(a_ND: Features) -> Float64:
 
 
 def _jackknife_variance(within_N: Float64, across_N: Float64, m: int) -> float:
-    """Return what one set adds to the jackknife variance: it leaves out each of its images in turn."""
+    """Return one set's term of the jackknife variance: each of its n images is left out in turn.
+
+    Args:
+        within_N: Σ_{j≠i} k(a_i, a_j) of the set's images.
+        across_N: their Σ_j k(a_i, b_j) to the other set.
+        m: images of the other set.
+    """
     n = len(within_N)
     if n < 3:
         return math.nan

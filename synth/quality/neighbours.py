@@ -1,4 +1,4 @@
-"""Nearest neighbours among features [N, D], chunk by chunk: memory never grows with N x M."""
+"""Nearest neighbours among features [N, D], chunk by chunk, so that memory does not grow with N x M."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ CHUNK_DISTANCES = 1 << 24
 
 
 def chunks(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Yield spans of rows of a table [num_rows, num_columns] that are small enough to hold."""
+    """Yield slices of rows of a table [num_rows, num_columns], each with at most CHUNK_DISTANCES entries or one row."""
     step = max(1, min(CHUNK_ROWS, CHUNK_DISTANCES // max(num_columns, 1)))
     for first in range(0, num_rows, step):
         yield slice(first, min(first + step, num_rows))
 
 
 def squared_distances(from_ND: Features, to_MD: Features) -> Iterator[tuple[slice, Float64]]:
-    """Yield spans of rows of `from_ND` with their [n, M] squared Euclidean distances.
+    """Yield slices of rows of `from_ND` with their [n, M] squared Euclidean distances.
 
-    They are |a|² - 2ab + |b|², so only good to the rounding of the norms: near zero measure again.
+    Computed as |a|² - 2ab + |b|², a matrix product, they are only as exact as the rounding of the norms: centring
+    keeps the norms small, and distances near zero must be computed again by `_exact`.
     """
     centre_D = np.asarray(to_MD, np.float64).mean(axis=0)
     to = np.asarray(to_MD, np.float64) - centre_D
@@ -40,24 +41,28 @@ def nearest(
     from_ND: Features,
     to_MD: Features,
     *,
-    owners_N: Int64 | None = None,
-    owners_M: Int64 | None = None,
+    groups_N: Int64 | None = None,
+    groups_M: Int64 | None = None,
 ) -> tuple[Int64, Float64]:
     """Return [N] the row of the nearest of `to_MD`, and [N] the distance.
 
-    With owners, a row of `to_MD` that has the same owner is passed over.
+    Args:
+        from_ND: points.
+        to_MD: their possible neighbours.
+        groups_N: group of each point. None: no groups.
+        groups_M: group of each neighbour; neighbours of the point's own group are skipped.
     """
     found_N, distances_N = np.empty(len(from_ND), np.int64), np.empty(len(from_ND))
     for rows, squared in squared_distances(from_ND, to_MD):
-        if owners_N is not None and owners_M is not None:
-            squared[owners_N[rows][:, None] == owners_M] = np.inf
+        if groups_N is not None and groups_M is not None:
+            squared[groups_N[rows][:, None] == groups_M] = np.inf
         found_N[rows] = squared.argmin(axis=1)
         distances_N[rows] = _exact(from_ND[rows], to_MD[found_N[rows]])
     return found_N, distances_N
 
 
 def kth_distances(points_ND: Features, k: int) -> Float64:
-    """Return [N] the distance from each point to the k-th nearest of the others; there are more than k."""
+    """Return [N] the distance from each point to the k-th nearest other one; there must be more than k points."""
     distances_N = np.empty(len(points_ND))
     for rows, squared in squared_distances(points_ND, points_ND):
         numbers = np.arange(rows.start, rows.stop)

@@ -1,4 +1,4 @@
-"""The figures of a pool, in all and class by class, from features and from what its images owe to others."""
+"""The figures of a pool, overall and for each class, from features and from the comparison with training images."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ Mask = NDArray[np.bool_]
 
 
 def pool_scores(
-    made_ND: Features,
-    made_labels_N: Int64,
+    synthetic_ND: Features,
+    synthetic_labels_N: Int64,
     train_MD: Features,
     train_labels_M: Int64,
     memory: Memorisation,
     marked_N: Mask,
     kept_N: Mask,
 ) -> dict[str, Any]:
-    """Return the figures of the images of a pool that are kept, and the same under `per_class`.
+    """Return the figures of the images of a pool that are kept, and the same for each class under `per_class`.
 
-    A class's Fréchet distance is NaN unless it has more images than features, real and synthetic: a covariance
-    of fewer is singular, and the distance mostly tells how few they were.
+    A class's Fréchet distance is NaN unless it has more real and more synthetic images than features: a covariance
+    of fewer images is singular, and the distance then mostly depends on their number.
 
     Args:
-        made_ND: features of all synthetic images, copies too.
-        made_labels_N: their classes.
+        synthetic_ND: features of all synthetic images, copies included.
+        synthetic_labels_N: their classes.
         train_MD: features of the training images.
         train_labels_M: their classes.
-        memory: what the synthetic images owe to the training images.
-        marked_N: the pool's marks.
-        kept_N: the images that the pool gives.
+        memory: the comparison of synthetic with training images.
+        marked_N: the images marked as copies.
+        kept_N: the images that are not skipped.
     """
 
-    def scores(made_N: Mask, real_M: Mask, *, with_fid: bool) -> dict[str, Any]:
-        kept, real = made_ND[made_N & kept_N], train_MD[real_M]
+    def scores(class_N: Mask, real_M: Mask, *, with_fid: bool) -> dict[str, Any]:
+        kept, real = synthetic_ND[class_N & kept_N], train_MD[real_M]
         kid = kernel_estimate(kept, real)
         return {
             "n_real": len(real),
@@ -50,17 +50,17 @@ def pool_scores(
             "kid": kid.value,
             "intervals": {"kid": (kid.low, kid.high)},
             "prdc": prdc(kept, real),
-            "distance_ratio": float(np.median(memory.distances_N[made_N & kept_N])) / memory.held_out_distance,
-            "auth_pct": 100 * float(memory.authentic_N[made_N & kept_N].mean()),
-            "copy_rate": float(memory.copies_N[made_N & kept_N].mean()),
-            "copy_rate_before": float(memory.copies_N[made_N].mean()),
-            "num_copies": int(marked_N[made_N].sum()),
+            "distance_ratio": float(np.median(memory.distances_N[class_N & kept_N])) / memory.held_out_distance,
+            "auth_pct": 100 * float(memory.authentic_N[class_N & kept_N].mean()),
+            "copy_rate": float(memory.copies_N[class_N & kept_N].mean()),
+            "copy_rate_before": float(memory.copies_N[class_N].mean()),
+            "num_copies": int(marked_N[class_N].sum()),
         }
 
     per_class = []
     for class_id in range(int(train_labels_M.max()) + 1):
-        made_N, real_M = made_labels_N == class_id, train_labels_M == class_id
-        fewest = min((made_N & kept_N).sum(), real_M.sum())
-        per_class.append(scores(made_N, real_M, with_fid=fewest > made_ND.shape[1]))
-    everything = np.ones(len(made_ND), bool), np.ones(len(train_MD), bool)
+        class_N, real_M = synthetic_labels_N == class_id, train_labels_M == class_id
+        fewest = min((class_N & kept_N).sum(), real_M.sum())
+        per_class.append(scores(class_N, real_M, with_fid=fewest > synthetic_ND.shape[1]))
+    everything = np.ones(len(synthetic_ND), bool), np.ones(len(train_MD), bool)
     return {**scores(*everything, with_fid=True), "per_class": per_class}

@@ -1,4 +1,4 @@
-"""A LoRA on the UNet of Stable Diffusion: what it learns, and its file."""
+"""A LoRA on the UNet of Stable Diffusion: its objective and its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlcas.config import SkinSdmConfig
 from rlcas.devices import autocast
 from rlcas.errors import UserError, first_line
 from synth.ldm.diffusion import target_of
-from synth.ldm.latent_batches import LatentDraws
+from synth.ldm.latent_batches import NoisedLatentBatches
 from synth.ldm.latents import Moments
 from synth.training.workers import Workers
 
@@ -27,31 +27,32 @@ ADAPTED_LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 class AdaptedUNet(nn.Module):
-    """A frozen UNet and its LoRA, of which only the LoRA counts as the module's parameters.
+    """A frozen UNet with its LoRA; the module's parameters are those of the LoRA only.
 
-    So optimiser, gradient averaging and checkpoints see nothing of the base model.
+    The UNet is in a tuple because nn.Module would register it as a submodule, and optimiser, gradient averaging and
+    checkpoints would then include the base model.
     """
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
-        self._hidden = (unet,)
+        self._unregistered = (unet,)
         self.adapter = nn.ParameterList(p for p in unet.parameters() if p.requires_grad)
 
     def forward(self, noisy_NChw: Tensor, timesteps_N: Tensor, text_NLD: Tensor) -> Tensor:
         """Return the UNet's prediction [N, c, h, w]."""
-        return self._hidden[0](noisy_NChw, timesteps_N, encoder_hidden_states=text_NLD).sample
+        return self._unregistered[0](noisy_NChw, timesteps_N, encoder_hidden_states=text_NLD).sample
 
 
 class LoraObjective:
     """The base model's own objective, for a LoRA on its UNet (a `synth.training.loop.TrainingObjective`).
 
     Args:
-        pipeline: the frozen base model; its UNet gets the adapter.
+        pipeline: the frozen base model; the adapter is added to its UNet.
         moments: the training latents.
         prompts_C: each class's prompt.
         config: settings of Skin-SDM.
-        seed: the run's.
-        workers: those that share a batch.
+        seed: the run's seed.
+        workers: the processes that share a batch.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class LoraObjective:
         with torch.no_grad():
             self._text_CLD, _ = pipeline.encode_prompt(list(prompts_C), pipeline.device, 1, False)
         self._prediction = pipeline.scheduler.config.prediction_type
-        self._draws = LatentDraws(
+        self._batches = NoisedLatentBatches(
             moments,
             lambda latents: latents * pipeline.vae.config.scaling_factor,
             pipeline.scheduler.alphas_cumprod,
@@ -81,8 +82,8 @@ class LoraObjective:
         )
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
-        """Return the mean squared error of this worker's share of batch `step`, also as their total."""
-        batch = self._draws.batch(step)
+        """Return the mean squared error on this worker's rows of batch `step`, also as total."""
+        batch = self._batches.batch(step)
         with autocast("auto", batch.noisy_NChw.device):
             predicted = module(batch.noisy_NChw, batch.timesteps_N, self._text_CLD[batch.labels_N])
         target = target_of(self._prediction, batch.latents_NChw, batch.noise_NChw, batch.abar_N)
@@ -91,7 +92,10 @@ class LoraObjective:
 
 
 def add_lora(pipeline: StableDiffusionPipeline, rank: int) -> None:
-    """Give every attention of the UNet a LoRA of scale 1, drawn from the global generator; it changes nothing yet."""
+    """Add a LoRA of scale 1 to every attention of the UNet, initialised from PyTorch's global generator.
+
+    One of its two matrices starts at zero, so the UNet's output is unchanged at first.
+    """
     from peft import LoraConfig
 
     pipeline.unet.add_adapter(
@@ -100,9 +104,10 @@ def add_lora(pipeline: StableDiffusionPipeline, rank: int) -> None:
 
 
 def save_lora(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Write the adapter alone.
+    """Write the adapter without the base model.
 
-    `save_pretrained` with an adapter in the UNet would write names under which `from_pretrained` finds nothing.
+    The pipeline's `save_pretrained` would write the UNet's weights under names with the adapter's prefix, which
+    `from_pretrained` does not find.
     """
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
@@ -112,7 +117,7 @@ def save_lora(pipeline: StableDiffusionPipeline, folder: Path) -> None:
 
 
 def load_lora(pipeline: StableDiffusionPipeline, folder: Path) -> None:
-    """Put the adapter in `folder` on the UNet.
+    """Load the adapter in `folder` into the UNet.
 
     Raises:
         UserError: it does not load.

@@ -1,13 +1,12 @@
 """Skin-SDM (Patcharapimpisut and Khanarsa 2024): Stable Diffusion, a LoRA on its UNet, and class names in prompts.
 
-The paper's training details are not public: rank, prompt, steps and rates are our settings.
+The paper's training details are not public: rank, prompt, steps and learning rate are our choice.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -47,10 +46,10 @@ CHUNK_IMAGES = 4
 
 
 def check_skin_sdm(config: RunConfig) -> None:
-    """Find what Skin-SDM lacks.
+    """Check that a base model is named and the extra `skin-sdm` installed.
 
     Raises:
-        UserError: the base model is not given, or the extra `skin-sdm` is not installed.
+        UserError: one of them is not.
     """
     if config.synth.skin_sdm.pretrained is None:
         raise UserError(
@@ -69,21 +68,27 @@ def train_skin_sdm(
     progress: bool,
     on_step: OnStep | None = None,
 ) -> dict[str, float]:
-    """Train the LoRA and save it, with a record of what it was trained on, to `folder`/lora.
+    """Train the LoRA and save it, with a record of its base model, to `folder`/lora; the base model is not copied.
 
-    Args are those of `synth.ldm.train.train_synthesiser`. The base model is not copied.
+    Args:
+        data: training images.
+        config: the run's settings.
+        folder: where to write.
+        device: where to train.
+        progress: show bars on a terminal, lines in a log.
+        on_step: called with (part, step, steps, figures) up to a hundred times.
 
     Returns:
-        What synthesiser.json holds: the last loss, steps and seconds.
+        The content of synthesiser.json: the last loss, steps and seconds.
 
     Raises:
-        UserError: the base model does not load, a prompt does not tell the classes apart, or the loss is not finite.
+        UserError: the base model does not load, two classes have the same prompt, or the loss is not finite.
     """
     check_skin_sdm(config)
     settings, workers = config.synth.skin_sdm, Workers.joined()
     pipeline = load_base(str(settings.pretrained), device)
     record = _record(pipeline, data, settings)
-    reporter = Reporter(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+    reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
         checkpoint = folder / CHECKPOINTS_FOLDER / "lora.safetensors"
         trained = train_lora(pipeline, data, config, checkpoint, workers=workers, reporter=reporter)
@@ -106,7 +111,16 @@ def train_lora(
     workers: Workers,
     reporter: Reporter,
 ) -> dict[str, float]:
-    """Give the pipeline's UNet a LoRA and train it; return its figures."""
+    """Add a LoRA to the pipeline's UNet and train it; return its figures.
+
+    Args:
+        pipeline: the frozen base model.
+        data: training images.
+        config: the run's settings.
+        checkpoint: file of the training's checkpoints.
+        workers: the processes that train together.
+        reporter: shows progress.
+    """
     settings = config.synth.skin_sdm
     moments = build_moments(
         data.train,
@@ -122,13 +136,15 @@ def train_lora(
     schedule = Schedule.of(
         "lora", config.synth, "skin_sdm", len(data.train), weight_decay=settings.weight_decay
     )
-    started = time.perf_counter()
-    figures = Training(objective, schedule, workers).run(checkpoint, reporter)
-    return {**figures, "steps": schedule.steps, "seconds": time.perf_counter() - started}
+    return Training(objective, schedule, workers).run_timed(checkpoint, reporter)
 
 
 class SkinSdmSampler:
-    """Images by Stable Diffusion with the LoRA (a `synth.generators.ImageSampler`)."""
+    """Images by Stable Diffusion with the LoRA (a `synth.generators.ImageSampler`).
+
+    Raises:
+        UserError: the folder holds no LoRA, or the base model is not the one that it was trained on.
+    """
 
     def __init__(self, folder: Path, settings: SkinSdmConfig, device: torch.device) -> None:
         record = _read_record(folder)
@@ -138,7 +154,7 @@ class SkinSdmSampler:
         if sha256 != record["base_sha256"]:
             raise UserError(
                 f"{record['base']} is not the model that {folder} was trained on (sha256 differs): put that one "
-                "there, or train again with `rlcas synth train`"
+                "in its place, or train again with `rlcas synth train`"
             )
         load_lora(self.pipeline, folder)
         self._settings, self._size_px = settings, record["size_px"]
@@ -153,7 +169,7 @@ class SkinSdmSampler:
         }
 
     def sample(self, class_id: int, generators: Sequence[torch.Generator]) -> Uint8:
-        """Return [len(generators), channels, H, W] images of the class, resized to the data's shape."""
+        """Return [len(generators), channels, H, W] images of the class, resized to the shape of the data."""
         images, *_ = self.pipeline(
             [self._prompts[class_id]] * len(generators),
             height=self._size_px,
@@ -171,16 +187,16 @@ class SkinSdmSampler:
 
 
 def open_skin_sdm(folder: Path, config: RunConfig, device: torch.device) -> SkinSdmSampler:
-    """Return the sampler of what `train_skin_sdm` left in `folder`.
+    """Return the sampler of the LoRA that `train_skin_sdm` wrote to `folder`.
 
     Raises:
-        UserError: it is not there, or the base model is not there or another one.
+        UserError: the LoRA or its base model is missing, or the base model is another one.
     """
     return SkinSdmSampler(folder / LORA_FOLDER, config.synth.skin_sdm, device)
 
 
 def _record(pipeline: StableDiffusionPipeline, data: TrainingData, settings: SkinSdmConfig) -> dict[str, Any]:
-    """Return what the sampler must know of the training."""
+    """Return the facts about the training that the sampler needs, as JSON."""
     prompts = prompts_of(settings.prompt, data.class_names)
     return {
         "base": settings.pretrained,
@@ -193,6 +209,11 @@ def _record(pipeline: StableDiffusionPipeline, data: TrainingData, settings: Ski
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
+    """Return the record of a training.
+
+    Raises:
+        UserError: there is none.
+    """
     try:
         return json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, *NOT_JSON) as error:

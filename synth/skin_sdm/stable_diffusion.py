@@ -1,6 +1,6 @@
-"""Somebody's Stable Diffusion as a frozen base: loading, prompts, latents, and a hash of all that counts.
+"""Stable Diffusion as a frozen base model: loading, prompts, latents, and a hash of all that its images depend on.
 
-transformers and peft come with the extra `skin-sdm` and are imported where they are used.
+transformers and peft come with the optional extra `skin-sdm`, so they are imported inside functions.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def require_extra() -> None:
 def load_base(name: str, device: torch.device) -> StableDiffusionPipeline:
     """Return the Stable Diffusion of a folder or hub name, frozen, with DDIM and without its safety checker.
 
+    The checker was made for photographs; an image that it blacks out would become a black training image.
+
     Raises:
         UserError: nothing loads under that name, or the extra `skin-sdm` is not installed.
     """
@@ -53,6 +55,7 @@ def load_base(name: str, device: torch.device) -> StableDiffusionPipeline:
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             name,
+            # Whatever precision the weights were saved in: on the hub it is often half.
             dtype=torch.float32,
             use_safetensors=True,
             low_cpu_mem_usage=False,
@@ -78,10 +81,10 @@ def prompts_of(template: str, class_names: Sequence[str]) -> list[str]:
 
 
 def token_ids(pipeline: StableDiffusionPipeline, prompts_C: Sequence[str]) -> list[list[int]]:
-    """Return what the text encoder is given of each prompt.
+    """Return the tokens of each prompt, cut at the text encoder's maximum length.
 
     Raises:
-        UserError: two prompts are the same to it, as where class names come after more words than it takes.
+        UserError: two prompts have the same tokens, for instance because the class names are cut off.
     """
     longest = pipeline.tokenizer.model_max_length
     ids: list[list[int]] = pipeline.tokenizer(
@@ -89,14 +92,14 @@ def token_ids(pipeline: StableDiffusionPipeline, prompts_C: Sequence[str]) -> li
     ).input_ids
     if len(set(map(tuple, ids))) < len(ids):
         raise UserError(
-            f"synth.skin_sdm.prompt gives two classes the same {longest} tokens: shorten it, or give the classes "
+            f"synth.skin_sdm.prompt has the same {longest} tokens for two classes: shorten it, or give the classes "
             "names that differ early"
         )
     return ids
 
 
 def base_sha256(pipeline: StableDiffusionPipeline, tokens: list[list[int]]) -> str:
-    """Return a hash of all that samples depend on in the base model: weights, prompts' tokens, settings."""
+    """Return a hash of everything in the base model that images depend on: weights, tokens of prompts, settings."""
     digest = hashlib.sha256()
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         for parameter in module.parameters():
@@ -109,7 +112,7 @@ def base_sha256(pipeline: StableDiffusionPipeline, tokens: list[list[int]]) -> s
 
 @torch.no_grad()
 def posterior(images_NCHW: Tensor, pipeline: StableDiffusionPipeline, size_px: int) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of the latents of uint8 images, resized to `size_px`; gray becomes RGB."""
+    """Return mean and standard deviation [N, c, h, w] of the latents of uint8 images, resized to `size_px`, as RGB."""
     pixels = F.interpolate(images_NCHW.float(), (size_px, size_px), mode="bicubic", antialias=True)
     rgb = pixels.clamp(0, 255).expand(-1, 3, -1, -1) / 127.5 - 1.0
     distribution = pipeline.vae.encode(rgb).latent_dist

@@ -1,7 +1,7 @@
-"""A network in training on disk: weights, averages, optimiser and position in one safetensors file.
+"""Checkpoints of a network in training: weights, averages, optimiser and number of steps in one safetensors file.
 
-Draws and learning rates are functions of the step's number and the run's seed, so that the number of steps done
-is all that there is of generators, scheduler and sampler.
+Random draws and learning rates are functions of the step's number and the run's seed, so the number of steps done
+stands for the state of random generators, scheduler and sampler.
 """
 
 from __future__ import annotations
@@ -30,7 +30,16 @@ def save_checkpoint(
     steps_done: int,
     figures: Mapping[str, float],
 ) -> None:
-    """Write the state after `steps_done` steps in the place of the checkpoint before, whole or not at all; publish."""
+    """Replace the checkpoint by the state after `steps_done` steps, atomically, and publish it to remote storage.
+
+    Args:
+        path: the checkpoint's file.
+        module: the network.
+        ema: the moving averages of its weights.
+        optimizer: its optimiser.
+        steps_done: optimiser steps so far.
+        figures: those of the last step.
+    """
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(module, ema, optimizer).items()}
     progress = json.dumps({"steps_done": steps_done, "figures": dict(figures)})
     with replacing(path) as temporary:
@@ -41,21 +50,27 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, float]]:
-    """Put a checkpoint's state in place; return the steps done, and the figures last told.
+    """Restore a checkpoint into network, averages and optimiser; return the steps done and the last figures.
+
+    Args:
+        path: the checkpoint's file.
+        module: the network.
+        ema: the moving averages of its weights.
+        optimizer: its optimiser, before its first step.
 
     Raises:
         UserError: the file is truncated, altered, or of other settings.
     """
-    _start(optimizer)
-    places = _tensors(module, ema, optimizer)
+    _create_state(optimizer)
+    tensors = _tensors(module, ema, optimizer)
     try:
         with safe_open(path, framework="pt") as stored:
             progress = json.loads(stored.metadata()["progress"])
-            if set(stored.keys()) != set(places):
+            if set(stored.keys()) != set(tensors):
                 raise ValueError("it holds other tensors")
             with torch.no_grad():
-                for name, place in places.items():
-                    place.copy_(stored.get_tensor(name))
+                for name, tensor in tensors.items():
+                    tensor.copy_(stored.get_tensor(name))
             return int(progress["steps_done"]), progress["figures"]
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(
@@ -65,7 +80,7 @@ def load_checkpoint(
 
 
 def _tensors(module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return every tensor of the state by name; they are the very tensors, not copies."""
+    """Return every tensor of the state by name; the tensors themselves, not copies."""
     tensors = {f"weights.{name}": parameter.detach() for name, parameter in module.named_parameters()}
     for decay, average in ema.averages.items():
         tensors |= {f"average.{decay:g}.{name}": tensor for name, tensor in average.items()}
@@ -75,10 +90,11 @@ def _tensors(module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> d
     return tensors
 
 
-def _start(optimizer: torch.optim.Optimizer) -> None:
-    """Give a fresh optimiser the state of one step, which the checkpoint's then overwrites.
+def _create_state(optimizer: torch.optim.Optimizer) -> None:
+    """Take one step with zero gradients, so that a new optimiser has moments to copy the checkpoint into.
 
-    Its moments thus have the memory format of their weights, on which a fused step counts.
+    Created by the optimiser itself, the moments have the memory format of their weights (channels last), which the
+    fused AdamW kernel needs; the step's effect on the weights is overwritten by the checkpoint.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -1,4 +1,4 @@
-"""Exponential moving averages of a module's weights, of several lengths: what is sampled from."""
+"""Exponential moving averages of a module's weights, one for each decay: sampling uses one of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-STEPS_A_MOVE = 8  # moving them less often, by as much more, costs an eighth
+STEPS_PER_UPDATE = 8
+"""The averages are updated every eighth step, with the decay of eight steps: that costs an eighth of the time."""
 
 
 class Ema:
     """An average of the parameters by name for each decay, over the weights after steps 1, 9, 17, ...
 
-    The decay of move m, from 1, is min(decay^8, (1 + m)/(10 + m)), so that it follows early and remembers late.
+    The decay of update m (from 1) is min(decay^8, (1 + m)/(10 + m)): small at first, so that the untrained weights
+    are soon forgotten.
     """
 
     def __init__(self, module: nn.Module, decays: Sequence[float]) -> None:
@@ -24,18 +26,18 @@ class Ema:
 
     @torch.no_grad()
     def update(self, module: nn.Module, steps_done: int) -> None:
-        """Tell of the weights after `steps_done` steps; at every eighth, average ← d average + (1-d) weights."""
-        before, left = divmod(steps_done - 1, STEPS_A_MOVE)
-        if left:
+        """Call after each step; at steps 1, 9, 17, … average ← d average + (1-d) weights."""
+        updates_before, remainder = divmod(steps_done - 1, STEPS_PER_UPDATE)
+        if remainder:
             return
-        moves = before + 1
+        updates = updates_before + 1
         weights = [parameter.detach() for parameter in module.parameters()]
         for decay, average in self.averages.items():
-            now = min(decay**STEPS_A_MOVE, (1 + moves) / (10 + moves))
-            torch._foreach_lerp_(list(average.values()), weights, 1.0 - now)
+            d = min(decay**STEPS_PER_UPDATE, (1 + updates) / (10 + updates))
+            torch._foreach_lerp_(list(average.values()), weights, 1.0 - d)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module, decay: float) -> None:
-        """Write the average of that decay into the module's parameters."""
+        """Copy the average with that decay into the module's parameters."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.averages[decay][name])

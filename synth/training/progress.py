@@ -1,4 +1,7 @@
-"""How far a part of the synthesiser is: shown to a person, and handed to a caller as numbers."""
+"""Progress of a part of the synthesis (`autoencoder`, `denoiser`, `sampling`): shown on the console, and as numbers.
+
+Figures are read from the device at every hundredth of a part only: each reading waits for the GPU to finish.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,47 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor
 
 from rlcas import console
+from synth.training.workers import Workers
 
 OnStep = Callable[[str, int, int, dict[str, float]], None]
+"""Called with (part, step, total, figures)."""
 NUM_REPORTS = 100
 
 
 class NotFiniteError(ArithmeticError):
-    """A figure is NaN or infinite; the text names the part, the step and the figure."""
+    """A figure is NaN or infinite; the message names the part, the step and the figure."""
 
 
 class Reporter:
-    """Shows the parts of a piece of work; hands their figures to `on_step` (part, step, total, figures)."""
+    """Shows the progress of each part and passes its figures to `on_step`."""
 
     def __init__(self, *, progress: bool, on_step: OnStep | None = None) -> None:
         self._progress = progress
         self._on_step = on_step
 
+    @classmethod
+    def of_first(cls, workers: Workers, *, progress: bool, on_step: OnStep | None) -> Reporter:
+        """Return a reporter for the first of the workers, and one without output for the others."""
+        return cls(progress=progress and workers.leads, on_step=on_step if workers.leads else None)
+
     @contextlib.contextmanager
-    def part(self, name: str, total: int, *, done: int = 0) -> Iterator[Part]:
-        """Yield what is to be told of each of the `total` steps, of which `done` were done before."""
+    def part(self, name: str, total: int, *, done: int = 0) -> Iterator[PartProgress]:
+        """Yield the progress of a part with `total` steps, `done` of them done before an interruption."""
         shown = console.progress(name, total) if self._progress else contextlib.nullcontext()
         with shown as bar:
             if bar is not None and done:
                 bar.advance(done)
-            yield Part(name, total, bar, self._on_step)
+            yield PartProgress(name, total, bar, self._on_step)
 
 
-class Part:
-    """One part under way; it reads figures from the device at every hundredth of the way only.
+class PartProgress:
+    """Progress of one part.
+
+    Args:
+        name: the part.
+        total: its steps.
+        bar: the bar on the console. None: not shown.
+        on_step: called with the figures at every hundredth of the steps.
 
     Attributes:
         latest: the figures last read.
@@ -49,11 +65,11 @@ class Part:
         self._unread: list[tuple[int, Mapping[str, Tensor | float]]] = []
         self.latest: dict[str, float] = {}
 
-    def told(self, done: int, figures: Mapping[str, Tensor | float]) -> None:
-        """Take the figures of step number `done` (from 1).
+    def update(self, done: int, figures: Mapping[str, Tensor | float]) -> None:
+        """Record the figures of step number `done` (from 1).
 
         Raises:
-            NotFiniteError: a figure of a step up to this one is not finite; names the first such step.
+            NotFiniteError: a figure of a step up to this one is not finite; the message names the first such step.
         """
         self._unread.append((done, figures))
         if done % self._every == 0 or done == self._total:
@@ -64,10 +80,10 @@ class Part:
                 self._on_step(self._name, done, self._total, dict(self.latest))
 
     def read(self) -> dict[str, float]:
-        """Read what was told since the last time, and return the latest figures.
+        """Read the figures recorded since the last call, and return the latest.
 
         Raises:
-            NotFiniteError: as `told`.
+            NotFiniteError: as `update`.
         """
         unread, self._unread = self._unread, []
         for step, figures in unread:

@@ -1,7 +1,6 @@
-"""The processes that train one network together: plain torch.distributed, whoever started them.
+"""The processes that train one network together, by plain torch.distributed.
 
-In one process nothing of it is used. `torchrun` and Ray Train each start the processes in their own way; what
-a process does then is the same.
+They are started by `torchrun` or by Ray Train and then do the same. A single process needs no process group.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class Workers:
 
     @classmethod
     def joined(cls) -> Workers:
-        """Return this process's place in the default process group; alone where there is none."""
+        """Return this process's place in the default process group; rank 0 of 1 if none was initialised."""
         if not (dist.is_available() and dist.is_initialized()):
             return cls()
         return cls(rank=dist.get_rank(), size=dist.get_world_size())
@@ -43,7 +42,7 @@ class Workers:
         return self.rank == 0
 
     def check_divides(self, batch_size: int, setting: str) -> None:
-        """Check that a global batch splits evenly, so that the mean of the shares' losses is the batch's.
+        """Check that a global batch splits evenly, so that the mean of the workers' losses is the batch's loss.
 
         Raises:
             UserError: it does not.
@@ -58,49 +57,53 @@ class Workers:
         return batch.chunk(self.size)[self.rank]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return `module`, its gradients averaged over the workers."""
+        """Return `module` in DistributedDataParallel, which averages its gradients over the workers."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module)
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return scalars averaged over the workers, so that all of them see the same."""
+        """Return scalars averaged over the workers, equal in all of them."""
         if self.size == 1:
             return values
         stacked = torch.stack(list(values.values()))
         dist.all_reduce(stacked)
         return dict(zip(values, stacked / self.size, strict=True))
 
-    def first(self, action: Callable[[], Value]) -> Value:
-        """Return what `action` gives in the first worker, in every worker; all wait for it.
+    def run_on_first(self, action: Callable[[], Value]) -> Value:
+        """Call `action` in the first worker and return its result in every worker; all wait for it.
 
         Raises:
-            UserError: `action` raised it in the first.
+            UserError: `action` raised it in the first worker.
         """
         if self.size == 1:
             return action()
-        told: list[tuple[Value | None, UserError | None]] = [(None, None)]
+        outcome: list[tuple[Value | None, UserError | None]] = [(None, None)]
         if self.leads:
             try:
-                told = [(action(), None)]
-            except UserError as error:
-                told = [(None, error)]
-        dist.broadcast_object_list(told)
-        value, fault = told[0]
-        if fault is not None:
+                outcome = [(action(), None)]
+            except UserError as user_error:
+                outcome = [(None, user_error)]
+        dist.broadcast_object_list(outcome)
+        value, error = outcome[0]
+        if error is not None:
             try:
-                raise fault
+                raise error
             finally:
-                del told, fault  # a fault that its own frame holds keeps the process group alive
+                # An exception and the frame that holds it form a cycle, which keeps the process group alive.
+                del outcome, error
         return value  # type: ignore[return-value]
 
     def wait(self) -> None:
-        """Wait until all workers are here."""
+        """Wait until all workers have called this."""
         if self.size > 1:
             dist.barrier()
 
     def gather(self, rows: Tensor, total: int) -> Tensor:
-        """Return [total, ...] from every worker's block of rows, in the order of their ranks."""
+        """Return [total, ...] from every worker's block of rows, in the order of their ranks.
+
+        The blocks are those of `tensor_split`; they are padded to one length, as all_gather takes equal shapes only.
+        """
         if self.size == 1:
             return rows
         longest = -(-total // self.size)
@@ -115,19 +118,20 @@ class Workers:
 ALONE = Workers()
 
 
-def join(backend: str, **how: Any) -> None:
-    """Join a process group, as `init_process_group` does, so that leaving it ends its threads.
+def join(backend: str, **options: Any) -> None:
+    """Join a process group by `init_process_group`, so that destroying the group ends its threads.
 
-    DistributedDataParallel imports torch._dynamo, which keeps every group that is there by then, and with
-    it gloo's threads, which would outlive the interpreter.
+    DistributedDataParallel imports torch._dynamo, which keeps every group that exists at its import. Gloo's threads
+    would then outlive `destroy_process_group`, and one that asks for the interpreter's lock at exit aborts the
+    process. So the module is imported before the group exists.
     """
     importlib.import_module("torch._dynamo")
-    dist.init_process_group(backend, **how)
+    dist.init_process_group(backend, **options)
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[Workers]:
-    """Join the processes that torchrun started, each on a GPU of its own if on any; alone where it did not."""
+    """Join the processes that torchrun started, on a GPU each for device `cuda`; yield ALONE without torchrun."""
     if not dist.is_torchelastic_launched():
         yield ALONE
         return
