@@ -172,11 +172,11 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: mend the file"),
-        ("seed: !!int", r"x\.yaml is not YAML: .*: mend the file"),
-        ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: mend the file"),
-        ("[" * 60_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
-        ("? " * 30_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
+        ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: correct the file"),
+        ("seed: !!int", r"x\.yaml is not YAML: .*: correct the file"),
+        ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: correct the file"),
+        ("[" * 60_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: correct the file"),
+        ("? " * 30_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: correct the file"),
         ("seed: !!python/object/apply:os.system [x]", r"x\.yaml is not YAML: could not determine a constructor"),
         ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 65536 at most: name another file"),
         ("seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]", "over 100000 values"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,14 @@ def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], 
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipe_is_no_file_of_settings_but_what_the_shell_pipes_is(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_but_what_the_shell_pipes_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "settings")
-    with pytest.raises(UserError, match=r"settings is a pipe, which may never end: name a YAML file$"):
+    with pytest.raises(
+        UserError, match=r"^--config .*settings is a pipe, which may never end: name a YAML file$"
+    ):
         settings.resolve(given={}, file=tmp_path / "settings")
+    with pytest.raises(UserError, match=r"^/.*settings is a pipe, which may never end: name a YAML file$"):
+        settings.read_yaml(tmp_path / "settings")
     read, write = os.pipe()
     os.write(write, b"seed: 7\n")
     os.close(write)
@@ -148,33 +153,101 @@ def test_a_pipe_is_no_file_of_settings_but_what_the_shell_pipes_is(tmp_path: Pat
     os.close(read)
 
 
+ALIASES_OF_ALIASES = "seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", r"is not YAML: .*: mend the file$"),
-        (b"\xff\xfe\x00", r"is not YAML"),
-        (b"- 1\n", r"holds list, not settings: write lines like `seed: 1`$"),
-        (b"", r"is empty: write lines like `seed: 1`$"),
+        (None, r" cannot be read: No such file or directory: name an existing YAML file$"),
+        (b"a: [1", r" is not YAML: .*: correct the file$"),
+        (b"\xff\xfe\x00", r" is not YAML: .*: save it as UTF-8$"),
+        (b"[" * 60_000, r" is not YAML: it nests deeper than 50 levels: correct the file$"),
+        (b"- 1\n", r" holds list, not settings: write lines like `seed: 1`$"),
+        (b"", r" is empty: write lines like `seed: 1`$"),
+        (b"#" * 65_537, r" has 65537 bytes, settings 65536 at most: name another file$"),
+        (ALIASES_OF_ALIASES.encode(), r" holds over 100000 values, by aliases of aliases: write them out$"),
+        (b'seed: "\\ud83e"', r" is not YAML: .* holds half a character: write the whole character, or \\U and"),
+        (b"seed: 1\nseed: 2\n", r" line 2: seed is set twice, first in line 1: keep one$"),
         (
-            b"sampler: 3\nsampler.k: 1\n",
-            r"sampler\.k in .*: sampler is given as a value and as a section: keep one$",
+            b"seed: 010\n",
+            r" line 1: 010 starts with 0, which YAML reads as octal: write it without the 0, or in",
         ),
     ],
 )
-def test_a_wrong_file_is_named_with_the_mend(tmp_path: Path, content: bytes, message: str) -> None:
-    file = tmp_path / "bad.yaml"
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        settings.resolve(given={}, file=file)
-    assert "bad.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"--config .*gone\.yaml cannot be read: No such file.*: name an existing YAML"
+def test_a_wrong_file_is_named_with_the_flag_only_where_the_flag_named_it(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / settings.CONFIG_FILE
+    if content is not None:
+        file.write_bytes(content)
+    for read, name in (
+        (lambda: settings.resolve(given={}, file=file), f"--config {file}"),
+        (lambda: settings.read_yaml(file), str(file)),
     ):
-        settings.resolve(given={}, file=tmp_path / "gone.yaml")
+        with pytest.raises(UserError, match=f"^{re.escape(name)}{message}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    if content is not None:
+        with pytest.raises(UserError, match=f"^{re.escape(str(file))}{message}"):
+            settings.load(tmp_path)
+
+
+def test_a_section_that_is_a_value_too_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / settings.CONFIG_FILE
+    file.write_text("sampler: 3\nsampler.k: 1\n")
+    message = r"^sampler\.k in {}/.*: sampler is given as a value and as a section: keep one$"
+    with pytest.raises(UserError, match=message.format("--config ")):
+        settings.resolve(given={}, file=file)
+    with pytest.raises(UserError, match=message.format("")):
+        settings.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampler: {k: 1}\nseed: 1\nsampler:\n  lr: 1\n", r"line 3: sampler is set twice, first in line 1: keep one$"),
+        ("sampler:\n  k: 1\n  k: 2\n", r"line 3: k is set twice, first in line 2: keep one$"),
+        ("sampler: {k: 1, lr: 0.1,\n  'k': 2}\n", r"line 2: k is set twice, first in line 1: keep one$"),
+        ("compare:\n  pools:\n    mgdm: a\n    mgdm: b\n", r"line 4: mgdm is set twice, first in line 3: keep one$"),
+        ("sampler.k: 1\nsampler.k: 1\n", r"line 2: sampler\.k is set twice, first in line 1: keep one$"),
+    ],
+)  # fmt: skip
+def test_a_key_or_section_that_a_file_sets_twice_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        settings.resolve(given={}, file=tmp_path / "x.yaml")
+
+
+def test_the_same_key_in_two_sections_and_merge_keys_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "classifier: &shared {lr: 0.1, weight_decay: 0.5}\n"
+        "synth: {denoiser: &denoiser {<<: *shared, lr: 0.2, epochs: 3},\n"
+        "  mgdm: {<<: [*denoiser, *shared], lr: 0.3}}\n"
+    )
+    config = settings.resolve(given={}, file=file)
+    parts = (config.classifier, config.synth.denoiser, config.synth.mgdm)
+    assert [(part.lr, part.weight_decay) for part in parts] == [(0.1, 0.5), (0.2, 0.5), (0.3, 0.5)]
+    assert config.synth.mgdm.epochs == 3
+
+
+@pytest.mark.parametrize("number", ["010", "-07", "+01", "00", "0_7", "!!int 010"])
+def test_an_integer_that_starts_with_zero_is_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "x.yaml").write_text(f"data: phantom\nsampler: {{initial_count: [1, {number}]}}\n")
+    shown = re.escape(number.removeprefix("!!int "))
+    with pytest.raises(
+        UserError, match=rf"line 2: {shown} starts with 0, which YAML reads as octal: write it with"
+    ):
+        settings.resolve(given={}, file=tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(("number", "seed"), [("0", 0), ("10", 10), ("0x10", 16), ("0b11", 3), ("'010'", 10)])
+def test_other_integers_are_read_as_before(tmp_path: Path, number: str, seed: int) -> None:
+    (tmp_path / "x.yaml").write_text(f"seed: {number}\nsampler.lr: 0.05\n")
+    assert settings.resolve(given={}, file=tmp_path / "x.yaml").seed == seed
 
 
 def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
@@ -207,8 +280,8 @@ def test_the_package_offers_what_the_commands_do() -> None:
 
     assert rlcas.settings_of is settings.of
     assert "run" in dir(rlcas)
-    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runs': it has run, resume"):
-        _ = rlcas.runs
+    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'walk': it has run, resume"):
+        _ = rlcas.walk
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def stated(
 ) -> dict[str, Any]:
     """Return, nested, what flags, a file and `base` state, without defaults and preset; arguments as of `resolve`."""
     typed = nested_of({key: parse(key, value) for key, value in given.items()}, "flag")
-    return merged(base or {}, merged(read_yaml(file, "--config ") if file else {}, typed))
+    return merged(base or {}, merged(read_yaml(file, "--config") if file else {}, typed))
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
