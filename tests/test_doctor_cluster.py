@@ -24,7 +24,7 @@ def test_one_package_of_another_version_is_named_with_its_node() -> None:
     assert doctor.judge_versions(here, {"a": here, "b": here}) == ok("the same on all 2 nodes")
     others = {"a": here, "b": {**here, "torch": "2.14.1"}, "c": {"Python": "3.11.7", "rlcas": "0.1.0"}}
     finding = doctor.judge_versions(here, others)
-    assert finding.verdict == "fault" and "one image" in finding.mend
+    assert finding.verdict == "fault" and "one image" in finding.fix
     assert finding.found == "torch 2.15.0 here, 2.14.1 on b, absent on c"
 
 
