@@ -1,4 +1,4 @@
-"""Passwords in addresses: refused as settings, and never told or written."""
+"""Passwords in addresses: refused as settings, and never printed or written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("text", HIDDEN)
-def test_a_password_in_an_address_is_hidden_and_the_rest_is_told(text: str) -> None:
+def test_a_password_in_an_address_is_hidden_and_the_rest_is_shown(text: str) -> None:
     assert without_credentials(text) == HIDDEN[text]
     assert has_credentials(text) and not has_credentials(HIDDEN[text])
 
@@ -70,12 +70,12 @@ def test_a_setting_with_a_password_is_refused_by_its_name_and_not_echoed(key: st
     ):
         with pytest.raises(
             UserError, match=rf"^{key} .*has a password or key in its address.*: leave it out"
-        ) as told:
+        ) as raised:
             resolve()
-        assert SECRET not in str(told.value) and "\n" not in str(told.value)
+        assert SECRET not in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_a_list_of_settings_and_a_named_pool_are_looked_through_too() -> None:
+def test_a_list_of_settings_and_a_named_pool_are_checked_too() -> None:
     with pytest.raises(UserError, match=r"^compare\.methods s3://\*\*\*@bucket/x has a password"):
         settings.of_comparison({"compare.methods": ["ce", ADDRESS]})
     with pytest.raises(UserError, match=r"^compare\.pools s3://\*\*\*@bucket/x has a password"):
@@ -92,13 +92,13 @@ def test_settings_made_in_python_are_refused_too() -> None:
         RunConfig(data=ADDRESS)
 
 
-def test_a_wrong_value_with_a_password_is_told_without_it() -> None:
+def test_a_wrong_value_with_a_password_is_quoted_without_it() -> None:
     with pytest.raises(UserError, match=r"sampler\.k s3://\*\*\*@bucket/x has a password"):
         settings.resolve(given={"sampler.k": ADDRESS})
 
 
 @pytest.mark.parametrize("error", [UserError, RunError])
-def test_no_error_of_ours_tells_a_password(error: type[Exception]) -> None:
+def test_no_error_of_ours_shows_a_password(error: type[Exception]) -> None:
     assert str(error(f"{ADDRESS} cannot be read")) == "s3://***@bucket/x cannot be read"
 
 
@@ -115,13 +115,13 @@ def test_a_traceback_among_the_epochs_holds_no_password(tmp_path: Path) -> None:
     assert SECRET not in text and "OSError: s3://***@bucket/x" in text
 
 
-def test_the_doctor_tells_no_password_and_of_the_environment_only_what_it_checks(
+def test_the_doctor_prints_no_password_and_no_variable_that_it_does_not_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", SECRET)
     monkeypatch.setenv("RLCAS_DATA", ADDRESS)
     checks = {"data": doctor.CHECKS["data"], "cores": doctor.CHECKS["cores"], "x": lambda: ok(ADDRESS)}
     doctor.report(doctor.examine(checks))
-    told = capsys.readouterr().out
-    assert "RLCAS_DATA s3://***@bucket/x is not a folder" in told and "x: s3://***@bucket/x" in told
-    assert SECRET not in told and os.environ["SOME_API_KEY"] == SECRET
+    printed = capsys.readouterr().out
+    assert "RLCAS_DATA s3://***@bucket/x is not a folder" in printed and "x: s3://***@bucket/x" in printed
+    assert SECRET not in printed and os.environ["SOME_API_KEY"] == SECRET

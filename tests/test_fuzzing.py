@@ -112,7 +112,7 @@ def test_an_object_array_in_a_pool_a_preparation_or_a_cell_is_never_unpickled(tm
     with pytest.raises(UserError, match=r"altered \(it holds several arrays\)"):
         reading.open_array(tmp_path / "x.npy", "do so")
     (tmp_path / "test.npz").write_bytes(npy(np.zeros(2)))
-    with pytest.raises(UserError, match=r"damaged \(it is no npz file\)"):
+    with pytest.raises(UserError, match=r"damaged \(it is not an npz file\)"):
         reading.read_arrays(tmp_path / "test.npz", "do so")
 
 
@@ -125,7 +125,7 @@ def test_an_npz_that_unpacks_to_more_than_the_memory_is_refused_before_it_is_unp
     assert (tmp_path / "bomb.npz").stat().st_size < 30_000
     monkeypatch.setattr(reading, "available_memory_bytes", lambda: 5e6)
     with pytest.raises(
-        UserError, match=r"bomb\.npz: train_images takes 0\.0 GB of memory, of which 0\.0 are free: is"
+        UserError, match=r"bomb\.npz: train_images takes 0\.0 GB of memory, but 0\.0 GB are free: check"
     ):
         load(config(f"npz:{tmp_path / 'bomb.npz'}"))
 
