@@ -68,11 +68,11 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
         ),
         (
             ["train"],
-            "rlcas: pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`",
+            "rlcas: pool is not set: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`",
         ),
         (
             ["synth", "sample", "RUN", "--synth.generation.steps", "5"],
-            "rlcas: synth.generation.steps is no setting of `rlcas synth sample`, which keeps the run's own",
+            "rlcas: synth.generation.steps is not a setting of `rlcas synth sample`, which keeps the run's own",
         ),
         (["report"], "rlcas: the following arguments are required: RUN"),
         (

@@ -102,7 +102,7 @@ def test_gpus_that_ray_hands_out_must_be_there() -> None:
 
 def test_what_is_asked_of_a_cluster_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--data", "phantom"]) == 2
-    assert "--out and --data are of `rlcas doctor --cluster`: add --cluster" in capsys.readouterr().err
+    assert "--out and --data need --cluster: add it, or leave them out" in capsys.readouterr().err
 
 
 def test_a_node_is_a_line_with_what_it_has_and_a_line_for_each_thing_that_is_wrong() -> None:

@@ -238,8 +238,11 @@ def test_the_command_writes_the_table(run: Path, files: Path, expected: Float64,
             ["a.png", "--out", "/dev/null/t.csv"],
             "rlcas: /dev/null/t.csv cannot be written, for /dev/null can be no",
         ),
-        (["a.png", "--out", "a.png"], "rlcas: --out a.png is no table: let it end in .csv\n"),
-        (["a.png", "--seed", "1"], "rlcas: seed is no setting of `rlcas predict`, which keeps the run's own"),
+        (["a.png", "--out", "a.png"], "rlcas: --out a.png is not a CSV file: name one that ends in .csv\n"),
+        (
+            ["a.png", "--seed", "1"],
+            "rlcas: seed is not a setting of `rlcas predict`, which keeps the run's own",
+        ),
         ([], "rlcas: the following arguments are required: IMAGES\n"),
     ],
 )

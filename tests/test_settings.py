@@ -132,7 +132,7 @@ def test_none_is_written_as_none() -> None:
         ),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], message: str) -> None:
+def test_a_wrong_setting_is_one_line_with_the_fix(given_flags: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         settings.resolve(given=given_flags)
     assert "\n" not in str(caught.value)
@@ -250,7 +250,7 @@ def test_other_integers_are_read_as_before(tmp_path: Path, number: str, seed: in
     assert settings.resolve(given={}, file=tmp_path / "x.yaml").seed == seed
 
 
-def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_without_settings_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"is not a run's folder: it has no config\.yaml; name the --out of a run$"
     ):
@@ -268,7 +268,7 @@ def test_python_states_settings_nested_or_dotted_over_a_preset() -> None:
     assert nested == dotted == settings.resolve(given={"preset": "quick", "sampler.k": "5"})
 
 
-def test_a_runs_settings_can_be_given_anew() -> None:
+def test_some_settings_of_a_run_can_be_overridden() -> None:
     config = settings.of({"preset": "quick", "sampler": {"k": 5}})
     assert settings.override(config, {"sampler.lr": "0.5"}).sampler == config.sampler.model_copy(
         update={"lr": 0.5}
@@ -293,7 +293,7 @@ def test_the_package_offers_what_the_commands_do() -> None:
         ("synth.denoiser.prediction", "epsilon", "epsilon"),
     ],
 )
-def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value: object) -> None:
+def test_a_choice_typed_as_a_flag_becomes_its_value(key: str, text: str, value: object) -> None:
     config = settings.resolve(given={key: text})
     assert operator.attrgetter(key)(config) == value
     with pytest.raises(UserError, match=rf"{key} is 'seven'"):
@@ -317,7 +317,7 @@ def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value
         ({"reward": "per_class"}, {"agents": "paper", "team_share": 1.0, "exploration": None}),
     ],
 )
-def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
+def test_agents_and_rewards_have_their_own_defaults_and_stated_settings_win(
     given: dict[str, str], expected: dict[str, object], tmp_path: Path
 ) -> None:
     config = settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
@@ -342,7 +342,7 @@ def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
         ),
         (
             {"agents": "response", "observation": "metric,recall"},
-            r"^sampler.observation metric,recall leaves out composition, which sampler.agents response must see",
+            r"^sampler.observation metric,recall leaves out composition, which .* response must observe: add it$",
         ),
         ({"team_share": "1"}, r"^sampler.team_share 1.0 is for sampler.reward per_class, not for cubic: leave"),
         (
@@ -359,20 +359,21 @@ def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
         ),
     ],
 )
-def test_settings_of_the_sampler_that_do_not_fit_are_told_with_both_values(
-    given: dict[str, str], text: str
-) -> None:
+def test_an_error_about_two_settings_of_the_sampler_names_both_values(given: dict[str, str], text: str) -> None:
     with pytest.raises(UserError, match=text):
         settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
 
 
 @pytest.mark.parametrize("agents", ["response", "uniform", "constant"])
-def test_agents_that_rewards_do_not_teach_may_run_one_episode(agents: str) -> None:
+def test_agents_without_gradient_may_run_one_episode(agents: str) -> None:
     given = {"sampler.k": "1", "sampler.agents": agents, "sampler.reward": "rank"}
     assert settings.resolve(given=given).sampler.k == 1
 
 
-def test_a_sweeps_folder_is_told_from_a_runs(tmp_path):
+def test_a_sweeps_folder_is_not_a_runs(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("seed: 1\n")
-    with pytest.raises(UserError, match="is a sweep's folder: `rlcas sweep --resume` goes on with it"):
+    with pytest.raises(
+        UserError,
+        match=r"is a sweep's folder: continue it with `rlcas sweep --resume`, or name one of its trials$",
+    ):
         settings.load(tmp_path)
