@@ -48,26 +48,26 @@ class Reader:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the inputs of a reader."""
+    """The counts and times of a reader's inputs."""
 
     inputs: int = 0
-    told: int = 0
+    refused: int = 0
     """Those that ended in a UserError."""
     seconds: float = 0.0
     slowest_seconds: float = 0.0
 
     def try_one(self, reader: Reader, folder: Path, content: bytes) -> None:
-        """Give a reader one input and count it; whatever it raises beside a UserError is raised."""
+        """Give a reader one input and count it; any error but a UserError is raised."""
         started = time.process_time()
         self.inputs += 1
-        self.told += tells(reader, folder, content)
+        self.refused += refuses(reader, folder, content)
         seconds = time.process_time() - started
         self.seconds += seconds
         self.slowest_seconds = max(self.slowest_seconds, seconds)
 
 
 def fuzz(reader: Reader, folder: Path, inputs: int, seed: int) -> Tally:
-    """Give a reader so many inputs, the same for the same seed; whatever it raises beside a UserError is raised."""
+    """Give a reader this many inputs, the same ones for the same seed; any error but a UserError is raised."""
     tally = Tally()
     with limited_memory(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -102,7 +102,7 @@ def drawing(contents: Files, inputs: int, seed: int) -> Callable[[Callable[[byte
     return decorate
 
 
-def tells(reader: Reader, folder: Path, content: bytes) -> bool:
+def refuses(reader: Reader, folder: Path, content: bytes) -> bool:
     """Return whether the reader refuses such a file, in one line that names the file or its folder."""
     (folder / reader.file).write_bytes(content)
     reader.beside()
@@ -110,11 +110,11 @@ def tells(reader: Reader, folder: Path, content: bytes) -> bool:
         try:
             reader.read()
         except UserError as error:
-            told = str(error)
+            message = str(error)
         else:
             return False
-    assert len(told.splitlines()) == 1 and len(told) < 2000, told
-    assert str(folder) in told, told
+    assert len(message.splitlines()) == 1 and len(message) < 2000, message
+    assert str(folder) in message, message
     return True
 
 

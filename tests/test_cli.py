@@ -22,7 +22,7 @@ def test_no_words_are_answered_with_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "usage: rlcas COMMAND" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rlcas 0.")
 

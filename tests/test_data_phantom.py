@@ -32,7 +32,7 @@ def test_every_split_has_every_class_and_train_the_ratio(num_images: int, imbala
     assert (np.diff(counts_SC, axis=1) <= 1).all()
 
 
-def test_too_few_phantoms_are_told() -> None:
+def test_too_few_phantoms_are_refused() -> None:
     with pytest.raises(
         UserError, match=r"num_images 60 is too few for 8 classes .*imbalance 47.98: raise the first"
     ):

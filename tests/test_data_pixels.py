@@ -34,7 +34,7 @@ def test_wide_images_span_the_training_range(tmp_path: Path, dtype: str) -> None
     )
 
 
-def test_a_window_of_the_settings_is_used_and_told(tmp_path: Path) -> None:
+def test_a_window_in_the_settings_is_used_and_noted(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path, **arrays(dtype="uint16")), window=(100, 1000)))
     assert "values 100..1000 (dataset.window) are mapped" in data.notes[0]
     assert data.train.images_NCHW.min() == 0 and data.train.images_NCHW.max() == 255
@@ -49,7 +49,7 @@ def test_a_window_is_needed_where_there_are_no_training_images(tmp_path: Path) -
     assert window == (0, 4096)
     assert load_test(config(name, window=window))[0].images_NCHW.max() > 200
     with pytest.raises(
-        UserError, match=r"dataset.window \(5.0, 5.0\) is empty: give black, then a larger white"
+        UserError, match=r"dataset.window \(5.0, 5.0\) is empty: write black, then a larger white"
     ):
         load_test(config(name, window=(5, 5)))
 
@@ -77,7 +77,7 @@ def test_a_flat_image_stays_flat_and_a_growing_one_keeps_its_mean() -> None:
         ((8, 8), 8, ""),
     ],
 )
-def test_resizing_is_told(tmp_path: Path, shape: tuple[int, ...], size_px: int, note: str) -> None:
+def test_resizing_is_noted(tmp_path: Path, shape: tuple[int, ...], size_px: int, note: str) -> None:
     data = load(config(write_npz(tmp_path, **arrays(shape=shape)), size_px=size_px))
     assert data.image_shape_CHW[1:] == (size_px, size_px)
     assert data.notes[0].endswith(note) if note else data.notes == ()

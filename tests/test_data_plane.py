@@ -36,7 +36,7 @@ def private_bytes() -> int:
 
 
 class ReadingTrainer(TrivialTrainer):
-    """Reads every real image as an epoch of training does, and tells what that and the incumbent cost."""
+    """Reads every real image as an epoch of training does, and reports what that and the incumbent cost."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)
@@ -47,11 +47,11 @@ class ReadingTrainer(TrivialTrainer):
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         assert self.maker._images.sum() == 0
-        told = {
+        costs = {
             "grown_mb": (private_bytes() - self.before) / MB,
             "copied": float(incumbent.arrays["float32"].flags.writeable),
         }
-        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **told}})
+        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **costs}})
 
 
 def vars_of(result: EpochResult) -> dict[str, object]:

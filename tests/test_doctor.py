@@ -143,7 +143,7 @@ def test_shared_memory_must_hold_rays_share_of_memory() -> None:
     assert small.verdict == "warn" and "--shm-size=5.3g" in small.fix
 
 
-def test_rlcas_data_that_is_no_folder_is_a_fault(tmp_path: Path) -> None:
+def test_rlcas_data_that_is_not_a_folder_is_a_fault(tmp_path: Path) -> None:
     assert data.judge_data(str(tmp_path), [], {}).verdict == "ok"
     finding = data.judge_data(str(tmp_path / "gone"), [], {})
     assert finding.verdict == "fault" and f"RLCAS_DATA {tmp_path / 'gone'} is not a folder" in finding.found

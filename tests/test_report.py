@@ -107,9 +107,9 @@ def small_run(tmp_path) -> Path:
 def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path, num_classes, text):
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        told = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
+        page = page_of(write_run(tmp_path / "run", num_classes, epochs=3, curved=True))
     assert (tmp_path / "run" / "figures" / "responses.png").exists()
-    assert text in told.text
+    assert text in page.text
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,14 @@ def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path,
         ({"agents": "response"}, "Agents response : the action probabilities moved at most"),
     ],
 )
-def test_a_control_is_told_as_one(tmp_path, sampler, text):
+def test_a_control_is_described_as_one(tmp_path, sampler, text):
     folder = write_run(tmp_path / "run", num_classes=2, epochs=2)
     stated = {"data": "breastmnist", "sampler": sampler}
     (folder / "config.yaml").write_text(json.dumps(settings.of(stated).model_dump(mode="json")))
     assert text in page_of(folder).text
 
 
-def test_retries_are_told(page):
+def test_retries_are_shown(page):
     assert "Episodes were run again 1 time, because a worker or its node died" in page.text
 
 
@@ -186,13 +186,13 @@ def test_policies_near_uniform_are_called_a_best_of_k_search(drift, best_of_k, t
     assert ("best-of-3 search" in text) == best_of_k
 
 
-def test_the_kept_epoch_and_its_metric_are_told(run, page):
+def test_the_kept_epoch_and_its_metric_are_shown(run, page):
     last = read_run(run).epochs[-1]
     assert f"5 of 30 epochs, 3 episodes each. Kept: epoch {last['best_epoch']}," in page.text
     assert f"validation f1 of {last['best_metric']:.3f}" in page.text
 
 
-def test_a_failed_episode_is_told_with_its_traceback_as_text(page):
+def test_a_failed_episode_is_shown_with_its_traceback_as_text(page):
     assert "1 of 15 episodes ended badly." in page.text
     assert "epoch 4, episode 2: out_of_memory" in page.text
     assert "torch.OutOfMemoryError: <b>tried to allocate 2 GiB</b>" in page.text
@@ -286,7 +286,7 @@ def test_a_run_that_has_only_begun_says_what_is_not_there_yet(small_run):
     assert "svg" not in page.tags
 
 
-def test_a_run_without_test_figures_tells_its_epochs_and_timings(small_run):
+def test_a_run_without_test_figures_shows_its_epochs_and_timings(small_run):
     (small_run / "metrics.json").unlink()
     (small_run / "timings.json").write_text('{"pool": 65.5}')
     with (small_run / "epochs.jsonl").open("a") as file:
@@ -330,6 +330,6 @@ def test_colour_images_are_shown_in_colour(small_run):
     assert page_of(small_run).tags.count("img") == 2 * 2 * 2 * 6
 
 
-def test_a_folder_that_is_no_run_is_told(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
         write_report(tmp_path)
