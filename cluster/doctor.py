@@ -254,7 +254,7 @@ def _of_node(node: NodeReport, answer: NodeFacts | str) -> Iterator[Finding]:
     gpus = judge_gpus(node.num_gpus, answer.num_gpus)
     for check, finding in {**checks, "GPUs": gpus}.items():
         if finding.verdict != "ok":
-            yield Finding(finding.verdict, f"{check}: {finding.found}", finding.mend, name=node.name)
+            yield Finding(finding.verdict, f"{check}: {finding.found}", finding.fix, name=node.name)
 
 
 def _code_digest() -> str:

@@ -1,6 +1,6 @@
-"""rlcas: long-tailed image classification with synthetic images dosed class by class by RL agents.
+"""rlcas: long-tailed image classification; RL agents choose how many synthetic images of each class to train on.
 
-What the command line does is a function here, found when it is first used, so that `import rlcas` is instant:
+Every command of the command line is a function here, imported when it is first used, so that `import rlcas` is fast:
 
     import rlcas
 

@@ -1,4 +1,4 @@
-"""The table of the commands of `rlcas`; every heavy import is inside its command, so that `--help` is instant."""
+"""The command line of `rlcas`; slow imports are inside the commands, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from rlcas.errors import RunError, UserError
 from rlcas.storage.atomic import fix_for
 from rlcas.storage.remote import address_of, local, publish
 
-DESCRIPTION = "Long-tailed image classification: agents dose synthetic images, class by class."
-INTERRUPTED = "interrupted; `rlcas resume DIR` goes on, of a sweep `rlcas sweep --resume DIR`"
+DESCRIPTION = (
+    "Long-tailed image classification: RL agents choose how many synthetic images of each class to train on."
+)
+INTERRUPTED = "interrupted: continue with `rlcas resume DIR`, or a sweep with `rlcas sweep --resume DIR`"
 
 ALL_COMMANDS: dict[str, Command] = {
     **COMMANDS,
@@ -23,7 +25,7 @@ ALL_COMMANDS: dict[str, Command] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 success, 2 what the user got wrong, 1 the rest."""
+    """Run the command line; return the exit status: 0 success, 2 an error of the user, 1 any other."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = name_of(words)
     if name not in ALL_COMMANDS:
@@ -38,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"rlcas: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        mend = fix_for(error)
-        if mend is None:
+        fix = fix_for(error)
+        if fix is None:
             raise
-        print(f"rlcas: {error}: {mend}", file=sys.stderr)
+        print(f"rlcas: {error}: {fix}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"rlcas: {interrupt if interrupt.args else INTERRUPTED}", file=sys.stderr)
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _act(command: Command, arguments: argparse.Namespace) -> int:
-    """Do what a command does; a run's address stands for a local folder meanwhile."""
+    """Run a command; where its folder is an address, it works in a local copy, which is published afterwards."""
     if command.folder is None or address_of(arguments.folder) is None:
         return command.action(arguments)
     arguments.folder = local(arguments.folder, without=command.without)
@@ -59,7 +61,7 @@ def _act(command: Command, arguments: argparse.Namespace) -> int:
 
 
 def _overview(words: list[str]) -> int:
-    """Answer `--help`, `--version` and unknown commands."""
+    """Print the answer to `--help`, `--version` or an unknown command; return the exit status."""
     from rlcas import __version__
 
     width = max(map(len, ALL_COMMANDS))
@@ -67,7 +69,7 @@ def _overview(words: list[str]) -> int:
     if words in (["--version"], ["-V"]):
         print(f"rlcas {__version__}")
         return 0
-    if words and words[0] != "synth":
+    if words and words[0] != "synth":  # the only command of two words, which an error must quote whole
         del words[1:]
     if words and words[-1] not in ("-h", "--help"):
         known = ", ".join(ALL_COMMANDS)

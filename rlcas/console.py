@@ -1,6 +1,6 @@
-"""What a person sees of a run: phases, progress bars and a table of epochs; plain lines in a log.
+"""Output of a run on the terminal: phases, progress bars and tables; plain lines in a log.
 
-Everything goes to stdout through one rich Console, so that nothing interleaves.
+Everything is printed to stdout through one rich Console, so that nothing interleaves.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_LINES_A_BAR = 10
-WIDEST_LOG = 1000
+LINES_PER_BAR = 10
+"""Lines in a log in place of a progress bar."""
+MAX_LOG_WIDTH = 1000
+"""Characters: wider than any table."""
 
 _CONSOLE = Console(highlight=False)
 
 
 def console() -> Console:
-    """Return the one Console that all output to stdout goes through."""
+    """Return the Console through which everything is printed."""
     return _CONSOLE
 
 
@@ -34,17 +36,17 @@ def say(text: str) -> None:
 
 
 def show_table(table: Table) -> None:
-    """Print a table, on a narrow terminal in parts that fit; in a log it is as wide as it needs to be."""
+    """Print a table: on a terminal in parts that fit its width, in a log in its full width."""
     if console().is_terminal:
         for part in parts_of(table, console().width):
             console().print(part)
         return
-    width = console().measure(table, options=console().options.update(width=WIDEST_LOG)).maximum
+    width = console().measure(table, options=console().options.update(width=MAX_LOG_WIDTH)).maximum
     Console(file=console().file, width=width, highlight=False).print(table)
 
 
 def parts_of(table: Table, width: int) -> list[Table]:
-    """Return the table in parts that are at most `width` characters wide, each with the first column again."""
+    """Return the table in parts of at most `width` characters, each of which repeats the first column."""
     widths = [
         max(cell_len(str(cell)) for cell in (column.header, *column.cells)) + 2 for column in table.columns
     ]
@@ -75,17 +77,17 @@ def _part(table: Table, columns: Sequence[int], *, titled: bool) -> Table:
 
 
 def format_figure(value: float | None) -> str:
-    """Return a figure with three decimals, or n/a for NaN and None."""
+    """Return a number with three decimals, or n/a for NaN and None."""
     return "n/a" if value is None or math.isnan(value) else f"{value:z.3f}"
 
 
 def format_distance(value: float | None) -> str:
-    """Return three significant figures, or n/a for NaN and None: distances have no scale of their own."""
+    """Return a number with three significant digits, because distances have no fixed scale; n/a for NaN and None."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.3g}"
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration as a person says it: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min."""
+    """Return a duration for people: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min."""
     if math.isnan(seconds):
         return "n/a"
     if seconds < 10:
@@ -100,14 +102,14 @@ def format_seconds(seconds: float) -> str:
 
 @dataclass
 class Stopwatch:
-    """The seconds that a phase took, known once it has ended."""
+    """The duration of a phase, NaN until it has ended."""
 
     seconds: float = math.nan
 
 
 @contextmanager
 def phase(title: str) -> Iterator[Stopwatch]:
-    """Announce a phase, and its seconds when it has ended well."""
+    """Announce a phase, and its duration if it ends without an error."""
     say(f"{title} ...")
     watch, started = Stopwatch(), time.monotonic()
     yield watch
@@ -116,23 +118,23 @@ def phase(title: str) -> Iterator[Stopwatch]:
 
 
 class Progress:
-    """A bar under way: `advance` it by what was done, with a note such as the loss."""
+    """A progress bar; `advance` moves it, with a note such as the loss."""
 
     def __init__(self, show: Callable[[int, str], None]) -> None:
         self._show = show
         self.done = 0
 
     def advance(self, amount: int = 1, note: str = "") -> None:
-        """Add `amount` to what is done and show it."""
+        """Add `amount` to the finished part and show it."""
         self.done += amount
         self._show(self.done, note)
 
 
 @contextmanager
 def progress(description: str, total: int, unit: str = "") -> Iterator[Progress]:
-    """Show progress towards `total`: a bar on a terminal, a line every tenth in a log.
+    """Show progress towards `total`: a bar on a terminal, a line for every tenth in a log.
 
-    `unit` "B" shows bytes, as in a download; otherwise plain counts.
+    With the unit "B" the numbers are bytes, as of a download; otherwise they are counts.
     """
     if console().is_terminal:
         with _live_bar(unit) as bar:
@@ -155,14 +157,14 @@ def _live_bar(unit: str) -> rich_progress.Progress:
 
 
 def _plain_bar(description: str, total: int, unit: str) -> Callable[[int, str], None]:
-    started, tenths_said = time.monotonic(), 0
+    started, tenths_shown = time.monotonic(), 0
 
     def show(done: int, note: str) -> None:
-        nonlocal tenths_said
-        tenths = PLAIN_LINES_A_BAR * done // max(total, 1)
-        if tenths <= tenths_said:
+        nonlocal tenths_shown
+        tenths = LINES_PER_BAR * done // max(total, 1)
+        if tenths <= tenths_shown:
             return
-        tenths_said = tenths
+        tenths_shown = tenths
         seconds_left = (time.monotonic() - started) * (total - done) / done
         counted = f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if unit == "B" else f"{done}/{total}"
         parts = [f"{100 * done // total} %", counted, f"left {format_seconds(seconds_left)}", note]

@@ -1,4 +1,4 @@
-"""Passwords and keys inside addresses, which no setting, message or file of a run's folder shall hold.
+"""Passwords and keys inside addresses, which must not be in any setting, message or file of a run's folder.
 
 s3://KEY:SECRET@bucket, http://user:password@host, https://TOKEN@host, az://c/x?sig=SIGNATURE
 """
@@ -9,7 +9,7 @@ import re
 
 HIDDEN = "***"
 WHERE_THEY_BELONG = (
-    "leave it out, and give it by the environment or "
+    "leave it out, and set it in the environment or "
     "the store's own file (AWS_ACCESS_KEY_ID, ~/.aws/credentials)"
 )
 _USER_INFO = re.compile(
@@ -25,12 +25,12 @@ _QUERY = re.compile(
 
 
 def without_credentials(text: str) -> str:
-    """Return `text` with `***` for what stands between :// and @, and for the values of keys in a query."""
+    """Return `text` with `***` for user name and password before the @, and for the secrets in a query."""
     if "://" not in text:
         return text
     return _QUERY.sub(rf"\g<name>{HIDDEN}", _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text))
 
 
 def has_credentials(text: str) -> bool:
-    """Return whether an address in `text` brings a password or key."""
+    """Return whether an address in `text` has a password or key in it."""
     return without_credentials(text) != text

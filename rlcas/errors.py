@@ -1,13 +1,13 @@
-"""The error class for what a user can mend, and the one for what ended a run."""
+"""The error that the user can fix, and the error that ends a run."""
 
 from rlcas.credentials import without_credentials
 
 
 class UserError(ValueError):
-    """Wrong input: the text is one line that names the setting or file, its value and the mend.
+    """Wrong input: the message is one line that names the setting or file, its value and the fix.
 
-    The command line prints it without a traceback and exits with status 2. It may quote a stranger's file: line
-    ends become spaces, control characters are escaped, and passwords in addresses are not told.
+    The command line prints it without a traceback and exits with status 2. The message may quote an untrusted file:
+    line ends become spaces, control characters are escaped, and passwords in addresses are hidden.
     """
 
     def __init__(self, text: str) -> None:
@@ -15,10 +15,10 @@ class UserError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on through no fault of the user's: the text says why, with the workers' tracebacks.
+    """A run that cannot continue, although the input is right: the message says why, with the workers' tracebacks.
 
     The command line prints it without a traceback of its own and exits with status 1. Passwords in addresses are
-    not told.
+    hidden.
     """
 
     def __init__(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Values as JSON holds them."""
+"""Conversion of values to JSON's own types."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def jsonable(value: Any) -> Any:
-    """Return `value` made of JSON's own types: arrays to lists, NaN and infinities to None, paths to text."""
+    """Return `value` in JSON's own types: arrays as lists, NaN and infinities as None, paths as text."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -198,7 +198,7 @@ def _filled(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
 
 @st.composite
 def npz_files(draw: Draw, arrays: dict[str, np.ndarray]) -> bytes:
-    """Return an npz file in which one or two arrays are broken, missing or duplicated."""
+    """Return an npz file in which one or two arrays are broken, missing or doubled."""
     members = {name: npy(array) for name, array in arrays.items()}
     for _ in range(draw(st.integers(0, 2))):
         name = draw(st.sampled_from(sorted(arrays)))

@@ -153,14 +153,14 @@ def settings_file(folder: Path) -> Reader:
     def read() -> None:
         stated = settings.read_yaml(file)
         for resolve in (settings.of, settings.of_sweep, settings.of_comparison):
-            with telling(file):
+            with naming(file):
                 resolve(stated)
 
     return Reader(file=settings.CONFIG_FILE, contents=yaml_files(whole), read=read)
 
 
 @contextlib.contextmanager
-def telling(file: Path) -> Iterator[None]:
+def naming(file: Path) -> Iterator[None]:
     """Let a fault of a setting, which names the setting, count as one that names the file."""
     try:
         yield
@@ -345,7 +345,7 @@ def run_json(file: str) -> Callable[[Path], Reader]:
 
     def reader(folder: Path) -> Reader:
         _run(folder)
-        if file == "timings.json":  # which is only read of an unfinished run
+        if file == "timings.json":  # which a run has until it is finished
             (folder / "metrics.json").unlink()
             write_json(folder / file, {"synthesiser": 1.5, "pool": 2.0})
         whole = json.loads((folder / file).read_text())

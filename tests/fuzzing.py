@@ -48,7 +48,7 @@ class Reader:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the inputs of a reader."""
+    """The counts and times of a reader's inputs."""
 
     inputs: int = 0
     refused: int = 0
@@ -57,7 +57,7 @@ class Tally:
     slowest_seconds: float = 0.0
 
     def try_one(self, reader: Reader, folder: Path, content: bytes) -> None:
-        """Pass one input to a reader and count it; any error but a UserError is raised."""
+        """Give a reader one input and count it; any error but a UserError is raised."""
         started = time.process_time()
         self.inputs += 1
         self.refused += refuses(reader, folder, content)
@@ -67,7 +67,7 @@ class Tally:
 
 
 def fuzz(reader: Reader, folder: Path, inputs: int, seed: int) -> Tally:
-    """Pass inputs to a reader, the same for the same seed; any error but a UserError is raised."""
+    """Give a reader this many inputs, the same ones for the same seed; any error but a UserError is raised."""
     tally = Tally()
     with limited_memory(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

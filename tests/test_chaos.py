@@ -140,7 +140,9 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_told_in_one_line_and_resumed(own
         _, error = process.communicate(timeout=300)
         assert process.returncode == 2, error
         assert error.startswith("rlcas: ") and error.count("\n") == 1
-        assert "No space left on device" in error and "free disk space, then go on with `rlcas resume`" in error
+        assert (
+            "No space left on device" in error and "free disk space, then continue with `rlcas resume`" in error
+        )
         assert not [path for path in run.rglob("*") if path.name.endswith(".tmp")]
         filler.unlink()
         done = rlcas("resume", "full", cwd=own_pool)

@@ -22,7 +22,7 @@ def test_no_words_are_answered_with_help(capsys: pytest.CaptureFixture[str]) -> 
     assert "usage: rlcas COMMAND" in capsys.readouterr().out
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("rlcas 0.")
 
@@ -68,11 +68,11 @@ def test_the_help_of_run_lists_settings_by_section(capsys: pytest.CaptureFixture
         ),
         (
             ["train"],
-            "rlcas: pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`",
+            "rlcas: pool is not set: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`",
         ),
         (
             ["synth", "sample", "RUN", "--synth.generation.steps", "5"],
-            "rlcas: synth.generation.steps is no setting of `rlcas synth sample`, which keeps the run's own",
+            "rlcas: synth.generation.steps is not a setting of `rlcas synth sample`, which keeps the run's own",
         ),
         (["report"], "rlcas: the following arguments are required: RUN"),
         (

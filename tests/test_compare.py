@@ -305,18 +305,18 @@ def test_a_pool_that_cannot_be_made_fails_its_rows_alone(home: Path) -> None:
         (["--compare.pools", "sketch"], "rlcas: --compare.pools sketch: write NAME=DIR, as in --compare.pools"),
         (
             ["--compare.pools", "sketch=a,sketch=b"],
-            "rlcas: --compare.pools sketch=b: sketch is given twice: leave one out",
+            "rlcas: --compare.pools sketch=b: sketch is set twice: leave one out",
         ),
         (["--compare.pools", "nope=a"], "rlcas: compare.pools nope=a: there is no pool 'nope': use one of"),
         (["--compare.seeds", "none"], "rlcas: compare.seeds is 'none': input should be a valid integer"),
         (["--resume", "nowhere"], "rlcas: nowhere is not a comparison's folder: it has no compare.yaml; name"),
         (
             ["--resume", "x", "--seed", "1"],
-            "rlcas: --resume x goes on with the comparison's own settings: leave out --seed",
+            "rlcas: --resume x continues with the comparison's own settings: leave out --seed",
         ),
         (
             ["--resume", "x", "--method.lift.pretrained", "clip", "--method.lift.scale", "2"],
-            "rlcas: --resume x goes on with the comparison's own settings: leave out --method.lift.scale",
+            "rlcas: --resume x continues with the comparison's own settings: leave out --method.lift.scale",
         ),
         (
             ["--resume", "x", "--synth.skin_sdm.pretrained", "sd"],
@@ -361,7 +361,7 @@ def test_a_comparisons_folder_is_told_from_a_runs(tmp_path: Path, capsys: pytest
     (tmp_path / "compare.yaml").touch()
     assert main(["evaluate", str(tmp_path)]) == 2
     assert (
-        "is a comparison's folder: `rlcas resume` goes on with it; name one of its" in capsys.readouterr().err
+        "is a comparison's folder: continue it with `rlcas resume`, or name one of" in capsys.readouterr().err
     )
 
 

@@ -1,4 +1,4 @@
-"""What a folder holds, and copies that count by their sha256 alone."""
+"""Digests of a folder's files, and copies that are checked by sha256."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def written(folder: Path) -> Path:
 
 
 class Sender:
-    """Gives the files in pieces of two bytes, the first `altered` of them with another first byte."""
+    """Returns the files in pieces of two bytes, the first `altered` of them with another first byte."""
 
     def __init__(self, altered: int = 0) -> None:
         self.sent: list[str] = []
@@ -51,7 +51,7 @@ class Sender:
         return (memoryview(content[start : start + 2]) for start in range(0, len(content), 2))
 
 
-def test_a_folder_is_told_by_the_sha256_of_its_files_hidden_ones_left_out(tmp_path: Path) -> None:
+def test_a_folders_digests_are_the_sha256_of_its_files_without_hidden_ones(tmp_path: Path) -> None:
     assert digests_of(written(tmp_path)) == DIGESTS
     assert digest_of(DIGESTS) == digest_of(dict(reversed(DIGESTS.items())))
     assert digest_of(DIGESTS) != digest_of({**DIGESTS, "c": DIGESTS["a.npy"]})
@@ -79,8 +79,8 @@ def test_a_damaged_note_is_not_trusted(tmp_path: Path, note: str) -> None:
     assert digests_of(tmp_path) == DIGESTS
 
 
-def test_what_is_no_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone is no folder: name one that is there"):
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone is not a folder: name an existing one"):
         digests_of(tmp_path / "gone")
     assert not holds(tmp_path / "gone", DIGESTS)
 
@@ -93,7 +93,7 @@ def test_a_copy_is_made_once_and_has_the_same_bytes(tmp_path: Path) -> None:
     assert copied(DIGESTS, sender, tmp_path) == folder and sender.sent == list(FILES)
 
 
-def test_two_that_want_a_copy_at_once_make_one(tmp_path: Path) -> None:
+def test_threads_that_need_the_same_copy_make_it_once(tmp_path: Path) -> None:
     sender, folders = Sender(), []
     threads = [
         threading.Thread(target=lambda: folders.append(copied(DIGESTS, sender, tmp_path))) for _ in range(4)
@@ -105,16 +105,16 @@ def test_two_that_want_a_copy_at_once_make_one(tmp_path: Path) -> None:
     assert len(set(folders)) == 1 and len(folders) == 4 and sender.sent == list(FILES)
 
 
-def test_what_comes_altered_is_fetched_again(tmp_path: Path) -> None:
+def test_a_file_that_arrives_altered_is_fetched_again(tmp_path: Path) -> None:
     sender = Sender(altered=1)
     assert digests_of(copied(DIGESTS, sender, tmp_path)) == DIGESTS
     assert sender.sent == ["a.npy", *FILES]
 
 
-def test_what_comes_altered_each_time_is_told_and_leaves_no_copy(tmp_path: Path) -> None:
+def test_a_file_that_always_arrives_altered_is_an_error_and_leaves_no_copy(tmp_path: Path) -> None:
     sender = Sender(altered=ATTEMPTS)
     with pytest.raises(
-        UserError, match=rf"a.npy came {ATTEMPTS} times with another sha256 than it was sent with"
+        UserError, match=rf"a.npy arrived {ATTEMPTS} times with another sha256 than it was sent with"
     ):
         copied(DIGESTS, sender, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -132,12 +132,12 @@ def test_a_copy_that_was_changed_is_made_again(tmp_path: Path, change: str) -> N
     assert digests_of(copied(DIGESTS, sender, tmp_path)) == DIGESTS and sender.sent == list(FILES)
 
 
-def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path) -> None:
-    left = tmp_path / digest_of(DIGESTS) / ".files.tmp"
-    left.mkdir(parents=True)
-    (left / "a.npy").write_bytes(b"half")
+def test_the_remains_of_a_killed_process_are_cleared_away(tmp_path: Path) -> None:
+    remains = tmp_path / digest_of(DIGESTS) / ".files.tmp"
+    remains.mkdir(parents=True)
+    (remains / "a.npy").write_bytes(b"half")
     assert digests_of(copied(DIGESTS, Sender(), tmp_path)) == DIGESTS
-    assert not left.exists()
+    assert not remains.exists()
 
 
 def test_the_cache_is_where_the_setting_or_the_node_says(

@@ -1,4 +1,4 @@
-"""Passwords in addresses: refused as settings, and never shown or written."""
+"""Passwords in addresses: refused as settings, and never printed or written."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_a_setting_with_a_password_is_refused_by_its_name_and_not_echoed(key: st
     ):
         with pytest.raises(
             UserError, match=rf"^{key} .*has a password or key in its address.*: leave it out"
-        ) as caught:
+        ) as raised:
             resolve()
-        assert SECRET not in str(caught.value) and "\n" not in str(caught.value)
+        assert SECRET not in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_list_of_settings_and_a_named_pool_are_checked_too() -> None:
@@ -92,7 +92,7 @@ def test_settings_made_in_python_are_refused_too() -> None:
         RunConfig(data=ADDRESS)
 
 
-def test_the_error_for_a_wrong_value_with_a_password_does_not_show_it() -> None:
+def test_a_wrong_value_with_a_password_is_quoted_without_it() -> None:
     with pytest.raises(UserError, match=r"sampler\.k s3://\*\*\*@bucket/x has a password"):
         settings.resolve(given={"sampler.k": ADDRESS})
 
@@ -115,7 +115,7 @@ def test_a_traceback_among_the_epochs_holds_no_password(tmp_path: Path) -> None:
     assert SECRET not in text and "OSError: s3://***@bucket/x" in text
 
 
-def test_the_doctor_shows_no_password_and_only_the_environment_variables_that_it_checks(
+def test_the_doctor_prints_no_password_and_no_variable_that_it_does_not_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", SECRET)

@@ -30,7 +30,7 @@ def test_a_folder_with_splits_is_read_in_sorted_order(tmp_path: Path, val: str) 
     assert data.class_names == ("a", "b") and data.name == "set"
     assert data.train.labels_N.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(data.train.images_NCHW[:3, 0], [gray(10), gray(11), gray(12)])
-    assert data.notes == ("left out, because they are no image files: 1 (train/a/notes.txt)",)
+    assert data.notes == ("left out, because they are not image files: 1 (train/a/notes.txt)",)
     test, names = load_test(config(name))
     assert names == ("a", "b") and len(test) == 6
     np.testing.assert_array_equal(test.images_NCHW[0, 0], gray(210))
@@ -80,8 +80,8 @@ def test_a_turned_photograph_is_set_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(config(name)).train.images_NCHW[0, 0], np.rot90(gray(10), -1))
 
 
-def test_faulty_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none is no folder: check the path after folder:"):
+def test_a_faulty_folder_is_an_error_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none is not a folder: check the path after folder:"):
         load(config(f"folder:{tmp_path / 'none'}"))
     with pytest.raises(UserError, match="has no class folders"):
         load(config(f"folder:{tmp_path}"))
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path.unlink()
     frames = [Image.fromarray(gray(i)) for i in range(2)]
     frames[0].save(path.with_suffix(".tif"), save_all=True, append_images=frames[1:])
-    with pytest.raises(UserError, match=r"1.tif has 2 pages: save one page a file"):
+    with pytest.raises(UserError, match=r"1.tif has 2 pages: save each page as a file"):
         load(config(name))
     Image.fromarray(np.zeros((8, 8), np.float32)).save(path.with_suffix(".tif"))
     with pytest.raises(UserError, match=r"1.tif has floating-point pixels: save it with 8 or 16 bits"):
@@ -125,16 +125,16 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_file_altered_or_truncated_anywhere_is_read_or_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"damaged.{suffix}"
     whole = (dicom if suffix == "dcm" else write_image)(path, gray(1, (16, 16))).read_bytes()
-    rng, refused = np.random.default_rng(0), 0
+    rng, num_refused = np.random.default_rng(0), 0
     for trial in range(200):
         at = int(rng.integers(min(len(whole), 400)))
         path.write_bytes(whole[:at] + (b"" if trial % 5 == 0 else rng.bytes(1) + whole[at + 1 :]))
         try:
             assert decode(path, None).ndim in (2, 3)
         except UserError as error:
-            refused += 1
+            num_refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
-    assert refused > 20
+    assert num_refused > 20
 
 
 def test_mixed_sizes_and_mixed_channels_name_two_files_and_the_setting(tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_dicom_without_any_window_spans_the_training_range(tmp_path: Path) -> No
     np.testing.assert_array_equal(inverted, 255 - data.train.images_NCHW[0, 0])
 
 
-def test_dicom_brings_its_own_window_which_a_setting_overrides(tmp_path: Path) -> None:
+def test_dicom_has_its_own_window_which_a_setting_overrides(tmp_path: Path) -> None:
     stored = np.arange(64, dtype=np.uint16).reshape(8, 8)
     name = dicom_folder(tmp_path, stored, WindowCenter=[32, 1], WindowWidth=[41, 2])
     own = load(config(name))
     expected = np.rint(255 * np.clip((stored - 11.5) / 40, 0, 1))  # 32 - 0.5 -+ 40 / 2
     np.testing.assert_array_equal(own.train.images_NCHW[0, 0], expected)
-    assert own.notes[0].startswith("DICOM files that bring a window are shown by it")
+    assert own.notes[0].startswith("DICOM files are shown with their own window")
     assert typed_window(own.notes[0], -100, 400) == (-100, 400)
     set_for_all = load(config(name, window=(0, 63)))
     np.testing.assert_array_equal(set_for_all.train.images_NCHW[0, 0], np.rint(stored * 255 / 63))
@@ -207,10 +207,10 @@ def test_eight_bit_and_rgb_dicom_keep_their_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.train.images_NCHW[0].transpose(1, 2, 0), rgb)
 
 
-def test_an_error_without_a_message_is_reported_by_its_name(
+def test_an_error_without_a_message_is_named_by_its_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fuzzing found such a MemoryError, of a DICOM header with lengths of gigabytes."""
+    """As the MemoryError of a DICOM header with lengths of gigabytes, which fuzzing found."""
     name = dicom_folder(tmp_path, gray(1))
 
     def exhausted(*_: object, **__: object) -> None:
@@ -221,12 +221,12 @@ def test_an_error_without_a_message_is_reported_by_its_name(
         load(config(name))
 
 
-def test_faulty_dicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faulty_dicom_is_an_error_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = dicom_folder(tmp_path, gray(1))
     path = tmp_path / "val" / "a" / "0.dcm"
     whole = path.read_bytes()
     path.write_bytes(b"not DICOM")
-    with pytest.raises(UserError, match=r"val/a/0.dcm is no DICOM file, or damaged: replace or remove it"):
+    with pytest.raises(UserError, match=r"val/a/0.dcm is not a DICOM file, or damaged: replace or remove it"):
         load(config(name))
     path.write_bytes(whole[:-20])
     with pytest.raises(
@@ -235,7 +235,7 @@ def test_faulty_dicom_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         load(config(name))
     assert "\n" not in str(caught.value)
     dicom(path, np.concatenate([gray(1), gray(2)]), NumberOfFrames=2, Rows=8)
-    with pytest.raises(UserError, match=r"pixels of shape \(2, 8, 8\): give one gray or 8-bit RGB frame"):
+    with pytest.raises(UserError, match=r"pixels of shape \(2, 8, 8\): save one gray or 8-bit RGB frame"):
         load(config(name))
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(UserError, match=r"needs pydicom: pip install rlcas\[dicom\]"):

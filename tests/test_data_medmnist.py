@@ -67,19 +67,21 @@ def test_the_folder_in_the_home_is_searched_too(served: Path, tmp_path: Path) ->
 
 def test_a_download_with_another_md5_is_deleted(served: Path, tmp_path: Path) -> None:
     (served / "breastmnist_64.npz").write_bytes(b"not it")
-    with pytest.raises(UserError, match=r"breastmnist_64.npz cannot be fetched from http.*put it into .*data"):
+    with pytest.raises(
+        UserError, match=r"breastmnist_64.npz cannot be downloaded from http.*put it into .*data"
+    ):
         load(config("breastmnist_64"))
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_an_unreachable_host_is_a_one_line_error(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_out_of_reach_is_an_error_of_one_line(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(medmnist_info()["breastmnist"], "url_64", "http://127.0.0.1:9/breastmnist_64.npz")
-    with pytest.raises(UserError, match=r"cannot be fetched.*RLCAS_DATA") as caught:
+    with pytest.raises(UserError, match=r"cannot be downloaded.*RLCAS_DATA") as caught:
         load(config("breastmnist_64"))
     assert "\n" not in str(caught.value)
 
 
-def test_a_present_file_that_is_not_the_official_one_is_refused(served: Path, tmp_path: Path) -> None:
+def test_an_existing_file_that_is_not_the_official_one_is_refused(served: Path, tmp_path: Path) -> None:
     path = tmp_path / "data" / "breastmnist_64.npz"
     path.parent.mkdir()
     np.savez(path, **arrays(num_classes=1))

@@ -64,7 +64,7 @@ def test_the_test_images_of_training_data_do_not_need_the_others(tmp_path: Path)
     assert len(load_test(config(name))[0]) == 6
 
 
-def test_missing_test_images_are_reported_beforehand_with_the_same_message(tmp_path: Path) -> None:
+def test_missing_test_images_are_the_same_error_before_training(tmp_path: Path) -> None:
     name = write_npz(tmp_path, test_images=None, test_labels=None)
     said = []
     for check in (require_test, load_test):
@@ -89,17 +89,17 @@ def test_the_presence_of_test_images_is_checked_without_opening_one(tmp_path: Pa
 def test_readers_get_whether_to_show_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: bool
 ) -> None:
-    seen = []
+    shown_to = []
 
     def reader(settings: RunConfig, shown: bool) -> Source:
-        seen.append(shown)
+        shown_to.append(shown)
         return open_npz(tmp_path / "set.npz")
 
     write_npz(tmp_path)
     monkeypatch.setitem(DATASETS, "own", reader)
     load_test(config("own"), progress=progress)
     load(config("own"), progress=progress)
-    assert seen == [progress] * 2
+    assert shown_to == [progress] * 2
 
 
 LABELS = arrays()["train_labels"]
@@ -107,18 +107,18 @@ WRONG = {
     "negative": (dict(train_labels=np.where(LABELS == 1, -1, 0)), "train_labels is negative at index 1"),
     "float": (dict(train_labels=LABELS.astype(float)), "train_labels is float64: save labels as integers"),
     "nan_label": (dict(train_labels=np.full(12, np.nan)), "train_labels is float64 with NaN"),
-    "multi_label": (dict(train_labels=np.ones((12, 3), int)), "multi-label is not taken"),
-    "deep_labels": (dict(train_labels=np.ones((12, 1, 1), int)), r"shape \(12, 1, 1\): give one integer"),
+    "multi_label": (dict(train_labels=np.ones((12, 3), int)), "multi-label data are not supported"),
+    "deep_labels": (dict(train_labels=np.ones((12, 1, 1), int)), r"shape \(12, 1, 1\): save one integer"),
     "gaps": (
         dict(train_labels=np.where(LABELS == 1, 9, 0)),
         "image of class '1', '2', '3', '4', '5' and 3 more: add",
     ),
     "val_label": (dict(val_labels=np.array([0, 1, 2, 0])), r"label 2 of val 2 is out of range 0\.\.1"),
     "empty_class": (dict(train_labels=LABELS * 2, val_labels=None, val_images=None), "of class '1': add one"),
-    "one_class": (dict(train_labels=LABELS * 0), "has one class alone, '0': give two classes or more"),
+    "one_class": (dict(train_labels=LABELS * 0), "has only one class, '0': at least two are needed"),
     "lengths": (dict(train_labels=LABELS[:5]), "has 12 images, but train_labels has 5"),
     "no_labels": (dict(val_labels=None), "lacks val_labels"),
-    "float_images": (dict(train_images=np.zeros((12, 8, 8))), "is float64: images are taken as uint8 or wider"),
+    "float_images": (dict(train_images=np.zeros((12, 8, 8))), "is float64: images must be uint8 or wider"),
     "nan": (dict(train_images=np.full((12, 8, 8), np.nan)), "train_images is float64 with NaN"),
     "bool": (dict(train_images=np.zeros((12, 8, 8), bool)), "train_images is bool: save images as uint8"),
     "channels_first": (
@@ -143,12 +143,12 @@ WRONG = {
     "object_labels": (dict(train_labels=np.array([0, "a"] * 6, object)), "train_labels is a pickle"),
     "patients": (dict(train_patients=np.arange(3)), "train_patients has 3 ids, but train_labels has 12"),
     "float_ids": (dict(train_patients=np.zeros(12)), "train_patients is float64: save ids as text or integers"),
-    "class_names": (dict(class_names=np.arange(2)), "class_names is int64 .*: save one text a class"),
+    "class_names": (dict(class_names=np.arange(2)), "class_names is int64 .*: save one text for each class"),
 }
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_a_faulty_array_is_a_one_line_error_that_names_file_and_fix(tmp_path: Path, fault: str) -> None:
+def test_a_faulty_array_is_an_error_of_one_line_that_names_file_and_fix(tmp_path: Path, fault: str) -> None:
     changes, message = WRONG[fault]
     if fault == "empty_class":
         changes = {**changes, "val_images": arrays()["val_images"], "val_labels": np.array([0, 2, 0, 2])}
@@ -158,10 +158,10 @@ def test_a_faulty_array_is_a_one_line_error_that_names_file_and_fix(tmp_path: Pa
 
 
 def test_a_missing_file_and_another_kind_of_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.npz is no file: check the path"):
+    with pytest.raises(UserError, match=r"none\.npz is not a file: check the path"):
         load(config(f"npz:{tmp_path / 'none.npz'}"))
     np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(UserError, match="is no npz file, or is truncated: fetch it again"):
+    with pytest.raises(UserError, match="is not an npz file, or is truncated: download it again"):
         load(config(f"npz:{tmp_path / 'array.npy'}"))
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(UserError, match=re.escape("has none of train_images, val_images, test_images")):
@@ -175,18 +175,16 @@ def test_a_member_that_is_not_an_array_is_never_unpickled(tmp_path: Path) -> Non
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train_images", pickle.dumps([1, 2]))
         archive.writestr("train_labels", pickle.dumps([1, 2]))
-    with pytest.raises(UserError, match="train_labels is no NumPy array"):
+    with pytest.raises(UserError, match="train_labels is not a NumPy array"):
         load(config(f"npz:{path}"))
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_a_file_altered_or_truncated_anywhere_is_refused_or_reads_the_same(
-    tmp_path: Path, compressed: bool
-) -> None:
+def test_a_file_altered_or_cut_anywhere_is_refused_or_reads_the_same(tmp_path: Path, compressed: bool) -> None:
     save = np.savez_compressed if compressed else np.savez
     save(tmp_path / "whole.npz", **arrays())
     whole, data = (tmp_path / "whole.npz").read_bytes(), load(config(f"npz:{tmp_path / 'whole.npz'}"))
-    rng, path, refused = np.random.default_rng(0), tmp_path / "damaged.npz", 0
+    rng, path, num_refused = np.random.default_rng(0), tmp_path / "damaged.npz", 0
     for trial in range(120):
         at = int(rng.integers(len(whole)))
         damaged = whole[:at] if trial % 3 == 0 else whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
@@ -195,9 +193,9 @@ def test_a_file_altered_or_truncated_anywhere_is_refused_or_reads_the_same(
             found = load(config(f"npz:{path}"))
             np.testing.assert_array_equal(found.train.images_NCHW, data.train.images_NCHW)
         except UserError as error:
-            refused += 1
+            num_refused += 1
             assert "damaged.npz" in str(error) and "\n" not in str(error)
-    assert refused > 60
+    assert num_refused > 60
 
 
 def test_official_breastmnist_has_one_image_twice_with_conflicting_labels(real_data: Path) -> None:

@@ -34,7 +34,7 @@ def test_wide_images_span_the_training_range(tmp_path: Path, dtype: str) -> None
     )
 
 
-def test_a_window_of_the_settings_is_used_and_noted(tmp_path: Path) -> None:
+def test_a_window_in_the_settings_is_used_and_noted(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path, **arrays(dtype="uint16")), window=(100, 1000)))
     assert "values 100..1000 (dataset.window) are mapped" in data.notes[0]
     assert data.train.images_NCHW.min() == 0 and data.train.images_NCHW.max() == 255
@@ -49,7 +49,7 @@ def test_a_window_is_required_without_training_images(tmp_path: Path) -> None:
     assert window == (0, 4096)
     assert load_test(config(name, window=window))[0].images_NCHW.max() > 200
     with pytest.raises(
-        UserError, match=r"dataset.window \(5.0, 5.0\) is empty: give black, then a larger white"
+        UserError, match=r"dataset.window \(5.0, 5.0\) is empty: write black, then a larger white"
     ):
         load_test(config(name, window=(5, 5)))
 

@@ -36,7 +36,7 @@ def private_bytes() -> int:
 
 
 class ReadingTrainer(TrivialTrainer):
-    """Reads every real image as an epoch of training does, and reports the memory of that and of the incumbent."""
+    """Reads every real image as an epoch of training does, and reports what that and the incumbent cost."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)

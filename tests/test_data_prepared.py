@@ -55,7 +55,7 @@ def test_an_interrupted_preparation_does_not_count(
         open_prepared(tmp_path / "prepared")
 
 
-def test_altered_preparations_are_refused(data: TrainingData, tmp_path: Path) -> None:
+def test_altered_prepared_data_are_refused(data: TrainingData, tmp_path: Path) -> None:
     prepare(data, tmp_path)
     labels = tmp_path / "val_labels.npy"
     whole = labels.read_bytes()
@@ -63,7 +63,7 @@ def test_altered_preparations_are_refused(data: TrainingData, tmp_path: Path) ->
     with pytest.raises(UserError, match=r"val_labels.npy is missing, truncated or altered"):
         open_prepared(tmp_path)
     np.save(labels, np.zeros(3, np.int64))
-    with pytest.raises(UserError, match=r"the val arrays do not fit data.json: prepare the data again"):
+    with pytest.raises(UserError, match=r"the val arrays do not match data.json: prepare the data again"):
         open_prepared(tmp_path)
     (tmp_path / "data.json").write_text('{"name": ')
     with pytest.raises(UserError, match=r"data.json is truncated or altered"):

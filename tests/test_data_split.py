@@ -96,7 +96,7 @@ def test_a_missing_split_is_cut_from_train_if_a_setting_says_so(tmp_path: Path) 
         load(config(name, val_from_train=0.5, test_from_train=0.5))
 
 
-def test_a_setting_that_cuts_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_setting_that_cuts_nothing_is_noted(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path), val_from_train=0.3))
     assert data.notes == ("dataset.val_from_train is not used: the data has a val split",)
     assert len(data.train) == 12
@@ -106,7 +106,7 @@ def test_training_data_needs_no_test_split(tmp_path: Path) -> None:
     assert len(load(config(write_npz(tmp_path, test_images=None, test_labels=None))).val) == 4
 
 
-def test_identical_images_across_splits_are_noted_with_conflicts(tmp_path: Path) -> None:
+def test_identical_pictures_across_splits_are_noted_with_conflicts(tmp_path: Path) -> None:
     found = arrays()
     found["val_images"][2], found["test_images"][:2] = found["train_images"][4], found["train_images"][[6, 7]]
     found["test_labels"][0] = 1
@@ -131,7 +131,7 @@ def test_cifar_100_lt_has_its_published_profile() -> None:
     assert (counts_C[0], counts_C[-1], counts_C.sum()) == (500, 5, 10847)
 
 
-def test_thinning_keeps_the_given_number_of_each_class() -> None:
+def test_subsampling_keeps_that_many_of_each_class_and_is_noted() -> None:
     labels_N = np.arange(60) % 3
     kept = thinned(labels_N, np.array([20, 5, 1]), np.random.default_rng(0))
     assert np.bincount(labels_N[kept]).tolist() == [20, 5, 1] and len(set(kept.tolist())) == 26
@@ -140,7 +140,7 @@ def test_thinning_keeps_the_given_number_of_each_class() -> None:
 def test_only_train_is_thinned_and_a_note_has_the_new_counts(tmp_path: Path) -> None:
     data = load(config(write_npz(tmp_path), imbalance_factor=3.0))
     assert data.train.class_counts(2).tolist() == [6, 2] and data.val.class_counts(2).tolist() == [2, 2]
-    assert data.notes == ("train is thinned to a long tail of imbalance factor 3: 0 6, 1 2",)
+    assert data.notes == ("train is subsampled to a long tail of imbalance factor 3: 0 6, 1 2",)
     again, other = (load(config(write_npz(tmp_path), imbalance_factor=3.0, seed=seed)) for seed in (0, 1))
     np.testing.assert_array_equal(again.train.images_NCHW, data.train.images_NCHW)
     assert not np.array_equal(other.train.images_NCHW, data.train.images_NCHW)

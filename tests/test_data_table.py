@@ -61,17 +61,17 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
         (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
         (
             ["path,label", "images/0.png,x", "images/99.png,y"],
-            "line 3: no image file .*images/99.png: mend the path",
+            "line 3: no image file .*images/99.png: correct the path",
         ),
-        (["path,label", f"{'x' * 300},x"], "line 2: no image file .*xxx: mend the path"),
-        (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has one class alone, 'x'"),
+        (["path,label", f"{'x' * 300},x"], "line 2: no image file .*xxx: correct the path"),
+        (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has only one class, 'x'"),
         (
             ["path,label,split", "images/0.png,x,train", "images/1.png,y,train"],
             r"--dataset.val_from_train 0\.1",
         ),
     ],
 )
-def test_a_faulty_table_is_refused_with_its_line(tmp_path: Path, lines: list[str], message: str) -> None:
+def test_a_faulty_table_is_an_error_that_names_the_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(config(table(tmp_path, *lines)))
 
@@ -82,8 +82,8 @@ def test_a_label_with_more_digits_than_python_reads_is_a_name(tmp_path: Path) ->
 
 
 def test_a_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none.csv is no file: check the path after csv:"):
+    with pytest.raises(UserError, match=r"none.csv is not a file: check the path after csv:"):
         load(config(f"csv:{tmp_path / 'none.csv'}"))
     (tmp_path / "latin.csv").write_bytes("path,label\nä,b\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"latin.csv is no CSV file in UTF-8"):
+    with pytest.raises(UserError, match=r"latin.csv is not CSV in UTF-8"):
         load(config(f"csv:{tmp_path / 'latin.csv'}"))

@@ -146,7 +146,7 @@ def test_the_settings_reference_is_the_output_of_its_generator() -> None:
         ("rlcas run --data nosuchset", "data nosuchset"),
         ("rlcas run --cluster.synth_workers 3", "batch_size 32 cannot be shared by 3 workers"),
         ("rlcas predict RUN", "the following arguments are required: IMAGES"),
-        ("cd rlcas && rlcas sweep --over sampler.k=3", "sweep.over sampler.k=3 is no sweep"),
+        ("cd rlcas && rlcas sweep --over sampler.k=3", "sweep.over sampler.k=3 has one value"),
         ("RAY_ADDRESS=auto rlcas compare --methods nope", "compare.methods 'nope' is unknown"),
         ("rlcas run \\\n --sampler.kk 3 > log", "unknown setting sampler.kk"),
         ("python benchmarks/gone.py", "benchmarks/gone.py is not in the repository"),

@@ -79,7 +79,7 @@ def test_torch_and_torchvision_must_be_builds_of_one_kind_and_made_for_each_othe
     finding = packages.judge_torch_build(torch, cuda, torchvision, TORCHVISION_REQUIRES)
     assert finding.verdict == verdict
     assert torch in finding.found and torchvision in finding.found
-    assert ("from one index" in finding.mend) == (verdict == "fault")
+    assert ("from one index" in finding.fix) == (verdict == "fault")
 
 
 def test_a_torch_that_torchvision_does_not_admit_is_named_with_what_is_required() -> None:
@@ -98,7 +98,7 @@ def test_absent_byte_code_warns_only_where_python_never_writes_it() -> None:
     assert packages.judge_byte_code(["torch"], dont_write=False).verdict == "ok"
     finding = packages.judge_byte_code(["torch", "ray"], dont_write=True)
     assert finding.verdict == "warn"
-    assert finding.found.startswith("torch, ray without byte code") and "compileall" in finding.mend
+    assert finding.found.startswith("torch, ray without byte code") and "compileall" in finding.fix
 
 
 def test_a_gpu_is_described_by_name_memory_and_bf16() -> None:
@@ -140,10 +140,10 @@ def test_shared_memory_must_hold_rays_share_of_memory() -> None:
     assert machine.judge_shared_memory(5 * GB, 16 * GB).verdict == "ok"
     assert machine.judge_shared_memory(11 * GB, 512 * GB).verdict == "ok"
     small = machine.judge_shared_memory(64e6, 16 * GB)
-    assert small.verdict == "warn" and "--shm-size=5.3g" in small.mend
+    assert small.verdict == "warn" and "--shm-size=5.3g" in small.fix
 
 
-def test_rlcas_data_that_is_no_folder_is_a_fault(tmp_path: Path) -> None:
+def test_rlcas_data_that_is_not_a_folder_is_a_fault(tmp_path: Path) -> None:
     assert data.judge_data(str(tmp_path), [], {}).verdict == "ok"
     finding = data.judge_data(str(tmp_path / "gone"), [], {})
     assert finding.verdict == "fault" and f"RLCAS_DATA {tmp_path / 'gone'} is not a folder" in finding.found
@@ -162,7 +162,7 @@ def test_a_file_that_is_not_the_official_one_is_a_fault(
     finding = data.data()
     assert finding.verdict == "fault"
     assert finding.found.endswith("not the official file: breastmnist")
-    assert f"{tmp_path / 'breastmnist.npz'} is not the official file (md5 " in finding.mend
+    assert f"{tmp_path / 'breastmnist.npz'} is not the official file (md5 " in finding.fix
 
 
 def test_the_official_files_are_found_and_right(real_data: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_check_that_raises_is_a_fault_with_the_errors_text_and_the_others_go_o
         ("import os; os.abort()", "it ended with status -6"),
     ],
 )
-def test_a_probe_that_fails_tells_its_last_words(code: str, message: str) -> None:
+def test_a_failing_probe_raises_the_last_line_of_its_stderr(code: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         run_python(code, 60)
 
@@ -213,9 +213,9 @@ def test_a_log_gets_a_line_a_finding_and_a_fault_is_status_1(capsys: pytest.Capt
     assert capsys.readouterr().out.splitlines() == [
         "ok     Python: 3.11.9",
         "warn   memory: 1 GB",
-        "       mend: free some",
+        "       fix: free some",
         "fault  dependencies: [red]absent",
-        "       mend: pip install it",
+        "       fix: pip install it",
         "1 at fault, 1 with a warning, 1 ok",
     ]
     assert doctor.report(FINDINGS[:2]) == 0
@@ -230,7 +230,7 @@ def test_a_terminal_gets_aligned_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.rstrip() for line in screen.getvalue().splitlines()]
     column = lines[0].index("3.11.9")
     assert [line[column:] for line in lines[:5]] == [
-        "3.11.9", "1 GB", "mend: free some", "[red]absent", "mend: pip install it",
+        "3.11.9", "1 GB", "fix: free some", "[red]absent", "fix: pip install it",
     ]  # fmt: skip
 
 
@@ -258,7 +258,7 @@ def test_a_torchvision_that_cannot_be_imported_is_a_fault_with_its_own_words(
     finding = packages.torchvision_import()
     assert finding.verdict == "fault"
     assert finding.found.endswith("fails: RuntimeError: operator torchvision::nms does not exist")
-    assert "from one index" in finding.mend
+    assert "from one index" in finding.fix
 
 
 @pytest.mark.medium
@@ -287,11 +287,11 @@ def test_a_token_that_others_may_read_or_that_is_not_asked_for_is_warned_of(
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     assert access.ray_token().verdict == "ok"
-    path.write_text("not to be told")
+    path.write_text("secret")
     path.chmod(0o644)
     open_to_others = access.ray_token()
-    assert (open_to_others.verdict, open_to_others.mend) == ("warn", f"chmod 600 {path}")
+    assert (open_to_others.verdict, open_to_others.fix) == ("warn", f"chmod 600 {path}")
     path.chmod(0o600)
     assert access.ray_token() == ok(f"asked for; {path} is yours alone to read")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    assert access.ray_token().mend == "unset RAY_AUTH_MODE"
+    assert access.ray_token().fix == "unset RAY_AUTH_MODE"

@@ -24,7 +24,7 @@ def test_one_package_of_another_version_is_named_with_its_node() -> None:
     assert doctor.judge_versions(here, {"a": here, "b": here}) == ok("the same on all 2 nodes")
     others = {"a": here, "b": {**here, "torch": "2.14.1"}, "c": {"Python": "3.11.7", "rlcas": "0.1.0"}}
     finding = doctor.judge_versions(here, others)
-    assert finding.verdict == "fault" and "one image" in finding.mend
+    assert finding.verdict == "fault" and "one image" in finding.fix
     assert finding.found == "torch 2.15.0 here, 2.14.1 on b, absent on c"
 
 
@@ -102,7 +102,7 @@ def test_gpus_that_ray_hands_out_must_be_there() -> None:
 
 def test_what_is_asked_of_a_cluster_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--data", "phantom"]) == 2
-    assert "--out and --data are of `rlcas doctor --cluster`: add --cluster" in capsys.readouterr().err
+    assert "--out and --data need --cluster: add it, or leave them out" in capsys.readouterr().err
 
 
 def test_a_node_is_a_line_with_what_it_has_and_a_line_for_each_thing_that_is_wrong() -> None:

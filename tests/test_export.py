@@ -120,7 +120,7 @@ def test_no_format_needs_rlcas_and_all_hold_the_same_facts(run: Path, tmp_path: 
 
 @pytest.mark.medium
 @pytest.mark.parametrize("name", ["pt2", "onnx"])
-def test_a_file_does_not_reveal_the_machine_that_wrote_it(run: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_holds_nothing_of_the_machine_that_wrote_it(run: Path, tmp_path: Path, name: str) -> None:
     exported = rlcas.export(run, tmp_path / f"model{FORMATS[name].suffix}")
     assert str(Path(torch.__file__).parents[1]).encode() not in exported.read_bytes()
 
@@ -166,7 +166,7 @@ def fixed_batch(config: object, *, channels: int, num_classes: int, size_px: int
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", ["torchscript", "pt2"])
-def test_a_network_that_a_format_cannot_hold_is_an_error_of_one_line(name: str, tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_exported_is_an_error_of_one_line(name: str, tmp_path: Path) -> None:
     config = tiny_config(classifier={"backbone": "test_export:fixed_batch", "width": None})
     run = save_run(tmp_path, data_of(16, 1), config)
     before = sorted(run.iterdir())
@@ -178,7 +178,9 @@ def test_a_network_that_a_format_cannot_hold_is_an_error_of_one_line(name: str, 
 def test_the_ending_of_the_name_chooses_the_format(run: Path, tmp_path: Path) -> None:
     assert rlcas.export(run, tmp_path / "breast.PT").name == "breast.PT"
     torch.jit.load(tmp_path / "breast.PT")
-    with pytest.raises(UserError, match=r"--out model.bin does not say the format: let it end in .pt \(torchs"):
+    with pytest.raises(
+        UserError, match=r"--out model.bin does not say the format: use an ending of .pt \(torchs"
+    ):
         rlcas.export(run, Path("model.bin"))
 
 

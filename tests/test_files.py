@@ -15,24 +15,24 @@ from rlcas.errors import UserError
 from rlcas.storage.atomic import check_place, exclusive_lock, read_facts, replacing, replacing_folder
 
 PROTECTED = OSError(errno.EROFS, os.strerror(errno.EROFS))
-TOLD = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
+MESSAGE = r"{} cannot be written \(Read-only file system\): make the folder writable, or work in a copy of it$"
 HOLD = "import sys; from pathlib import Path; "
 HOLD += "from rlcas.storage.atomic import exclusive_lock\nwith exclusive_lock(Path(sys.argv[1])): {}"
 
 
-def test_a_file_on_a_read_only_disk_is_told_with_the_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=TOLD.format(r"x\.json")), replacing(tmp_path / "x.json"):
+def test_a_file_on_a_read_only_disk_is_named_with_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=MESSAGE.format(r"x\.json")), replacing(tmp_path / "x.json"):
         raise PROTECTED
-    with pytest.raises(UserError, match=TOLD.format("folder")), replacing_folder(tmp_path / "folder"):
+    with pytest.raises(UserError, match=MESSAGE.format("folder")), replacing_folder(tmp_path / "folder"):
         raise PROTECTED
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_where_no_folder_can_be_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_place_where_no_folder_can_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    told = r"table\.csv cannot be written, for .*file(/below)? can be no folder \(.+\): name another place$"
+    message = r"table\.csv cannot be written: .*file(/below)? cannot be a folder \(.+\); name another place$"
     for folder in ("file", "file/below"):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             check_place(tmp_path / folder / "table.csv")
     check_place(tmp_path / "new" / "table.csv")
     assert list((tmp_path / "new").iterdir()) == []
@@ -57,7 +57,7 @@ def test_a_command_on_a_read_only_disk_ends_with_one_line(
         ("[]", r"facts\.json is altered \(it holds no JSON object\): restore or delete it$"),
     ],
 )
-def test_damaged_facts_are_told_with_the_mend(text: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_json_file_is_named_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     assert read_facts(path) == {}
     path.write_text(text)

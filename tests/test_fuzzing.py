@@ -32,7 +32,7 @@ INPUTS = 60
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_reader_reports_every_broken_file_in_one_line_and_neither_crashes_nor_hangs(
+def test_a_reader_refuses_every_broken_file_in_one_line_and_neither_crashes_nor_hangs(
     name: str, tmp_path: Path
 ) -> None:
     reader = READERS[name](tmp_path)
@@ -59,7 +59,7 @@ def test_a_reader_that_raises_or_hangs_is_detected(tmp_path: Path, monkeypatch: 
             pass
 
     def silent() -> None:
-        raise UserError("something is wrong: fix it")
+        raise UserError("something is wrong: correct it")
 
     monkeypatch.setattr("fuzzing.HANG_SECONDS", 0.05)
     for read, found in ((faulty, KeyError), (hanging, Hang), (silent, AssertionError)):
@@ -112,7 +112,7 @@ def test_an_object_array_in_a_pool_a_preparation_or_a_cell_is_never_unpickled(tm
     with pytest.raises(UserError, match=r"altered \(it holds several arrays\)"):
         reading.open_array(tmp_path / "x.npy", "do so")
     (tmp_path / "test.npz").write_bytes(npy(np.zeros(2)))
-    with pytest.raises(UserError, match=r"damaged \(it is no npz file\)"):
+    with pytest.raises(UserError, match=r"damaged \(it is not an npz file\)"):
         reading.read_arrays(tmp_path / "test.npz", "do so")
 
 
@@ -125,12 +125,12 @@ def test_an_npz_that_unpacks_to_more_than_the_memory_is_refused_before_it_is_unp
     assert (tmp_path / "bomb.npz").stat().st_size < 30_000
     monkeypatch.setattr(reading, "available_memory_bytes", lambda: 5e6)
     with pytest.raises(
-        UserError, match=r"bomb\.npz: train_images takes 0\.0 GB of memory, of which 0\.0 are free: is"
+        UserError, match=r"bomb\.npz: train_images takes 0\.0 GB of memory, but 0\.0 GB are free: check"
     ):
         load(config(f"npz:{tmp_path / 'bomb.npz'}"))
 
 
-def test_a_header_that_claims_terabytes_is_an_error(tmp_path: Path) -> None:
+def test_a_header_that_claims_terabytes_is_refused(tmp_path: Path) -> None:
     claim = npy_header({"descr": "|u1", "fortran_order": False, "shape": (2**20, 2**13, 2**13)})
     members = {name: npy(array) for name, array in arrays().items()}
     (tmp_path / "set.npz").write_bytes(zipped({**members, "train_images": claim + bytes(64)}))
@@ -138,7 +138,7 @@ def test_a_header_that_claims_terabytes_is_an_error(tmp_path: Path) -> None:
         load(config(f"npz:{tmp_path / 'set.npz'}"))
 
 
-def test_an_image_that_claims_gigapixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_a_picture_that_claims_gigapixels_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for number, name in enumerate("ab"):
             write_image(tmp_path / split / name / "0.png", gray(number))
@@ -153,7 +153,7 @@ def test_an_image_that_claims_gigapixels_is_refused_before_it_is_decoded(tmp_pat
     bomb.unlink()
     dicom(tmp_path / "train" / "a" / "bomb.dcm", gray(1), Rows=65_535, Columns=65_535)
     with pytest.raises(
-        UserError, match=r"bomb\.dcm claims 4294836225 pixels, of 178956970 at most: save a smaller"
+        UserError, match=r"bomb\.dcm claims to have 4294836225 pixels, 178956970 at most: save a smaller"
     ):
         load(config(f"folder:{tmp_path}"))
 
@@ -172,11 +172,11 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: mend the file"),
-        ("seed: !!int", r"x\.yaml is not YAML: .*: mend the file"),
-        ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: mend the file"),
-        ("[" * 60_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
-        ("? " * 30_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: mend the file"),
+        ("seed: 2026-13-45", r"x\.yaml is not YAML: month must be in 1\.\.12: correct the file"),
+        ("seed: !!int", r"x\.yaml is not YAML: .*: correct the file"),
+        ("seed: !!timestamp x", r"x\.yaml is not YAML: .*: correct the file"),
+        ("[" * 60_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: correct the file"),
+        ("? " * 30_000, r"x\.yaml is not YAML: it nests deeper than 50 levels: correct the file"),
         ("seed: !!python/object/apply:os.system [x]", r"x\.yaml is not YAML: could not determine a constructor"),
         ("# " + "x" * 300_000, r"x\.yaml has 300002 bytes, settings 65536 at most: name another file"),
         ("seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]", "over 100000 values"),
@@ -185,14 +185,16 @@ def test_deflated_dicom_is_refused_before_it_is_inflated(tmp_path: Path) -> None
         ('"a\\nb\\e[2J": 1', r"^unknown setting a b\\x1b\[2J: "),
     ],
 )  # fmt: skip
-def test_yaml_that_cannot_be_parsed_is_an_error_of_one_line(text: str, message: str, tmp_path: Path) -> None:
+def test_settings_that_yaml_cannot_read_are_an_error_of_one_line(
+    text: str, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as raised:
         settings.resolve(given={}, file=tmp_path / "x.yaml")
-    assert len(str(caught.value)) < 600 and len(str(caught.value).splitlines()) == 1
+    assert len(str(raised.value)) < 600 and len(str(raised.value).splitlines()) == 1
 
 
-def test_damaged_lines_of_a_log_are_named_by_their_number(tmp_path: Path) -> None:
+def test_a_damaged_line_of_a_log_is_named_by_its_number(tmp_path: Path) -> None:
     path = tmp_path / "epochs.jsonl"
     for text, message in (
         (
@@ -209,7 +211,7 @@ def test_damaged_lines_of_a_log_are_named_by_their_number(tmp_path: Path) -> Non
         read_lines(path)
 
 
-def test_epochs_of_other_lengths_and_values_of_other_types_are_errors(tmp_path: Path) -> None:
+def test_epochs_of_other_lengths_and_figures_of_other_kinds_are_refused(tmp_path: Path) -> None:
     READERS["epochs"](tmp_path)
     lines = read_epochs(tmp_path)
     lines[1]["winner"] = 99
@@ -222,7 +224,7 @@ def test_epochs_of_other_lengths_and_values_of_other_types_are_errors(tmp_path: 
         read_run(tmp_path)
 
 
-def test_a_gallery_without_images_is_an_error(tmp_path: Path) -> None:
+def test_a_gallery_without_images_is_refused(tmp_path: Path) -> None:
     READERS["run_gallery"](tmp_path)
     np.savez(tmp_path / "gallery.npz", real=np.zeros(3))
     with pytest.raises(
@@ -231,7 +233,7 @@ def test_a_gallery_without_images_is_an_error(tmp_path: Path) -> None:
         read_run(tmp_path)
 
 
-def test_trials_of_other_settings_are_an_error(tmp_path: Path) -> None:
+def test_trials_of_other_settings_are_refused(tmp_path: Path) -> None:
     READERS["sweep"](tmp_path)
     path = tmp_path / "sweep.json"
     facts = json.loads(path.read_text())
@@ -248,9 +250,9 @@ def test_a_library_error_that_quotes_half_a_file_is_shortened(tmp_path: Path) ->
     (tmp_path / "gallery.npz").write_bytes(content)
     with pytest.raises(
         UserError, match=r"gallery\.npz is damaged \(File name in directory .* …\): do so"
-    ) as caught:
+    ) as raised:
         reading.read_arrays(tmp_path / "gallery.npz", "do so")
-    assert len(str(caught.value)) < 600
+    assert len(str(raised.value)) < 600
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_a_library_error_that_quotes_half_a_file_is_shortened(tmp_path: Path) ->
         ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is of no class"),
     ],
 )
-def test_predictions_that_do_not_fit_their_labels_are_an_error(
+def test_predictions_that_do_not_match_their_labels_are_refused(
     arrays_of: dict[str, np.ndarray], message: str, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "test.npz", **arrays_of)
@@ -269,7 +271,7 @@ def test_predictions_that_do_not_fit_their_labels_are_an_error(
         read_predictions(tmp_path)
 
 
-def test_an_npz_member_of_an_unknown_compression_is_an_error(tmp_path: Path) -> None:
+def test_a_member_of_an_npz_with_an_unknown_compression_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "set.npz", **arrays())
     whole = bytearray((tmp_path / "set.npz").read_bytes())
     with zipfile.ZipFile(tmp_path / "set.npz") as archive:
@@ -277,7 +279,7 @@ def test_an_npz_member_of_an_unknown_compression_is_an_error(tmp_path: Path) -> 
     whole[at + 10] = 77  # the method of the first member
     (tmp_path / "set.npz").write_bytes(whole)
     with pytest.raises(
-        UserError, match=r"set\.npz: train_images is truncated or altered \(.*\): fetch or write"
+        UserError, match=r"set\.npz: train_images is truncated or altered \(.*\): download or write"
     ):
         open_npz(tmp_path / "set.npz").splits["train"].open_images()
 
@@ -293,7 +295,7 @@ def test_a_classifier_that_would_not_fit_into_memory_is_refused_before_it_is_bui
         reader.read()
 
 
-def test_a_classifier_whose_header_contradicts_itself_is_an_error(tmp_path: Path) -> None:
+def test_a_classifier_whose_header_contradicts_itself_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     reader, path = READERS["model"](tmp_path), tmp_path / "model.safetensors"

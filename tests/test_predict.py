@@ -155,18 +155,20 @@ def write_set(root: Path, kind: str) -> None:
                     write_image(path, np.resize(values % 256, shape).astype(np.uint8))
 
 
-def test_what_is_changed_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conversion_of_images_is_noted(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_image(tmp_path / "small.png", gray(0, (8, 8)))
     write_image(tmp_path / "rgb.png", np.zeros((16, 16, 3), np.uint8))
     write_image(tmp_path / "same.png", gray(0, (16, 16)))
     rlcas.predict(run, tmp_path)
-    assert "note: 2 of 3 images were made gray (luma) of 16x16 px (area filter" in capsys.readouterr().out
+    assert (
+        "note: 2 of 3 images were converted to gray (luma) of 16x16 px (area filter" in capsys.readouterr().out
+    )
 
 
 def test_a_window_that_is_given_shows_images_of_more_bits(run: Path, tmp_path: Path) -> None:
     wide = write_image(tmp_path / "wide.png", gray(0, (16, 16), "uint16"))
     with pytest.raises(
-        UserError, match=r"wide.png has more than 8 bits, but no training image had: give --data"
+        UserError, match=r"wide.png has more than 8 bits, but no training image had: set --data"
     ):
         rlcas.predict(run, wide)
     shown = np.rint(255 * np.clip((gray(0, (16, 16), "uint16") - 500.0) / 40000, 0, 1)).astype(np.uint8)
@@ -177,14 +179,14 @@ def test_a_window_that_is_given_shows_images_of_more_bits(run: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("gone.png", r"gone.png is no file and no folder: name images, a folder of them, or an npz file"),
-        ("notes.txt", r"notes.txt is no image file: use .png, .jpg, "),
+        ("gone.png", r"gone.png is not a file or folder: name images, a folder of them, or an npz file"),
+        ("notes.txt", r"notes.txt is not an image file: use .png, .jpg, "),
         ("empty", r"empty has no images below it: they end in .png, .jpg, "),
         ("broken.png", r"broken.png cannot be read as an image \(.*\): replace or remove it"),
-        ("npz:gone.npz", r"gone.npz is no file: check the path after npz:"),
+        ("npz:gone.npz", r"gone.npz is not a file: check the path after npz:"),
         ("set.npz", r"set.npz has no array images or test_images \(it has x\): name one as set.npz:ARRAY"),
         ("set.npz:y", r"set.npz has no array y \(it has x\): name one as set.npz:ARRAY"),
-        ("set.npz:x", r"set.npz: x is float64: images are taken as uint8 or wider integers"),
+        ("set.npz:x", r"set.npz: x is float64: images must be uint8 or wider integers"),
         ("none.npz", r"none.npz has no images: name others"),
     ],
 )
@@ -208,7 +210,7 @@ def test_a_table_has_a_line_an_image_with_nine_digits(tmp_path: Path) -> None:
     assert (tmp_path / "table.csv").read_text(encoding="utf-8") == text
 
 
-def test_a_name_that_is_no_utf_8_keeps_its_bytes_in_the_table(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_keeps_its_bytes_in_the_table(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff.png")
     Predictions((name,), ("a", "b"), np.array([[0.25, 0.75]])).write(tmp_path / "table.csv")
     assert (tmp_path / "table.csv").read_bytes() == b"path,label,a,b\r\n\xff.png,b,0.25,0.75\r\n"
@@ -231,19 +233,22 @@ def test_the_command_writes_the_table(run: Path, files: Path, expected: Float64,
     [
         (
             ["gone.png"],
-            "rlcas: gone.png is no file and no folder: name images, a folder of them, or an npz file\n",
+            "rlcas: gone.png is not a file or folder: name images, a folder of them, or an npz file\n",
         ),
-        (["gone.png", "--device", "cpu", "b.png"], "rlcas: gone.png is no file and no folder: name images"),
+        (["gone.png", "--device", "cpu", "b.png"], "rlcas: gone.png is not a file or folder: name images"),
         (
             ["a.png", "--out", "/dev/null/t.csv"],
-            "rlcas: /dev/null/t.csv cannot be written, for /dev/null can be no",
+            "rlcas: /dev/null/t.csv cannot be written: /dev/null cannot be a",
         ),
-        (["a.png", "--out", "a.png"], "rlcas: --out a.png is no table: let it end in .csv\n"),
-        (["a.png", "--seed", "1"], "rlcas: seed is no setting of `rlcas predict`, which keeps the run's own"),
+        (["a.png", "--out", "a.png"], "rlcas: --out a.png is not a CSV file: name one that ends in .csv\n"),
+        (
+            ["a.png", "--seed", "1"],
+            "rlcas: seed is not a setting of `rlcas predict`, which keeps the run's own",
+        ),
         ([], "rlcas: the following arguments are required: IMAGES\n"),
     ],
 )
-def test_the_command_tells_faults_in_one_line(
+def test_a_fault_of_the_command_is_one_line(
     run: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

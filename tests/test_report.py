@@ -129,7 +129,7 @@ def test_a_control_is_described_as_one(tmp_path, sampler, text):
     assert text in page_of(folder).text
 
 
-def test_retries_are_on_the_page(page):
+def test_retries_are_shown(page):
     assert "Episodes were run again 1 time, because a worker or its node died" in page.text
 
 
@@ -186,7 +186,7 @@ def test_policies_near_uniform_are_called_a_best_of_k_search(drift, best_of_k, t
     assert ("best-of-3 search" in text) == best_of_k
 
 
-def test_the_kept_epoch_and_its_metric_are_on_the_page(run, page):
+def test_the_kept_epoch_and_its_metric_are_shown(run, page):
     last = read_run(run).epochs[-1]
     assert f"5 of 30 epochs, 3 episodes each. Kept: epoch {last['best_epoch']}," in page.text
     assert f"validation f1 of {last['best_metric']:.3f}" in page.text
@@ -286,7 +286,7 @@ def test_the_page_of_a_run_that_has_just_started_names_what_is_missing(small_run
     assert "svg" not in page.tags
 
 
-def test_the_page_of_a_run_without_test_metrics_has_its_epochs_and_timings(small_run):
+def test_a_run_without_test_figures_shows_its_epochs_and_timings(small_run):
     (small_run / "metrics.json").unlink()
     (small_run / "timings.json").write_text('{"pool": 65.5}')
     with (small_run / "epochs.jsonl").open("a") as file:
@@ -330,6 +330,6 @@ def test_colour_images_are_shown_in_colour(small_run):
     assert page_of(small_run).tags.count("img") == 2 * 2 * 2 * 6
 
 
-def test_a_folder_that_is_not_a_run_is_an_error(tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
         write_report(tmp_path)

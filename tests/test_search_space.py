@@ -101,10 +101,13 @@ def test_a_member_of_the_population_now_and_then_draws_anew() -> None:
         ({"sweep.trials": "3,4"}, r"^sweep\.over sweep\.trials=3,4: unknown setting sweep\.trials"),
         (
             {"sampler.k": "3"},
-            r"^sweep\.over sampler\.k=3 is no sweep: give two values or more, or set --sampler\.k 3",
+            r"^sweep\.over sampler\.k=3 has one value: list at least two, or set --sampler\.k 3",
         ),
-        ({"sampler.observation": "composition"}, r"^sweep\.over sampler\.observation=composition is no sweep"),
-        ({"sampler.k": (3,)}, r"^sweep\.over sampler\.k=3 is no sweep"),
+        (
+            {"sampler.observation": "composition"},
+            r"^sweep\.over sampler\.observation=composition has one value",
+        ),
+        ({"sampler.k": (3,)}, r"^sweep\.over sampler\.k=3 has one value"),
         (
             {"sampler.k": "0,3"},
             r"^sweep\.over sampler\.k=0: sampler\.k is '0': input should be greater than or equal",
@@ -128,9 +131,9 @@ def test_a_member_of_the_population_now_and_then_draws_anew() -> None:
         ),
         (
             {"sampler.reward": "1..3"},
-            r"^sweep\.over sampler\.reward=1\.\.3 is a range, but sampler\.reward is no number",
+            r"^sweep\.over sampler\.reward=1\.\.3 is a range, but sampler\.reward is not a number",
         ),
-        ({"out": "a,b"}, r"^sweep\.over out=a,b: every trial has its own folder below out: leave it$"),
+        ({"out": "a,b"}, r"^sweep\.over out=a,b: every trial has its own folder below out: leave it out$"),
         (
             {"sampler.initial_count": "2,20"},
             r"^sweep\.over sampler\.initial_count=20: sampler\.initial_count 20 is above sampler\.max_count 16: lower",

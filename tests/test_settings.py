@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -131,16 +132,20 @@ def test_none_is_written_as_none() -> None:
         ),
     ],
 )
-def test_a_wrong_setting_is_one_line_with_the_mend(given_flags: dict[str, str], message: str) -> None:
+def test_a_wrong_setting_is_one_line_with_the_fix(given_flags: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         settings.resolve(given=given_flags)
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipe_is_no_file_of_settings_but_what_the_shell_pipes_is(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_but_what_the_shell_pipes_is_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "settings")
-    with pytest.raises(UserError, match=r"settings is a pipe, which may never end: name a YAML file$"):
+    with pytest.raises(
+        UserError, match=r"^--config .*settings is a pipe, which may never end: name a YAML file$"
+    ):
         settings.resolve(given={}, file=tmp_path / "settings")
+    with pytest.raises(UserError, match=r"^/.*settings is a pipe, which may never end: name a YAML file$"):
+        settings.read_yaml(tmp_path / "settings")
     read, write = os.pipe()
     os.write(write, b"seed: 7\n")
     os.close(write)
@@ -148,36 +153,104 @@ def test_a_pipe_is_no_file_of_settings_but_what_the_shell_pipes_is(tmp_path: Pat
     os.close(read)
 
 
+ALIASES_OF_ALIASES = "seed: [&a0 x" + "".join(f",&a{i} [*a{i - 1},*a{i - 1}]" for i in range(1, 40)) + "]"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [1", r"is not YAML: .*: mend the file$"),
-        (b"\xff\xfe\x00", r"is not YAML"),
-        (b"- 1\n", r"holds list, not settings: write lines like `seed: 1`$"),
-        (b"", r"is empty: write lines like `seed: 1`$"),
+        (None, r" cannot be read: No such file or directory: name an existing YAML file$"),
+        (b"a: [1", r" is not YAML: .*: correct the file$"),
+        (b"\xff\xfe\x00", r" is not YAML: .*: save it as UTF-8$"),
+        (b"[" * 60_000, r" is not YAML: it nests deeper than 50 levels: correct the file$"),
+        (b"- 1\n", r" holds list, not settings: write lines like `seed: 1`$"),
+        (b"", r" is empty: write lines like `seed: 1`$"),
+        (b"#" * 65_537, r" has 65537 bytes, settings 65536 at most: name another file$"),
+        (ALIASES_OF_ALIASES.encode(), r" holds over 100000 values, by aliases of aliases: write them out$"),
+        (b'seed: "\\ud83e"', r" is not YAML: .* holds half a character: write the whole character, or \\U and"),
+        (b"seed: 1\nseed: 2\n", r" line 2: seed is set twice, first in line 1: keep one$"),
         (
-            b"sampler: 3\nsampler.k: 1\n",
-            r"sampler\.k in .*: sampler is given as a value and as a section: keep one$",
+            b"seed: 010\n",
+            r" line 1: 010 starts with 0, which YAML reads as octal: write it without the 0, or in",
         ),
     ],
 )
-def test_a_wrong_file_is_named_with_the_mend(tmp_path: Path, content: bytes, message: str) -> None:
-    file = tmp_path / "bad.yaml"
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        settings.resolve(given={}, file=file)
-    assert "bad.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"--config .*gone\.yaml cannot be read: No such file.*: name an existing YAML"
+def test_a_wrong_file_is_named_with_the_flag_only_where_the_flag_named_it(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / settings.CONFIG_FILE
+    if content is not None:
+        file.write_bytes(content)
+    for read, name in (
+        (lambda: settings.resolve(given={}, file=file), f"--config {file}"),
+        (lambda: settings.read_yaml(file), str(file)),
     ):
-        settings.resolve(given={}, file=tmp_path / "gone.yaml")
+        with pytest.raises(UserError, match=f"^{re.escape(name)}{message}") as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    if content is not None:
+        with pytest.raises(UserError, match=f"^{re.escape(str(file))}{message}"):
+            settings.load(tmp_path)
 
 
-def test_a_folder_without_settings_is_no_run(tmp_path: Path) -> None:
+def test_a_section_that_is_a_value_too_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / settings.CONFIG_FILE
+    file.write_text("sampler: 3\nsampler.k: 1\n")
+    message = r"^sampler\.k in {}/.*: sampler is given as a value and as a section: keep one$"
+    with pytest.raises(UserError, match=message.format("--config ")):
+        settings.resolve(given={}, file=file)
+    with pytest.raises(UserError, match=message.format("")):
+        settings.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampler: {k: 1}\nseed: 1\nsampler:\n  lr: 1\n", r"line 3: sampler is set twice, first in line 1: keep one$"),
+        ("sampler:\n  k: 1\n  k: 2\n", r"line 3: k is set twice, first in line 2: keep one$"),
+        ("sampler: {k: 1, lr: 0.1,\n  'k': 2}\n", r"line 2: k is set twice, first in line 1: keep one$"),
+        ("compare:\n  pools:\n    mgdm: a\n    mgdm: b\n", r"line 4: mgdm is set twice, first in line 3: keep one$"),
+        ("sampler.k: 1\nsampler.k: 1\n", r"line 2: sampler\.k is set twice, first in line 1: keep one$"),
+    ],
+)  # fmt: skip
+def test_a_key_or_section_that_a_file_sets_twice_is_refused_with_its_line(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        settings.resolve(given={}, file=tmp_path / "x.yaml")
+
+
+def test_the_same_key_in_two_sections_and_merge_keys_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "classifier: &shared {lr: 0.1, weight_decay: 0.5}\n"
+        "synth: {denoiser: &denoiser {<<: *shared, lr: 0.2, epochs: 3},\n"
+        "  mgdm: {<<: [*denoiser, *shared], lr: 0.3}}\n"
+    )
+    config = settings.resolve(given={}, file=file)
+    parts = (config.classifier, config.synth.denoiser, config.synth.mgdm)
+    assert [(part.lr, part.weight_decay) for part in parts] == [(0.1, 0.5), (0.2, 0.5), (0.3, 0.5)]
+    assert config.synth.mgdm.epochs == 3
+
+
+@pytest.mark.parametrize("number", ["010", "-07", "+01", "00", "0_7", "!!int 010"])
+def test_an_integer_that_starts_with_zero_is_refused(tmp_path: Path, number: str) -> None:
+    (tmp_path / "x.yaml").write_text(f"data: phantom\nsampler: {{initial_count: [1, {number}]}}\n")
+    shown = re.escape(number.removeprefix("!!int "))
+    with pytest.raises(
+        UserError, match=rf"line 2: {shown} starts with 0, which YAML reads as octal: write it with"
+    ):
+        settings.resolve(given={}, file=tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(("number", "seed"), [("0", 0), ("10", 10), ("0x10", 16), ("0b11", 3), ("'010'", 10)])
+def test_other_integers_are_read_as_before(tmp_path: Path, number: str, seed: int) -> None:
+    (tmp_path / "x.yaml").write_text(f"seed: {number}\nsampler.lr: 0.05\n")
+    assert settings.resolve(given={}, file=tmp_path / "x.yaml").seed == seed
+
+
+def test_a_folder_without_settings_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"is not a run's folder: it has no config\.yaml; name the --out of a run$"
     ):
@@ -195,7 +268,7 @@ def test_python_states_settings_nested_or_dotted_over_a_preset() -> None:
     assert nested == dotted == settings.resolve(given={"preset": "quick", "sampler.k": "5"})
 
 
-def test_a_runs_settings_can_be_given_anew() -> None:
+def test_some_settings_of_a_run_can_be_overridden() -> None:
     config = settings.of({"preset": "quick", "sampler": {"k": 5}})
     assert settings.override(config, {"sampler.lr": "0.5"}).sampler == config.sampler.model_copy(
         update={"lr": 0.5}
@@ -207,8 +280,8 @@ def test_the_package_offers_what_the_commands_do() -> None:
 
     assert rlcas.settings_of is settings.of
     assert "run" in dir(rlcas)
-    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'runn': it has run, resume"):
-        _ = rlcas.runn
+    with pytest.raises(AttributeError, match="module 'rlcas' has no attribute 'walk': it has run, resume"):
+        _ = rlcas.walk
 
 
 @pytest.mark.parametrize(
@@ -220,7 +293,7 @@ def test_the_package_offers_what_the_commands_do() -> None:
         ("synth.denoiser.prediction", "epsilon", "epsilon"),
     ],
 )
-def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value: object) -> None:
+def test_a_choice_typed_as_a_flag_becomes_its_value(key: str, text: str, value: object) -> None:
     config = settings.resolve(given={key: text})
     assert operator.attrgetter(key)(config) == value
     with pytest.raises(UserError, match=rf"{key} is 'seven'"):
@@ -244,7 +317,7 @@ def test_a_choice_typed_as_a_flag_is_the_value_itself(key: str, text: str, value
         ({"reward": "per_class"}, {"agents": "paper", "team_share": 1.0, "exploration": None}),
     ],
 )
-def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
+def test_agents_and_rewards_have_their_own_defaults_and_stated_settings_win(
     given: dict[str, str], expected: dict[str, object], tmp_path: Path
 ) -> None:
     config = settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
@@ -269,7 +342,7 @@ def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
         ),
         (
             {"agents": "response", "observation": "metric,recall"},
-            r"^sampler.observation metric,recall leaves out composition, which sampler.agents response must see",
+            r"^sampler.observation metric,recall leaves out composition, which .* response must observe: add it$",
         ),
         ({"team_share": "1"}, r"^sampler.team_share 1.0 is for sampler.reward per_class, not for cubic: leave"),
         (
@@ -286,20 +359,21 @@ def test_agents_and_rewards_bring_their_own_settings_and_stated_ones_win(
         ),
     ],
 )
-def test_settings_of_the_sampler_that_do_not_fit_are_told_with_both_values(
-    given: dict[str, str], text: str
-) -> None:
+def test_an_error_about_two_settings_of_the_sampler_names_both_values(given: dict[str, str], text: str) -> None:
     with pytest.raises(UserError, match=text):
         settings.resolve(given={f"sampler.{name}": value for name, value in given.items()})
 
 
 @pytest.mark.parametrize("agents", ["response", "uniform", "constant"])
-def test_agents_that_rewards_do_not_teach_may_run_one_episode(agents: str) -> None:
+def test_agents_without_gradient_may_run_one_episode(agents: str) -> None:
     given = {"sampler.k": "1", "sampler.agents": agents, "sampler.reward": "rank"}
     assert settings.resolve(given=given).sampler.k == 1
 
 
-def test_a_sweeps_folder_is_told_from_a_runs(tmp_path):
+def test_a_sweeps_folder_is_not_a_runs(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("seed: 1\n")
-    with pytest.raises(UserError, match="is a sweep's folder: `rlcas sweep --resume` goes on with it"):
+    with pytest.raises(
+        UserError,
+        match=r"is a sweep's folder: continue it with `rlcas sweep --resume`, or name one of its trials$",
+    ):
         settings.load(tmp_path)

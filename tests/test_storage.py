@@ -1,4 +1,4 @@
-"""Addresses in place of paths: what is fetched, what is brought there, and in which order."""
+"""Addresses in place of paths: which files are fetched and published, and in which order."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from rlcas.runs.folder import absolute, data_name, resolved
 from rlcas.storage import remote
 from rlcas.storage.atomic import write_text
 from rlcas.storage.remote import address_of, fetched, local, publish
+from rlcas.storage.store import put_file
 
 ADDRESS = "memory://bucket/run"
 
@@ -62,9 +63,7 @@ def stored(store: fsspec.AbstractFileSystem) -> dict[str, bytes]:
         ("", None),
     ],
 )
-def test_an_address_is_told_from_a_path_even_after_it_was_a_path(
-    place: str | Path, address: str | None
-) -> None:
+def test_an_address_is_recognised_even_after_it_was_a_path(place: str | Path, address: str | None) -> None:
     assert address_of(place) == address
 
 
@@ -83,12 +82,12 @@ def test_settings_keep_addresses_as_they_are(tmp_path: Path, monkeypatch: pytest
 def test_images_at_an_address_are_those_of_the_file(memory: fsspec.AbstractFileSystem, tmp_path: Path) -> None:
     name = write_npz(tmp_path)
     memory.put_file(name.removeprefix("npz:"), "/bucket/set.npz")
-    here, there = load(config(name)), load(config("npz:memory://bucket/set.npz"))
-    assert (there.name, there.class_names) == (here.name, here.class_names)
-    np.testing.assert_array_equal(here.train.images_NCHW, there.train.images_NCHW)
+    by_path, by_address = load(config(name)), load(config("npz:memory://bucket/set.npz"))
+    assert (by_address.name, by_address.class_names) == (by_path.name, by_path.class_names)
+    np.testing.assert_array_equal(by_path.train.images_NCHW, by_address.train.images_NCHW)
 
 
-def test_folders_and_tables_at_an_address_bring_their_images(
+def test_folders_and_tables_at_an_address_are_fetched_with_their_images(
     memory: fsspec.AbstractFileSystem, tmp_path: Path
 ) -> None:
     lines = ["path,label"]
@@ -122,19 +121,23 @@ def test_a_path_is_left_alone(tmp_path: Path) -> None:
     publish(tmp_path)
 
 
-def test_what_cannot_be_read_is_told_in_one_line(
+def test_an_address_that_cannot_be_read_is_an_error_of_one_line(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"nothing lies at memory://bucket/gone: mend the address"):
+    with pytest.raises(
+        UserError, match=r"^memory://bucket/gone does not exist or is empty: correct the address$"
+    ):
         fetched("memory://bucket/gone", None)
-    with pytest.raises(UserError, match=r"nosuch://x is no address that fsspec knows .*: mend it"):
+    with pytest.raises(
+        UserError, match=r"nosuch://x is not an address that fsspec knows .*: correct the address$"
+    ):
         fetched("nosuch://x", None)
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(UserError, match=r"s3://b/x needs a package .*pip install 'rlcas\[remote\]'"):
         fetched("s3://b/x", None)
     memory.pipe_file("/bucket/x", b"one")
     monkeypatch.setattr(type(memory), "get_file", lambda *_: (_ for _ in ()).throw(ConnectionError("reset")))
-    with pytest.raises(UserError, match=r"x cannot be read \(ConnectionError: reset\): look at the address"):
+    with pytest.raises(UserError, match=r"x cannot be read \(ConnectionError: reset\): check the address"):
         fetched("memory://bucket/x", None)
 
 
@@ -143,18 +146,18 @@ def test_a_file_that_is_cut_off_on_the_way_does_not_count(
 ) -> None:
     memory.pipe_file("/bucket/x", b"one")
     monkeypatch.setattr(type(memory), "get_file", lambda self, path, here: Path(here).write_bytes(b"o"))
-    with pytest.raises(UserError, match=r"cannot be read \(OSError: x came with 1 bytes, not 3\)"):
+    with pytest.raises(UserError, match=r"cannot be read \(OSError: x arrived with 1 bytes, not 3\)"):
         fetched("memory://bucket/x", None)
 
 
 @pytest.mark.parametrize("command", ["resume", "evaluate", "report", "predict"])
-def test_a_password_in_an_address_is_refused_and_not_told(
+def test_a_password_in_an_address_is_refused_and_not_printed(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["image.png"] if command == "predict" else []
     assert main([command, "s3://KEY:hunter2@bucket/run", *words]) == 2
-    said = capsys.readouterr().err
-    assert "s3://***@bucket/run has a password or key in its address" in said and "hunter2" not in said
+    printed = capsys.readouterr().err
+    assert "s3://***@bucket/run has a password or key in its address" in printed and "hunter2" not in printed
 
 
 def begun(memory: fsspec.AbstractFileSystem) -> Path:
@@ -164,7 +167,7 @@ def begun(memory: fsspec.AbstractFileSystem) -> Path:
 
 
 def write_epoch(folder: Path, epoch: int) -> None:
-    """Write what an epoch leaves, the line first, and remove the checkpoint before the last."""
+    """Write an epoch's files, its log line first, and remove the checkpoint before the last."""
     with (folder / "epochs.jsonl").open("a") as file:
         file.write(f"{epoch}\n")
     for name in ("state.json", "best.safetensors", "incumbent.safetensors", "sha256.json"):
@@ -204,7 +207,7 @@ def test_a_reader_finds_a_whole_checkpoint_with_its_epochs_at_any_moment(
     }
 
 
-def test_another_machine_gets_what_was_published_and_goes_on(
+def test_another_machine_fetches_what_was_published_and_continues(
     memory: fsspec.AbstractFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = begun(memory)
@@ -227,8 +230,8 @@ def test_only_what_changed_is_published(
     folder, put = begun(memory), []
     write_text(folder / "config.yaml", "seed: 0\n")
     publish(folder)
-    plain = remote._put
-    monkeypatch.setattr(remote, "_put", lambda *words: put.append(words[1].name) or plain(*words))
+    plain = remote.put_file
+    monkeypatch.setattr(remote, "put_file", lambda *words: put.append(words[1].name) or plain(*words))
     publish(folder)
     assert put == []
     write_text(folder / "report.html", "page")
@@ -236,7 +239,7 @@ def test_only_what_changed_is_published(
     assert put == ["report.html"] and not [name for name in stored(memory) if Path(name).name.startswith(".")]
 
 
-def test_what_was_removed_before_a_failure_does_not_stop_the_next_time(
+def test_files_removed_before_a_failure_do_not_stop_the_next_publish(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = begun(memory)
@@ -260,29 +263,31 @@ def test_what_was_removed_before_a_failure_does_not_stop_the_next_time(
     assert not [name for name in stored(memory) if name.endswith(".txt")]
 
 
-def test_what_cannot_be_written_is_told_with_the_way_on(
+def test_an_address_that_cannot_be_written_is_an_error_that_says_how_to_continue(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = begun(memory)
     write_text(folder / "config.yaml", "seed: 0\n")
-    monkeypatch.setattr(remote, "_put", lambda *_: (_ for _ in ()).throw(PermissionError("Access Denied")))
+    monkeypatch.setattr(remote, "put_file", lambda *_: (_ for _ in ()).throw(PermissionError("Access Denied")))
     with pytest.raises(
         UserError, match=r"cannot be written \(PermissionError: Access Denied\).*`rlcas resume /"
     ):
         publish(folder)
 
 
-def test_an_address_where_something_lies_is_refused(memory: fsspec.AbstractFileSystem) -> None:
+def test_an_address_that_is_not_empty_is_refused(memory: fsspec.AbstractFileSystem) -> None:
     remote.check_is_new(ADDRESS)
     memory.pipe_file("/bucket/run/config.yaml", b"seed: 0")
     with pytest.raises(
-        UserError, match=r"is there and not empty: name another with --out, or go on with it by"
+        UserError, match=r"exists and is not empty: name another with --out, or continue it with `rlcas resume"
     ):
         remote.check_is_new(ADDRESS)
 
 
 @pytest.mark.parametrize("command", ["sweep", "compare"])
-def test_what_many_nodes_write_is_no_address(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_many_nodes_write_cannot_be_an_address(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["--over", "sampler.k=1,2"] if command == "sweep" else []
     assert main([command, *words, "--data", "phantom", "--out", ADDRESS, "--dry-run"]) == 2
     assert f"out {ADDRESS} is an address, and only `rlcas run`" in capsys.readouterr().err
@@ -302,13 +307,13 @@ def test_a_run_at_an_address_is_evaluated_without_its_bulk(
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_a_file_is_put_beside_its_place_where_a_put_is_not_atomic(tmp_path: Path) -> None:
+def test_a_file_is_uploaded_and_then_renamed_where_an_upload_is_not_atomic(tmp_path: Path) -> None:
     store = fsspec.filesystem("file")
     seen = []
     store_mv = store.mv
     (tmp_path / "a").write_text("new")
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there/a").write_text("old")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/a").write_text("old")
 
     class Watched(type(store)):
         cachable = False
@@ -317,12 +322,12 @@ def test_a_file_is_put_beside_its_place_where_a_put_is_not_atomic(tmp_path: Path
             seen.append((Path(path1).read_text(), Path(path2).read_text()))
             store_mv(path1, path2, **named)
 
-    remote._put(Watched(), tmp_path / "a", f"{tmp_path}/there/a")
-    assert seen == [("new", "old")] and (tmp_path / "there/a").read_text() == "new"
-    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a"]
+    put_file(Watched(), tmp_path / "a", f"{tmp_path}/store/a")
+    assert seen == [("new", "old")] and (tmp_path / "store/a").read_text() == "new"
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
 
 
-def test_a_server_of_http_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_on_an_http_server_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("aiohttp")
     monkeypatch.setenv("RLCAS_CACHE", str(tmp_path / "cache"))
     name = write_npz(tmp_path)
@@ -334,7 +339,7 @@ def test_a_server_of_http_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(data.train.images_NCHW, load(config(name)).train.images_NCHW)
 
 
-def test_a_server_that_lacks_a_file_and_one_that_is_down_are_told_apart(
+def test_a_server_without_the_file_and_one_that_is_down_are_different_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("aiohttp")
@@ -343,10 +348,10 @@ def test_a_server_that_lacks_a_file_and_one_that_is_down_are_told_apart(
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         address = f"http://127.0.0.1:{server.server_port}/set.npz"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(UserError, match=rf"^nothing lies at {address}: mend the address"):
+        with pytest.raises(UserError, match=rf"^{address} does not exist or is empty: correct the address$"):
             remote.fetched(address, None)
         server.shutdown()
-    with pytest.raises(UserError, match=rf"^{address} cannot be read \(.*: look at the address, the network"):
+    with pytest.raises(UserError, match=rf"^{address} cannot be read \(.*: check the address, the network"):
         remote.fetched(address, None)
 
 

@@ -125,7 +125,7 @@ def test_a_dry_run_lists_the_trials_and_their_demand(home: Path, capsys: pytest.
         ),
         (
             ["--resume", "x", "--seed", "1"],
-            "rlcas: --resume x goes on with the sweep's own settings: leave out --seed",
+            "rlcas: --resume x continues with the sweep's own settings: leave out --seed",
         ),
         (["--resume", "x", "--dry-run"], "leave out --dry-run"),
     ],

@@ -69,7 +69,7 @@ def test_a_failed_episode_has_no_reward_and_is_counted(tmp_path):
 
 
 @pytest.mark.parametrize(("num_classes", "scalars"), [(32, True), (33, False)])
-def test_more_than_thirty_two_classes_are_told_by_histograms(num_classes, scalars, tmp_path):
+def test_more_than_thirty_two_classes_are_shown_as_histograms(num_classes, scalars, tmp_path):
     record = fake_records(num_classes, epochs=1)[0]
     write(tmp_path, [record])
     events = read(tmp_path)

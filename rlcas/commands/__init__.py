@@ -1,1 +1,1 @@
-"""What the commands of `rlcas` do, a module a family; the table of them is in `rlcas/cli.py`."""
+"""The commands of `rlcas`, one module for each family; they are listed in `table.py`."""

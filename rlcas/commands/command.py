@@ -1,4 +1,4 @@
-"""What a command is, and how its words are parsed: settings as dotted flags, beside arguments of its own."""
+"""The declaration of a command, and the parsing of its arguments: dotted flags of settings, and its own."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ class Parser(argparse.ArgumentParser):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One verb: its line in the help, what it does, and what it takes."""
+    """A command: its line in the help, its action and its arguments."""
 
     help: str
     action: Callable[[argparse.Namespace], int]
-    """Takes `given` (settings as typed, by their dotted keys) and the arguments below; returns the exit status."""
+    """Gets `given` (dotted key -> text of the settings) and the arguments below; returns the exit status."""
     settings: tuple[str, ...] = ()
-    """Which settings it takes, by the start of their names; ("",) is all, with --config and --dry-run."""
+    """Prefixes of the settings that it takes; ("",) is all of them, with --config and --dry-run."""
     folder: str | None = None
-    """Help of the positional run folder, where the command takes one."""
+    """Help of the positional argument for a run's folder; None: the command has no such argument."""
     without: tuple[str, ...] = ()
-    """Parts of that folder which it does not need, and which are not fetched where it is an address."""
+    """Parts of that folder that it does not need, which are not downloaded if the folder is an address."""
     own: Callable[[Parser], str] | None = None
-    """Adds the arguments that no other command has; returns them as the line of usage shows them."""
+    """Adds the command's own arguments to its parser; returns them as the usage line shows them."""
 
 
 def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespace:
-    """Return the words after the command's name as its arguments; exit with one line and status 2 on wrong ones."""
+    """Return the parsed words after the command's name; exit with one line and status 2 if they are wrong."""
     parser = Parser(prog=f"rlcas {name}", description=f"{command.help[0].upper()}{command.help[1:]}.")
     parser.set_defaults(given={})
     takes = ["RUN"] * bool(command.folder)
@@ -70,11 +70,15 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
 
 
 def check_resumes_alone(arguments: argparse.Namespace, what: str, allowed: Collection[str] = ()) -> None:
-    """Refuse settings beside --resume, which goes on with the folder's own, but for those that are allowed."""
+    """Check that --resume, which uses the settings in the folder, has no settings with it but the allowed ones.
+
+    Raises:
+        UserError: it has.
+    """
     given = [key for key in arguments.given if key not in allowed]
     if arguments.resume is not None and (given or arguments.config or arguments.dry_run):
         raise UserError(
-            f"--resume {arguments.resume} goes on with the {what}'s own settings: leave out --"
+            f"--resume {arguments.resume} continues with the {what}'s own settings: leave out --"
             f"{next(iter(given), 'config' if arguments.config else 'dry-run')}"
         )
 
@@ -88,22 +92,22 @@ def add_flags(group: Any, flags: Sequence[Flag], *aliases: str) -> None:
 
 
 class _Given(argparse.Action):
-    """Gathers the settings that are typed in one dict, `given`."""
+    """Collects the settings on the command line in one dict, `given`."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         namespace.given = {**namespace.given, self.dest: values}
 
 
 class Gathered(argparse.Action):
-    """Gathers KEY=VALUE of every use of a flag in one dict of `given`."""
+    """Collects KEY=VALUE from every use of a flag in one dict of `given`."""
 
     form: str
-    """What to write."""
+    """Error message for a part without =: what to write."""
     again: str
-    """What to tell of a key that is there already."""
+    """End of the error message for a repeated key."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Add what one use of the flag gives."""
+        """Add the parts of one use of the flag."""
         gathered = dict(namespace.given.get(self.dest, {}))
         for part in self.parts(str(values)):
             key, equals, text = part.partition("=")
@@ -120,7 +124,7 @@ class Gathered(argparse.Action):
 
 
 def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
-    """Add the settings whose names start so, a group a section."""
+    """Add the settings with one of these prefixes, a group of arguments for each section."""
     from rlcas.settings import flags
 
     groups: dict[str, Any] = {}
@@ -134,7 +138,7 @@ def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
 
 
 def _unknown(name: str, command: Command, key: str) -> str:
-    """Return the line that answers a setting that the command does not take."""
+    """Return the error message for a setting that the command does not take."""
     from rlcas.config import FileConfig
     from rlcas.settings import flags, unknown_setting
 
@@ -142,4 +146,4 @@ def _unknown(name: str, command: Command, key: str) -> str:
         return unknown_setting(key)
     if command.settings == ALL:
         return f"{key} is a setting of `rlcas {key.partition('.')[0]}` alone: leave it out"
-    return f"{key} is no setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"
+    return f"{key} is not a setting of `rlcas {name}`, which keeps the run's own: see `rlcas {name} --help`"

@@ -11,7 +11,7 @@ from rlcas.commands.command import Gathered, Parser, add_flags, check_resumes_al
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Train every compared method under every seed; status 1 where a cell failed."""
+    """Train every compared method under every seed; the status is 1 if a cell failed."""
     from rlcas.methods import weight_settings
     from rlcas.settings import stated
 
@@ -23,12 +23,12 @@ def compare(arguments: argparse.Namespace) -> int:
         print(comparisons.describe(settings))
         return 0
     if arguments.resume is not None:
-        return go_on(arguments.resume, arguments.given)
+        return resume_comparison(arguments.resume, arguments.given)
     return _status(comparisons.compare(settings))
 
 
-def go_on(folder: Path, weights: Mapping[str, str] | None = None) -> int:
-    """Go on with a comparison's folder, and with rows that it lacked weights for."""
+def resume_comparison(folder: Path, weights: Mapping[str, str] | None = None) -> int:
+    """Continue a comparison; `weights` name weight files for rows that were left out without them."""
     from cluster.comparison.compare import resume
 
     return _status(resume(folder, weights or {}))
@@ -42,11 +42,11 @@ def is_comparison(folder: Path) -> bool:
 
 
 def compare_arguments(parser: Parser) -> str:
-    """Add what `rlcas compare` takes beside the settings of a run."""
+    """Add the arguments of `rlcas compare` other than the settings of a run."""
     from rlcas.config import CompareConfig
     from rlcas.settings import flags
 
-    text = "go on with an interrupted comparison's folder; weights that it lacked may be named beside it"
+    text = "continue an interrupted comparison; missing weight files may be named with it"
     parser.add_argument("--resume", type=Path, metavar="COMPARISON", help=text)
     group = parser.add_argument_group("comparison settings")
     known = {flag.key: flag for flag in flags(CompareConfig, "compare.")}
@@ -66,7 +66,7 @@ def _status(folder: Path) -> int:
 
 class _Pools(Gathered):
     form = "write NAME=DIR, as in --compare.pools sketch=runs/mine"
-    again = "is given twice: leave one out"
+    again = "is set twice: leave one out"
 
     def parts(self, values: str) -> list[str]:
         """Return NAME=DIR of each pool; commas stand between them."""

@@ -12,10 +12,10 @@ from rlcas.storage.atomic import check_place
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Write what a run's classifier says of new images."""
+    """Write the predictions of a run's classifier for new images."""
     check_is_run(arguments.folder)
     if arguments.out.suffix.lower() != ".csv":
-        raise UserError(f"--out {arguments.out} is no table: let it end in .csv")
+        raise UserError(f"--out {arguments.out} is not a CSV file: name one that ends in .csv")
     check_place(arguments.out)
     from rlcas.deploy.predict import predict as predict_images
 
@@ -26,12 +26,12 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def predict_arguments(parser: Parser) -> str:
-    """Add what `rlcas predict` takes."""
+    """Add the arguments of `rlcas predict`."""
     text = (
-        "folders, image files, or arrays: PATH.npz takes `images`, else `test_images`; PATH.npz:ARRAY names one"
+        "folders, image files, or arrays: PATH.npz reads `images`, else `test_images`; PATH.npz:ARRAY names one"
     )
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=text)
-    table = "the table, written anew [predictions.csv]"
+    table = "the table, which is overwritten [predictions.csv]"
     parser.add_argument("--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help=table)
     return "IMAGES ... [--out FILE]"
 
@@ -48,8 +48,8 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def export_arguments(parser: Parser) -> str:
-    """Add what `rlcas export` takes."""
-    to = "the file, written anew [model.pt2, .pt or .onnx in the run's folder]"
+    """Add the arguments of `rlcas export`."""
+    to = "the file, which is overwritten [model.pt2, .pt or .onnx in the run's folder]"
     parser.add_argument("--out", type=Path, metavar="FILE", help=to)
     kinds = "torchscript, pt2 or onnx [by the file's ending, else pt2]"
     parser.add_argument("--format", metavar="FORMAT", help=kinds)

@@ -1,4 +1,4 @@
-"""The commands of one run, from `rlcas demo` to its report; every heavy import is inside its command."""
+"""The commands of one run, from `rlcas demo` to its report; slow imports are inside the commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlcas.commands.command import Parser
-from rlcas.commands.compare import go_on, is_comparison
+from rlcas.commands.compare import is_comparison, resume_comparison
 from rlcas.errors import UserError
 from rlcas.storage.remote import address_of
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Both phases on phantoms; a second call shows the finished run."""
+    """Run both phases on phantoms; a second call shows the finished run."""
     from rlcas.settings.presets import DEMO
 
     config = _settings(arguments, {"out": "runs/demo", **DEMO})
@@ -29,15 +29,19 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Both phases on one data set."""
+    """Run both phases on one data set."""
     return _run(_settings(arguments), arguments)
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Phase two alone, on a pool that is there."""
+    """Run phase two alone, with an existing pool.
+
+    Raises:
+        UserError: no pool is named.
+    """
     config = _settings(arguments)
     if config.pool is None:
-        raise UserError("pool is not given: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
+        raise UserError("pool is not set: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
     return _run(config, arguments)
 
 
@@ -71,9 +75,9 @@ def synth_score(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Go on with an interrupted run or comparison."""
+    """Continue an interrupted run or comparison."""
     if is_comparison(arguments.folder):
-        return go_on(arguments.folder)
+        return resume_comparison(arguments.folder)
     check_is_run(arguments.folder)
     from cluster.runs.run import resume as resume_run
 
@@ -82,7 +86,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Read the test images of a data set with a run's classifier."""
+    """Evaluate a run's classifier on the test images of a data set."""
     check_is_run(arguments.folder)
     from cluster.runs.run import evaluate_data
 
@@ -91,7 +95,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the page of a run, a sweep or a comparison again."""
+    """Write the report of a run, a sweep or a comparison again."""
     if is_comparison(arguments.folder):
         from rlcas.report import REPORT_FILE
         from rlcas.report.comparison_page import write_tables
@@ -112,7 +116,11 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Check the installation, or the nodes of a cluster."""
+    """Check the installation, or the nodes of a cluster.
+
+    Raises:
+        UserError: --out or --data is wrong, or without --cluster.
+    """
     from rlcas.doctor import main_report, report
 
     if arguments.cluster:
@@ -122,7 +130,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
         if arguments.out and (address := address_of(arguments.out)):
             raise UserError(
-                f"--out {address} is an address, which none but the calling process writes to: leave it out"
+                f"--out {address} is an address, which only the calling process writes to: leave it out"
             )
         if arguments.data:
             check_name(arguments.data)
@@ -131,15 +139,15 @@ def doctor(arguments: argparse.Namespace) -> int:
             raise UserError(f"--out {out} is a file: name the folder of the runs")
         return report(examine_cluster(out, arguments.data and absolute(arguments.data)))
     if arguments.out or arguments.data:
-        raise UserError("--out and --data are of `rlcas doctor --cluster`: add --cluster")
+        raise UserError("--out and --data need --cluster: add it, or leave them out")
     return main_report(deep=arguments.deep)
 
 
 def doctor_arguments(parser: Parser) -> str:
-    """Add what `rlcas doctor` takes."""
+    """Add the arguments of `rlcas doctor`."""
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--deep", action="store_true", help="also start Ray")
-    nodes = "check every node of the cluster of RAY_ADDRESS in place of this machine"
+    nodes = "check every node of the cluster at RAY_ADDRESS instead of this machine"
     kinds.add_argument("--cluster", action="store_true", help=nodes)
     out = "with --cluster: the folder of runs, which every node must reach [runs]"
     parser.add_argument("--out", type=Path, metavar="DIR", help=out)
@@ -157,7 +165,7 @@ def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
 
 
 def check_is_run(folder: Path) -> None:
-    """Refuse what is not a run's folder before anything heavy is imported."""
+    """Raise UserError if `folder` is not a run's, before torch and Ray are imported."""
     from rlcas.settings import load
 
     load(folder)

@@ -1,4 +1,4 @@
-"""`rlcas submit`: another command, on a Ray cluster."""
+"""`rlcas submit`: another command as a job on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from rlcas.errors import UserError
 from rlcas.storage.remote import address_of
 
 WRITTEN = ("--out", "RUN", "--resume")
+"""Arguments that name a folder to write to."""
 
 
 def submit(arguments: argparse.Namespace) -> int:
-    """Check a command here, then run it as a job; the exit status is the job's."""
+    """Check a command, then run it as a job; the exit status is the job's.
+
+    Raises:
+        UserError: the command is wrong, or has a password in it.
+    """
     from cluster.submit import package
     from cluster.submit import submit as submit_job
 
@@ -26,8 +31,8 @@ def submit(arguments: argparse.Namespace) -> int:
     for word in words:
         if has_credentials(word):
             raise UserError(
-                f"{without_credentials(word)} holds a password or key, and Ray shows the words of a job: give it by "
-                "the environment or the files of the cluster's nodes"
+                f"{without_credentials(word)} holds a password or key, and Ray shows the words of a job: set it in "
+                "the environment or in files of the cluster's nodes"
             )
     command, job = _parsed(words)
     working_dir = arguments.working_dir.expanduser().absolute()
@@ -44,29 +49,35 @@ def submit(arguments: argparse.Namespace) -> int:
 
 
 def submit_arguments(parser: Parser) -> str:
-    """Add what `rlcas submit` takes."""
+    """Add the arguments of `rlcas submit`."""
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="a command of rlcas")
-    address = "of the cluster's dashboard [http://127.0.0.1:8265]"
+    address = "address of the cluster's dashboard [http://127.0.0.1:8265]"
     parser.add_argument("--address", default="http://127.0.0.1:8265", metavar="URL", help=address)
-    folder = "uploaded but for what its .rayignore and .gitignore name; the command runs there [.]"
+    folder = "folder to upload, without what its .rayignore and .gitignore name; the command runs in it [.]"
     parser.add_argument("--working-dir", type=Path, default=Path(), metavar="DIR", help=folder)
-    gpus = "GPUs of the command itself, which trains the synthesiser, beside those of its workers [0]"
+    gpus = "GPUs of the command itself, which trains the synthesiser, in addition to those of its workers [0]"
     parser.add_argument("--entrypoint-num-gpus", type=_num_gpus, default=0.0, metavar="NUMBER", help=gpus)
-    parser.add_argument("--no-wait", action="store_true", help="return when the job is there")
+    parser.add_argument("--no-wait", action="store_true", help="return as soon as the job is submitted")
     return "[--address URL] [--working-dir DIR] [--entrypoint-num-gpus NUMBER] [--no-wait] -- COMMAND ..."
 
 
 def _num_gpus(text: str) -> float:
     number = float(text)
     if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of GPUs: write 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs: write 0 or more")
     return number
 
 
 def check_paths(
     command: Command, job: argparse.Namespace, working_dir: Path, uploaded: Collection[str]
 ) -> None:
-    """Refuse relative paths with which a job fails, or with which its results would be deleted with it.
+    """Check that the job can read its relative paths and that its results are not deleted with it.
+
+    Args:
+        command: the job's command.
+        job: its arguments.
+        working_dir: the folder that is uploaded.
+        uploaded: names of its files that are uploaded.
 
     Raises:
         UserError: a file to read is not uploaded, or a folder to write to is not on the cluster's storage.
@@ -83,12 +94,12 @@ def check_paths(
         if str(PurePosixPath(path)) not in places:
             raise UserError(
                 f"{name} {path} is not among the files that are uploaded from {working_dir}: name its place on the "
-                "cluster, or mend .rayignore"
+                "cluster, or change .rayignore"
             )
 
 
 def _parsed(words: list[str]) -> tuple[Command, argparse.Namespace]:
-    """Return the job's command and its words parsed, so that a wrong one ends here and not on the cluster."""
+    """Return the job's command and its arguments, parsed here so that a wrong one does not fail on the cluster."""
     name = name_of(words)
     if name not in COMMANDS:
         known = ", ".join(COMMANDS)
@@ -97,7 +108,7 @@ def _parsed(words: list[str]) -> tuple[Command, argparse.Namespace]:
 
 
 def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a command says of files, by the name that it gives them."""
+    """Yield (argument, path) for every file and folder in a command."""
     own = {key: value for key, value in vars(job).items() if key != "given"}
     for key, value in own.items():
         if isinstance(value, Path):
@@ -108,16 +119,16 @@ def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iter
 
 
 def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple[str, str]]:
-    """Yield the files and folders of a run's settings; those in a file that only the cluster has are not known."""
+    """Yield the files and folders in a run's settings; a settings file that only the cluster has cannot be read."""
     from rlcas.data import check_name
     from rlcas.runs.folder import FOLDER_PREFIX, PATH_PREFIXES
     from rlcas.settings import flags, kinds_of, of, stated
 
-    there = job.config is not None and job.config.is_absolute()
-    file = None if there or job.config is None else working_dir / job.config
+    on_cluster = job.config is not None and job.config.is_absolute()
+    file = None if on_cluster or job.config is None else working_dir / job.config
     settings = stated(given=job.given, file=file)
     of(settings)
-    if not (there and "out" not in settings):
+    if not (on_cluster and "out" not in settings):
         yield "--out", str(settings.get("out") or "runs/")
     if "data" in settings:
         check_name(str(settings["data"]))

@@ -10,7 +10,7 @@ from rlcas.commands.command import Gathered, Parser, add_flags, check_resumes_al
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    """Phase one once, then a trial a point of the search space; status 1 where a trial failed."""
+    """Run phase one once, then a trial for each point of the search space; the status is 1 if a trial failed."""
     from rlcas.settings import stated
 
     check_resumes_alone(arguments, "sweep")
@@ -25,11 +25,11 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 
 def sweep_arguments(parser: Parser) -> str:
-    """Add what `rlcas sweep` takes beside the settings of a run."""
+    """Add the arguments of `rlcas sweep` other than the settings of a run."""
     from rlcas.config import SweepConfig
     from rlcas.settings import flags
 
-    parser.add_argument("--resume", type=Path, metavar="SWEEP", help="go on with an interrupted sweep's folder")
+    parser.add_argument("--resume", type=Path, metavar="SWEEP", help="continue an interrupted sweep")
     group = parser.add_argument_group("sweep settings")
     over, *others = flags(SweepConfig, "sweep.")
     text = f"{over.help} [{', '.join(over.default)}]"
@@ -41,4 +41,4 @@ def sweep_arguments(parser: Parser) -> str:
 
 class _Over(Gathered):
     form = "write SETTING=VALUES, as in --over sampler.k=1,3"
-    again = "is swept twice: give all its values in one --over"
+    again = "is swept twice: list all its values in one --over"

@@ -1,4 +1,4 @@
-"""Every command but `submit`, by its words."""
+"""All commands but `submit`, by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_t
 COMMANDS: dict[str, Command] = {
     "demo": Command("both phases on ultrasound phantoms, in minutes, without a download", runs.demo, ALL),
     "doctor": Command(
-        "check the installation and say how to mend each fault", runs.doctor, own=runs.doctor_arguments
+        "check the installation and say how to fix each fault", runs.doctor, own=runs.doctor_arguments
     ),
     "run": Command("both phases on your data: synthesiser, pool, agents, report", runs.run, ALL),
-    "train": Command("phase two alone, with a pool of synthetic images that is there", runs.train, ALL),
-    "sweep": Command("try settings side by side: grid, random, ASHA or PBT", sweep, ALL, own=sweep_arguments),
+    "train": Command("phase two alone, with an existing pool of synthetic images", runs.train, ALL),
+    "sweep": Command("try settings in parallel: grid, random, ASHA or PBT", sweep, ALL, own=sweep_arguments),
     "compare": Command(
         "train every compared method under every seed: the paper's Tables 1 and 2",
         compare,
@@ -42,7 +42,7 @@ COMMANDS: dict[str, Command] = {
         OF_SCORING,
         folder="the run's folder",
     ),
-    "resume": Command("go on with an interrupted run or comparison", runs.resume, folder="the folder"),
+    "resume": Command("continue an interrupted run or comparison", runs.resume, folder="the folder"),
     "evaluate": Command(
         "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder", without=BULKY
     ),
@@ -62,7 +62,7 @@ COMMANDS: dict[str, Command] = {
         own=deploy.export_arguments,
     ),
     "report": Command(
-        "write the page of a run, sweep or comparison from its folder",
+        "write the report of a run, sweep or comparison from its folder",
         runs.report,
         folder="the folder",
         without=BULKY,
@@ -71,5 +71,5 @@ COMMANDS: dict[str, Command] = {
 
 
 def name_of(words: Sequence[str]) -> str:
-    """Return the name of the command that the words begin with, of one word or two."""
+    """Return the command name at the start of `words`, which is one word or two."""
     return " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else " ".join(words[:1])

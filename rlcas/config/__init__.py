@@ -1,7 +1,7 @@
 """Every setting of rlcas: its name, type, default and meaning, declared in this package and nowhere else.
 
-A run is one frozen `RunConfig`. Dotted flags (`--sampler.k 5`), YAML files and Ray Tune use the same keys.
-The text under a field is its help. Presets, which override these defaults, are in `rlcas/settings/presets.py`.
+The settings of a run are one frozen `RunConfig`. Dotted flags (`--sampler.k 5`), YAML files and Ray Tune use the same
+keys. The text under a field is its help. Presets, which override these defaults, are in `rlcas/settings/presets.py`.
 """
 
 from __future__ import annotations
@@ -62,21 +62,21 @@ Part = TypeVar("Part", bound="RunConfig")
 
 
 class RunConfig(Settings):
-    """A whole run: both phases on one data set."""
+    """The settings of a whole run: both phases on one data set."""
 
     data: str = "phantom"
     """A data set's name (phantom, breastmnist, breastmnist_64, …), or npz:PATH, folder:PATH, csv:PATH; PATH may be an
-    address (s3://, gs://, …), which is fetched once."""
+    address (s3://, gs://, …), which is downloaded once."""
     preset: Literal["quick", "paper", "best"] = "best"
-    """quick: minutes on 2 cores; paper: the paper's figures; best: what we found best."""
+    """quick: minutes on 2 cores; paper: the paper's values; best: the best that we found."""
     out: Path | None = None
-    """The run's folder, or an address to which it is brought after every checkpoint.
+    """The run's folder, or an address to which it is uploaded after every checkpoint.
     None: runs/<data>-<preset>-<seed>."""
     pool: str | None = None
-    """A pool of synthetic images, DIR or folder:PATH (a folder a class), or an address in place of
-    either; skips the synthesiser."""
+    """A pool of synthetic images to use instead of training the synthesiser: DIR, or folder:PATH with one folder for
+    each class; either may be an address."""
     seed: Count = 0
-    """The one seed that every draw of the run comes from."""
+    """The seed from which every random draw of the run is derived."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the synthesiser and evaluation run; episodes run where Ray puts them."""
     dataset: DatasetConfig = DatasetConfig()
@@ -89,7 +89,7 @@ class RunConfig(Settings):
 
 
 class SweepRunConfig(RunConfig):
-    """A run of which some settings are swept: what `rlcas sweep` takes."""
+    """The settings of `rlcas sweep`: those of a run, and which of them are swept."""
 
     sweep: SweepConfig = SweepConfig()
 
@@ -100,7 +100,7 @@ class SweepRunConfig(RunConfig):
 
 
 class CompareRunConfig(RunConfig):
-    """The settings that all rows of a comparison share: what `rlcas compare` takes."""
+    """The settings of `rlcas compare`: those of a run, which all rows share, and which rows there are."""
 
     compare: CompareConfig = CompareConfig()
 
@@ -111,7 +111,7 @@ class CompareRunConfig(RunConfig):
 
 
 class FileConfig(SweepRunConfig, CompareRunConfig):
-    """All that a file of settings may hold, so that one serves every command."""
+    """Everything that a settings file may hold, so that one file serves every command."""
 
 
 def only(model: type[Part], config: RunConfig) -> Part:

@@ -8,18 +8,18 @@ from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Set
 
 
 class ClassifierConfig(Settings):
-    """The classifier and how one epoch trains it."""
+    """The classifier and its training."""
 
     backbone: str = "resnet18"
     """Any timm model name, or package.module:function."""
     width: PositiveCount | None = None
-    """Channels of the first stage of a ResNet (64 as published). None keeps the backbone's."""
+    """Channels of the first stage of a ResNet (64 as published). None: the backbone's own."""
     pretrained: bool = False
     """Start from timm's pretrained weights (downloads them once)."""
     small_stem_below_px: Count = 96
-    """Smaller images get a 3x3 stem of stride 1 without pooling, where the backbone is a ResNet."""
+    """A ResNet for smaller images gets a 3x3 stem of stride 1 without pooling."""
     method: str = "baseline"
-    """Whose training step: a name in rlcas.methods.METHODS, or package.module:object."""
+    """The method whose training step is used: a name in rlcas.methods.METHODS, or package.module:object."""
     loss: str = "balanced_softmax"
     """A name in rlcas.losses.LOSSES, or package.module:function."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -31,8 +31,8 @@ class ClassifierConfig(Settings):
     weight_decay: NonNegative = 5e-4
     """Decoupled weight decay (AdamW) or L2 (SGD)."""
     batch_size: PositiveCount = 128
-    """Real images in a mini-batch; synthetic ones are appended, or take their place (`sampler.batch_mode`)."""
+    """Real images in a mini-batch; synthetic ones are added to them or replace some (`sampler.batch_mode`)."""
     augment: Literal["none", "light"] = "light"
     """light: horizontal flip, small rotation, shift and scale, small brightness and contrast change."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    """auto: bf16 autocast on a GPU that supports it, fp32 elsewhere."""

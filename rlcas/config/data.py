@@ -13,33 +13,33 @@ class PhantomConfig(Settings):
     """The breast-ultrasound phantoms of `--data phantom`."""
 
     num_images: PositiveCount = 5622
-    """Images in all, over the three splits (the paper's Breast-LT-8 has 5622)."""
+    """Images in all three splits together (the paper's Breast-LT-8 has 5622)."""
     imbalance: Annotated[float, Field(ge=1.0)] = 47.98
-    """Largest class over smallest class; 1 draws a balanced set."""
+    """Images of the largest class divided by those of the smallest; 1: a balanced set."""
     size_px: Annotated[int, Field(ge=16)] = 32
     """Side of the images, in pixels."""
 
 
 class DatasetConfig(Settings):
-    """How images are read, resized, split and thinned."""
+    """How images are read, resized, split and subsampled."""
 
     size_px: PositiveCount | None = None
-    """Side to which images are resized, in pixels (area filter down, bicubic up). None keeps the source's."""
+    """Side to which images are resized, in pixels (area filter down, bicubic up). None: the source's own."""
     channels: Literal[1, 3] | None = None
-    """1 converts to gray, 3 to RGB. None keeps the source's."""
+    """1 converts to gray, 3 to RGB. None: the source's own."""
     split: tuple[Positive, Positive, Positive] = (0.7, 0.1, 0.2)
-    """Shares of train, validation and test, for sources that come without any split."""
+    """Shares of train, validation and test, for sources without any split."""
     val_from_train: Fraction | None = None
-    """Share of train to cut as validation, for sources that have no validation split."""
+    """Share of the training images to use as validation, for sources without a validation split."""
     test_from_train: Fraction | None = None
-    """Share of train to cut as test, for sources that have no test split."""
+    """Share of the training images to use as test, for sources without a test split."""
     imbalance_factor: Annotated[float, Field(ge=1.0)] | None = None
-    """Thin the training classes to n_max * factor^(-rank/(C-1)). None keeps them all."""
+    """Subsample the training classes to n_max * factor^(-rank/(C-1)) images. None: keep all images."""
     window: tuple[float, float] | None = None
     """Values shown as black and white in images of more than 8 bits. None: a DICOM file's own window, else the
-    training images' range."""
+    range of the training images."""
     seed: Count | None = None
-    """Seed of the phantoms, of the splits and of the thinning. None: the run's own, `seed`."""
+    """Seed of the phantoms, the splits and the subsampling. None: the run's `seed`."""
     phantom: PhantomConfig = PhantomConfig()
 
 
@@ -47,15 +47,15 @@ class ShotsConfig(Settings):
     """Which classes are many-, medium- and few-shot."""
 
     source: Literal["train", "test", "total"] = "train"
-    """Images that are counted for the rule."""
+    """Which images of a class are counted."""
     many_above: Count = 100
     """A class with more images than this is many-shot."""
     few_below: Count = 20
     """A class with fewer images than this is few-shot."""
     many: tuple[Count, ...] | None = None
-    """Explicit list of many-shot classes; with `few`, it replaces the rule."""
+    """List of the many-shot classes; together with `few` it replaces the counting."""
     few: tuple[Count, ...] | None = None
-    """Explicit list of few-shot classes; with `many`, it replaces the rule."""
+    """List of the few-shot classes; together with `many` it replaces the counting."""
 
     @model_validator(mode="after")
     def _check(self) -> ShotsConfig:

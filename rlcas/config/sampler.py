@@ -12,13 +12,13 @@ AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
     "response": {"exploration": 0.2, "memory_epochs": 15.0},
 }
-"""Settings of the sampler that these agents have where nothing else is said (docs/sampler.md measures them)."""
+"""Agents -> their own defaults of the sampler's settings (measured in docs/sampler.md)."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
-"""The same by reward."""
+"""Reward -> its own defaults of the sampler's settings."""
 POPULATION = "pbt"
-"""The agents that are none: population-based training moves the counts of K members (`cluster.population`)."""
+"""The value of `agents` without agents: population-based training changes the counts (`cluster.population`)."""
 WITHOUT_GRADIENT = ("response", "uniform", "constant", POPULATION)
-"""Agents that no gradient teaches."""
+"""Agents that are not trained by gradient."""
 COMPARING_REWARDS = ("rank", "per_class")
 """Rewards that compare the episodes of an epoch."""
 
@@ -27,58 +27,60 @@ class SamplerConfig(Settings):
     """The RL-driven class-adaptive sampler (paper, section 2.2)."""
 
     epochs: PositiveCount = 30
-    """Epochs: each is K parallel one-epoch trainings and one update of the agents."""
+    """Number of epochs; each is K parallel one-epoch trainings and one update of the agents."""
     k: PositiveCount = 3
-    """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
+    """Episodes in an epoch (K): classifiers that are trained in parallel, all from the incumbent."""
     agents: str = "paper"
-    """A name in rlcas.agents.AGENTS, or package.module:class. pbt has none but K members, whose counts Ray Tune's
-    population-based training moves (a control)."""
+    """A name in rlcas.agents.AGENTS, or package.module:class. pbt: no agents; Ray Tune's population-based training
+    changes the counts of a population of K members (a control)."""
     lr: NonNegative = 1e-3
-    """Learning rate of the agents' Adam, where they have parameters; 0 freezes the policy (a control)."""
+    """Learning rate of the agents' Adam, if they have parameters; 0 freezes the policy (a control)."""
     entropy_bonus: NonNegative = 0.0
-    """Weight of the policy's entropy, added to what the agents maximise."""
+    """Weight of the policy's entropy in the objective of the agents."""
     exploration: Fraction | None = None
-    """Chance that an agent acts at random: agents response, which have 0.2; None for the others."""
+    """Probability that an agent acts at random, for agents response, whose default is 0.2. None for all others."""
     memory_epochs: Positive | None = None
-    """Epochs after which an observation weighs 1/e: agents response, which have 15; None for the others."""
+    """Epochs after which an observation has weight 1/e, for agents response, whose default is 15. None for all
+    others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
     advantages: Literal["baseline", "normalised"] = "baseline"
-    """baseline: the reward minus B of eq. 2, the paper's. normalised: minus the mean over the K episodes, divided
-    by the standard deviation over episodes and classes. Agents state: normalised."""
+    """baseline: the reward minus B of eq. 2, as in the paper. normalised: minus the mean over the K episodes, divided
+    by the standard deviation over episodes and classes. The default of agents state is normalised."""
     reward: str = "cubic"
-    """A name in rlcas.rewards.REWARDS, or package.module:function. Agents state: per_class."""
+    """A name in rlcas.rewards.REWARDS, or package.module:function. The default of agents state is per_class."""
     signal: str = "log_likelihood"
-    """Figure of a class on its own validation images that reward per_class, agents response and observation signal
-    take: a name in rlcas.metrics.CLASS_SIGNALS."""
+    """Measure of a class on its own validation images, for reward per_class, agents response and observation signal:
+    a name in rlcas.metrics.CLASS_SIGNALS."""
     team_share: NonNegative | None = None
-    """Weight of the team's metric beside the own signal: reward per_class, which has 1; None for the others."""
+    """Weight of the team's metric relative to the class's own signal, for reward per_class, whose default is 1. None
+    for all others."""
     metric: str = "f1"
-    """Validation metric ε that rewards and selects: a name in rlcas.metrics.SELECTING."""
+    """Validation metric ε for rewards and selection: a name in rlcas.metrics.SELECTING."""
     initial_count: Counts = 2
-    """Synthetic images per class and mini-batch before the first action; or C counts with commas, one a class."""
+    """Synthetic images of each class in a mini-batch before the first action: one count, or C separated by commas."""
     action_step: PositiveCount = 2
     """An agent's actions are -step, 0 and +step."""
     max_count: PositiveCount = 16
     """Counts are clamped to [0, max_count]."""
     batch_mode: Literal["append", "fixed_total"] = "append"
-    """append: synthetic images come on top of the real ones; fixed_total: they replace as many of the batch."""
+    """append: synthetic images are added to the real ones; fixed_total: they replace as many of the real ones."""
     draw_mode: Literal["cycle", "with_replacement"] = "cycle"
-    """cycle: each class's pool in shuffled rounds, every image once a round; with_replacement: any image any time."""
+    """cycle: each class's pool in shuffled rounds, every image once in a round; with_replacement: independent draws."""
     prior: Literal["real", "effective"] = "real"
-    """Class counts in the training loss: the real ones, or those of the images that the epoch shows."""
+    """Class counts in the training loss: of the real images, or of all images in the epoch."""
     observation: tuple[str, ...] | None = None
-    """What agents see: names in envs.observations.OBSERVATIONS. None: what the agents ask for."""
+    """What agents observe: names in envs.observations.OBSERVATIONS. None: the agents' own choice."""
     replay: AbsolutePath | None = None
-    """Folder of a run whose surviving compositions are the actions here, epoch by epoch; no agents learn. Of `rlcas
-    train`, its settings are then the base."""
+    """Folder of a run whose surviving compositions are used again, epoch by epoch; no agents are trained. `rlcas train`
+    then takes the settings of that run as its defaults."""
     common_random_numbers: bool = True
-    """Order and augmentation of the real images are the same in all K episodes of an epoch."""
+    """Use the same order and augmentation of the real images in all K episodes of an epoch."""
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, stated: Any) -> Any:
-        """Fill in what agents and reward have of their own where it is not stated."""
+        """Fill in the agents' and the reward's own defaults of settings that are not stated."""
         if not isinstance(stated, dict):
             return stated
         for setting, table in (("agents", AGENT_DEFAULTS), ("reward", REWARD_DEFAULTS)):
@@ -88,12 +90,12 @@ class SamplerConfig(Settings):
         return stated
 
     def stated(self) -> dict[str, Any]:
-        """Return the agents, and what differs from what these have where nothing else is said.
+        """Return the agents, and the settings that differ from the defaults of these agents.
 
-        Other agents keep these; a value that was stated as the agents have it anyway is not told from their own.
+        They stay when the agents are changed. A setting that was stated with its default value counts as not stated.
         """
-        unsaid = SamplerConfig(agents=self.agents).model_dump()
-        own = {name: value for name, value in self.model_dump().items() if value != unsaid[name]}
+        defaults = SamplerConfig(agents=self.agents).model_dump()
+        own = {name: value for name, value in self.model_dump().items() if value != defaults[name]}
         return {"agents": self.agents, **own}
 
     @model_validator(mode="after")
@@ -124,12 +126,12 @@ class SamplerConfig(Settings):
         if self.entropy_bonus > 0 and self.agents in WITHOUT_GRADIENT:
             raise ValueError(
                 f"sampler.entropy_bonus {self.entropy_bonus} has no effect on sampler.agents {self.agents}, "
-                "which no gradient teaches: set it to 0"
+                "which are not trained by gradient: set it to 0"
             )
         if self.agents == "response" and self.observation and "composition" not in self.observation:
             raise ValueError(
                 f"sampler.observation {','.join(self.observation)} leaves out composition, which sampler.agents "
-                "response must see: add it"
+                "response must observe: add it"
             )
 
     def _check_population(self) -> None:

@@ -23,25 +23,25 @@ def _dotted(over: Any, prefix: str = "") -> Any:
 
 
 class SweepConfig(Settings):
-    """`rlcas sweep`: which settings are tried, how, and how many at once."""
+    """`rlcas sweep`: which settings are tried, how, and how many in parallel."""
 
     over: Annotated[dict[str, str | tuple[Any, ...]], BeforeValidator(_dotted)] = {  # noqa: RUF012 - pydantic copies it
         "sampler.baseline_gamma": (0.5, 0.9, 0.99),
         "sampler.k": (1, 3),
         "sampler.reward": ("cubic", "linear"),
     }
-    """SETTING=VALUES, once a setting: values 1,3 (with ; between those that are lists), or a range 1e-4..1e-2, drawn
-    on a log scale where both ends are positive and a factor of ten or more apart."""
+    """SETTING=VALUES, once for each setting: values as 1,3 (values that are lists are separated by ;), or a range as
+    1e-4..1e-2, which is searched on a log scale if both ends are positive and a factor of ten or more apart."""
     search: Literal["grid", "random", "asha", "pbt"] = "grid"
-    """grid: every combination; random: `trials` draws; asha: draws, of which the worse stop early; pbt: a
-    population, of which the worse go on from the better with other values."""
+    """grid: every combination; random: `trials` draws; asha: draws, the worse of which stop early; pbt: a population,
+    the worse members of which continue from the better ones with other values."""
     trials: Annotated[int, Field(ge=2)] = 12
-    """Draws of random and asha; the population of pbt."""
+    """Number of draws of random and asha; size of the population of pbt."""
     concurrent: PositiveCount | None = None
-    """Trials side by side. None: as many as the cores, or the GPUs, take at `sampler.k` episodes each."""
+    """Trials that run in parallel. None: as many as fit the cores, or the GPUs, with `sampler.k` episodes each."""
     metric: str | None = None
-    """Validation metric of a trial, the larger the better: a name in rlcas.metrics.SELECTING. None: sampler.metric."""
+    """Validation metric of a trial, larger is better: a name in rlcas.metrics.SELECTING. None: sampler.metric."""
     grace_epochs: PositiveCount = 4
-    """asha: epochs before a trial may be stopped; the next decisions come at 3, 9, ... times as many."""
+    """asha: epochs before a trial may be stopped; the next decisions are after 3, 9, ... times as many."""
     exchange_epochs: PositiveCount = 4
-    """pbt: epochs from one exchange to the next."""
+    """pbt: epochs between exchanges."""

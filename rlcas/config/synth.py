@@ -23,15 +23,15 @@ class AutoencoderConfig(Settings):
     """The variational autoencoder between pixels and latents."""
 
     pretrained: str | None = None
-    """Folder or hub name of a diffusers AutoencoderKL to use as it is. None trains one on the images."""
+    """Folder or hub name of a diffusers AutoencoderKL to use unchanged. None: train one on the images."""
     factor: Literal[2, 4, 8] | None = None
     """Downsampling factor. None: 2 up to 48 px, 4 up to 128 px, 8 above."""
     channels: tuple[PositiveCount, ...] | None = None
-    """Width of each level, one more level than log2(factor). None: 16 to 64 by factor."""
+    """Width of each level; there is one level more than log2(factor). None: 16 to 64, depending on the factor."""
     latent_channels: PositiveCount = 4
     """Channels of the latent."""
     kl_weight: NonNegative = 1e-6
-    """Weight of the KL term beside the L1 reconstruction."""
+    """Weight of the KL term relative to the L1 reconstruction loss."""
     lr: Positive = 1e-3
     """Learning rate of AdamW."""
     batch_size: PositiveCount = 32
@@ -39,7 +39,7 @@ class AutoencoderConfig(Settings):
     epochs: PositiveCount = 100
     """Passes over the training images."""
     max_steps: PositiveCount | None = None
-    """Stop after this many optimiser steps, if they come before `epochs`."""
+    """Stop after this many optimiser steps, if that is before the end of `epochs`."""
 
 
 class DenoiserConfig(Settings):
@@ -48,31 +48,31 @@ class DenoiserConfig(Settings):
     channels: tuple[Width, Width, Width, Width] = (64, 96, 128, 128)
     """Width of the UNet's four levels; each a multiple of 8."""
     layers_per_block: PositiveCount = 1
-    """Residual blocks a level."""
+    """Residual blocks in each level."""
     dropout: Fraction = 0.1
     """Dropout in the residual blocks."""
     prediction: Literal["epsilon", "v_prediction"] = "v_prediction"
-    """What the denoiser predicts; the paper's is epsilon."""
+    """What the denoiser predicts; the paper uses epsilon."""
     schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
     """Noise schedule over 1000 steps."""
     min_snr_gamma: Positive | None = 5.0
-    """Min-SNR weighting of the loss over timesteps. None: all the same, as in the paper."""
+    """γ of the Min-SNR weighting of the loss over timesteps. None: equal weights, as in the paper."""
     sketch_weight: NonNegative = 0.1
     """λ of the sketch loss; 0 switches the sketch branch off (the paper's +SynClass row)."""
     label_drop: Fraction = 0.1
     """Share of images trained without their label, for classifier-free guidance."""
     flip: bool = True
-    """Train on left-right mirrored images too; the denoiser is told which they are, and samples none of itself."""
+    """Also train on left-right mirrored images; they are marked by a condition, so that none are sampled."""
     moved_copies: Count = 0
-    """Train on so many rotated, scaled and shifted copies of each image too, told of in the same way."""
+    """Also train on this many rotated, scaled and shifted copies of each image, marked in the same way."""
     cbdm_weight: NonNegative = 0.0
-    """Weight of the class-balancing regulariser CBDM (its paper's is 1, as τ 0.001 x timestep); 0 is off, any other
-    doubles the cost of a step."""
+    """Weight of the class-balancing regulariser CBDM (its paper uses 1, as τ 0.001 x timestep); 0 is off, any other
+    value doubles the cost of a step."""
     class_balance: Fraction = 0.5
-    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 0.5 by root, 1 evenly."""
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as in the data, 0.5 by square root, 1 evenly."""
     ema_decays: tuple[Decay, Decay] = (0.999, 0.9999)
-    """Decays of a short and a long moving average of the weights. Both are kept; the one with the lower
-    loss on the validation images is sampled from."""
+    """Decays of a short and a long moving average of the weights. Both are kept; images are sampled from the one with
+    the lower loss on the validation images."""
     lr: Positive = 1e-4
     """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
@@ -82,7 +82,7 @@ class DenoiserConfig(Settings):
     epochs: PositiveCount = 200
     """Passes over the training images."""
     max_steps: PositiveCount | None = None
-    """Stop after this many optimiser steps, if they come before `epochs`."""
+    """Stop after this many optimiser steps, if that is before the end of `epochs`."""
 
 
 class GenerationConfig(Settings):
@@ -91,17 +91,17 @@ class GenerationConfig(Settings):
     solver: str = "unipc"
     """A name in synth.ldm.diffusion.SOLVERS, or package.module:function."""
     steps: PositiveCount = 20
-    """Denoising steps an image."""
+    """Denoising steps for each image."""
     guidance: Annotated[float, Field(ge=1.0)] = 1.5
-    """Classifier-free guidance scale; 1 is none and costs half."""
+    """Scale of classifier-free guidance; 1 is no guidance and costs half as much."""
     guidance_interval: tuple[Fraction, Fraction] = (0.0, 1.0)
-    """Noise levels t/T between which ldm and mgdm guide; a step outside costs half (Kynkäänniemi et al. 2024)."""
+    """Noise levels t/T between which ldm and mgdm use guidance; steps outside cost half (Kynkäänniemi et al. 2024)."""
     per_class: PositiveCount | None = None
-    """Images a class. None: as many as the class has real ones, but 50 at least and 1000 at most."""
+    """Images of each class. None: as many as the class has real ones, but at least 50 and at most 1000."""
     micro_batch: PositiveCount = 32
-    """Images denoised together; fixed (padded) and recorded, because other shapes differ in the last bits."""
+    """Images denoised together; fixed (padded) and recorded, because another batch size changes the last bits."""
     threads: PositiveCount = 1
-    """Torch threads of a sampler on a CPU; fixed and recorded, because another number moves the last bits."""
+    """Torch threads of a sampler on a CPU; fixed and recorded, because another number changes the last bits."""
     shard_images: PositiveCount = 256
     """Images in one file of the pool."""
 
@@ -116,18 +116,18 @@ class GenerationConfig(Settings):
 
 
 class MgdmConfig(Settings):
-    """MGDM (Luo et al. 2024), for `synth.generator` mgdm: the ldm, and an uncertainty gradient over its images."""
+    """MGDM (Luo et al. 2024), for `synth.generator` mgdm: ldm with an uncertainty gradient on its images."""
 
     scale: NonNegative = 5.0
-    """Strength s of the uncertainty gradient; 0 inverts and decodes without one."""
+    """Strength s of the uncertainty gradient; 0: inversion and decoding without it."""
     uncertainty: str = "entropy"
     """A name in synth.mgdm.disturbance.UNCERTAINTIES, or package.module:function."""
     ddim_steps: Annotated[int, Field(ge=1, le=1000)] = 50
-    """Steps of the inversion, and as many of the decoding."""
+    """Steps of the inversion, and of the decoding."""
     channels: tuple[Width, ...] = (32, 64, 64)
     """Width of each level of the noise-aware classifier; each a multiple of 8."""
     class_balance: Fraction = 0.0
-    """The classifier draws class c with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    """The classifier draws class c with probability ~ n_c^(1 - class_balance): 0 as in the data, 1 evenly."""
     lr: Positive = 3e-4
     """Learning rate of the classifier's AdamW."""
     weight_decay: NonNegative = 1e-5
@@ -137,25 +137,25 @@ class MgdmConfig(Settings):
     epochs: PositiveCount = 100
     """Passes over the training images."""
     max_steps: PositiveCount | None = None
-    """Stop after this many optimiser steps, if they come before `epochs`."""
+    """Stop after this many optimiser steps, if that is before the end of `epochs`."""
 
 
 class SkinSdmConfig(Settings):
     """Skin-SDM (Patcharapimpisut and Khanarsa 2024), for `synth.generator` skin_sdm: Stable Diffusion with LoRA."""
 
     pretrained: str | None = None
-    """Folder or hub name of a Stable Diffusion pipeline, such as stable-diffusion-v1-5/stable-diffusion-v1-5; it must
-    be given. Its safety checker is not used."""
+    """Folder or hub name of a Stable Diffusion pipeline, such as stable-diffusion-v1-5/stable-diffusion-v1-5; required.
+    Its safety checker is not used."""
     prompt: str = "an ultrasound image of a breast lesion, {class}"
-    """What images of a class are called; {class} stands for its name."""
+    """Text prompt of a class; {class} becomes its name."""
     size_px: Annotated[int, Field(ge=8, multiple_of=8)] = 512
-    """Side to which images are resized, in pixels; samples are brought back to the data's own."""
+    """Side to which images are resized, in pixels; samples are resized back to the size of the data."""
     rank: PositiveCount = 8
     """Rank of the LoRA in the UNet's attention."""
     flip: bool = True
-    """Train on left-right mirrored images too."""
+    """Also train on left-right mirrored images."""
     class_balance: Fraction = 0.0
-    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as they are, 1 evenly."""
+    """Classes are drawn with probability ~ n_c^(1 - class_balance): 0 as in the data, 1 evenly."""
     lr: Positive = 1e-4
     """Learning rate of AdamW."""
     weight_decay: NonNegative = 1e-2
@@ -165,9 +165,9 @@ class SkinSdmConfig(Settings):
     epochs: PositiveCount = 100
     """Passes over the training images."""
     max_steps: PositiveCount | None = 10_000
-    """Stop after this many optimiser steps, if they come before `epochs`."""
+    """Stop after this many optimiser steps, if that is before the end of `epochs`."""
     steps: PositiveCount = 50
-    """DDIM steps an image, in place of `synth.generation.steps`."""
+    """DDIM steps for each image, in place of `synth.generation.steps`."""
     guidance: Annotated[float, Field(ge=1.0)] = 7.5
     """Classifier-free guidance scale, in place of `synth.generation.guidance`."""
 
@@ -175,38 +175,38 @@ class SkinSdmConfig(Settings):
     def _check(self) -> SkinSdmConfig:
         if "{class}" not in self.prompt:
             raise ValueError(
-                f"synth.skin_sdm.prompt {self.prompt!r} is the same for every class: write {{class}} where the "
-                "class's name shall stand"
+                f"synth.skin_sdm.prompt {self.prompt!r} is the same for every class: write {{class}} in place of the "
+                "class's name"
             )
         return self
 
 
 class ScoringConfig(Settings):
-    """How the pool is judged."""
+    """How the pool is evaluated."""
 
     extractor: str = "classifier"
-    """Features that distances are taken in: a name in rlcas.evaluation.features.EXTRACTORS, any timm model name
-    (inception_v3), or package.module:function. classifier: the penultimate ones of a Baseline trained on the
+    """Features in which distances are measured: a name in rlcas.evaluation.features.EXTRACTORS, any timm model name
+    (inception_v3), or package.module:function. classifier: the penultimate features of a Baseline trained on the
     real images."""
     extractor_weights: AbsolutePath | None = None
-    """File of weights for a timm model. None: timm's pretrained ones (downloads them once)."""
+    """Weights file for a timm model. None: timm's pretrained weights (downloads them once)."""
     leave_out_copies: bool = True
-    """Leave images out of the pool that are nearer to a training image than held-out real images are."""
+    """Do not train on images of the pool that are nearer to a training image than held-out real images are."""
     pool_only_epochs: Count = 10
-    """Epochs of the classifier that is trained on the pool alone and tested on real images; 0 leaves it out."""
+    """Epochs of a classifier that is trained on the pool alone and tested on real images; 0: no such classifier."""
 
 
 class SynthConfig(Settings):
-    """The sketch-supervised synthesiser, or another generator in its place."""
+    """The sketch-supervised synthesiser, or another generator."""
 
     generator: str = "ldm"
     """A name in synth.generators.GENERATORS, or package.module:object."""
     sketch: str = "ratio_of_averages"
     """A name in synth.sketch.SKETCHES, or package.module:object."""
     sketch_weights: AbsolutePath | None = None
-    """Checkpoint of the sketch extractor, where it needs one: pidinet takes its authors', full, small or tiny."""
+    """Checkpoint of the sketch extractor, if it needs one: pidinet takes its authors' full, small or tiny one."""
     checkpoint_steps: PositiveCount = 500
-    """Optimiser steps from one checkpoint of the training to the next."""
+    """Optimiser steps between checkpoints of the training."""
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()

@@ -1,4 +1,4 @@
-"""What settings are made of: numbers in a range, paths, and the frozen group."""
+"""The types of settings: numbers in a range, paths, and the frozen group."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().abs
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 Prompt = Annotated[str, Field(pattern=r"\{class\}")]
-"""A text with {class} where a class's name shall stand."""
+"""A text with {class} in place of a class's name."""
 Counts = Annotated[
     Annotated[Count, Tag("one")] | Annotated[tuple[Count, ...], Tag("each")],
     Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
@@ -28,7 +28,7 @@ Counts = Annotated[
 """One count for all classes, or one for each."""
 
 CREDENTIALS = "credentials"
-"""The type of the error of a password in an address."""
+"""pydantic's name for the error of a password in an address."""
 
 
 class Settings(BaseModel):
@@ -42,7 +42,7 @@ class Settings(BaseModel):
         for key, value in given.items() if isinstance(given, dict) else ():
             for text in _texts(value) if not cls._is_group(key) else ():
                 if has_credentials(text):
-                    raise PydanticCustomError(CREDENTIALS, "{fault}", {"fault": _told(key, text)})
+                    raise PydanticCustomError(CREDENTIALS, "{fault}", {"fault": _fault_of(key, text)})
         return given
 
     @classmethod
@@ -54,15 +54,15 @@ class Settings(BaseModel):
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield a value's texts: itself, or those right in it."""
+    """Yield the texts of a value: itself, or its members."""
     members = (
         value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
     )
     yield from (str(member) for member in members if isinstance(member, str | Path))
 
 
-def _told(key: str, text: str) -> str:
+def _fault_of(key: str, text: str) -> str:
     return (
-        f"{key} {without_credentials(text)} has a password or key in its address, which the run's folder would tell: "
+        f"{key} {without_credentials(text)} has a password or key in its address, which the run's folder would show: "
         f"{WHERE_THEY_BELONG}"
     )

@@ -1,6 +1,6 @@
-"""Images by name or path: `load` for training, `load_test` for evaluation alone, after `require_test`.
+"""Images by name or path: `load` for training, `load_test` for evaluation only, after `require_test`.
 
-read (named set, npz, folder, csv) → split → survey → window, gray or RGB, resize → thin
+read (named set, npz, folder, csv) → split → survey → window, gray or RGB, resize → subsample to a long tail
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rlcas.types import ImageSet, TrainingData
 __all__ = ["DATASETS", "PREFIXES", "load", "load_test", "open_prepared", "prepare", "require_test"]
 
 Reader = Callable[[RunConfig, bool], Source]
-"""(settings, whether to show progress) -> source."""
+"""(settings, whether to show progress) -> the data set."""
 
 
 def _medmnist_reader(flag: str, size_px: int) -> Reader:
@@ -45,23 +45,23 @@ DATASETS: dict[str, Reader] = {
     ),
     **{name: _medmnist_reader(flag, size_px) for name, (flag, size_px) in medmnist_names().items()},
 }
-"""Data sets by name; more come from outside as package.module:object."""
+"""Data sets by name; code from outside is named package.module:object."""
 
 PREFIXES: dict[str, Callable[[Path, RunConfig], Source]] = {
     "npz": lambda path, config: open_npz(path),
     "folder": lambda path, config: open_folder(path, config.dataset.window),
     "csv": lambda path, config: open_csv(path, config.dataset.window),
 }
-"""What `npz:PATH` and so on mean."""
+"""Readers by prefix: `npz:PATH` and so on."""
 
 
 def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     """Return the training and validation images that `config.data` and `config.dataset` describe.
 
-    Test images are only hashed, so that pictures which are in train or val too can be told of.
+    Test images are only hashed, to find pictures that are in train or val too.
 
     Raises:
-        UserError: whatever a user can mend: the file, its content, or a setting; one line.
+        UserError: anything that the user can fix: the file, its content, or a setting.
     """
     source = _open(config, progress)
     splits, split_notes = divided(source, config.dataset, _seed(config), wanted=("train", "val"))
@@ -87,12 +87,15 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
 def load_test(
     config: RunConfig, num_classes: int | None = None, *, progress: bool = False
 ) -> tuple[ImageSet, tuple[str, ...]]:
-    """Return the test images and the class names; needs no other split, unless test is cut from it.
+    """Return the test images and the class names; no other split is needed, unless test is cut from it.
 
-    `num_classes` says how many classes there are where the source neither names them nor has training labels.
+    Args:
+        config: the settings of the data.
+        num_classes: number of classes, for a source that neither names them nor has training labels.
+        progress: whether to show the progress of a download.
 
     Raises:
-        UserError: as `load`.
+        UserError: anything that the user can fix: the file, its content, or a setting.
     """
     source, splits = _open_with_test(config, progress)
     class_names = source.class_names or _numbered_classes(splits, num_classes)
@@ -105,10 +108,10 @@ def load_test(
 
 
 def require_test(config: RunConfig) -> None:
-    """Check that there will be test images for `load_test`; labels are read, but no image.
+    """Check that `load_test` will find test images; labels are read, but no images.
 
     Raises:
-        UserError: there are none; the line names the setting that would cut them from train.
+        UserError: there are none; the message names the setting that cuts them from train.
     """
     _open_with_test(config, progress=False)
 
@@ -129,10 +132,10 @@ def _open(config: RunConfig, progress: bool) -> Source:
 
 
 def check_name(name: str) -> None:
-    """Check that `data` has a known name; neither files are looked for, nor is package.module:object imported.
+    """Check that `name` is a known data set or has a prefix; no file is read, and package.module:object not imported.
 
     Raises:
-        UserError: it has not.
+        UserError: it is unknown.
     """
     if name not in DATASETS and ":" not in name:
         raise UserError(
@@ -142,7 +145,7 @@ def check_name(name: str) -> None:
 
 
 def _local(prefix: str, path: str, config: RunConfig) -> Path:
-    """Return the path of what --data names; a table's address brings the folder that it lies in, images and all."""
+    """Return the local path of `path`; for the address of a table, its whole folder with the images is fetched."""
     if prefix == "csv" and remote.address_of(path):
         parent, _, name = path.rpartition("/")
         return remote.fetched(parent, config.cluster.cache) / name
@@ -161,7 +164,7 @@ def _image_set(split: RawSplit, layout: Layout) -> ImageSet:
 
 
 def _seed(config: RunConfig) -> int:
-    """Return the seed of all that is drawn of the data."""
+    """Return the seed of all random draws in the data."""
     return config.seed if config.dataset.seed is None else config.dataset.seed
 
 
@@ -170,6 +173,6 @@ def _thin(train: RawSplit, class_names: tuple[str, ...], config: RunConfig) -> t
     if factor is None:
         return train, ()
     kept_C = long_tail_counts(np.bincount(train.labels_N, minlength=len(class_names)), factor)
-    left = ", ".join(f"{name} {count}" for name, count in zip(class_names, kept_C, strict=True))
-    note = f"train is thinned to a long tail of imbalance factor {factor:g}: {left}"
+    counts = ", ".join(f"{name} {count}" for name, count in zip(class_names, kept_C, strict=True))
+    note = f"train is subsampled to a long tail of imbalance factor {factor:g}: {counts}"
     return train.take(thinned(train.labels_N, kept_C, rng_for(_seed(config), "thin"))), (note,)

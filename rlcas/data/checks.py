@@ -1,4 +1,4 @@
-"""Faults of labels and splits, each told in one line with its mend."""
+"""Checks of labels and splits; each fault is an error of one line with its fix."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ def integer_labels(labels: NDArray[Any], what: str) -> Int64:
     """Return labels [N] or [N, 1] of any integer dtype as int64 [N].
 
     Raises:
-        UserError: another shape or dtype, or a negative label; the message begins with `what`.
+        UserError: another shape or dtype, or a negative label; the message starts with `what`.
     """
     if labels.ndim == 2 and labels.shape[1] > 1:
-        raise UserError(f"{what} has shape {labels.shape}: multi-label is not taken, give one label an image")
+        raise UserError(
+            f"{what} has shape {labels.shape}: multi-label data are not supported, save one label for each image"
+        )
     if labels.ndim not in (1, 2):
-        raise UserError(f"{what} has shape {labels.shape}: give one integer an image, [N] or [N, 1]")
+        raise UserError(f"{what} has shape {labels.shape}: save one integer for each image, [N] or [N, 1]")
     if not np.issubdtype(labels.dtype, np.integer):
         nan = " with NaN" if np.issubdtype(labels.dtype, np.floating) and np.isnan(labels).any() else ""
         raise UserError(f"{what} is {labels.dtype}{nan}: save labels as integers 0..C-1")
@@ -36,31 +38,47 @@ def integer_labels(labels: NDArray[Any], what: str) -> Int64:
 
 
 def check_not_empty(where: str, splits: Mapping[SplitName, RawSplit]) -> None:
-    """Raise UserError where a split has no images."""
+    """Check that no split is empty.
+
+    Raises:
+        UserError: one is.
+    """
     for name, split in splits.items():
         if len(split) == 0:
-            raise UserError(f"{where} has no {name} images: put at least one of each class there")
+            raise UserError(f"{where} has no {name} images: add at least one of each class")
 
 
 def check_classes(where: str, class_names: Sequence[str]) -> None:
-    """Raise UserError where there are fewer than two classes."""
+    """Check that there are at least two classes.
+
+    Raises:
+        UserError: there is only one.
+    """
     if len(class_names) < 2:
-        raise UserError(f"{where} has one class alone, {class_names[0]!r}: give two classes or more")
+        raise UserError(f"{where} has only one class, {class_names[0]!r}: at least two are needed")
 
 
 def check_labels(where: str, splits: Mapping[SplitName, RawSplit], class_names: Sequence[str]) -> None:
-    """Raise UserError where a label is out of range."""
+    """Check that every label is a class.
+
+    Raises:
+        UserError: a label is out of range.
+    """
     for split in splits.values():
         highest = int(split.labels_N.max())
         if highest >= len(class_names):
             raise UserError(
                 f"{where}: label {highest} of {split.names[int(split.labels_N.argmax())]} is out of range "
-                f"0..{len(class_names) - 1}: mend the label, or name {highest + 1} classes"
+                f"0..{len(class_names) - 1}: correct the label, or name {highest + 1} classes"
             )
 
 
 def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]) -> None:
-    """Raise UserError where a class has no training image."""
+    """Check that every class has a training image.
+
+    Raises:
+        UserError: a class has none.
+    """
     counts_C = np.bincount(train.labels_N, minlength=len(class_names))
     empty = [name for name, count in zip(class_names, counts_C, strict=True) if count == 0]
     if empty:

@@ -1,4 +1,4 @@
-"""One image file to one array: PNG, JPEG, BMP and TIFF by Pillow, DICOM by pydicom."""
+"""Decoding of an image file: PNG, JPEG, BMP and TIFF with Pillow, DICOM with pydicom."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError),
     *(struct.error, Image.DecompressionBombError, MemoryError),
 )
-"""What Pillow and pydicom were seen to raise on damaged files (and on whole ones that they do not know)."""
+"""What Pillow and pydicom have been seen to raise for damaged files and for unknown formats."""
 
 
 class DecodedFiles(Sequence[Pixels]):
-    """The images of some files, each decoded whenever it is asked for."""
+    """The images of some files, each decoded on every access."""
 
     def __init__(self, paths: Sequence[Path], window: Window | None) -> None:
         self._paths = paths
@@ -42,9 +42,9 @@ class DecodedFiles(Sequence[Pixels]):
 
 
 def decode(path: Path, window: Window | None) -> Pixels:
-    """Return the file's pixels, [H, W] or [H, W, 3]: uint8, or wider values that are still to be windowed.
+    """Return the file's pixels, [H, W] or [H, W, 3]: uint8, or wider values to which no window is applied yet.
 
-    A DICOM file that brings its own window is shown by it (as uint8) where `window` is None.
+    If `window` is None, a DICOM file's own window is applied, if it has one; the pixels are then uint8.
 
     Raises:
         UserError: the file cannot be read, has several pages or frames, or holds floating-point values.
@@ -65,7 +65,7 @@ def decode(path: Path, window: Window | None) -> Pixels:
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:
     if getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path} has {image.n_frames} pages: save one page a file")  # type: ignore[attr-defined]
+        raise UserError(f"{path} has {image.n_frames} pages: save each page as a file")  # type: ignore[attr-defined]
     if image.mode == "F":
         raise UserError(f"{path} has floating-point pixels: save it with 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)

@@ -1,4 +1,4 @@
-"""Identical pictures and shared patients across splits: found by exact pixels and by ids."""
+"""Identical pictures and shared patients in different splits, found by exact pixels and by ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlcas.data.split import Splits
 
 
 def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> tuple[str, ...]:
-    """Return a note for every pair of splits that share exact pixels, with how many labels conflict."""
+    """Return a note for every pair of splits that share pictures, with those whose labels conflict."""
     notes = []
     for first, second in combinations(splits, 2):
         index_of = {digest: i for i, digest in reversed(list(enumerate(surveys[first].digests)))}
@@ -31,7 +31,7 @@ def _note(first: SplitName, second: SplitName, splits: Splits, pairs: list[tuple
 
 
 def shared_patients(splits: Splits) -> tuple[str, ...]:
-    """Return a note for every pair of splits that share a patient: test figures would be too good."""
+    """Return a note for every pair of splits that share a patient, which makes test figures too good."""
     ids = {name: set(split.patients_N) for name, split in splits.items() if split.patients_N is not None}
     notes = []
     for first, second in combinations(ids, 2):

@@ -1,4 +1,4 @@
-"""`folder:PATH`: a folder a class, under train/val/test or alone."""
+"""`folder:PATH`: a folder for each class, below train, val and test or without splits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rlcas.types import Int64
 def open_folder(root: Path, window: Window | None) -> Source:
     """Return the images below `root`: `train|val|valid|validation|test/CLASS/FILE`, or `CLASS/FILE` alone.
 
-    Everything is taken in sorted order; hidden files are skipped, and files of other kinds noted.
+    Everything is read in sorted order; hidden files are skipped, and a note names files of other kinds.
 
     Raises:
-        UserError: there is no such folder, no class folder in it, or one split under two names.
+        UserError: the folder does not exist, has no class folder, or has one split under two names.
     """
     if not root.is_dir():
-        raise UserError(f"{root} is no folder: check the path after folder:")
+        raise UserError(f"{root} is not a folder: check the path after folder:")
     split_folders = _split_folders(root) or {"all": root}
     class_names = tuple(sorted({folder.name for part in split_folders.values() for folder in _folders(part)}))
     if not class_names:
-        raise UserError(f"{root} has no class folders: lay it out as CLASS/*.png or train/CLASS/*.png")
+        raise UserError(f"{root} has no class folders: arrange it as CLASS/*.png or train/CLASS/*.png")
     splits = {name: _open_split(root, part, class_names, window) for name, part in split_folders.items()}
     names = [name for split in splits.values() for name in split.names]
     return Source(
@@ -48,14 +48,16 @@ def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, window: Wind
 
 
 def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
-    """Return the note on DICOM's own windows, where they may be used."""
+    """Return a note on DICOM's own windows, if any may be used."""
     if window is not None or not any(name.lower().endswith(DICOM_SUFFIXES) for name in names):
         return ()
-    return ("DICOM files that bring a window are shown by it; --dataset.window=LOW,HIGH sets one for all",)
+    return (
+        "DICOM files are shown with their own window if they have one; --dataset.window=LOW,HIGH sets one for all",
+    )
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images right below `folder` in sorted order, without hidden files such as macOS's `._1.png`."""
+    """Return the images directly in `folder` in sorted order, without hidden files such as macOS's `._1.png`."""
     return [path for path in _visible(folder) if _is_image(path)]
 
 
@@ -101,4 +103,4 @@ def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ..
         for path in _visible(folder)
         if not _is_image(path)
     ]
-    return (f"left out, because they are no image files: {counted(others)}",) if others else ()
+    return (f"left out, because they are not image files: {counted(others)}",) if others else ()

@@ -1,4 +1,4 @@
-"""Thinning a training set to an exponential long tail."""
+"""Subsampling of a training set to an exponential long tail."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from rlcas.types import Int64
 
 ROUND_OFF = 1e-9
-"""Keeps n_max * factor^-1 from falling under a whole number."""
+"""Added before rounding down, so that round-off in n_max * factor^-1 does not lose an image."""
 
 
 def long_tail_counts(counts_C: Int64, imbalance_factor: float) -> Int64:
-    """Return [C] int64: n_i = floor(n_max · factor^(−i/(C−1))) by rank of size i, never more than there are.
+    """Return [C] int64: n_i = floor(n_max · factor^(−i/(C−1))) for the class of rank i by size, at most its size.
 
     The profile of long-tailed CIFAR (Cui et al. 2019); every class keeps at least one image.
     """

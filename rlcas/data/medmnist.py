@@ -19,7 +19,7 @@ SIZES_PX = (28, 64, 128, 224)
 
 
 def medmnist_info() -> Mapping[str, dict[str, Any]]:
-    """Return `medmnist.INFO` without the package's `__init__`, which imports torchvision."""
+    """Return `medmnist.INFO`, without running the package's `__init__`, which imports torchvision."""
     if "medmnist.info" not in sys.modules:
         package = importlib.util.find_spec("medmnist")
         assert package is not None and package.submodule_search_locations is not None
@@ -39,13 +39,13 @@ def medmnist_names() -> dict[str, tuple[str, int]]:
 
 
 def local_files() -> dict[str, Path]:
-    """Return name -> file of every 2-D set that $RLCAS_DATA or ~/.medmnist has."""
+    """Return name -> file of every 2-D set in $RLCAS_DATA or ~/.medmnist."""
     paths = {name: _local_file(name) for name in medmnist_names()}
     return {name: path for name, path in paths.items() if path is not None}
 
 
 def check_file(name: str, path: Path) -> None:
-    """Read `path` and compare it with the official file of the set `name`.
+    """Compare `path` with the official file of the set `name`, by md5.
 
     Raises:
         UserError: its md5 is not the official one.
@@ -55,14 +55,14 @@ def check_file(name: str, path: Path) -> None:
 
 
 def open_medmnist(flag: str, size_px: int, *, progress: bool) -> Source:
-    """Return a MedMNIST set, downloaded if neither $RLCAS_DATA nor ~/.medmnist has it.
+    """Return a MedMNIST set, downloaded if it is neither in $RLCAS_DATA nor in ~/.medmnist.
 
     Raises:
         UserError: a multi-label set, a file whose md5 is not the official one, or a failed download.
     """
     info = medmnist_info()[flag]
     if info["task"].startswith("multi-label"):
-        raise UserError(f"data {flag!r} is multi-label: take a set with one label an image")
+        raise UserError(f"data {flag!r} is multi-label: use a set with one label for each image")
     end = _suffix(size_px)
     path = _fetched(flag + end, info["url" + end], info["MD5" + end], progress)
     return open_npz(path, class_names=tuple(info["label"][str(i)] for i in range(len(info["label"]))))
@@ -95,8 +95,8 @@ def _check_md5(path: Path, md5: str) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5:
         raise UserError(
-            f"{path} is not the official file (md5 {found}, not {md5}): delete it so that it is fetched again, "
-            f"or use --data npz:{path} to take it as it is"
+            f"{path} is not the official file (md5 {found}, not {md5}): delete it so that it is downloaded again, "
+            f"or use --data npz:{path} to read it all the same"
         )
 
 
@@ -110,7 +110,7 @@ def _download(path: Path, url: str, md5: str, progress: bool) -> Path:
     except (OSError, ValueError) as error:  # requests' errors are OSErrors; pooch's md5 fault is a ValueError
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path.name} cannot be fetched from {url} ({reason}): fetch it elsewhere and put it into "
+            f"{path.name} cannot be downloaded from {url} ({reason}): download it elsewhere and put it into "
             f"{path.parent} (or the folder that RLCAS_DATA names)"
         ) from error
     return path

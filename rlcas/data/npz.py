@@ -1,4 +1,4 @@
-"""`npz:PATH`: arrays in MedMNIST's form, `train_images`, `train_labels`, `val_…`, `test_…`."""
+"""`npz:PATH`: arrays in MedMNIST's format, `train_images`, `train_labels`, `val_…`, `test_…`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NPZ_SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
-    """Return the splits that an npz file holds; images are read when they are asked for.
+    """Return the splits in an npz file; images are read on demand.
 
     Images are [N, H, W], [N, H, W, 1] or [N, H, W, 3] of an integer dtype; labels [N] or [N, 1] integers.
     Optional: `train_patients` and so on [N] (text or integers) and `class_names` [C] (text).
 
     Raises:
-        UserError: the file is missing, truncated, altered, of another form, or holds a pickle.
+        UserError: the file is missing, truncated, altered, in another format, or holds a pickle.
     """
     keys = npz_keys(path)
     splits = {
@@ -38,7 +38,7 @@ def open_npz(path: Path, class_names: tuple[str, ...] | None = None) -> Source:
     }
     if not splits:
         raise UserError(
-            f"{path} has none of train_images, val_images, test_images: save it in MedMNIST's form "
+            f"{path} has none of train_images, val_images, test_images: save it in MedMNIST's format "
             f"(it has {', '.join(sorted(keys)) or 'no array'})"
         )
     if "class_names" in keys:
@@ -50,36 +50,38 @@ def npz_keys(path: Path) -> set[str]:
     """Return the names of a file's arrays.
 
     Raises:
-        UserError: the file is missing or no npz file.
+        UserError: the file is missing or not an npz file.
     """
     if not path.is_file():
-        raise UserError(f"{path} is no file: check the path after npz:")
+        raise UserError(f"{path} is not a file: check the path after npz:")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no npz file, or is truncated: fetch it again, or write it with numpy.savez")
+        raise UserError(
+            f"{path} is not an npz file, or is truncated: download it again, or write it with numpy.savez"
+        )
     with _reading(str(path)), open_npz_file(path) as arrays:
         return set(arrays.files)
 
 
 @contextlib.contextmanager
 def _reading(what: str) -> Iterator[None]:
-    """Turn what zipfile and NumPy raise on a damaged file into one UserError."""
+    """Turn the errors of zipfile and NumPy for a damaged file into a UserError."""
     try:
         yield
     except UserError:
         raise
     except NOT_ARRAYS as error:
         if "allow_pickle" in str(error):
-            mend = "is a pickle (an object array), which is never loaded: save plain arrays"
+            fault = "is a pickle (an object array), which is never loaded: save plain arrays"
         else:
-            mend = f"is truncated or altered ({reason_of(error)}): fetch or write the file again"
-        raise UserError(f"{what} {mend}") from error
+            fault = f"is truncated or altered ({reason_of(error)}): download or write the file again"
+        raise UserError(f"{what} {fault}") from error
 
 
 def _array(path: Path, key: str) -> NDArray[Any]:
     with _reading(f"{path}: {key}"), open_npz_file(path) as arrays:
         array = read_member(arrays, key, path)
     if not isinstance(array, np.ndarray):
-        raise UserError(f"{path}: {key} is no NumPy array: save plain arrays with numpy.savez")
+        raise UserError(f"{path}: {key} is not a NumPy array: save plain arrays with numpy.savez")
     return array
 
 
@@ -109,7 +111,7 @@ def npz_images(path: Path, key: str) -> NDArray[Any]:
     """Return an array of images, [N, H, W] or [N, H, W, 3] of an integer dtype.
 
     Raises:
-        UserError: the array is truncated, altered, a pickle or of another form.
+        UserError: the array is truncated, altered, a pickle, or of another shape or dtype.
     """
     images = _array(path, key)
     if images.ndim == 4 and images.shape[3] == 1:
@@ -119,8 +121,8 @@ def npz_images(path: Path, key: str) -> NDArray[Any]:
     if np.issubdtype(images.dtype, np.floating):
         nan = " with NaN" if np.isnan(images).any() else ""
         raise UserError(
-            f"{path}: {key} is {images.dtype}{nan}: images are taken as uint8 or wider integers, because "
-            "a float's black and white are not known; scale it and save (255 * x).round().astype('uint8')"
+            f"{path}: {key} is {images.dtype}{nan}: images must be uint8 or wider integers, because the values of "
+            "black and white are not known of floats; scale them and save (255 * x).round().astype('uint8')"
         )
     if not np.issubdtype(images.dtype, np.integer):
         raise UserError(f"{path}: {key} is {images.dtype}: save images as uint8 or wider integers")
@@ -142,10 +144,10 @@ def _patients(path: Path, split: SplitName, num_labels: int) -> NDArray[np.str_]
 def _class_names(path: Path) -> tuple[str, ...]:
     names = _array(path, "class_names")
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise UserError(f"{path}: class_names is {names.dtype} {names.shape}: save one text a class")
+        raise UserError(f"{path}: class_names is {names.dtype} {names.shape}: save one text for each class")
     return tuple(str(name) for name in names)
 
 
 def numbered(labels_N: Int64) -> tuple[str, ...]:
-    """Return `0`, `1`, … up to the highest label: names for a source that has none."""
+    """Return `0`, `1`, … up to the highest label as the class names of a source without names."""
     return tuple(str(i) for i in range(int(labels_N.max()) + 1))

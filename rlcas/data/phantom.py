@@ -1,7 +1,7 @@
-"""`phantom`: breast-ultrasound phantoms of eight lesion subtypes, made on the spot from the seed.
+"""`phantom`: breast-ultrasound phantoms of eight lesion subtypes, computed from the seed.
 
-A stand-in with the long tail of the paper's private Breast-LT-8, for trying things out: the subtypes take
-their look from BI-RADS descriptors (shape, margin, echo pattern, posterior features), not from patients.
+A stand-in with the long tail of the paper's private Breast-LT-8, for trying things out: the subtypes look as the
+BI-RADS descriptors say (shape, margin, echo pattern, posterior features); no patient's image is used.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ DIRECTIONS_D: Float64 = np.linspace(-np.pi, np.pi, 257)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subtype:
-    """How a lesion subtype looks, on average; every image jitters it."""
+    """The mean look of a lesion subtype; every image varies it at random."""
 
     name: str
     aspect: float
-    """Height over width: below 1 is wider than tall."""
+    """Height divided by width: below 1 is wider than tall."""
     lobes: float = 0.0
     """Height of 3 to 5 smooth lobes, as a share of the radius."""
     spikes: float = 0.0
     """Height of the spicules, as a share of the radius."""
     margin: float = 0.02
-    """Width of the margin, as a share of the field: small is sharp."""
+    """Width of the margin, as a share of the image's side: small is sharp."""
     echo_db: float
-    """Backscatter relative to the tissue around."""
+    """Backscatter relative to the surrounding tissue."""
     rim_db: float = 0.0
-    """Backscatter of the capsule or halo relative to the tissue around."""
+    """Backscatter of the capsule or halo relative to the surrounding tissue."""
     core_db: float = 0.0
     """Backscatter of a nodule or cleft inside, relative to the lesion."""
     specks: int = 0
-    """Micro-calcifications."""
+    """Number of micro-calcifications."""
     behind_db: float = 0.0
     """Gain behind the middle of the lesion: shadowing below 0, enhancement above."""
 
@@ -77,7 +77,7 @@ def open_phantoms(phantom: PhantomConfig, split: tuple[float, float, float], see
     """Return phantoms in three splits; image `index` of a class depends on (seed, class, index) and size alone.
 
     Raises:
-        UserError: there are too few images for one of each class in every split.
+        UserError: `num_images` is too small for one image of each class in every split.
     """
     counts_SC = phantom_counts(phantom.num_images, phantom.imbalance, split)
     starts_SC = np.cumsum(counts_SC, axis=0) - counts_SC
@@ -91,12 +91,12 @@ def open_phantoms(phantom: PhantomConfig, split: tuple[float, float, float], see
 
 
 def phantom_counts(num_images: int, imbalance: float, split: Sequence[float]) -> Int64:
-    """Return [3, C] int64: images of each split and class, falling exponentially to 1/imbalance of the first.
+    """Return [3, C] int64: images of each split and class, decreasing exponentially to 1/imbalance of the first class.
 
-    In train, the first class is `imbalance` times the last to the nearest image; every split has every class.
+    In train, the first class has `imbalance` times the images of the last, rounded; every split has every class.
 
     Raises:
-        UserError: there are too few images for that.
+        UserError: `num_images` is too small for that.
     """
     profile_C = imbalance ** (-np.arange(len(SUBTYPES)) / (len(SUBTYPES) - 1))
     num_train, *others = part_sizes(num_images, split)
@@ -172,7 +172,7 @@ def _streaks(depth_G1: Float64, across_1G: Float64, rng: np.random.Generator) ->
 def _lesion(
     subtype: Subtype, depth_G1: Float64, across_1G: Float64, tissue_GG: Float64, rng: np.random.Generator
 ) -> tuple[Float64, Float64]:
-    """Return backscatter with the lesion in it, and the gain that it leaves behind it: [G, G] in dB."""
+    """Return the backscatter with the lesion in it, and the gain behind the lesion: [G, G] in dB."""
     radius, flattening = rng.uniform(0.13, 0.21), np.sqrt(subtype.aspect * np.exp(rng.normal(0, 0.12)))
     down_G1 = (depth_G1 - rng.uniform(0.42, 0.6)) / (radius * flattening)
     right_1G = (across_1G - rng.uniform(0.35, 0.65)) / (radius / flattening)
@@ -193,7 +193,7 @@ def _step(value_GG: Float64) -> Float64:
 
 
 def _outline_D(subtype: Subtype, rng: np.random.Generator) -> Float64:
-    """Return [D]: the outline's radius in each of DIRECTIONS_D, about 1."""
+    """Return [D]: the radius of the outline in each of DIRECTIONS_D, about 1."""
     phases = rng.uniform(0, 2 * np.pi, 3)
     outline_D = 1 + 0.06 * np.cos(2 * DIRECTIONS_D + phases[0]) + 0.04 * np.cos(3 * DIRECTIONS_D + phases[1])
     outline_D += subtype.lobes * np.cos(rng.integers(3, 6) * DIRECTIONS_D + phases[2])
@@ -203,7 +203,7 @@ def _outline_D(subtype: Subtype, rng: np.random.Generator) -> Float64:
 
 
 def _contents(subtype: Subtype, down_G1: Float64, right_1G: Float64, rng: np.random.Generator) -> Float64:
-    """Return [G, G] backscatter inside, relative to the lesion's own: nodule or cleft, calcifications."""
+    """Return [G, G] backscatter of nodule or cleft and of calcifications, relative to the lesion's own."""
     turn = rng.uniform(0, 2 * np.pi)
     off_GG = np.hypot(down_G1 - 0.45 * np.sin(turn), right_1G - 0.45 * np.cos(turn))
     contents_GG = subtype.core_db * _step(12 * (0.38 - off_GG))

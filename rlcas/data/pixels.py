@@ -1,4 +1,4 @@
-"""From pixels as they are found to uint8 [N, channels, H, W] of one size."""
+"""Conversion of the source's pixels to uint8 [N, channels, H, W] of one size."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What one pass over a split's images found."""
+    """The result of one pass over a split's images."""
 
     digests: list[bytes]
     """[N] hash of shape, dtype and exact pixels."""
     examples: Mapping[tuple[int, ...], str]
     """Shape -> name of the first image that has it."""
     num_wide: int
-    """Images of more than 8 bits."""
+    """Number of images of more than 8 bits."""
     lowest: float
     highest: float
-    """Range of their values; inf, -inf where there are none."""
+    """Range of their values; inf and -inf if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What every image of a run is brought to."""
+    """The form to which every image of a run is converted."""
 
     channels: int
     height_px: int
     width_px: int
     window: tuple[float, float] | None
-    """Values shown as 0 and 255; None where all images have 8 bits."""
+    """Values shown as 0 and 255; None if all images have 8 bits."""
 
 
 def survey(split: RawSplit) -> Survey:
@@ -66,7 +66,13 @@ def _digest(image: Pixels) -> bytes:
 def layout_of(
     where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
 ) -> tuple[Layout, tuple[str, ...]]:
-    """Return the one layout for all surveyed splits, and notes on what is changed for it.
+    """Return the layout for all surveyed splits, and notes on how the images are changed for it.
+
+    Args:
+        where: the data, for messages.
+        surveys: split -> its survey.
+        train: the survey of the training images, for the range of wide values; None if they are not surveyed.
+        dataset: the settings of the data.
 
     Raises:
         UserError: mixed sizes without `dataset.size_px`, mixed gray and RGB without `dataset.channels`, an
@@ -109,7 +115,7 @@ def _size(
             other = others[0]
             raise UserError(
                 f"{where} mixes sizes, {height_px}x{width_px} ({by_size[height_px, width_px]}) and "
-                f"{other[0]}x{other[1]} ({by_size[other]}): bring them to one with --dataset.size_px 64"
+                f"{other[0]}x{other[1]} ({by_size[other]}): resize them to one with --dataset.size_px 64"
             )
         return (height_px, width_px), ()
     side = dataset.size_px
@@ -126,7 +132,7 @@ def _window(
     where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
 ) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     if dataset.window is not None and dataset.window[0] >= dataset.window[1]:
-        raise UserError(f"dataset.window {dataset.window} is empty: give black, then a larger white")
+        raise UserError(f"dataset.window {dataset.window} is empty: write black, then a larger white")
     num_wide = sum(found.num_wide for found in surveys.values())
     if not num_wide:
         return None, ()
@@ -137,7 +143,7 @@ def _window(
     else:
         raise UserError(
             f"{where} has images of more than 8 bits but no training images to take the range from: "
-            "give --dataset.window=LOW,HIGH (the training run's notes tell it)"
+            "set --dataset.window=LOW,HIGH (it is in the notes of the training run)"
         )
     low, high = window
     mapped = f"values {low:g}..{high:g} ({origin}) are mapped linearly to 0..255"
@@ -145,7 +151,7 @@ def _window(
 
 
 def convert(images: Sequence[Pixels] | Pixels, layout: Layout) -> Uint8:
-    """Return uint8 [N, channels, H, W]: windowed, gray or RGB, resized whole (aspect ratio not kept)."""
+    """Return uint8 [N, channels, H, W]: windowed, gray or RGB, resized without cropping (aspect ratio not kept)."""
     images_NCHW = np.empty((len(images), layout.channels, layout.height_px, layout.width_px), np.uint8)
     for index, image in enumerate(images):
         images_NCHW[index] = convert_one(image, layout)
@@ -153,7 +159,7 @@ def convert(images: Sequence[Pixels] | Pixels, layout: Layout) -> Uint8:
 
 
 def convert_one(image: Pixels, layout: Layout) -> Uint8:
-    """Return one image as uint8 [channels, H, W], as `convert`."""
+    """Return one image as uint8 [channels, H, W], converted as by `convert`."""
     if image.dtype != np.uint8:
         assert layout.window is not None
         image = windowed(image, layout.window)
@@ -163,7 +169,7 @@ def convert_one(image: Pixels, layout: Layout) -> Uint8:
 
 
 def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
-    """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; a window of no width gives 0."""
+    """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; 0 if the window has no width."""
     low, high = window
     if low >= high:
         return np.zeros(values.shape, np.uint8)
@@ -172,7 +178,7 @@ def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
 
 
 def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
-    """Return `picture` resized: Pillow's BOX (area) along a shrinking side, BICUBIC along a growing one."""
+    """Return `picture` resized: with Pillow's BOX (area) along a side that shrinks, BICUBIC along one that grows."""
     shrunk = (min(picture.width, width_px), min(picture.height, height_px))
     picture = picture.resize(shrunk, Image.Resampling.BOX)
     return picture.resize((width_px, height_px), Image.Resampling.BICUBIC)

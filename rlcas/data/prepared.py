@@ -1,4 +1,4 @@
-"""Training data on disk, written once and mapped by every process of a node."""
+"""Training data on disk, written once and memory-mapped by every process of a node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rlcas.types import ImageSet, TrainingData
 DATA_FILE = "data.json"
 SplitName = Literal["train", "val"]
 SPLITS: tuple[SplitName, ...] = ("train", "val")
-MEND = "prepare the data again"
+PREPARE_AGAIN = "prepare the data again"
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1)]
 
@@ -31,7 +31,7 @@ class Counts(TypedDict):
 
 
 class Ids(TypedDict):
-    """Whether there are ids of patients."""
+    """Whether there are patient ids."""
 
     train: bool
     val: bool
@@ -53,7 +53,7 @@ _FACTS = TypeAdapter(DataFacts)
 
 
 def prepare(data: TrainingData, folder: Path) -> None:
-    """Write train and val as `.npy` files and, last, `data.json`, without which the folder does not count."""
+    """Write train and val as `.npy` files and, last, `data.json`, which marks the folder as complete."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DATA_FILE).unlink(missing_ok=True)
     for split, images in zip(SPLITS, (data.train, data.val), strict=True):
@@ -77,10 +77,10 @@ def prepare(data: TrainingData, folder: Path) -> None:
 
 
 def open_prepared(folder: Path) -> TrainingData:
-    """Return what `prepare` wrote, memory-mapped read-only.
+    """Return the data that `prepare` wrote, memory-mapped read-only.
 
     Raises:
-        UserError: the folder is not (wholly) prepared or was altered.
+        UserError: the folder is incomplete or altered.
     """
     facts = read_data_facts(folder)
     return TrainingData(
@@ -101,17 +101,21 @@ def read_data_facts(folder: Path) -> DataFacts:
     """
     path = folder / DATA_FILE
     if not path.is_file():
-        raise UserError(f"{folder} has no {DATA_FILE}: {MEND}")
-    return read_typed(path, _FACTS, MEND)
+        raise UserError(f"{folder} has no {DATA_FILE}: {PREPARE_AGAIN}")
+    return read_typed(path, _FACTS, PREPARE_AGAIN)
 
 
 def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
-    """Return a split's arrays, mapped, if they are what data.json says."""
-    images_NCHW, labels_N = (open_array(folder / f"{split}_{key}.npy", MEND) for key in ("images", "labels"))
-    patients_N = open_array(folder / f"{split}_patients.npy", MEND) if facts["patients"][split] else None
+    """Return a split's arrays, memory-mapped, after checking them against data.json."""
+    images_NCHW, labels_N = (
+        open_array(folder / f"{split}_{key}.npy", PREPARE_AGAIN) for key in ("images", "labels")
+    )
+    patients_N = (
+        open_array(folder / f"{split}_patients.npy", PREPARE_AGAIN) if facts["patients"][split] else None
+    )
     counts_C, num_classes = facts["class_counts"][split], len(facts["class_names"])
     shape_N = (sum(counts_C),)
-    fits = (
+    matches = (
         (images_NCHW.dtype, images_NCHW.shape) == (np.uint8, shape_N + facts["image_shape_CHW"])
         and labels_N.dtype.kind in "iu"
         and labels_N.shape == shape_N
@@ -119,8 +123,8 @@ def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
         and bool(((labels_N >= 0) & (labels_N < num_classes)).all())
         and np.bincount(labels_N, minlength=num_classes).tolist() == counts_C
     )
-    if not fits:
-        raise UserError(f"{folder}: the {split} arrays do not fit {DATA_FILE}: {MEND}")
+    if not matches:
+        raise UserError(f"{folder}: the {split} arrays do not match {DATA_FILE}: {PREPARE_AGAIN}")
     return ImageSet(images_NCHW=images_NCHW, labels_N=labels_N, patients_N=patients_N)
 
 

@@ -1,4 +1,4 @@
-"""What a reader hands over: labelled splits whose images are decoded only when they are asked for."""
+"""The output of a reader: labelled splits whose images are decoded on demand."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from rlcas.types import Int64
 
 Pixels = NDArray[Any]
-"""[H, W] or [H, W, 3], uint8 or any wider values."""
+"""[H, W] or [H, W, 3], uint8 or wider values."""
 
 Window = tuple[float, float]
 """Values shown as black and as white."""
 
 SplitName = Literal["train", "val", "test", "all"]
-"""`all` stands alone: a source that comes without any split."""
+"""`all` is the only split of a source that comes without splits."""
 
 NUM_SHOWN = 3
-"""Examples in a note."""
+"""Number of examples in a note."""
 
 SPLIT_ALIASES: Mapping[str, SplitName] = {
     "train": "train",
@@ -34,11 +34,11 @@ SPLIT_ALIASES: Mapping[str, SplitName] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawSplit:
-    """One split as its source has it: labels at once, images on demand."""
+    """One split of a source: its labels in memory, its images read on demand."""
 
     labels_N: Int64
     names: Sequence[str]
-    """[N] how messages and notes speak of an image: its file, or `train 12`."""
+    """[N] names of the images in messages and notes: the file, or `train 12`."""
     open_images: Callable[[], Sequence[Pixels] | Pixels]
     patients_N: NDArray[np.str_] | None = None
 
@@ -58,19 +58,19 @@ class RawSplit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A data set as it is found: by name, npz, folder or table."""
+    """A data set as it was read: by name, or from npz, folder or table."""
 
     name: str
     where: str
     """The file or folder, for messages."""
     splits: Mapping[SplitName, RawSplit]
     class_names: tuple[str, ...] | None = None
-    """None: the source has numbers only."""
+    """None: the source has only numbers as labels."""
     notes: tuple[str, ...] = field(default=())
 
 
 class Taken(Sequence[Pixels]):
-    """Some images of a sequence, decoded one by one as they are asked for."""
+    """Some images of a sequence, decoded one by one on access."""
 
     def __init__(self, images: Sequence[Pixels] | Pixels, indices: Int64) -> None:
         self._images = images
@@ -86,6 +86,6 @@ class Taken(Sequence[Pixels]):
 
 
 def counted(items: Sequence[str]) -> str:
-    """Return how many there are, with the first few: `5 (a, b, c, …)`."""
+    """Return the number of items, with the first few: `5 (a, b, c, …)`."""
     shown = ", ".join(items[:NUM_SHOWN]) + (", …" if len(items) > NUM_SHOWN else "")
     return f"{len(items)} ({shown})"

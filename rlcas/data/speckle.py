@@ -11,9 +11,9 @@ from rlcas.types import Float32, Float64, Uint8
 NUM_LOOKS = 4
 """Independent speckle fields whose intensities are averaged (frequency compounding)."""
 OVERSAMPLING = 2
-"""Simulated samples a pixel, along each side."""
+"""Simulated samples for each pixel, along each side."""
 PSF_AXIAL, PSF_LATERAL = 0.009, 0.016
-"""Standard deviation of the Gaussian pulse, as a share of the field's side."""
+"""Standard deviation of the Gaussian pulse, as a share of the image's side."""
 DYNAMIC_RANGE_DB = 42.0
 
 

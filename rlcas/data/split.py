@@ -1,4 +1,4 @@
-"""Cutting splits: at patient level where ids exist, stratified by class, seeded."""
+"""Cutting of splits: by patient if ids exist, stratified by class, seeded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ Splits = dict[SplitName, RawSplit]
 def divided(
     source: Source, dataset: DatasetConfig, seed: int, *, wanted: Sequence[SplitName]
 ) -> tuple[Splits, tuple[str, ...]]:
-    """Return the source's splits, those that it lacks cut from what it has, and a note on the cut.
+    """Return the source's splits, with the missing ones cut from train, and notes on how they were cut.
 
-    A source without any split is cut by `dataset.split`; else `dataset.val_from_train` and
-    `dataset.test_from_train` cut what is missing.
+    A source without splits is cut by `dataset.split`; otherwise `dataset.val_from_train` and
+    `dataset.test_from_train` cut the missing splits.
+
+    Args:
+        source: the data set.
+        dataset: its settings.
+        seed: of the cut.
+        wanted: the splits that are needed.
 
     Raises:
-        UserError: a wanted split is missing and no setting says to cut it.
+        UserError: a wanted split is missing and no setting says to cut it, or no training images would remain.
     """
     if "all" in source.splits:
         train, val, test = (share / sum(dataset.split) for share in dataset.split)
@@ -34,7 +40,7 @@ def divided(
     can_cut = "train" in source.splits
     for name in wanted:
         if name not in source.splits and not (can_cut and settings.get(name)):
-            raise UserError(f"{source.where} has no {name} split: {_mend(name) if can_cut else 'add it'}")
+            raise UserError(f"{source.where} has no {name} split: {_fix(name) if can_cut else 'add it'}")
     missing = {name: share for name, share in settings.items() if share and name not in source.splits}
     unused = tuple(
         f"dataset.{name}_from_train is not used: the data has a {name} split"
@@ -53,7 +59,7 @@ def divided(
     return {**source.splits, **cut}, notes + unused
 
 
-def _mend(name: SplitName) -> str:
+def _fix(name: SplitName) -> str:
     share = {"val": 0.1, "test": 0.2}[name]
     return f"cut it from train with --dataset.{name}_from_train {share}"
 
@@ -73,11 +79,16 @@ def _cut(
 def cut_indices(
     labels_N: Int64, patients_N: NDArray[np.str_] | None, shares: Sequence[float], seed: int
 ) -> list[Int64]:
-    """Return sorted image indices of each part; the parts share no patient and hold every image.
+    """Return sorted image indices of each part; the parts share no patient and together hold every image.
 
-    Patients are stratified by the class that most of their images have (the rarer one on a tie). A class found
-    in at least as many patients as there are parts is found in every part. Without ids, each image is a
-    patient of its own.
+    Patients are stratified by the class of most of their images (the rarer one on a tie). A class that as many
+    patients have as there are parts is in every part. Without ids, each image is a patient of its own.
+
+    Args:
+        labels_N: class of each image.
+        patients_N: patient of each image; None: there are no ids.
+        shares: size of each part, relative to their sum.
+        seed: of the cut.
     """
     patient_of_N = (
         np.arange(len(labels_N)) if patients_N is None else np.unique(patients_N, return_inverse=True)[1]
@@ -104,7 +115,7 @@ def _stratified(stratum_P: Int64, shares: Sequence[float], seed: int) -> Int64:
 
 
 def part_sizes(total: int, shares: Sequence[float] | Float64) -> Int64:
-    """Return how many of `total` each part gets: largest remainders; one at least if there are enough."""
+    """Return how many of `total` each part gets, by largest remainders; at least one each if there are enough."""
     exact = total * np.asarray(shares, np.float64) / sum(shares)
     sizes = np.floor(exact).astype(np.int64)
     sizes[np.argsort(sizes - exact, kind="stable")[: total - sizes.sum()]] += 1
@@ -115,7 +126,7 @@ def part_sizes(total: int, shares: Sequence[float] | Float64) -> Int64:
 
 
 def _fill_gaps(part_P: Int64, has_PC: NDArray[np.bool_], num_parts: int) -> None:
-    """Move patients, in place, so that a class of mixed patients is found in every part too."""
+    """Move patients, in place, so that a class of patients with several classes is in every part too."""
     for class_id in np.argsort(has_PC.sum(axis=0), kind="stable"):
         holders = np.flatnonzero(has_PC[:, class_id])
         for part in range(num_parts):
@@ -125,7 +136,7 @@ def _fill_gaps(part_P: Int64, has_PC: NDArray[np.bool_], num_parts: int) -> None
 
 
 def _is_spare(patient: np.intp, part_P: Int64, has_PC: NDArray[np.bool_]) -> bool:
-    """Return whether the patient's part has another patient of each of its classes."""
+    """Return whether the patient's part has another patient with each of its classes."""
     beside = part_P == part_P[patient]
     beside[patient] = False
     return bool(has_PC[beside][:, has_PC[patient]].any(axis=0).all())

@@ -1,4 +1,4 @@
-"""`csv:PATH`: a table with columns path, label and, if wanted, patient_id and split."""
+"""`csv:PATH`: a table with the columns path and label, and optionally patient_id and split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rlcas.errors import UserError
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("patient_id", "split")
-MOST_DIGITS = 4000
-"""Of a label that counts as a number: Python reads no more than 4300."""
+MAX_DIGITS = 4000
+"""Digits of a label that is sorted as a number: Python converts at most 4300."""
 SPLIT_ORDER: tuple[SplitName, ...] = ("train", "val", "test", "all")
 
 
@@ -32,15 +32,15 @@ class TableEntry:
 
 
 def open_csv(path: Path, window: Window | None) -> Source:
-    """Return the images that a CSV file lists; paths are relative to it.
+    """Return the images listed in a CSV file; paths are relative to it.
 
     Raises:
-        UserError: a column is missing, or a line has an empty cell, an unknown split or no such image file;
-            the message tells the line.
+        UserError: a column is missing, or a line has an empty cell, an unknown split or a missing image file;
+            the message names the line.
     """
     rows = _rows(path)
     if not rows:
-        raise UserError(f"{path} lists no images: give a line for each")
+        raise UserError(f"{path} lists no images: write a line for each")
     class_names = _sorted_labels(rows)
     splits = {
         name: _open_split(path, part, class_names, window)
@@ -58,7 +58,7 @@ def open_csv(path: Path, window: Window | None) -> Source:
 
 def _rows(path: Path) -> list[TableEntry]:
     if not path.is_file():
-        raise UserError(f"{path} is no file: check the path after csv:")
+        raise UserError(f"{path} is not a file: check the path after csv:")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -69,7 +69,7 @@ def _rows(path: Path) -> list[TableEntry]:
                     raise UserError(f"{path} line 1: no column {column} among {', '.join(columns)}: add it")
             return [_row(path, reader.line_num, cells) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it so") from error
+        raise UserError(f"{path} is not CSV in UTF-8 ({error}): save it as such") from error
 
 
 def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
@@ -79,8 +79,8 @@ def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
         if values.get(column) == "":
             raise UserError(f"{where}: {column} is empty: fill it in")
     image = table.parent / values["path"]
-    if not os.path.isfile(image):  # noqa: PTH113  # pathlib's raises where the name is too long for a disk
-        raise UserError(f"{where}: no image file {image}: mend the path (it is relative to the table)")
+    if not os.path.isfile(image):  # noqa: PTH113  # pathlib's raises if the name is too long for the disk
+        raise UserError(f"{where}: no image file {image}: correct the path (it is relative to the table)")
     return TableEntry(image, values["label"], values.get("patient_id"), _split(where, values.get("split")))
 
 
@@ -94,7 +94,7 @@ def _split(where: str, value: str | None) -> SplitName:
 
 def _sorted_labels(rows: Sequence[TableEntry]) -> tuple[str, ...]:
     labels = {row.label for row in rows}
-    numbers = all(label.isdecimal() and len(label) <= MOST_DIGITS for label in labels)
+    numbers = all(label.isdecimal() and len(label) <= MAX_DIGITS for label in labels)
     return tuple(sorted(labels, key=int if numbers else str))
 
 

@@ -1,7 +1,7 @@
 """A run's classifier as one file that needs no rlcas: TorchScript, torch.export's .pt2, or ONNX.
 
-Every format takes uint8 images [N, channels, H, W] of any N and gives float32 probabilities [N, C]; the
-normalisation is inside. What else there is to know is JSON in the file, under `rlcas.json`.
+Every format takes uint8 images [N, channels, H, W] of any N and returns float32 probabilities [N, C]; the
+normalisation is inside. The class names, the input's format and so on are JSON in the file, under `rlcas.json`.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ FACTS_FILE = "rlcas.json"
 INPUT, OUTPUT = "images", "probabilities"
 LARGEST_DIFFERENCE = 1e-5
 CHECKED_BATCHES = (1, 3)
-"""Sizes of the batches that an exported file is checked with; it was traced with another."""
+"""Batch sizes with which an exported file is checked; it is traced with another one."""
 
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, StopIteration)
-"""What torch's tracers were seen to raise on networks that they cannot hold."""
+"""What torch's tracers have been seen to raise for networks that they cannot trace."""
 
 Predictor = Callable[[Uint8], np.ndarray]
 
@@ -51,7 +51,7 @@ class Format:
     """(network, example batch, facts as JSON, path)"""
     open: Callable[[Path], Predictor]
     needs: tuple[str, ...] = ()
-    """Packages of the extra of the same name."""
+    """Packages that it needs, which the extra of the same name installs."""
 
 
 class ExportedClassifier(nn.Module):
@@ -71,19 +71,19 @@ class ExportedClassifier(nn.Module):
 
 
 def export(run: Path, out: Path | None = None, format: str | None = None) -> Path:
-    """Write a run's classifier to one file, check that it predicts as the run does, and return its path.
+    """Write a run's classifier to one file, check its predictions against the run's, and return its path.
 
     It computes in fp32, whatever `classifier.precision` is.
 
     Args:
         run: a run's folder.
         out: the file; None: `model` with the format's ending in the run's folder.
-        format: a name in FORMATS; None: what the file's ending says, and .pt2 without a file.
+        format: a name in FORMATS; None: by the file's ending, or .pt2 without a file.
 
     Raises:
         UserError: the run has no classifier, or the format is unknown or not installed.
-        RunError: the format cannot hold the network, or the file's probabilities differ from the run's; it
-            is not kept.
+        RunError: the network cannot be exported to the format, or the file's probabilities differ from the run's;
+            the file is deleted.
     """
     chosen = _format(out, format)
     classifier = _in_fp32(load_classifier(run, CPU))
@@ -109,7 +109,7 @@ def _format(out: Path | None, name: str | None) -> Format:
         raise UserError(f"--out {out} ends as {ended} does: leave out --format {name}, or name another file")
     if out and not (name or ended):
         endings = ", ".join(f"{found.suffix} ({known})" for known, found in FORMATS.items())
-        raise UserError(f"--out {out} does not say the format: let it end in {endings}, or give --format")
+        raise UserError(f"--out {out} does not say the format: use an ending of {endings}, or set --format")
     name = name or ended or "pt2"
     chosen = lookup(name, FORMATS, "--format")
     if missing := [package for package in chosen.needs if not _is_installed(package)]:
@@ -131,12 +131,12 @@ def _in_fp32(classifier: Classifier) -> Classifier:
 
 
 def _noise(meta: ClassifierMeta, num_images: int) -> Uint8:
-    """Return images of noise, the same for the same number."""
+    """Return images of noise, the same ones for the same number."""
     return rng_for(0, "export", num_images).integers(0, 256, (num_images, *meta.image_shape), np.uint8)
 
 
 def _facts(meta: ClassifierMeta) -> str:
-    """Return as JSON what a user of the file must know."""
+    """Return the facts that a user of the file must know, as JSON."""
     channels, height_px, width_px = meta.image_shape
     return json.dumps(
         {

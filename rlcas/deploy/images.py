@@ -1,4 +1,4 @@
-"""Images to predict: files, folders and npz arrays, decoded only when they are asked for."""
+"""Images to predict: files, folders and npz arrays, decoded on demand."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
 
 NPZ_KEYS = ("images", "test_images")
-"""Arrays that an npz file's images are looked for in, in this order."""
+"""Names of the array of images in an npz file; the first that exists is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedImages:
-    """Images with the names by which tables and messages speak of them."""
+    """Images, and their names in tables and messages."""
 
     names: Sequence[str]
     images: Sequence[Pixels] | Pixels
@@ -28,12 +28,12 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
     """Return the images of a folder and all folders below it, of a file, or of an array in an npz file.
 
     Args:
-        source: a path; `PATH.npz` or `npz:PATH` takes the array `images`, else `test_images`, and
+        source: a path; `PATH.npz` or `npz:PATH` reads the array `images`, else `test_images`, and
             `PATH.npz:NAME` the array NAME.
-        window: values shown as black and white in images of more than 8 bits, as of `dataset.window`.
+        window: values shown as black and white in images of more than 8 bits, as in `dataset.window`.
 
     Raises:
-        UserError: there is nothing at the path, or no image.
+        UserError: the path does not exist, or has no image.
     """
     text = str(source).removeprefix("folder:")
     file, colon, key = text.removeprefix("npz:").rpartition(":")
@@ -43,9 +43,11 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
     if path.is_dir():
         return _files(path, sorted(_below(path)), window)
     if not path.is_file():
-        raise UserError(f"{path} is no file and no folder: name images, a folder of them, or an npz file")
+        raise UserError(f"{path} is not a file or folder: name images, a folder of them, or an npz file")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UserError(f"{path} is no image file: use {', '.join(IMAGE_SUFFIXES)}, a folder of them, or .npz")
+        raise UserError(
+            f"{path} is not an image file: use {', '.join(IMAGE_SUFFIXES)}, a folder of them, or .npz"
+        )
     return _files(path, [path], window)
 
 
@@ -65,12 +67,12 @@ def _files(source: Path, paths: Sequence[Path], window: Window | None) -> NamedI
 
 
 def _in_npz(path: Path, key: str | None) -> NamedImages:
-    there = npz_keys(path)
+    keys = npz_keys(path)
     wanted = NPZ_KEYS if key is None else (key,)
-    found = next((name for name in wanted if name in there), None)
+    found = next((name for name in wanted if name in keys), None)
     if found is None:
         raise UserError(
-            f"{path} has no array {' or '.join(wanted)} (it has {', '.join(sorted(there)) or 'none'}): "
+            f"{path} has no array {' or '.join(wanted)} (it has {', '.join(sorted(keys)) or 'none'}): "
             f"name one as {path}:ARRAY"
         )
     images = npz_images(path, found)

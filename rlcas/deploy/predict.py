@@ -1,4 +1,4 @@
-"""Class probabilities of new images, prepared as the training images were."""
+"""Class probabilities of new images, which are converted as the training images were."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rlcas.types import Float64, Uint8
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a classifier says of some images."""
+    """The predictions of a classifier for some images."""
 
     paths: tuple[str, ...]
     """[N] the image's file, or `FILE.npz:ARRAY[INDEX]`."""
@@ -39,11 +39,11 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """Return [N] the name of each image's most probable class (ties: the first)."""
+        """Return [N] names of the most probable class of each image (the first one on a tie)."""
         return [self.class_names[c] for c in self.p_NC.argmax(axis=1)]
 
     def write(self, path: Path) -> None:
-        """Write a CSV table of path, label and a probability a class, whole or not at all."""
+        """Write a CSV table of path, label and the probability of each class, atomically."""
         with (
             replacing(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -57,15 +57,15 @@ class Predictions:
 def predict(
     run: Path, images: str | Path | Sequence[str | Path], given: Mapping[str, Any] | None = None
 ) -> Predictions:
-    """Return what a run's classifier says of images, which are read and predicted batch by batch.
+    """Return the predictions of a run's classifier for images, which are read batch by batch.
 
     Args:
         run: a run's folder.
         images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
-        given: `device` or `dataset.window`, dotted as on the command line, in place of the run's own.
+        given: `device` or `dataset.window`, dotted as on the command line, to override the run's own.
 
     Raises:
-        UserError: the run has no classifier, or an image cannot be read; the line names it.
+        UserError: the run has no classifier, or an image cannot be read; the message names it.
     """
     config = settings.override(settings.load(run), given or {})
     classifier = load_classifier(run, choose_device(config.device))
@@ -81,14 +81,14 @@ def predict(
             num_changed += changed
             bar.advance(len(images_NCHW))
     if num_changed:
-        say(f"note: {num_changed} of {len(paths)} images were made {_form(classifier.meta)}")
+        say(f"note: {num_changed} of {len(paths)} images were converted to {_form(classifier.meta)}")
     return Predictions(paths, classifier.meta.class_names, np.concatenate(p_NC))
 
 
 def _batches(
     found: Sequence[NamedImages], meta: ClassifierMeta, window: Window | None
 ) -> Iterator[tuple[Uint8, int]]:
-    """Yield uint8 [n, channels, H, W] as the classifier takes them, and how many had another size or channels."""
+    """Yield uint8 [n, channels, H, W] for the classifier, and how many of them had another size or channels."""
     channels, height_px, width_px = meta.image_shape
     window = window or meta.window
     shape = (height_px, width_px) if channels == 1 else (height_px, width_px, channels)
@@ -100,7 +100,7 @@ def _batches(
         image = images[index]
         if image.dtype != np.uint8 and window is None:
             raise UserError(
-                f"{name} has more than 8 bits, but no training image had: give --dataset.window=LOW,HIGH"
+                f"{name} has more than 8 bits, but no training image had: set --dataset.window=LOW,HIGH"
             )
         return convert_one(image, layout), image.shape != shape
 

@@ -1,4 +1,4 @@
-"""`rlcas doctor`: what of an installation is right, and how to mend what is not.
+"""`rlcas doctor`: checks of an installation, and how to fix what is wrong with it.
 
 It needs none of the packages that it checks: one that is absent or broken is a finding.
 """
@@ -44,12 +44,12 @@ COLOURS: Mapping[Verdict, str] = {"ok": "green", "warn": "yellow", "fault": "bol
 
 
 def diagnose(*, deep: bool) -> list[Finding]:
-    """Return a finding of every check; `deep` starts Ray too. Nothing that is broken raises."""
+    """Return a finding for every check; `deep` starts Ray too. A check that raises becomes a finding."""
     return list(examine(_checks(deep)))
 
 
 def main_report(*, deep: bool) -> int:
-    """Print each finding as it comes; return the exit status: 0 without a fault, else 1."""
+    """Print each finding as soon as it is made; return the exit status: 0 without a fault, else 1."""
     return report(examine(_checks(deep)))
 
 
@@ -58,14 +58,14 @@ def examine(checks: Checks) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             finding = check()
-        except Exception as error:  # whatever is broken is what the doctor is for
+        except Exception as error:  # a broken package can raise anything, and the other checks must still run
             text = " ".join(f"{type(error).__name__}: {error}".split())
-            finding = fault(f"the check failed: {text}", "mend the other faults, or install rlcas again")
+            finding = fault(f"the check failed: {text}", "fix the other faults, or install rlcas again")
         yield replace(
             finding,
             name=name,
             found=without_credentials(finding.found),
-            mend=without_credentials(finding.mend),
+            fix=without_credentials(finding.fix),
         )
 
 
@@ -87,7 +87,7 @@ def _checks(deep: bool) -> Checks:
 def _printers() -> tuple[Callable[[Finding], None], Callable[[str], None]]:
     try:
         from rlcas.console import console, say
-    except ImportError:  # rich or numpy is what is absent
+    except ImportError:  # rich or numpy is absent, which is one of the findings
         return lambda finding: print(_line(finding)), print
     if console().is_terminal:
         return lambda finding: console().print(_row(finding)), say
@@ -95,8 +95,8 @@ def _printers() -> tuple[Callable[[Finding], None], Callable[[str], None]]:
 
 
 def _line(finding: Finding) -> str:
-    mend = f"\n       mend: {finding.mend}" if finding.mend else ""
-    return f"{finding.verdict:<6} {finding.name}: {finding.found}{mend}"
+    fix = f"\n       fix: {finding.fix}" if finding.fix else ""
+    return f"{finding.verdict:<6} {finding.name}: {finding.found}{fix}"
 
 
 def _row(finding: Finding) -> Table:
@@ -106,6 +106,6 @@ def _row(finding: Finding) -> Table:
     row = Table.grid(padding=(0, 2))
     for width in (max(map(len, COLOURS)), max(map(len, _checks(deep=True))), None):
         row.add_column(width=width)
-    mend = f"\nmend: {finding.mend}" if finding.mend else ""
-    row.add_row(Text(finding.verdict, COLOURS[finding.verdict]), finding.name, Text(finding.found + mend))
+    fix = f"\nfix: {finding.fix}" if finding.fix else ""
+    row.add_row(Text(finding.verdict, COLOURS[finding.verdict]), finding.name, Text(finding.found + fix))
     return row

@@ -1,4 +1,4 @@
-"""Check of who may give Ray orders: whoever holds its token runs code on every node."""
+"""Check of who may use Ray: whoever holds its token runs code on every node."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from rlcas.doctor.finding import Finding, ok, warn
 
 OTHERS = 0o077
-"""The permissions of a file that are not its owner's."""
+"""The permission bits of everyone but a file's owner."""
 
 
 def ray_token() -> Finding:
-    """Look whether Ray's token is asked for, and who may read it."""
+    """Check whether Ray asks for its token, and who may read it."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     permissions = path.stat().st_mode if path.is_file() else None
     return judge_token(os.environ.get("RAY_AUTH_MODE"), path, permissions)
@@ -24,7 +24,7 @@ def judge_token(mode: str | None, path: Path, permissions: int | None) -> Findin
     Args:
         mode: the environment variable RAY_AUTH_MODE.
         path: the token's file.
-        permissions: of the file; None where there is none.
+        permissions: the file's mode bits; None if it does not exist.
     """
     if mode == "disabled":
         return warn(

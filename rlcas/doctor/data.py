@@ -11,7 +11,7 @@ from rlcas.errors import UserError
 
 
 def data() -> Finding:
-    """Look for RLCAS_DATA and for official MedMNIST files, and compare their md5."""
+    """Check RLCAS_DATA, and the md5 of the MedMNIST files on this machine."""
     from rlcas.data.medmnist import check_file, local_files
 
     faults: dict[str, str] = {}
@@ -25,12 +25,12 @@ def data() -> Finding:
 
 
 def judge_data(rlcas_data: str | None, names: list[str], faults: Mapping[str, str]) -> Finding:
-    """Judge where data sets lie.
+    """Judge the places of the data sets.
 
     Args:
         rlcas_data: the environment variable RLCAS_DATA.
-        names: MedMNIST sets that are there.
-        faults: what is wrong with those of them that are not the official file.
+        names: MedMNIST sets on this machine.
+        faults: set -> error, for those of them that are not the official file.
     """
     if rlcas_data and not Path(rlcas_data).is_dir():
         return fault(f"RLCAS_DATA {rlcas_data} is not a folder", "make it, or unset RLCAS_DATA")

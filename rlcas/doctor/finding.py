@@ -1,4 +1,4 @@
-"""What a check of the doctor comes to."""
+"""The result of one of the doctor's checks."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ Verdict = Literal["ok", "warn", "fault"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One finding; `diagnose` puts the check's name on it."""
+    """The result of one check; `diagnose` adds the check's name."""
 
     verdict: Verdict
     found: str
-    mend: str = ""
+    fix: str = ""
     """What to do about it; empty where the verdict is ok."""
     name: str = ""
 
 
 def ok(found: str) -> Finding:
-    """Return a finding with nothing to mend."""
+    """Return a finding with nothing to fix."""
     return Finding("ok", found)
 
 
-def warn(found: str, mend: str) -> Finding:
-    """Return a finding with which runs work, but slower or not for long."""
-    return Finding("warn", found, mend)
+def warn(found: str, fix: str) -> Finding:
+    """Return a finding with which runs work, but slowly, unsafely or not for long."""
+    return Finding("warn", found, fix)
 
 
-def fault(found: str, mend: str) -> Finding:
+def fault(found: str, fix: str) -> Finding:
     """Return a finding with which runs fail."""
-    return Finding("fault", found, mend)
+    return Finding("fault", found, fix)

@@ -20,16 +20,16 @@ DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB
 MEMORY_WARN_BYTES = 4 * GB
 RAY_SHARE_OF_MEMORY = 0.3
 RAY_SHM_THRESHOLD_BYTES = 10 * GB
-"""Below it Ray keeps its objects in /tmp where /dev/shm has not that share of memory (its services.py)."""
+"""Ray keeps its objects in /tmp if /dev/shm is smaller than this and than that share of memory (its services.py)."""
 TORCH_LIMIT_SECONDS = 300.0
 TORCH_FACTS = """
 import json, torch
 gpus = []
 for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-    of = torch.cuda.get_device_properties(i)
+    properties = torch.cuda.get_device_properties(i)
     with torch.cuda.device(i):
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    gpus.append([of.name, of.total_memory, bf16])
+    gpus.append([properties.name, properties.total_memory, bf16])
 print(json.dumps([torch.version.cuda or torch.version.hip, gpus]))
 """
 
@@ -46,7 +46,7 @@ class Gpu:
 def gpu() -> Finding:
     """Ask torch for its GPUs."""
     gpus, toolkit = torch_gpus()
-    return judge_gpu(gpus, toolkit, _driver_is_there())
+    return judge_gpu(gpus, toolkit, _has_driver())
 
 
 @functools.cache
@@ -57,10 +57,10 @@ def torch_gpus() -> tuple[list[Gpu], str | None]:
 
 
 def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding:
-    """Judge the GPUs; to have none is fine where there is no driver either.
+    """Judge the GPUs; a machine without a GPU is fine if it has no driver either.
 
     Args:
-        gpus: those that torch finds.
+        gpus: the GPUs that torch finds.
         toolkit: version of the CUDA or ROCm that torch is built with; None in a CPU build.
         driver: whether NVIDIA's driver is installed.
     """
@@ -80,7 +80,7 @@ def judge_gpu(gpus: Sequence[Gpu], toolkit: str | None, driver: bool) -> Finding
 
 
 def cores() -> Finding:
-    """Say the cores, and the threads of one episode."""
+    """Report the cores, and the threads of one episode."""
     from rlcas.config import ClusterConfig, SamplerConfig
 
     threads = ClusterConfig().concrete(SamplerConfig().k).threads_per_episode
@@ -89,7 +89,7 @@ def cores() -> Finding:
 
 
 def describe_cores(num_cores: int, omp_num_threads: str | None, threads_per_episode: int) -> Finding:
-    """Say the cores and threads; no value is at fault, for episodes set their own number of threads."""
+    """Report the cores and threads; any value is fine, because episodes set their own number of threads."""
     return ok(
         f"{num_cores}; OMP_NUM_THREADS {omp_num_threads or 'not set'}; "
         f"an episode takes {threads_per_episode} (cluster.threads_per_episode)"
@@ -102,7 +102,7 @@ def memory() -> Finding:
 
 
 def judge_memory(available_bytes: float) -> Finding:
-    """Judge the memory that is available: Ray's daemons take 0.5 GB, each episode's worker about 0.9 GB."""
+    """Judge the available memory: Ray's daemons take 0.5 GB, each episode's worker about 0.9 GB."""
     found = f"{_gb(available_bytes)} available"
     if available_bytes < MEMORY_WARN_BYTES:
         return warn(found, "end other programs, or lower sampler.k: each of the K workers takes about 0.9 GB")
@@ -122,10 +122,10 @@ def disk_temporary() -> Finding:
 def judge_disk(folder: Path, free_bytes: float) -> Finding:
     """Judge the free space of a folder's disk."""
     found = f"{_gb(free_bytes)} free in {folder}"
-    mend = "free some space, or go to another disk (--out DIR for runs, TMPDIR for temporary files)"
+    fix = "free some space, or use another disk (--out DIR for runs, TMPDIR for temporary files)"
     if free_bytes < DISK_FAULT_BYTES:
-        return fault(found, mend)
-    return warn(found, mend) if free_bytes < DISK_WARN_BYTES else ok(found)
+        return fault(found, fix)
+    return warn(found, fix) if free_bytes < DISK_WARN_BYTES else ok(found)
 
 
 def shared_memory() -> Finding:
@@ -136,7 +136,7 @@ def shared_memory() -> Finding:
 
 
 def judge_shared_memory(free_bytes: float | None, memory_bytes: float) -> Finding:
-    """Judge /dev/shm by Ray's rule: the store is 30 % of memory, and goes to the disk where that does not fit.
+    """Judge /dev/shm by Ray's rule: the object store takes 30 % of memory, and is on the disk if that does not fit.
 
     Args:
         free_bytes: None on a system without /dev/shm.
@@ -157,7 +157,7 @@ def _describe(gpu: Gpu) -> str:
     return f"{gpu.name}, {_gb(gpu.memory_bytes)}, {'bf16' if gpu.bf16 else 'no bf16'}"
 
 
-def _driver_is_there() -> bool:
+def _has_driver() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 

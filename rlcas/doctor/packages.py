@@ -1,4 +1,4 @@
-"""Checks of Python and of the installed packages; the heavy ones are never imported in this process."""
+"""Checks of Python and of the installed packages; the slow ones are only imported in a process of their own."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def versions() -> dict[str, str]:
 
 
 def gymnasium() -> Finding:
-    """Check Gymnasium's version by RLlib's pin."""
+    """Check Gymnasium's version against RLlib's pin."""
     pins = [line for line in metadata.requires("ray") or [] if line.startswith("gymnasium")]
     return judge_requirements(pins, _installed(), extra="rllib")
 
 
 def judge_requirements(requires: Sequence[str], versions: Mapping[str, str], extra: str = "") -> Finding:
-    """Judge what is installed by Requires-Dist lines.
+    """Judge the installed versions by Requires-Dist lines.
 
     Args:
-        requires: PEP 508 lines; those whose marker does not hold here are left out.
-        versions: version of every installed package, by its name in lower case with hyphens.
-        extra: the extra whose lines count too.
+        requires: PEP 508 lines; those whose marker does not hold on this machine are left out.
+        versions: package in lower case with hyphens -> its installed version.
+        extra: an extra whose lines count too.
     """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
@@ -90,11 +90,11 @@ def judge_requirements(requires: Sequence[str], versions: Mapping[str, str], ext
     unmet = [line for line in wanted if not _admits(line.specifier, found[line.name])]
     if not unmet:
         return ok(", ".join(f"{name} {version}" for name, version in found.items()))
-    said = [
+    faults = [
         f"{line.name} {found[line.name] or 'is absent'} (required: {line.specifier or 'any'})" for line in unmet
     ]
-    mends = [f'"{_without_marker(line)}"' for line in unmet]
-    return fault(", ".join(said), f"pip install {' '.join(mends)}")
+    to_install = [f'"{_without_marker(line)}"' for line in unmet]
+    return fault(", ".join(faults), f"pip install {' '.join(to_install)}")
 
 
 def torch_build() -> Finding:
@@ -109,12 +109,12 @@ def torch_build() -> Finding:
 def judge_torch_build(
     torch_version: str, torch_cuda: str | None, torchvision_version: str, torchvision_requires: Sequence[str]
 ) -> Finding:
-    """Judge torch beside torchvision: `2.15.0+cpu` beside a CUDA build fails with `torchvision::nms does not exist`.
+    """Judge torch and torchvision together: `2.15.0+cpu` with a CUDA build: `torchvision::nms does not exist`.
 
     Args:
-        torch_version: with its local suffix (`+cpu`, `+cu132`) where it has one.
+        torch_version: with its local suffix (`+cpu`, `+cu132`) if it has one.
         torch_cuda: `torch.version.cuda`; None in a build without CUDA.
-        torchvision_version: with its local suffix where it has one; without one its build is not known.
+        torchvision_version: with its local suffix if it has one; without one its build is not known.
         torchvision_requires: torchvision's Requires-Dist lines.
     """
     torch_local, torchvision_local = (_local(version) for version in (torch_version, torchvision_version))
@@ -130,19 +130,19 @@ def judge_torch_build(
 
 
 def torchvision_import() -> Finding:
-    """Import torchvision's operators, which a build of another kind does not have."""
+    """Import torchvision's operators, which fails if its build does not match torch's."""
     return _trial_import("import torchvision.ops", REINSTALL_TOGETHER)
 
 
 def diffusers_import() -> Finding:
-    """Import the denoiser: `import diffusers` alone succeeds even where this does not."""
+    """Import the denoiser: `import diffusers` alone succeeds even if this fails, because it imports lazily."""
     return _trial_import(
-        "from diffusers import UNet2DModel", "mend torchvision where it is at fault; else install rlcas again"
+        "from diffusers import UNet2DModel", "fix torchvision if it has a fault; else install rlcas again"
     )
 
 
 def byte_code() -> Finding:
-    """Check that the slow packages are compiled, for every worker imports them anew."""
+    """Check that the slow packages are compiled to byte code, because every worker imports them again."""
     origins = {name: spec.origin for name in SLOW_TO_IMPORT if (spec := importlib.util.find_spec(name))}
     without = [
         name
@@ -153,7 +153,7 @@ def byte_code() -> Finding:
 
 
 def judge_byte_code(without: Sequence[str], dont_write: bool) -> Finding:
-    """Judge the packages `without` byte code, which Python adds unless PYTHONDONTWRITEBYTECODE is set."""
+    """Judge the packages `without` byte code, which Python writes unless PYTHONDONTWRITEBYTECODE is set."""
     if not without:
         return ok("the packages are compiled")
     missing = f"{', '.join(without)} without byte code"
@@ -166,23 +166,23 @@ def judge_byte_code(without: Sequence[str], dont_write: bool) -> Finding:
 
 
 def ray_start() -> Finding:
-    """Start Ray as a run does, let it do one task and shut it down."""
+    """Start Ray as a run does, run one task and shut it down."""
     started = time.monotonic()
     try:
         run_python(RAY_TRIAL, RAY_LIMIT_SECONDS)
     except RuntimeError as error:
         return fault(
             f"Ray does not start: {error}",
-            "look at the memory, disk and /dev/shm above, end other Rays (ray stop), unset RAY_ADDRESS",
+            "look at the memory, disk and /dev/shm above, stop other Ray instances (ray stop), unset RAY_ADDRESS",
         )
     return ok(f"started, ran a task and ended in {time.monotonic() - started:.0f} s")
 
 
-def _trial_import(statement: str, mend: str) -> Finding:
+def _trial_import(statement: str, fix: str) -> Finding:
     try:
         run_python(statement, IMPORT_LIMIT_SECONDS)
     except RuntimeError as error:
-        return fault(f"{statement} fails: {error}", mend)
+        return fault(f"{statement} fails: {error}", fix)
     return ok(f"{statement} works")
 
 
@@ -201,7 +201,13 @@ def _without_marker(line: Requirement) -> str:
 
 
 def _version_file(package: str) -> dict[str, str | None]:
-    """Return what the package's version.py sets, unlike its metadata with the local suffix; nothing is run."""
+    """Return name -> value from the package's version.py, read without importing the package.
+
+    Its version has the local suffix (`+cpu`), which the metadata of some builds lack.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"{package} is not installed")

@@ -1,4 +1,4 @@
-"""Trying things in a process of their own: a broken package cannot take the doctor with it."""
+"""Code run in a process of its own, so that a broken package cannot crash the doctor."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import sys
 
 
 def run_python(code: str, limit_seconds: float) -> str:
-    """Return what `code` prints in a fresh interpreter.
+    """Return the output of `code`, run in a fresh interpreter.
 
     Raises:
-        RuntimeError: it failed (the text is the last line of its stderr), or took longer than the limit.
+        RuntimeError: it failed (the message is the last line of its stderr), or took longer than the limit.
     """
     try:
         done = subprocess.run(
@@ -19,6 +19,6 @@ def run_python(code: str, limit_seconds: float) -> str:
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"no answer within {limit_seconds:g} s") from error
     if done.returncode != 0:
-        last_words = done.stderr.strip().splitlines()[-1:]
-        raise RuntimeError(last_words[0] if last_words else f"it ended with status {done.returncode}")
+        last_line = done.stderr.strip().splitlines()[-1:]
+        raise RuntimeError(last_line[0] if last_line else f"it ended with status {done.returncode}")
     return done.stdout

@@ -1,4 +1,4 @@
-"""Settings: presets, YAML files and dotted flags, resolved to one validated `RunConfig`."""
+"""Settings from presets, YAML files and dotted flags, resolved to one validated `RunConfig`."""
 
 from rlcas.settings.cli_flags import Flag, flags, kinds_of, unknown_setting
 from rlcas.settings.resolution import (

@@ -1,4 +1,4 @@
-"""Settings as command-line flags: their keys, the types that they take, the texts that name them."""
+"""Settings as command-line flags: their keys and types, the parsing of their values, the error for unknown ones."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Flag:
     """One setting as a command-line flag."""
 
     key: str
-    """Dotted, without dashes: sampler.k"""
+    """Dotted, without the two dashes: sampler.k"""
     help: str
     annotation: Any
     default: Any
 
 
 def flags(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Flag]:
-    """Yield every leaf setting of `model`, in the order of declaration."""
+    """Yield every setting of `model` and its sections, in the order of declaration."""
     for name, field in model.model_fields.items():
         key = f"{prefix}{name}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -38,27 +38,27 @@ def flags(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Flag
 
 
 def kinds_of(key: str) -> set[Any]:
-    """Return the plain types that a run's setting takes, and its choices; nothing where there is no such setting."""
+    """Return the plain types and choices of a run's setting; an empty set if there is no such setting."""
     return kinds_in(RunConfig, key)
 
 
 def kinds_in(model: type[BaseModel], key: str) -> set[Any]:
-    """Return the plain types and choices that a setting of `model` takes; nothing where there is no such setting."""
+    """Return the plain types and choices of a setting of `model`; an empty set if there is no such setting."""
     return next((_kinds(flag.annotation) for flag in flags(model) if flag.key == key), set())
 
 
 def unknown_setting(key: str) -> str:
-    """Return the line that answers an unknown setting with the nearest known one."""
+    """Return the error message for an unknown setting, with the most similar known one."""
     known = [flag.key for flag in flags(FileConfig)]
     leaf = key.rpartition(".")[2]
     same_leaf = [flag for flag in known if flag.rpartition(".")[2] == leaf]
     close = same_leaf or difflib.get_close_matches(key, known, n=1) or [flag for flag in known if leaf in flag]
-    mend = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
-    return f"unknown setting {key[:SHOWN_CHARACTERS]}: {mend}"
+    fix = f"did you mean {close[0]}?" if close else "`rlcas run --help` lists the settings"
+    return f"unknown setting {key[:SHOWN_CHARACTERS]}: {fix}"
 
 
 def parse(key: str, text: Any) -> Any:
-    """Return a flag's text as the value that pydantic shall check: lists take commas, one of a few numbers is it."""
+    """Return a flag's text as the value for pydantic to check: none as None, a,b as a list, a choice as its value."""
     if not isinstance(text, str):
         return text
     kinds = kinds_in(FileConfig, key)
@@ -71,13 +71,13 @@ def parse(key: str, text: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """One of the values of a Literal."""
+    """One of the values of a Literal, kept apart from the types."""
 
     value: Any
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """Return the plain types in an annotation and the choices: Literal[1, 3] | None -> {1, 3, NoneType}."""
+    """Return the plain types and choices in an annotation: Literal[1] | None -> {_Choice(1), NoneType}."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return set().union(*(_kinds(part) for part in parts))

@@ -72,4 +72,4 @@ DEMO: dict[str, Any] = {
         "generation": {"per_class": 96},
     },
 }
-"""What `rlcas demo` runs: preset quick on a small draw of phantoms."""
+"""The settings of `rlcas demo`: preset quick on a small set of phantoms."""

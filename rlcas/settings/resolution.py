@@ -1,6 +1,6 @@
-"""Settings from presets, YAML files and dotted flags to one `RunConfig`, and back to YAML.
+"""From presets, YAML files and dotted flags to one `RunConfig`, and back to YAML.
 
-Later sources win: defaults, preset, `--config FILE`, flags.
+Each source overrides those before it: defaults, preset, `--config FILE`, flags.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def resolve(
     """Return the validated settings of a run.
 
     Args:
-        given: dotted key -> text, as typed on the command line.
+        given: the flags on the command line: dotted key -> text.
         file: a YAML file with the same keys, nested or dotted.
-        base: nested settings under the file, such as those of `rlcas demo`.
+        base: nested settings that the file overrides, such as those of `rlcas demo`.
 
     Raises:
-        UserError: an unknown setting, a value that does not fit, or an unreadable file.
+        UserError: an unknown setting, an invalid value, or a file that cannot be read.
     """
     return of(stated(given=given, file=file, base=base))
 
@@ -48,51 +48,60 @@ def resolve(
 def stated(
     *, given: Mapping[str, Any], file: Path | None = None, base: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return, nested, what flags, a file and `base` state, without defaults and preset; arguments as of `resolve`."""
+    """Return the settings in flags, file and `base` as nested sections, without the defaults and the preset's.
+
+    The arguments are those of `resolve`.
+
+    Raises:
+        UserError: the file cannot be read, or a section is set as a value.
+    """
     typed = nested_of({key: parse(key, value) for key, value in given.items()}, "flag")
-    return merged(base or {}, merged(read_yaml(file, "--config ") if file else {}, typed))
+    return merged(base or {}, merged(read_yaml(file, "--config") if file else {}, typed))
 
 
 def of(stated: Mapping[str, Any]) -> RunConfig:
-    """Return the settings of a run from what is stated of them, nested or dotted, over the preset named there.
+    """Return the validated settings of a run: `stated` ones, nested or dotted, over those of the preset it names.
 
-    Sections `sweep` and `compare` are checked and left out, so that one file serves all commands.
+    The sections `sweep` and `compare` are validated too, but left out, so that one file serves all commands.
 
     Raises:
-        UserError: a setting is unknown or its value does not fit.
+        UserError: a setting is unknown or its value is invalid.
     """
     return only(RunConfig, _resolved(stated))
 
 
 def of_sweep(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> SweepRunConfig:
-    """Return what is stated as the settings of a sweep; `point` states some anew, by dotted keys.
+    """Return the validated settings of a sweep: `stated` ones, some of which a `point` overrides by dotted keys.
 
     Raises:
-        UserError: a setting is unknown or its value does not fit.
+        UserError: a setting is unknown or its value is invalid.
     """
     return only(SweepRunConfig, _resolved(stated, point))
 
 
 def of_comparison(stated: Mapping[str, Any]) -> CompareRunConfig:
-    """Return what is stated as the settings of a comparison.
+    """Return the validated settings of a comparison.
 
     Raises:
-        UserError: a setting is unknown or its value does not fit.
+        UserError: a setting is unknown or its value is invalid.
     """
     return only(CompareRunConfig, _resolved(stated))
 
 
 def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> FileConfig:
-    anew = {key: parse(key, value) for key, value in (point or {}).items()}
-    nested = merged(nested_of(stated, "settings"), nested_of(anew, "sweep.over"))
+    overrides = {key: parse(key, value) for key, value in (point or {}).items()}
+    nested = merged(nested_of(stated, "settings"), nested_of(overrides, "sweep.over"))
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
     return _checked(FileConfig, merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
 
 def override(config: Given, given: Mapping[str, Any]) -> Given:
-    """Return settings with some of them given anew, as typed on the command line or as values.
+    """Return `config` with some settings changed, which are `given` as texts or values by dotted keys.
 
-    New agents have their own settings in place of those that the old ones brought.
+    If the agents change, the defaults of the old agents are replaced by those of the new ones.
+
+    Raises:
+        UserError: a setting is unknown or its value is invalid.
     """
     typed = nested_of({key: parse(key, value) for key, value in given.items()}, "flag")
     known = config.model_dump()
@@ -102,10 +111,10 @@ def override(config: Given, given: Mapping[str, Any]) -> Given:
 
 
 def validated(nested: Mapping[str, Any]) -> RunConfig:
-    """Return `nested` as a RunConfig; the first fault becomes one line.
+    """Return `nested` as a RunConfig; the error message is one line about the first fault.
 
     Raises:
-        UserError: a setting is unknown or its value does not fit.
+        UserError: a setting is unknown or its value is invalid.
     """
     return _checked(RunConfig, nested)
 
@@ -118,19 +127,19 @@ def _checked(model: type[Checked], nested: Mapping[str, Any]) -> Checked:
 
 
 def load(folder: Path) -> RunConfig:
-    """Return the resolved settings of a run's folder.
+    """Return the resolved settings in a run's folder.
 
     Raises:
-        UserError: the folder is not a run's.
+        UserError: the folder is not a run's, or its settings file is damaged.
     """
     path = folder / CONFIG_FILE
     if (folder / SWEEP_CONFIG_FILE).is_file():
         raise UserError(
-            f"{folder} is a sweep's folder: `rlcas sweep --resume` goes on with it; name one of its trials"
+            f"{folder} is a sweep's folder: continue it with `rlcas sweep --resume`, or name one of its trials"
         )
     if (folder / COMPARE_CONFIG_FILE).is_file():
         raise UserError(
-            f"{folder} is a comparison's folder: `rlcas resume` goes on with it; name one of its cells"
+            f"{folder} is a comparison's folder: continue it with `rlcas resume`, or name one of its cells"
         )
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no {CONFIG_FILE}; name the --out of a run")
@@ -148,7 +157,7 @@ def as_yaml(config: RunConfig) -> str:
 
 
 def _setting_at(parts: list[str]) -> str:
-    """Return the setting at a place of pydantic's, which goes deeper where a setting takes several types."""
+    """Return the setting at a place in pydantic's error; the place is longer if the setting has several types."""
     known = {flag.key for flag in flags(FileConfig)}
     starts = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return next((start for start in starts if start in known), ".".join(parts))
@@ -161,7 +170,7 @@ def _one_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{unknown_setting(key)}{more}"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":  # of a tuple: every setting has a default
+    if first["type"] == "missing":  # a member of a tuple, because every setting has a default
         return f"{key} is {_shown(first['input'])}: it takes more values; see --help for --{key}{more}"
     if first["type"] == "value_error":
         return f"{message}{more}"
@@ -171,7 +180,7 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value in short: a YAML file of a few lines can hold one of gigabytes."""
+    """Return a value in short: with aliases, a YAML file of a few lines can hold a value of gigabytes."""
     shortened = reprlib.Repr()
     shortened.maxstring = shortened.maxother = SHOWN_CHARACTERS
     shortened.maxlevel, shortened.maxlist, shortened.maxtuple = 2, 4, 4

@@ -1,4 +1,4 @@
-"""What a sweep tries: values and ranges of settings, their grid, draws from them, and a step beside one."""
+"""The search space of a sweep: choices and ranges of settings, their grid, random draws, and steps of PBT."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from rlcas.settings.cli_flags import kinds_of, unknown_setting
 from rlcas.settings.resolution import of_sweep
 
 Point = dict[str, Any]
-"""Dotted setting -> its value: what sets one trial apart."""
+"""Dotted setting -> its value in one trial."""
 
 SIGNIFICANT_DIGITS = 4
 LOG_FROM_FACTOR = 10
-"""A range of positive ends this far apart is searched on a log scale."""
+"""A range is searched on a log scale if its ends are positive and at least this factor apart."""
 PERTURBING_FACTORS = (0.8, 1.25)
-"""Steps of population-based training (Jaderberg et al. 2017), one the other's inverse."""
+"""Factors of a step of population-based training (Jaderberg et al. 2017), each the inverse of the other."""
 RESAMPLED = 0.25
-"""Share of the steps of population-based training that draw a value anew."""
+"""Probability that population-based training draws a new value instead of making a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The values that a setting takes in turn."""
+    """The listed values of a setting."""
 
     values: tuple[Any, ...]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Return the values that must fit for all to fit: each of them."""
+        """Return the values that must be valid for all to be valid: each of them."""
         return self.values
 
     def __str__(self) -> str:
@@ -48,14 +48,14 @@ class Choices:
         return self.values[rng.integers(len(self.values))]
 
     def step(self, value: Any, rng: np.random.Generator) -> Any:
-        """Return the value before or after `value`, itself at an end."""
-        beside = self.values.index(value) + rng.choice((-1, 1))
-        return self.values[min(max(beside, 0), len(self.values) - 1)]
+        """Return the value before or after `value`; an end stays at itself if the step leaves the list."""
+        index = self.values.index(value) + rng.choice((-1, 1))
+        return self.values[min(max(index, 0), len(self.values) - 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """All numbers from `low` to `high`, both included; whole ones where `whole`."""
+    """All numbers from `low` to `high`, both included; only integers if `whole`."""
 
     low: float
     high: float
@@ -63,7 +63,7 @@ class Range:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Return the values that must fit for all to fit."""
+        """Return the values that must be valid for all to be valid: the two ends."""
         return self._number(self.low), self._number(self.high)
 
     def __str__(self) -> str:
@@ -71,16 +71,16 @@ class Range:
 
     @property
     def log(self) -> bool:
-        """Return whether it is searched on a log scale: positive ends, a factor of ten or more apart."""
+        """Return whether it is searched on a log scale: its ends are positive and a factor of ten or more apart."""
         return self.low > 0 and self.high >= LOG_FROM_FACTOR * self.low
 
     def draw(self, rng: np.random.Generator) -> float:
-        """Return a number, evenly from the scale; whole ones are equally likely on a linear scale."""
+        """Return a number, uniform on the scale; integers are equally likely on a linear scale."""
         low, high, share = self.low, self.high + self.whole, rng.random()
         return self._number(low * (high / low) ** share if self.log else low + share * (high - low))
 
     def step(self, value: float, rng: np.random.Generator) -> float:
-        """Return `value` a fifth smaller or a quarter larger, by one at least where whole, within the range."""
+        """Return `value` times one of the factors, clipped to the range; an integer changes by at least one."""
         factor = PERTURBING_FACTORS[rng.integers(2)]
         change = value * (factor - 1)
         if self.whole:
@@ -97,14 +97,14 @@ Space = dict[str, Choices | Range]
 
 
 def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any]) -> Space:
-    """Return what `sweep.over` says, with every value as its setting takes it.
+    """Return the search space of `sweep.over`, its values parsed and validated.
 
     Args:
-        over: dotted setting -> values, as text or one by one.
-        stated: the other settings, which the values must go together with.
+        over: dotted setting -> values, as text or as a list.
+        stated: the other settings, together with which the values must be valid.
 
     Raises:
-        UserError: a setting is unknown, or its values do not fit.
+        UserError: a setting is unknown, or its values are invalid.
     """
     if not over:
         raise UserError("sweep.over is empty: name a setting, as in --over sampler.k=1,3")
@@ -113,7 +113,7 @@ def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any])
             raise UserError(f"sweep.over {named({key: values})}: {unknown_setting(key)}")
         if key == "out":
             raise UserError(
-                f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it"
+                f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it out"
             )
     raw = {key: _range(key, values) or _choices(key, values) for key, values in over.items()}
     firsts = {key: axis.ends[0] for key, axis in raw.items()}
@@ -124,7 +124,7 @@ def grid(space: Space) -> list[Point]:
     """Return every combination, the last setting changing fastest.
 
     Raises:
-        UserError: a setting is given as a range.
+        UserError: a setting has a range of values.
     """
     for key, axis in space.items():
         if isinstance(axis, Range):
@@ -137,12 +137,12 @@ def grid(space: Space) -> list[Point]:
 
 
 def draws(space: Space, number: int, seed: int) -> list[Point]:
-    """Return `number` points of the space, all different; fewer where it holds no more.
+    """Return `number` different random points of the space; fewer if it has fewer.
 
-    Draw i depends on the seed and i alone, so that a larger number only adds to them.
+    Draw i depends on the seed and i alone, so that a larger number only adds points.
     """
     drawn: dict[str, Point] = {}
-    for i in range(20 * number):
+    for i in range(20 * number):  # a small space repeats itself, and one that is used up would never end
         if len(drawn) == number:
             break
         rng = rng_for(seed, "sweep", i)
@@ -152,7 +152,7 @@ def draws(space: Space, number: int, seed: int) -> list[Point]:
 
 
 def perturbed(point: Point, space: Space, rng: np.random.Generator) -> Point:
-    """Return the next values of a member of the population: a step from each, or now and then a new draw."""
+    """Return the next values of a member of the population: a step from each, or sometimes a new draw."""
     return {
         key: axis.draw(rng) if rng.random() < RESAMPLED else axis.step(point[key], rng)
         for key, axis in space.items()
@@ -165,19 +165,19 @@ def value_of(config: RunConfig, key: str) -> Any:
 
 
 def named(point: Mapping[str, Any]) -> str:
-    """Return a point as it is typed: sampler.k=3 sampler.reward=cubic."""
+    """Return a point as typed on the command line: sampler.k=3 sampler.reward=cubic."""
     return " ".join(f"{key}={as_text(value)}" for key, value in point.items())
 
 
 def as_text(value: Any) -> str:
-    """Return a setting's value as it is typed."""
+    """Return a setting's value as typed on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(map(as_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _range(key: str, values: str | Sequence[Any]) -> Range | None:
-    """Return LOW..HIGH as a range, None where the values are something else."""
+    """Return LOW..HIGH as a range; None if the values are not a range."""
     text = values if isinstance(values, str) else str(values[0]) if len(values) == 1 else ""
     low_text, _, high_text = text.partition("..")
     try:
@@ -187,7 +187,7 @@ def _range(key: str, values: str | Sequence[Any]) -> Range | None:
     kinds = kinds_of(key)
     whole = float not in kinds
     if not kinds & {int, float}:
-        raise UserError(f"sweep.over {key}={text} is a range, but {key} is no number: list its values")
+        raise UserError(f"sweep.over {key}={text} is a range, but {key} is not a number: list its values")
     if not low < high or (whole and not (low.is_integer() and high.is_integer())):
         raise UserError(
             f"sweep.over {key}={text}: write a range as LOW..HIGH, the smaller first"
@@ -205,13 +205,13 @@ def _choices(key: str, values: str | Sequence[Any]) -> Choices:
     if len(values) < 2:
         given = as_text(values)
         raise UserError(
-            f"sweep.over {key}={given} is no sweep: give two values or more, or set --{key} {given} for all trials"
+            f"sweep.over {key}={given} has one value: list at least two, or set --{key} {given} for all trials"
         )
     return Choices(tuple(values))
 
 
 def _typed(key: str, axis: Choices | Range, firsts: Point, stated: Mapping[str, Any]) -> Choices | Range:
-    """Return the values as the setting takes them, each checked together with the others' first ones."""
+    """Return the values parsed, each validated together with the first values of the other settings."""
     typed = tuple(_checked(key, value, firsts, stated) for value in axis.ends)
     if isinstance(axis, Range):
         return axis

@@ -1,8 +1,9 @@
-"""Settings in YAML files, read with bounds on what a file may hold."""
+"""Settings in YAML files, read with limits on what a file may hold."""
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,74 +12,124 @@ import yaml
 
 from rlcas.errors import UserError
 
-MOST_BYTES = 1 << 16
-"""Of a file of settings, which has some kilobytes; PyYAML takes seconds for this many."""
-DEEPEST = 50
-"""Levels of a file of settings, which has some three; PyYAML takes hours for as many brackets as `MOST_BYTES`."""
-MOST_VALUES = 100_000
-ODD_VALUES = (ValueError, LookupError, AttributeError, TypeError, RecursionError)
-"""What PyYAML raises beside its own error: of dates such as 2026-13-01, of tags such as !!int, of deep nests."""
+MAX_BYTES = 1 << 16
+"""Size of a settings file, which usually has a few kilobytes; PyYAML takes seconds for this many."""
+MAX_DEPTH = 50
+"""Levels of a settings file, which usually has three; PyYAML takes hours for `MAX_BYTES` of opening brackets."""
+MAX_VALUES = 100_000
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+"""PyYAML raises more than its own error: for dates such as 2026-13-01, for tags such as !!int, for deep nesting."""
+QUOTED_CHARACTERS = 40
+MERGE_TAG = "tag:yaml.org,2002:merge"
+INT_TAG = "tag:yaml.org,2002:int"
 
 
 def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
-    """Return the settings of a YAML file, nested; `named_by` is the flag that named it.
+    """Return the settings of a YAML file as nested sections.
+
+    Args:
+        path: the file.
+        named_by: the flag that named it, for messages; empty for a file that no flag named.
 
     Raises:
-        UserError: the file is missing, no YAML, or no mapping.
+        UserError: the file is missing, too large, not YAML or not a mapping, or it sets a key twice.
     """
-    try:
-        if path.is_fifo() and Path("/dev") not in path.parents:  # there the shell has what is piped to it
-            raise UserError(f"{named_by}{path} is a pipe, which may never end: name a YAML file")
-        if (size := path.stat().st_size) > MOST_BYTES:
-            raise UserError(
-                f"{named_by}{path} has {size} bytes, settings {MOST_BYTES} at most: name another file"
-            )
-        content = _ShallowLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except OSError as error:
-        raise UserError(
-            f"--config {path} cannot be read: {error.strerror}: name an existing YAML file"
-        ) from None
-    except UserError:
-        raise
-    except (yaml.YAMLError, *ODD_VALUES) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{named_by}{path} is not YAML: {reason}: mend the file") from None
+    name = _name_of(path, named_by)
+    content = _content_of(_text_of(path, name), name)
     if not isinstance(content, dict):
         found = "is empty" if content is None else f"holds {type(content).__name__}, not settings"
-        raise UserError(f"--config {path} {found}: write lines like `seed: 1`")
+        raise UserError(f"{name} {found}: write lines like `seed: 1`")
     if not _is_small(content):
+        raise UserError(f"{name} holds over {MAX_VALUES} values, by aliases of aliases: write them out")
+    if text := _lone_surrogate(content):
         raise UserError(
-            f"{named_by}{path} holds over {MOST_VALUES} values, by aliases of aliases: write them out"
+            f"{name} is not YAML: {text} holds half a character: write the whole character, or \\U and its number"
         )
-    if half := _half_a_character(content):
-        raise UserError(
-            f"{named_by}{path} is not YAML: {half} holds half a character: write it whole, or by \\U and its number"
-        )
-    return nested_of({str(key): value for key, value in content.items()}, str(path))
+    return nested_of({str(key): value for key, value in content.items()}, name)
 
 
-class _ShallowLoader(yaml.SafeLoader):
-    """Refuses what nests deep at the first level too many."""
+def _name_of(path: Path, named_by: str) -> str:
+    """Return how messages name a file: with the flag only where a flag named it."""
+    return f"{named_by} {path}" if named_by else str(path)
+
+
+def _text_of(path: Path, name: str) -> str:
+    try:
+        # A pipe below /dev is what the shell makes of `--config <(command)`; any other may never end.
+        if path.is_fifo() and Path("/dev") not in path.parents:
+            raise UserError(f"{name} is a pipe, which may never end: name a YAML file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise UserError(f"{name} has {size} bytes, settings {MAX_BYTES} at most: name another file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}: name an existing YAML file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not YAML: {error}: save it as UTF-8") from None
+
+
+def _content_of(text: str, name: str) -> Any:
+    try:
+        return _SettingsLoader(text).get_single_data()
+    except _RefusedError as error:
+        raise UserError(f"{name} {error}") from None
+    except YAML_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{name} is not YAML: {reason}: correct the file") from None
+
+
+class _RefusedError(yaml.YAMLError):
+    """Valid YAML that would be read as something else than it seems to say."""
+
+    def __init__(self, node: yaml.Node, text: str) -> None:
+        super().__init__(f"line {node.start_mark.line + 1}: {text}")
+
+
+class _SettingsLoader(yaml.SafeLoader):
+    """Refuses deep nesting, a key that a mapping holds twice, and integers in YAML 1.1's octal notation."""
 
     def fetch_more_tokens(self) -> None:
-        if self.flow_level + len(self.indents) > DEEPEST:
-            raise yaml.YAMLError(f"it nests deeper than {DEEPEST} levels")
+        if self.flow_level + len(self.indents) > MAX_DEPTH:
+            raise yaml.YAMLError(f"it nests deeper than {MAX_DEPTH} levels")
         super().fetch_more_tokens()
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Checked here, before merge keys (<<) are resolved: a key may override one that is merged in.
+        mapping = super().compose_mapping_node(anchor)
+        keys = [key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_TAG]
+        first: dict[str, yaml.Node] = {}
+        for key in keys:
+            if (before := first.setdefault(key.value, key)) is not key:
+                text, line = key.value[:QUOTED_CHARACTERS], before.start_mark.line + 1
+                raise _RefusedError(key, f"{text} is set twice, first in line {line}: keep one")
+        return mapping
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        if re.match(r"[-+]?0[0-9_]", node.value):
+            text = node.value[:QUOTED_CHARACTERS]
+            raise _RefusedError(
+                node, f"{text} starts with 0, which YAML reads as octal: write it without the 0, or in quotes"
+            )
+        return number
+
+
+_SettingsLoader.add_constructor(INT_TAG, _SettingsLoader.construct_yaml_int)
 
 
 def _is_small(content: Any) -> bool:
-    """Return whether it holds no more values than a file of settings may, each alias counted."""
-    return sum(1 for _ in itertools.islice(_values_in(content), MOST_VALUES + 1)) <= MOST_VALUES
+    """Return whether it holds at most `MAX_VALUES` values, an alias counted wherever it is used."""
+    return sum(1 for _ in itertools.islice(_values_in(content), MAX_VALUES + 1)) <= MAX_VALUES
 
 
-def _half_a_character(content: Any) -> str | None:
-    """Return a text that is none, as YAML's escapes of UTF-16 can write it."""
+def _lone_surrogate(content: Any) -> str | None:
+    """Return, in short, a text with half a UTF-16 pair, which YAML's escapes can write; None if there is none."""
     texts = (value for value in _values_in(content) if isinstance(value, str))
-    return next((ascii(text[:40]) for text in texts if any("\ud800" <= c <= "\udfff" for c in text)), None)
+    broken = (text for text in texts if any("\ud800" <= c <= "\udfff" for c in text))
+    return next((ascii(text[:QUOTED_CHARACTERS]) for text in broken), None)
 
 
 def _values_in(content: Any) -> Iterator[Any]:
-    """Yield what a file of settings holds, keys included."""
+    """Yield every value of a settings file, keys included."""
     waiting = [content]
     while waiting:
         yield (value := waiting.pop())
@@ -89,7 +140,11 @@ def _values_in(content: Any) -> Iterator[Any]:
 
 
 def nested_of(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return {"sampler.k": 1} as {"sampler": {"k": 1}}; values that are mappings are merged in."""
+    """Return {"sampler.k": 1} as {"sampler": {"k": 1}}; values that are mappings are merged in.
+
+    Raises:
+        UserError: a section is a value too; `source` is where the message says that it is.
+    """
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
         *sections, leaf = key.split(".")

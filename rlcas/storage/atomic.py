@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: write to a temporary name, fsync, rename."""
+"""Atomic writes: a file or folder is written under a temporary name, fsynced and renamed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FREE_SPACE = "free disk space, then go on with `rlcas resume` or the same command; what is whole is kept"
+FREE_SPACE = (
+    "free disk space, then continue with `rlcas resume` or the same command; all complete files are kept"
+)
 WRITE_PROTECTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 MAKE_WRITABLE = "make the folder writable, or work in a copy of it"
 SHORTEN = "shorten the name"
@@ -40,38 +42,38 @@ def replacing(path: Path) -> Iterator[Path]:
             save_file(tensors, temporary)
 
     Raises:
-        UserError: there is no room on the disk, or it must not be written.
+        UserError: the disk is full or write-protected.
     """
     with _naming_the_fix(path):
         temporary = _new_beside(path)
         try:
             yield temporary
             _fsync(temporary)
-            temporary.chmod(0o644)
+            temporary.chmod(0o644)  # mkstemp makes files that only their owner may read
             temporary.replace(path)
-            _fsync(path.parent)
+            _fsync(path.parent)  # without it, a power cut can undo the rename
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def check_place(path: Path) -> None:
-    """Make the folders on the way to `path`, and find out whether it can be written before it costs anything.
+    """Make the parent folders of `path` and check that it can be written, before anything slow starts.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot be written.
     """
     with _naming_the_fix(path):
         _new_beside(path).unlink()
 
 
 def _new_beside(path: Path) -> Path:
-    """Return a new empty file beside `path`, whose folders are made."""
+    """Return a new empty file in the same folder as `path`; the folder is made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
         raise UserError(
-            f"{path} cannot be written, for {path.parent} can be no folder ({error.strerror}): name another place"
+            f"{path} cannot be written: {path.parent} cannot be a folder ({error.strerror}); name another place"
         ) from error
     os.close(handle)
     return Path(name)
@@ -79,12 +81,12 @@ def _new_beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success all in it is fsynced and it takes `path`'s place.
+    """Yield a temporary folder beside `path`; on success its files are fsynced and it takes `path`'s place.
 
-    Its name is always the same, so that what a killed process left is cleared away by the next.
+    Its name is always the same, so that the next process clears away the remains of a killed one.
 
     Raises:
-        UserError: there is no room on the disk, or it must not be written.
+        UserError: the disk is full or write-protected.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -103,18 +105,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep other processes that ask for it out of `folder`; the lock ends with the process, however it ends.
+    """Hold an advisory lock on `folder`; it ends with the process, however the process ends.
 
     Args:
-        folder: any that is there.
-        wait: wait for a process that is at work there, instead of raising.
+        folder: an existing folder.
+        wait: wait for the process that holds the lock, instead of raising.
 
     Raises:
-        UserError: another process is at work there.
+        UserError: another process holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network disks lock no folders
+        with contextlib.suppress(OSError):  # some network file systems cannot lock folders
             _lock(descriptor, folder, wait)
         yield
     finally:
@@ -129,20 +131,20 @@ def _lock(descriptor: int, folder: Path, wait: bool) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all, and without the passwords of addresses."""
+    """Write `text` to `path` atomically, without the passwords of addresses."""
     with replacing(path) as temporary:
         temporary.write_text(without_credentials(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path`, whole or not at all; NaN becomes null."""
+    """Write `value` as indented JSON to `path` atomically; NaN becomes null."""
     write_text(path, json.dumps(jsonable(value), indent=2, allow_nan=False) + "\n")
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write `array` as a `.npy` file, whole or not at all.
+    """Write `array` as a `.npy` file atomically.
 
-    `np.save` would write past Python's file object, and a full disk would lose its error number.
+    `np.save` writes past Python's file object, so that its error on a full disk has no errno for `no_room`.
     """
     import numpy as np
 
@@ -153,7 +155,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return the JSON object in `path`; an empty one where there is no such file.
+    """Return the JSON object in `path`; an empty one if the file does not exist.
 
     Raises:
         UserError: the file holds something else.
@@ -174,14 +176,14 @@ def sha256_of(path: Path) -> str:
 
 
 def no_room(error: Exception) -> bool:
-    """Return whether a write failed for want of room: a full disk, a quota, a limit on the size of files."""
+    """Return whether a write failed for lack of space: a full disk, a quota, a limit on the size of files."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in NO_ROOM
-    return any(os.strerror(code) in str(error) for code in NO_ROOM)  # safetensors gives the text alone
+    return any(os.strerror(code) in str(error) for code in NO_ROOM)  # safetensors' error has the text only
 
 
 def fix_for(error: Exception) -> str | None:
-    """Return how the user mends a file that failed; None where it failed for no reason of theirs."""
+    """Return how the user can fix a failed write; None if they cannot."""
     if no_room(error):
         return FREE_SPACE
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
@@ -192,7 +194,7 @@ def fix_for(error: Exception) -> str | None:
 
 @contextlib.contextmanager
 def quiet_threads_without_room() -> Iterator[None]:
-    """Let threads not print that the disk is full: TensorBoard's raises it in the main thread too, which tells it."""
+    """Silence "disk full" errors of threads: TensorBoard's writer raises them in the main thread too."""
     before = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
@@ -211,15 +213,15 @@ def _naming_the_fix(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        mend = fix_for(error)
-        if isinstance(error, UserError) or mend is None:
+        fix = fix_for(error)
+        if isinstance(error, UserError) or fix is None:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise UserError(f"{path} cannot be written ({reason}): {mend}") from error
+        raise UserError(f"{path} cannot be written ({reason}): {fix}") from error
 
 
 def _fsync(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""What a folder holds, told by digests, and copies of folders that lie below the digest of what they hold.
+"""Digests of a folder's files, and a cache of folders that is addressed by these digests.
 
-cache/<digest>/files/…   a copy: whole, and every file with the sha256 that its digest stands for
+cache/<digest>/files/…   a complete copy, each file of which has the sha256 that went into the digest
 .sha256.json             in a folder whose files were hashed: their sha256, sizes and times
 """
 
@@ -19,34 +19,34 @@ from rlcas.storage.atomic import exclusive_lock, replacing_folder, sha256_of, wr
 NOTE_FILE = ".sha256.json"
 CACHE_VARIABLE = "RLCAS_CACHE"
 ATTEMPTS = 2
-"""How often a file is fetched that does not come as it was sent."""
+"""How often a file is fetched if its sha256 is not the expected one."""
 CLOCK_TICKS_NS = 20_000_000
-"""A file that changed this shortly before its check may have changed after it, within the same tick."""
+"""A file whose time stamp is this close to its check may have changed again after it, within the same clock tick."""
 
 Digests = dict[str, str]
 """Name below the folder, with slashes -> hex sha256 of the file."""
 Stamp = tuple[int, int, int]
-"""Bytes, time of the last writing and time of the last change of a file, in nanoseconds."""
+"""Size in bytes, mtime and ctime in nanoseconds of a file."""
 Read = Callable[[str], Iterable[memoryview]]
-"""Name below the folder -> the file's bytes, piece by piece."""
+"""Name below the folder -> the file's bytes, in chunks."""
 
 
 def cache_folder(setting: Path | None) -> Path:
-    """Return where this machine keeps copies: as the setting says, else as RLCAS_CACHE, else ~/.cache/rlcas."""
+    """Return this machine's cache folder: the setting, else the variable RLCAS_CACHE, else ~/.cache/rlcas."""
     return setting or Path(os.environ.get(CACHE_VARIABLE, "~/.cache/rlcas")).expanduser().absolute()
 
 
 def digests_of(folder: Path) -> Digests:
-    """Return the sha256 of each file below `folder`, hidden ones left out.
+    """Return the sha256 of each file below `folder`, without hidden ones.
 
-    A file is hashed once; later it is enough that its size and times are those of then. A disk may be read-only:
-    then it is hashed each time.
+    A file is hashed again only if its size or times have changed, or if the folder is read-only, so that its
+    digests cannot be remembered there.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: name one that is there")
+        raise UserError(f"{folder} is not a folder: name an existing one")
     with exclusive_lock(folder, wait=True):
         names = sorted(names_below(folder))
         stamps = dict(zip(names, stamps_of(folder, names), strict=True))
@@ -62,16 +62,16 @@ def digests_of(folder: Path) -> Digests:
 def copied(
     digests: Digests, read: Read, cache: Path, digests_of: Callable[[Path], Digests] = digests_of
 ) -> Path:
-    """Return a folder with these contents below `cache`; where it is missing or altered it is made, by one process.
+    """Return a folder with these contents below `cache`; if it is missing or altered, one process makes it.
 
     Args:
         digests: the contents.
-        read: gives the files; every byte that it gives is hashed before the copy counts.
-        cache: where copies lie.
-        digests_of: tells what a folder holds.
+        read: reads a file in chunks; all bytes are hashed before the copy counts as complete.
+        cache: the folder of all copies.
+        digests_of: returns the contents of a folder.
 
     Raises:
-        UserError: what came is not what was sent, time and again; or there is no room on the disk.
+        UserError: a file repeatedly arrives with another sha256, or the disk is full.
     """
     place = cache / digest_of(digests)
     place.mkdir(parents=True, exist_ok=True)
@@ -90,12 +90,12 @@ def holds(folder: Path, digests: Digests, digests_of: Callable[[Path], Digests] 
 
 
 def digest_of(digests: Mapping[str, str]) -> str:
-    """Return one digest of all of a folder's files and their names."""
+    """Return one digest for all of a folder's files and their names."""
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 
 def names_below(folder: Path) -> Iterator[str]:
-    """Yield the names of the files below `folder`, with slashes; hidden ones are left out."""
+    """Yield the names of the files below `folder`, with slashes, without hidden ones."""
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
@@ -103,7 +103,7 @@ def names_below(folder: Path) -> Iterator[str]:
 
 
 def stamps_of(folder: Path, files: Iterable[str]) -> list[Stamp]:
-    """Return what changes when a file does, for each of the files below `folder`."""
+    """Return size and times of each of the files below `folder`, which change whenever a file does."""
     statuses = (os.stat(f"{folder}/{file}") for file in files)  # noqa: PTH116  Path.stat takes three times as long
     return [(status.st_size, status.st_mtime_ns, status.st_ctime_ns) for status in statuses]
 
@@ -128,7 +128,7 @@ def _fill(folder: Path, digests: Digests, read: Read) -> None:
         for name, digest in digests.items():
             if not any(_written(temporary / name, read(name)) == digest for _ in range(ATTEMPTS)):
                 raise UserError(
-                    f"{folder}: {name} came {ATTEMPTS} times with another sha256 than it was sent with: look at the "
+                    f"{folder}: {name} arrived {ATTEMPTS} times with another sha256 than it was sent with: check the "
                     "memory, the disk and the network of the machines"
                 )
 

@@ -1,4 +1,4 @@
-"""Files of JSON and of NumPy's arrays, read without pickle; what is wrong with one is told in one line."""
+"""JSON files and NumPy arrays, read without pickle; a fault of a file becomes an error of one line."""
 
 from __future__ import annotations
 
@@ -39,39 +39,45 @@ NOT_ARRAYS = (
         MemoryError,
     ),
 )
-"""What zipfile and NumPy raise of damaged files."""
-MOST_REASON = 300
-"""Characters of a library's error that are told."""
+"""What zipfile and NumPy raise for damaged files."""
+MAX_REASON_CHARACTERS = 300
+"""How much of a library's error is quoted: NumPy's can quote half the file."""
 
 
-def read_json(path: Path, mend: str = RESTORE) -> Any:
-    """Return the JSON value in `path`.
+def read_json(path: Path, fix: str = RESTORE) -> Any:
+    """Return the JSON value in `path`; `fix` ends the error message.
 
     Raises:
-        UserError: it cannot be read, or is no JSON.
+        UserError: it cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {mend}") from error
+        raise UserError(f"{path} cannot be read ({error.strerror}): {fix}") from error
     except NOT_JSON as error:
-        raise UserError(f"{path} is truncated or altered ({first_line(error)}): {mend}") from error
+        raise UserError(f"{path} is truncated or altered ({first_line(error)}): {fix}") from error
 
 
-def read_typed(path: Path, kind: TypeAdapter[Kind], mend: str = RESTORE) -> Kind:
-    """Return the JSON value in `path`, which is of `kind`.
+def read_typed(path: Path, kind: TypeAdapter[Kind], fix: str = RESTORE) -> Kind:
+    """Return the JSON value in `path`, checked to be of `kind`.
 
     Raises:
-        UserError: it cannot be read, or is something else.
+        UserError: it cannot be read, or is of another kind.
     """
-    return typed(read_json(path, mend), kind, path, mend)
+    return typed(read_json(path, fix), kind, path, fix)
 
 
-def typed(value: Any, kind: TypeAdapter[Kind], where: Path | str, mend: str = RESTORE) -> Kind:
-    """Return what was read at `where`, which is of `kind`.
+def typed(value: Any, kind: TypeAdapter[Kind], where: Path | str, fix: str = RESTORE) -> Kind:
+    """Return `value` after checking that it is of `kind`.
+
+    Args:
+        value: what was read.
+        kind: the type that it must have.
+        where: the file, and the line if there is one, for the error message.
+        fix: the end of the error message.
 
     Raises:
-        UserError: it is something else; the message tells the first place.
+        UserError: it is of another kind; the message names the first place that is.
     """
     from pydantic import ValidationError
 
@@ -81,10 +87,10 @@ def typed(value: Any, kind: TypeAdapter[Kind], where: Path | str, mend: str = RE
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         fault = f"{place}: {first['msg']}" if place else first["msg"]
-        raise UserError(f"{where} is truncated or altered ({fault}): {mend}") from None
+        raise UserError(f"{where} is truncated or altered ({fault}): {fix}") from None
 
 
-def open_array(path: Path, mend: str) -> NDArray[Any]:
+def open_array(path: Path, fix: str) -> NDArray[Any]:
     """Return the array of a `.npy` file, mapped read-only.
 
     Raises:
@@ -92,14 +98,14 @@ def open_array(path: Path, mend: str) -> NDArray[Any]:
     """
     import numpy as np
 
-    with _telling(path, "is missing, truncated or altered", mend):
+    with _naming_the_file(path, "is missing, truncated or altered", fix):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays")
     return array
 
 
-def read_arrays(path: Path, mend: str) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path, fix: str) -> dict[str, NDArray[Any]]:
     """Return the arrays of an `.npz` file by name.
 
     Raises:
@@ -107,7 +113,7 @@ def read_arrays(path: Path, mend: str) -> dict[str, NDArray[Any]]:
     """
     import numpy as np
 
-    with _telling(path, "is damaged", mend), open_npz_file(path) as file:
+    with _naming_the_file(path, "is damaged", fix), open_npz_file(path) as file:
         return {name: np.asanyarray(read_member(file, name, path)) for name in file.files}
 
 
@@ -124,18 +130,18 @@ def open_npz_file(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     with path.open("rb") as raw:
         file = np.load(raw, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it is no npz file")
+            raise ValueError("it is not an npz file")
         with file:
             yield file
 
 
 def read_member(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[Any]:
-    """Return an array of an opened file, unless it unpacks to more than this machine's memory.
+    """Return an array of an opened file.
 
     Raises:
-        UserError: it does.
+        UserError: it unpacks to more than the free memory of this machine.
     """
-    assert file.zip is not None  # which it is while the file is open
+    assert file.zip is not None  # it is None once the file is closed
     packed = file.zip.NameToInfo
     member = packed.get(f"{name}.npy") or packed[name]
     require_memory(member.file_size, f"{path}: {name}")
@@ -143,41 +149,41 @@ def read_member(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[An
 
 
 def require_memory(needed_bytes: float, what: str) -> None:
-    """Refuse what does not fit into the memory that is free.
+    """Check that `needed_bytes` fit into the free memory.
 
     Raises:
-        UserError: it does not.
+        UserError: they do not.
     """
     if needed_bytes > (free_bytes := available_memory_bytes()):
         raise UserError(
-            f"{what} takes {needed_bytes / 1e9:.1f} GB of memory, of which {free_bytes / 1e9:.1f} are free: is the "
-            "file what you take it for? Then end other programs, or use a machine with more"
+            f"{what} takes {needed_bytes / 1e9:.1f} GB of memory, but {free_bytes / 1e9:.1f} GB are free: check that "
+            "it is the right file, then end other programs or use a machine with more memory"
         )
 
 
 def available_memory_bytes() -> float:
-    """Return the memory that programs can still get; all of it where the system does not tell."""
+    """Return the memory that a program can still get, in bytes; all memory where the system does not report it."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if sys.platform != "linux":
         return total
     lines = Path("/proc/meminfo").read_text().splitlines()
     available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's; "max" is no limit
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's limit; the text "max" means that it has none
     words = limit.read_text().strip() if limit.exists() else "max"
     return min(1024 * available_kib, total if words == "max" else int(words))
 
 
 @contextlib.contextmanager
-def _telling(path: Path, fault: str, mend: str) -> Iterator[None]:
+def _naming_the_file(path: Path, fault: str, fix: str) -> Iterator[None]:
     try:
         yield
     except UserError:
         raise
     except NOT_ARRAYS as error:
-        raise UserError(f"{path} {fault} ({reason_of(error)}): {mend}") from error
+        raise UserError(f"{path} {fault} ({reason_of(error)}): {fix}") from error
 
 
 def reason_of(error: Exception) -> str:
-    """Return an error's text as one line, cut where it quotes half a file, or its type's name where it has none."""
+    """Return an error's message as one line, cut if it is long; its type's name if it has no message."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= MOST_REASON else f"{text[:MOST_REASON]} …"
+    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]} …"

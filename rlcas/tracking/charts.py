@@ -1,6 +1,6 @@
-"""What is charted of an epoch: the tag of each value, what it means, and how the charts lie on a page.
+"""TensorBoard's charts of an epoch: the tag and meaning of each value, and the layout of the charts on a page.
 
-One set of tags for the run's own TensorBoard events and for what Ray Tune logs of the algorithm.
+The run's own TensorBoard events and those of Ray Tune use the same tags.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rlcas.types import EpochRecord
 
 MOST_SCALAR_CLASSES = 32
-"""More classes than this are told by histograms."""
+"""More classes than this are shown as histograms."""
 ACTION_NAMES = ("less", "same", "more")
 
 MEANINGS: dict[str, str] = {
@@ -24,7 +24,7 @@ MEANINGS: dict[str, str] = {
     r"metrics/(val|train)_loss": "Mean loss of the survivor's epoch ({}).",
     r"metrics/(\w+)": "Validation {} of the survivor.",
     r"reward/episode_(\d+)": "Reward of episode {}; a gap where it failed.",
-    r"reward/advantage_(\d+)": "Advantage of episode {}, mean over the agents: what its actions are taught by.",
+    r"reward/advantage_(\d+)": "Advantage of episode {}, mean over the agents: the weight of its actions.",
     r"reward/mean": "Mean reward of the valid episodes.",
     r"reward/baseline": "B of eq. 2, after this epoch's rewards.",
     r"reward/winner": "Number of the episode that survived.",
@@ -35,18 +35,18 @@ MEANINGS: dict[str, str] = {
     r"policy/entropy": "Mean entropy of the agents' policies, in nats; ln 3 = 1.0986 is uniform.",
     r"policy/distance_from_uniform": "Largest |p - 1/3| of any agent and action; near 0 the search is random.",
     r"policy/(.+)/(less|same|more)": "Probability that the agent of {} takes its action '{}'.",
-    r"faults/failed": "Episodes that ended in an exception, without memory, not finite or dead: they cannot win.",
-    r"faults/retries": "How often an episode was run again because its worker or its node died.",
+    r"faults/failed": "Episodes that failed: exception, out of memory, loss not finite, or dead; they cannot win.",
+    r"faults/retries": "How often an episode was retried because its worker or its node died.",
     r"images/trained": "Images that all episodes of this epoch trained on, real and synthetic.",
     r"time/epoch_seconds": "Wall time of the epoch.",
     r"time/episode_(\d+)_seconds": "Seconds of episode {}, on its worker.",
     r"time/(\w+)_seconds": "Seconds of the epoch's part '{}'.",
 }
-"""Pattern of a tag -> what its chart shows; the first that matches tells."""
+"""Pattern of a tag -> what its chart shows; the first pattern that matches counts."""
 
 
 def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
-    """Return tag -> value of one epoch; up to MOST_SCALAR_CLASSES classes have values of their own."""
+    """Return tag -> value of one epoch; up to MOST_SCALAR_CLASSES classes have their own values."""
     winner = record.reports[record.winner]
     assert winner.result is not None, "the winner is a valid episode"
     valid = [report for report in record.reports if report.valid]
@@ -76,7 +76,7 @@ def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
 
 
 def histograms(record: EpochRecord) -> dict[str, NDArray[Any]]:
-    """Return tag -> [C] values of one epoch, where the classes are too many for values of their own."""
+    """Return tag -> [C] values of one epoch, if there are too many classes for scalars of each."""
     counts_C = record.reports[record.winner].counts_C
     if len(counts_C) <= MOST_SCALAR_CLASSES:
         return {}
@@ -88,7 +88,7 @@ def histograms(record: EpochRecord) -> dict[str, NDArray[Any]]:
 
 
 def meaning(tag: str) -> str:
-    """Return what the chart of `tag` shows, in a sentence; nothing for a tag that is not of an epoch."""
+    """Return a sentence about the chart of `tag`; an empty text for a tag that is not about an epoch."""
     for pattern, text in MEANINGS.items():
         if match := re.fullmatch(pattern, tag):
             return text.format(*match.groups())
@@ -96,7 +96,7 @@ def meaning(tag: str) -> str:
 
 
 def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """Return the page Custom Scalars of TensorBoard: the charts in the order of a reader's questions."""
+    """Return the layout of TensorBoard's page Custom Scalars: page -> title -> chart and its tags."""
     shown = class_tags[:MOST_SCALAR_CLASSES] if len(class_tags) <= MOST_SCALAR_CLASSES else []
     pages = {
         "1 Does it help?": {
@@ -110,7 +110,7 @@ def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[A
         "2 What goes into a mini-batch?": {
             "synthetic images by class": [rf"composition/{re.escape(tag)}$" for tag in shown],
             "synthetic images in all": ["composition/sum$"],
-            "actions that ran into a limit": ["composition/clamped$"],
+            "actions clamped at a limit": ["composition/clamped$"],
         },
         "3 Do the agents learn?": {
             "distance from uniform (0: a random search)": ["policy/distance_from_uniform$"],
@@ -120,7 +120,7 @@ def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[A
         },
         "4 What are they taught by?": {
             "rewards of the episodes, and the baseline": [r"reward/episode_\d+$", "reward/baseline$"],
-            "advantages: what the actions are weighed by": [r"reward/advantage_\d+$"],
+            "advantages: the weights of the actions": [r"reward/advantage_\d+$"],
             "which episode survived": ["reward/winner$"],
         },
         "5 Does it run well?": {

@@ -58,12 +58,12 @@ class EpochView:
 
 @contextmanager
 def epoch_view(class_names: Sequence[str], num_epochs: int, metric: str) -> Iterator[EpochView]:
-    """Give a view of the epochs: a live table on a terminal, a line an epoch in a log.
+    """Yield a view of the epochs: a live table on a terminal, a line for each epoch in a log.
 
     Args:
         class_names: C names, in the order of the compositions.
-        num_epochs: epochs of the whole run, for the time left.
-        metric: the validation metric that rewards and selects; shown first of the winner's metrics.
+        num_epochs: epochs of the whole run, to estimate the time left.
+        metric: the validation metric for rewards and selection; shown first of the winner's metrics.
     """
     if len(class_names) <= CLASSES_SPELT_OUT:
         say(f"composition in the order {', '.join(class_names)}; * marks the winner")

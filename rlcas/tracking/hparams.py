@@ -1,4 +1,4 @@
-"""TensorBoard's HParams page: what a trial tried, and what it brought."""
+"""TensorBoard's HParams page: the settings and the results of a trial."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HPARAMS_FOLDER = "hparams"
 
 
 def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
-    """Write a session of the HParams page below `folder`/tensorboard, in place of one that is there.
+    """Write a session of the HParams page below `folder`/tensorboard, replacing an earlier one.
 
     Args:
         folder: the trial's folder.
-        settings: dotted setting -> value; numbers stay so, all else is told as text.
-        metrics: name -> figure, each a column `hparam/<name>`.
-        step: epochs trained.
+        settings: dotted setting -> value; numbers are written as numbers, everything else as text.
+        metrics: name -> value, each a column `hparam/<name>`.
+        step: number of epochs trained.
     """
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams

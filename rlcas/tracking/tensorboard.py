@@ -1,4 +1,4 @@
-"""TensorBoard events of a run: what the agents do, what it brings, how the synthesiser learns."""
+"""TensorBoard events of a run: the agents' actions, the classifier's metrics, the synthesiser's losses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Tracker:
     """Writes a run's TensorBoard events below `folder`/tensorboard.
 
     The epochs and each part of the synthesiser count their own steps, so each is a TensorBoard run of its
-    own. A run that is resumed replaces the steps from the first one that it logs again.
+    own. A resumed run replaces all steps from the first one that it logs again.
 
     Args:
         folder: the run's folder.
-        class_names: C names. Up to `rlcas.tracking.charts.MOST_SCALAR_CLASSES` classes get scalars each, with their
-            names in the tags; more are told by histograms.
+        class_names: C names. Up to `rlcas.tracking.charts.MOST_SCALAR_CLASSES` classes have their own scalars, with
+            their names in the tags; more classes are shown as histograms.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -45,13 +45,13 @@ class Tracker:
         self.close()
 
     def settings(self, config: RunConfig) -> None:
-        """Write the resolved settings as text, and how the page Custom Scalars is laid out."""
+        """Write the resolved settings as text, and the layout of the page Custom Scalars."""
         indented = "\n".join(f"    {line}" for line in as_yaml(config).splitlines())
         self._writer("run", 0).add_text("settings", indented, 0)
         self._writer("run", 0).add_custom_scalars(charts.layout(config.sampler.metric, self._tags_C))
 
     def epoch(self, record: EpochRecord) -> None:
-        """Write all of one epoch at step `record.epoch`."""
+        """Write everything about one epoch at step `record.epoch`."""
         writer = self._writer("epochs", record.epoch)
         for tag, value in charts.scalars(record, self._tags_C).items():
             _add_scalar(writer, tag, value, record.epoch)
@@ -65,13 +65,13 @@ class Tracker:
             self._writer("stages", 0).add_scalar(f"stages/{name}_seconds", value, 0)
 
     def synthesis(self, part: str, step: int, figures: Mapping[str, float]) -> None:
-        """Write losses of a part of the synthesiser ("autoencoder", "denoiser") at its optimiser step."""
+        """Write figures of a part of the synthesiser ("autoencoder", "denoiser") at its optimiser step."""
         writer = self._writer(part, step)
         for name, value in figures.items():
             writer.add_scalar(f"synthesis/{part}/{name}", value, step)
 
     def gallery(self, arrays: Mapping[str, Uint8]) -> None:
-        """Write a grid a class: rows of real images, their sketches, synthetic images, their sketches.
+        """Write a grid for each class: rows of real images, their sketches, synthetic images, their sketches.
 
         Args:
             arrays: some of `real`, `real_sketch`, `synthetic`, `synthetic_sketch`, each
@@ -98,12 +98,12 @@ class Tracker:
 
 
 def _as_tag(name: str) -> str:
-    """Return a class name as one level of a tag: / would open a group of its own."""
+    """Return a class name as one level of a tag, without /, which would start a new level."""
     return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _add_scalar(writer: SummaryWriter, tag: str, value: float, step: int) -> None:
-    """Write a point, with the meaning of its chart where there is one: `SummaryWriter` itself cannot."""
+    """Write a scalar with the description of its chart, which `SummaryWriter.add_scalar` has no argument for."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 
     about = SummaryMetadata(summary_description=charts.meaning(tag))
