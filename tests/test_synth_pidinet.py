@@ -19,6 +19,7 @@ from rlcas.batches.sources import RealImages
 from rlcas.cli import main
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from synth.pidinet import (
     VARIANTS,
@@ -255,7 +256,7 @@ def test_the_settings_build_the_extractor_and_the_checkpoint_tells_the_variant(t
 def test_preset_paper_on_a_pool_of_one_s_own_needs_no_weights_for_its_gallery(tmp_path: Path) -> None:
     config, data = settings.resolve(given={"preset": "paper", "pool": "folder:mine"}), tiny_data()
     check_settings(config)
-    write_gallery(RunFolder(tmp_path), config, data, RealImages(data.train))
+    write_gallery(RunContext(RunFolder(tmp_path), config, data, torch.device("cpu")), RealImages(data.train))
     gallery = np.load(tmp_path / "gallery.npz")
     expected = SKETCHES["ratio_of_averages"](gallery["real"][0])
     np.testing.assert_allclose(gallery["real_sketch"][0] / 255, expected, atol=0.5 / 255 + 1e-6)

@@ -21,6 +21,7 @@ from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device, torch_threads
 from rlcas.errors import first_line
 from rlcas.evaluation.evaluate import examine
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_text
 
@@ -83,10 +84,11 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     _open(comparison, folder, cell)
     method, config = method_of(cell), cell.config
     data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
+    context = RunContext(RunFolder(folder), config, data, device)
     threads = config.cluster.threads_per_episode
     assert threads is not None, "a plan's settings are concrete"
     with torch_threads(threads):
-        trained = ENGINES[method.engine](comparison, folder, cell, data, device)
+        trained = ENGINES[method.engine](comparison, cell, context)
     (folder / PROGRESS_FILE).unlink(missing_ok=True)
     ended = _told(comparison, cell, trained, len(data.train), device)
     if cell.trial is not None:

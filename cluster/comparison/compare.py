@@ -17,7 +17,7 @@ from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan,
 from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import CellSlots, cell_slots, run_cells, share_of, side_by_side
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
-from cluster.pools import make
+from cluster.pools.make import check_phase_one
 from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
 from cluster.runtime.connection import check_can_start
 from cluster.runtime.resources import this_machine
@@ -180,7 +180,7 @@ def _checked(planned: ComparisonPlan) -> TrainingData:
 def _check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
     for name, pool in planned.pools.items():
         try:
-            make.check(pool, data)
+            check_phase_one(pool, data)
         except UserError as error:
             raise UserError(f"pool {name}: {error}") from None
 

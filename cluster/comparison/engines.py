@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -11,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from cluster.comparison.plan import REAL, PlannedCell
 from cluster.pools.judge import real_classifier
-from cluster.pools.stored import kept, open_pool
+from cluster.pools.stored import open_pool, run_pool
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import apportion
 from rlcas.comparison.folder import POOLS_FOLDER
-from rlcas.config import RunConfig
 from rlcas.jsonable import jsonable
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import EPOCHS_FILE
 from rlcas.runs.folder import RunFolder
 from rlcas.seeding import seed_for
@@ -33,7 +33,7 @@ from rlcas.training.fit import fit, selection_key
 from rlcas.training.pool_selection import SELECTIONS
 from rlcas.training.saved_classifier import save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
-from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource
 from synth.pool import SyntheticPool
 
 PROGRESS_FILE = "told.jsonl"
@@ -58,68 +58,58 @@ def method_of(cell: PlannedCell) -> Method:
     return lookup(cell.method, METHODS, "compare.methods")
 
 
-def _pool(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData) -> SyntheticPool:
+def _pool(comparison: Path, cell: PlannedCell, context: RunContext) -> SyntheticPool:
     """Return the pool that the cell's row shares, without its marked copies."""
-    there = RunFolder(comparison / POOLS_FOLDER / str(method_of(cell).pool))
-    stored = open_pool(there, settings.load(there.path), data)
-    return kept(RunFolder(folder), cell.config, stored.folder)
+    shared = RunFolder(comparison / POOLS_FOLDER / str(method_of(cell).pool))
+    stored = open_pool(shared, settings.load(shared.path), context.data)
+    return run_pool(context.folder, context.config, stored.folder)
 
 
-def _mixture(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> tuple[SyntheticSource, Int64]:
+def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[SyntheticSource, Int64]:
     """Return where a row of the plain loop takes its added images from, and [C] how many a batch gets of each class."""
     method, counts_C = method_of(cell), np.array(cell.counts_C, np.int64)
+    data = context.data
     if method.pool in (None, REAL):
         return RealImages(data.train), counts_C
-    pool = _pool(comparison, folder, cell, data)
+    pool = _pool(comparison, cell, context)
     if method.select is None:
         return pool, counts_C
-    there = RunFolder(comparison / POOLS_FOLDER / str(method.pool))
-    judge = real_classifier(there, settings.load(there.path), data, device)
-    selected = lookup(method.select, SELECTIONS, "a method's select")(data, pool, judge, cell.config)
+    shared = RunFolder(comparison / POOLS_FOLDER / str(method.pool))
+    judge = real_classifier(RunContext(shared, settings.load(shared.path), data, context.device))
+    selected = lookup(method.select, SELECTIONS, "a method's select")(data, pool, judge, context.config)
     return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
-def _fit(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
+def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
     """Train under one composition."""
-    mixture = _mixture(comparison, folder, cell, data, device)
+    mixture = _mixture(comparison, cell, context)
     started = time.perf_counter()
-    best, results = _fitted(folder, mixture, cell.config, data, device)
+    best, results = _fitted(context, mixture)
     seconds = time.perf_counter() - started
-    save_incumbent(folder, best, data, cell.config)
+    save_incumbent(context.folder.path, best, context.data, context.config)
     return Trained(curve=_curve(results), best_epoch=best.epoch, passes=_images(results), seconds=seconds)
 
 
-def _best_of_k(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
+def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
     """Train K classifiers, the first as the plain row is, and keep the one that is best on validation."""
-    mixture = _mixture(comparison, folder, cell, data, device)
+    mixture = _mixture(comparison, cell, context)
     fits, started = [], time.perf_counter()
     for j in range(cell.config.sampler.k):
         seed = cell.seed if j == 0 else seed_for(cell.seed, "best_of_k", j)
         config = cell.config.model_copy(update={"seed": seed})
-        fits.append((config, *_fitted(folder, mixture, config, data, device)))
+        fits.append((config, *_fitted(dataclasses.replace(context, config=config), mixture)))
     seconds, metric = time.perf_counter() - started, cell.config.sampler.metric
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
-    save_incumbent(folder, best, data, config)
+    save_incumbent(context.folder.path, best, context.data, config)
     passes = sum(_images(results) for _, _, results in fits)
     return Trained(curve=_curve(results), best_epoch=best.epoch, passes=passes, seconds=seconds)
 
 
-def _fitted(
-    folder: Path,
-    mixture: tuple[SyntheticSource, Int64],
-    config: RunConfig,
-    data: TrainingData,
-    device: torch.device,
-) -> tuple[Incumbent, list[EpochResult]]:
+def _fitted(context: RunContext, mixture: tuple[SyntheticSource, Int64]) -> tuple[Incumbent, list[EpochResult]]:
     source, counts_C = mixture
-    trainer = ClassifierTrainer(data, config, pool=source, device=device)
-    with (folder / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
+    config = context.config
+    trainer = ClassifierTrainer(context.data, config, pool=source, device=context.device)
+    with (context.folder.path / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
         return fit(
             trainer,
             counts_C,
@@ -155,16 +145,14 @@ def _curve(results: Sequence[EpochResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _episodes(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
+def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
     """Train the sampler itself, its K episodes one after another in this process."""
     from cluster.runs import training  # RLlib takes seconds to import, and the other engines do not need it
 
-    run = RunFolder(folder)
-    training.train(run, cell.config, data, _pool(comparison, folder, cell, data))
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    return told_by_epochs(epoch_log.read_epochs(folder))
+    folder, pool = context.folder, _pool(comparison, cell, context)
+    training.train(folder, context.config, context.data, pool)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return told_by_epochs(epoch_log.read_epochs(folder.path))
 
 
 def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
@@ -187,7 +175,7 @@ def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
     return Trained(curve=curve, best_epoch=lines[-1]["best_epoch"], passes=passes, seconds=seconds)
 
 
-ENGINES: dict[str, Callable[[Path, Path, PlannedCell, TrainingData, torch.device], Trained]] = {
+ENGINES: dict[str, Callable[[Path, PlannedCell, RunContext], Trained]] = {
     "fit": _fit,
     "episodes": _episodes,
     "best_of_k": _best_of_k,

@@ -9,9 +9,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cluster.comparison.plan import POOLS
-from cluster.pools import stored
 from cluster.pools.scores import score_pool
-from cluster.pools.stored import open_pool
+from cluster.pools.stored import open_pool, run_pool
 from cluster.runs.run import make_pool
 from rlcas import settings
 from rlcas.comparison.folder import POOLS_FOLDER
@@ -20,6 +19,7 @@ from rlcas.console import say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import first_line
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import replacing_folder, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
@@ -87,5 +87,5 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
 def _judge(folder: RunFolder) -> None:
     """Write the pool's figures; no test image is read for them."""
     config, data = settings.load(folder.path), open_prepared(folder.prepared)
-    pool = stored.kept(folder, config, open_pool(folder, config, data).folder)
-    score_pool(folder, config, data, pool, None, choose_device(config.device))
+    pool = run_pool(folder, config, open_pool(folder, config, data).folder)
+    score_pool(RunContext(folder, config, data, choose_device(config.device)), pool, test=None)

@@ -6,18 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
-from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
 from rlcas.evaluation.features import FeatureExtractor
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
 from rlcas.runs.stages import stage
-from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
+from rlcas.types import Float32, ImageSet, Int64, Uint8
 from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
 from synth.quality.memorisation import Memorisation, memorisation
 
@@ -39,9 +37,7 @@ class Judgement:
     extractor: str
 
 
-def mark(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
-) -> None:
+def find_and_mark_copies(context: RunContext, pool: SyntheticPool) -> None:
     """Look for copies in a run's pool and mark them, where that is still to be done.
 
     The marks lie in the run's folder even if the pool does not: they hold for its training images alone. A class
@@ -50,11 +46,12 @@ def mark(
     Raises:
         UserError: no validation image is new, or the extractor cannot be had.
     """
+    folder, data = context.folder, context.data
     if (folder.pool / COPIES_FILE).exists():
         return
-    extractor = pool_extractor(folder, config, data, device)
+    extractor = pool_extractor(context)
     with stage(folder, "Looking for copies in the pool", "copies"):
-        judgement = judge_pool(folder, config, data, pool, extractor)
+        judgement = judge_pool(context, pool, extractor)
     copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
     copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
     sizes_C = judgement.made.class_counts(data.num_classes)
@@ -63,13 +60,11 @@ def mark(
     ]
     facts = {"extractor": judgement.extractor, "threshold": judgement.memory.threshold}
     mark_copies(pool.folder, marks_C, facts, marks_folder=folder.pool)
-    for line in _told(data.class_names, copies_C, marks_C, config.synth.scoring.leave_out_copies):
+    for line in _told(data.class_names, copies_C, marks_C, context.config.synth.scoring.leave_out_copies):
         say(line)
 
 
-def judge_pool(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: FeatureExtractor
-) -> Judgement:
+def judge_pool(context: RunContext, pool: SyntheticPool, extractor: FeatureExtractor) -> Judgement:
     """Return what the images of a pool, marked ones too, owe to the training images.
 
     Held-out are the validation images that are no training image's exact picture, mirrored or not.
@@ -77,13 +72,14 @@ def judge_pool(
     Raises:
         UserError: there is no such image.
     """
-    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=folder.pool)
+    data = context.data
+    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=context.folder.pool)
     made, train = all_images(pool), data.train.images_NCHW
     held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
     if len(held_out) == 0:
         raise UserError(
-            f"data {config.data}: every validation image is a training image too, so that none tells how near a new "
-            "image comes: bring other validation images, or cut some with --dataset.val_from_train"
+            f"data {context.config.data}: every validation image is a training image too, so that none shows how near "
+            "a new image comes: bring other validation images, or cut some with --dataset.val_from_train"
         )
     made_ND, train_MD, mirrored_MD, held_out_KD = map(
         extractor, (made.images_NCHW, train, train[..., ::-1], held_out)

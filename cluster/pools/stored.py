@@ -20,7 +20,7 @@ def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> Synth
         UserError: there is none, or it was made for other images.
     """
     if config.pool is not None and is_stored(config):
-        pool = SyntheticPool(_stored(config))
+        pool = SyntheticPool(stored_folder(config))
     elif (folder.pool / MANIFEST_FILE).exists():
         pool = SyntheticPool(folder.pool)
     else:
@@ -34,13 +34,13 @@ def is_stored(config: RunConfig) -> bool:
     return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
 
 
-def _stored(config: RunConfig) -> Path:
+def stored_folder(config: RunConfig) -> Path:
     """Return the folder of the pool that the settings name."""
     assert config.pool is not None
     return pool_folder(remote.fetched(config.pool, config.cluster.cache))
 
 
-def _own_images(config: RunConfig) -> Path:
+def own_images_folder(config: RunConfig) -> Path:
     """Return the folder of the user's own synthetic images."""
     assert config.pool is not None
     return remote.fetched(config.pool.removeprefix(FOLDER_PREFIX), config.cluster.cache)
@@ -52,12 +52,12 @@ def pool_folder(path: Path) -> Path:
     return inside if (inside / MANIFEST_FILE).exists() else path
 
 
-def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
+def run_pool(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
     """Return a run's pool, without the marked copies where the settings leave them out."""
-    return opened(config, pool_folder, folder.pool)
+    return open_filtered(config, pool_folder, folder.pool)
 
 
-def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
+def open_filtered(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
     """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
     leave_out = config.synth.scoring.leave_out_copies
     return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)

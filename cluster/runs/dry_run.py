@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cluster.pools import make
+from cluster.pools.make import images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.resources import gpus_per_episode
 from rlcas import data as datasets
@@ -59,7 +59,7 @@ def _counts(data: TrainingData) -> list[int]:
 
 
 def _pool_images(config: RunConfig, data: TrainingData) -> int:
-    return sum(make.per_class(config, data.train.class_counts(data.num_classes)))
+    return sum(images_per_class(config, data.train.class_counts(data.num_classes)))
 
 
 def _demand(config: RunConfig, data: TrainingData) -> list[str]:

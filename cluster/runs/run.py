@@ -7,15 +7,18 @@ the same walk again.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cluster.pools import copies, make, stored
+from cluster.pools.copies import find_and_mark_copies
+from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
 from cluster.pools.scores import score_pool
+from cluster.pools.stored import open_pool, run_pool
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.synthesis import train
+from cluster.synthesis.train import train_generator
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.config import RunConfig
@@ -28,6 +31,7 @@ from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.report.score_table import score_notes, score_table
 from rlcas.runs import folder as run_folder
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
@@ -46,7 +50,7 @@ def run(config: RunConfig) -> Path:
     with process_group(choose_device(config.device)) as workers:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
-            _walk(folder, workers)
+            run_stages(folder, workers)
     if workers.leads:
         _publish(folder)
     return folder.path
@@ -66,7 +70,7 @@ def resume(path: Path) -> Path:
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
-            _walk(folder, workers)
+            run_stages(folder, workers)
         if workers.leads:
             _publish(folder)
         return folder.path
@@ -101,11 +105,11 @@ def synthesise(config: RunConfig) -> Path:
     """
     with process_group(choose_device(config.device)) as workers:
         path = workers.first(lambda: _open(config, with_test=False).path)
-        folder, resolved, data = _reopen(path)
-        with _alone(folder, workers):
-            train.train(folder, resolved, data, choose_device(resolved.device))
+        context = _reopen(path)
+        with _alone(context.folder, workers):
+            train_generator(context)
         if workers.leads:
-            _publish(folder)
+            _publish(context.folder)
             say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
     return path
 
@@ -120,14 +124,11 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     Raises:
         UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
     """
-    folder, config, data = _reopen(path)
-    config = settings.override(config, given or {})
-    device = choose_device(config.device)
-    with exclusive_lock(folder.path):
-        pool = make.sample(folder, config, data, device)
-        copies.mark(folder, config, data, pool, device)
-    say(f"pool: {folder.pool}")
-    return folder.pool
+    context = _reopen(path, given)
+    with exclusive_lock(context.folder.path):
+        find_and_mark_copies(context, sample_pool(context))
+    say(f"pool: {context.folder.pool}")
+    return context.folder.pool
 
 
 def make_pool(path: Path) -> None:
@@ -136,11 +137,9 @@ def make_pool(path: Path) -> None:
     Raises:
         UserError: the folder is not a run's, or phase one cannot be done with its settings.
     """
-    folder, config, data = _reopen(path)
-    device = choose_device(config.device)
-    with exclusive_lock(folder.path):
-        pool = make.pool_of(folder, config, data, device)
-        copies.mark(folder, config, data, pool, device)
+    context = _reopen(path)
+    with exclusive_lock(context.folder.path):
+        find_and_mark_copies(context, open_or_make_pool(context))
 
 
 def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
@@ -153,15 +152,15 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
-    folder, config, data = _reopen(path)
-    scoring = settings.override(config, given or {})
+    context = _reopen(path, given)
+    folder, scoring = context.folder, context.config
     check_extractor(scoring.synth.scoring)
-    device = choose_device(scoring.device)
+    of_run = dataclasses.replace(context, config=settings.load(path))
     with exclusive_lock(folder.path):
-        pool = stored.open_pool(folder, config, data)
-        copies.mark(folder, config, data, pool, device)
-        pool = stored.kept(folder, scoring, pool.folder)
-        figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
+        pool = open_pool(folder, of_run.config, context.data)
+        find_and_mark_copies(of_run, pool)
+        pool = run_pool(folder, scoring, pool.folder)
+        figures = score_pool(context, pool, _test_if_any(scoring))
     show_table(score_table(figures))
     for note in score_notes(figures):
         say(note)
@@ -228,7 +227,7 @@ def check(config: RunConfig) -> TrainingData:
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     check_data_fits(config, data)
-    make.check(config, data)
+    check_phase_one(config, data)
     return data
 
 
@@ -245,11 +244,13 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     return folder
 
 
-def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
+def _reopen(path: Path, given: Mapping[str, str] | None = None) -> RunContext:
+    """Return the run of a folder, its images prepared; `given` settings replace its own."""
     config = settings.load(path)
     folder = RunFolder(path.absolute())
     _prepare(folder, config)
-    return folder, config, datasets.open_prepared(folder.prepared)
+    config = settings.override(config, given or {})
+    return RunContext(folder, config, datasets.open_prepared(folder.prepared), choose_device(config.device))
 
 
 def _prepare(folder: RunFolder, config: RunConfig) -> None:
@@ -260,20 +261,21 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
 
 
-def _walk(folder: RunFolder, workers: Workers) -> None:
-    """Go all the way; the processes that torchrun started beside the first one help with the synthesiser only."""
+def run_stages(folder: RunFolder, workers: Workers) -> None:
+    """Do the stages that are missing; of torchrun's processes all but the first help with the synthesiser alone."""
     config = settings.load(folder.path)
     workers.first(lambda: _prepare(folder, config))
     data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
+    context = RunContext(folder, config, data, device)
     if workers.size > 1 and config.pool is None:
-        train.train(folder, config, data, device)
+        train_generator(context)
     if not workers.leads:
         return
-    pool = make.pool_of(folder, config, data, device)
-    copies.mark(folder, config, data, pool, device)
-    pool = stored.kept(folder, config, pool.folder)
+    pool = open_or_make_pool(context)
+    find_and_mark_copies(context, pool)
+    pool = run_pool(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 
     training.train(folder, config, data, pool)
-    results.finish(folder, config, data, pool, device)
+    results.finish(context, pool)
     results.show(folder)

@@ -8,29 +8,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
-from rlcas.config import RunConfig
 from rlcas.registry import lookup
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.tensorboard import Tracker
-from rlcas.types import TrainingData
 from synth.generators import GENERATORS
 from synth.training.workers import Workers
 
 
-def train_here(
-    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device, *, progress: bool = True
-) -> None:
+def train_here(context: RunContext, *, progress: bool = True) -> None:
     """Train in this process, which may be one of several; the first of them keeps the log."""
-    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+    generator = lookup(context.config.synth.generator, GENERATORS, "synth.generator")
+    data, config, synth_folder = context.data, context.config, context.folder.synth
     if not Workers.joined().leads:
-        generator.train(data, config, folder.synth, device=device, progress=False)
+        generator.train(data, config, synth_folder, device=context.device, progress=False)
         return
-    with SynthesisLog(folder, data.class_names) as log:
-        generator.train(data, config, folder.synth, device=device, progress=progress, on_step=log.write)
+    with SynthesisLog(context.folder, data.class_names) as log:
+        generator.train(data, config, synth_folder, device=context.device, progress=progress, on_step=log.write)
 
 
 class SynthesisLog:

@@ -22,11 +22,11 @@ from cluster.runtime.gloo_interface import RayNetworkConfig
 from cluster.runtime.node_folder import check_reached, for_ray
 from cluster.synthesis.local import train_here
 from rlcas import settings
-from rlcas.config import RunConfig
 from rlcas.console import progress
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import fix_for
@@ -35,7 +35,7 @@ SCRATCH_FOLDER = "ray"
 LOOK_EVERY_SECONDS = 1.0
 
 
-def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device) -> None:
+def train_on_workers(context: RunContext) -> None:
     """Train the run's generator on `cluster.synth_workers` workers; they go on from its checkpoints.
 
     A worker that dies is started again with all the others, `cluster.episode_retries` times. On several machines
@@ -45,7 +45,8 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
         UserError: Ray has too few cores or GPUs, or the training ends in an error of the user's.
         RuntimeError: the training failed; the text holds the worker's own traceback.
     """
-    num_workers, on_gpu = config.cluster.synth_workers, device.type == "cuda"
+    folder, cluster = context.folder, context.config.cluster
+    num_workers, on_gpu = cluster.synth_workers, context.device.type == "cuda"
     ensure_ray(num_workers)
     _check_fits(num_workers, "GPU" if on_gpu else "CPU")
     scratch = folder.path / SCRATCH_FOLDER
@@ -54,12 +55,12 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
         train_loop_config={"folder": str(for_ray(folder.path))},
         torch_config=RayNetworkConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=config.cluster.placement.upper()
+            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=cluster.placement.upper()
         ),
         run_config=RayRunConfig(
             name="synthesiser",
             storage_path=str(for_ray(scratch)),
-            failure_config=FailureConfig(max_failures=config.cluster.episode_retries),
+            failure_config=FailureConfig(max_failures=cluster.episode_retries),
         ),
     )
     try:
@@ -82,7 +83,7 @@ def _train(loop: dict[str, Any]) -> str | None:
         device = choose_device(config.device)
         if device.type == "cpu":
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
-        train_here(folder, config, open_prepared(folder.prepared), device, progress=False)
+        train_here(RunContext(folder, config, open_prepared(folder.prepared), device), progress=False)
     except UserError as error:
         return str(error)
     except OSError as error:
