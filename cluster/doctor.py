@@ -20,7 +20,7 @@ from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.errors import UserError
-from rlcas.runs.folder import PATH_PREFIXES
+from rlcas.runs.paths import PATH_PREFIXES
 from rlcas.storage.remote import address_of
 
 NODE_LIMIT_SECONDS = 600.0

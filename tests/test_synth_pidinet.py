@@ -18,9 +18,9 @@ from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.cli import main
 from rlcas.errors import UserError
-from rlcas.runs import folder as run_folder
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.paths import resolved
 from synth.pidinet import (
     VARIANTS,
     PiDiNet,
@@ -242,8 +242,8 @@ def test_missing_weights_and_wrong_variants_are_told(tiny: Path, tmp_path: Path)
 def test_a_relative_path_of_weights_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = settings.resolve(given={"synth.sketch": "pidinet", "synth.sketch_weights": "tiny.pth"})
-    assert run_folder.resolved(given).synth.sketch_weights == tmp_path / "tiny.pth"
-    assert run_folder.resolved(settings.resolve(given={})).synth.sketch_weights is None
+    assert resolved(given).synth.sketch_weights == tmp_path / "tiny.pth"
+    assert resolved(settings.resolve(given={})).synth.sketch_weights is None
 
 
 def test_the_settings_build_the_extractor_and_the_checkpoint_tells_the_variant(tiny: Path) -> None:

@@ -17,7 +17,8 @@ from trivial_trial import IN_PROCESS, DyingTrial, LateSavingTrial, swept
 from cluster.sweeps.trial import earlier_checkpoints
 from rlcas import settings
 from rlcas.runs import epoch_log
-from rlcas.runs.sweep_folder import ERROR_FILE, Sweep
+from rlcas.runs.folder import ERROR_FILE
+from rlcas.runs.sweep_folder import Sweep
 from rlcas.settings.search_space import draws, space_of
 
 pytestmark = pytest.mark.medium

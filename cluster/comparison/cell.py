@@ -7,26 +7,24 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import ray
 import torch
 
 from cluster.comparison.engines import ENGINES, PROGRESS_FILE, Trained, method_of
 from cluster.comparison.plan import REAL, PlannedCell
+from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
-from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device, torch_threads
 from rlcas.errors import first_line
 from rlcas.evaluation.evaluate import examine
 from rlcas.runs.context import RunContext
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.storage.atomic import write_text
-
-ERROR_FILE = "error.txt"
-"""Below a failed cell's folder: its traceback."""
 
 
 def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
@@ -80,7 +78,8 @@ def _blank(comparison: Path, cell: PlannedCell) -> Cell:
 
 
 def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
-    _see_own_gpus()
+    if ray.is_initialized():
+        use_assigned_gpus()
     _open(comparison, folder, cell)
     method, config = method_of(cell), cell.config
     data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
@@ -134,14 +133,6 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
 def _link(there: Path, here: Path) -> None:
     if not here.is_symlink():
         here.symlink_to(os.path.relpath(there, here.parent))
-
-
-def _see_own_gpus() -> None:
-    """Let torch find the GPUs that Ray gave to this task alone; a task without one would see them all."""
-    import ray
-
-    if ray.is_initialized():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
 
 
 def _described(device: torch.device) -> str:

@@ -7,12 +7,11 @@ Its folder holds compare.yaml (what the rows share), `prepared` (the images), `p
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.comparison.cell import ERROR_FILE, fail, leave_out
+from cluster.comparison.cell import fail, leave_out
 from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
 from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import CellSlots, cell_slots, run_cells, share_of, side_by_side
@@ -24,7 +23,7 @@ from cluster.runtime.resources import this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
-from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
+from rlcas.comparison.folder import MADE_FILE, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import CompareRunConfig
 from rlcas.console import format_seconds, phase, say, show_table
@@ -34,7 +33,8 @@ from rlcas.errors import UserError
 from rlcas.evaluation.features import require_weights
 from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
-from rlcas.runs.folder import RunFolder, resolved
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
+from rlcas.runs.paths import check_is_new, naming_out, resolved
 from rlcas.runs.versions import made_now
 from rlcas.settings.search_space import value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_json, write_text
@@ -52,7 +52,8 @@ def compare(stated: Mapping[str, Any]) -> Path:
     """
     check_can_start()
     planned = plan(stated)
-    out = check_is_free(planned.config)
+    assert planned.config.out is not None, "a plan has its folder"
+    out = check_is_new(planned.config.out, "rlcas compare --resume")
     data = _checked(planned)
     for note in data.notes:
         say(f"note: {note}")
@@ -148,22 +149,6 @@ def load(path: Path) -> CompareRunConfig:
     return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
 
 
-def check_is_free(config: CompareRunConfig) -> Path:
-    """Return the comparison's folder, which is yet to be made.
-
-    Raises:
-        UserError: it is there and not empty.
-    """
-    out = config.out
-    assert out is not None, "a plan has its folder"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
-            f"`rlcas compare --resume {shlex.quote(str(out))}`"
-        )
-    return out
-
-
 def _checked(planned: ComparisonPlan) -> TrainingData:
     """Return the images, after all that can be checked of them and the settings."""
     config = planned.config
@@ -187,14 +172,9 @@ def _check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
 
 def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
     """Make the folder with the settings and the images, whole or not at all."""
-    try:
-        with replacing_folder(out) as temporary:
-            datasets.prepare(data, RunFolder(temporary).prepared)
-            _write_settings(temporary, planned)
-    except OSError as error:
-        raise UserError(
-            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
-        ) from error
+    with naming_out(out), replacing_folder(out) as temporary:
+        datasets.prepare(data, RunFolder(temporary).prepared)
+        _write_settings(temporary, planned)
 
 
 def _write_settings(path: Path, planned: ComparisonPlan) -> None:

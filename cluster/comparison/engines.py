@@ -19,7 +19,6 @@ from cluster.pools.stored import open_pool, run_pool
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import apportion
-from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.jsonable import jsonable
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
@@ -27,7 +26,7 @@ from rlcas.registry import lookup
 from rlcas.runs import epoch_log
 from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import EPOCHS_FILE
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import POOLS_FOLDER, RunFolder
 from rlcas.seeding import seed_for
 from rlcas.training.fit import fit, selection_key
 from rlcas.training.pool_selection import SELECTIONS

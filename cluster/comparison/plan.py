@@ -15,13 +15,14 @@ from rlcas import settings
 from rlcas.batches.budget import epochs_within, expected_added
 from rlcas.batches.composition import batch_starts, initial_counts
 from rlcas.batches.static_mixture import static_counts
-from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
+from rlcas.comparison.folder import ALL, cell_folder, row_names
 from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method, missing_weights
 from rlcas.registry import lookup
-from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import POOLS_FOLDER
+from rlcas.runs.paths import default_out, local_out, resolved
 from rlcas.settings.search_space import value_of
 from rlcas.types import Int64, TrainingData
 
@@ -185,11 +186,6 @@ def cells_of_row(
     ]
 
 
-def default_out(config: RunConfig) -> Path:
-    """Return runs/<data>-compare-<preset>-<seed>."""
-    return run_folder.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
-
-
 def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
     num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
     passes = row.method.passes(row.config)
@@ -246,7 +242,7 @@ def _missing(config: CompareRunConfig, method: Method) -> str:
 
 def _concrete(config: CompareRunConfig) -> CompareRunConfig:
     """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
-    out = run_folder.local_out(config.out or default_out(config))
+    out = local_out(config.out or default_out(config, "compare"))
     pools = dict(config.compare.pools)
     if config.pool is not None:
         pools.setdefault("sketch", config.pool)
@@ -260,11 +256,11 @@ def _concrete(config: CompareRunConfig) -> CompareRunConfig:
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
     }
-    return run_folder.resolved(config.model_copy(update=update))
+    return resolved(config.model_copy(update=update))
 
 
 def _absolute_pool(config: RunConfig, pool: str) -> str:
-    absolute = run_folder.resolved(config.model_copy(update={"pool": pool})).pool
+    absolute = resolved(config.model_copy(update={"pool": pool})).pool
     assert absolute is not None
     return absolute
 

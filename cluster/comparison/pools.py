@@ -13,19 +13,15 @@ from cluster.pools.scores import score_pool
 from cluster.pools.stored import open_pool, run_pool
 from cluster.runs.run import make_pool
 from rlcas import settings
-from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import first_line
 from rlcas.runs.context import RunContext
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.storage.atomic import replacing_folder, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, LDM_FOLDER, LEFT_BY_A_KILL, PIPELINE_FOLDER
-
-ERROR_FILE = "error.txt"
-"""Below the folder of a pool that could not be made: its traceback."""
 
 
 def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError, WorkerCrashedError
 from cluster.comparison.cell import fail, train_cell
 from cluster.comparison.engines import passes_told
 from cluster.comparison.plan import PlannedCell
-from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import gpus_per_episode
 from rlcas.comparison.cell import Cell
@@ -43,17 +43,13 @@ class CellSlots:
 def cell_slots(config: CompareRunConfig) -> Iterator[CellSlots]:
     """Have Ray with cell_slots for the cells, and yield them; a Ray of our own ends with them."""
     quiet_ray()
-    started_here = not ray.is_initialized()
-    try:
+    with own_ray_ends():
         with phase("Starting Ray"):
             ensure_ray(config.compare.concurrent or 1)
         total = ray.cluster_resources()
         number = side_by_side(config, total)
         resources = share_of(config, number, total)
         yield CellSlots(number, resources, config.cluster.episode_retries)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def side_by_side(config: CompareRunConfig, total: Mapping[str, float]) -> int:

@@ -10,7 +10,8 @@ from cluster.synthesis.train import train_generator
 from rlcas.config import RunConfig
 from rlcas.registry import lookup
 from rlcas.runs.context import RunContext
-from rlcas.runs.folder import FOLDER_PREFIX, RunFolder
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.runs.stages import stage
 from rlcas.types import Int64, TrainingData
 from synth.generate import SampleAll, fill_pool

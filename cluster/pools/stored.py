@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.runs.folder import FOLDER_PREFIX, RunFolder
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.storage import remote
 from rlcas.types import TrainingData
 from synth.manifest import MANIFEST_FILE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from cluster.pools.make import images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.runtime.resources import gpus_per_episode
+from cluster.runtime.resources import gpus_per_episode, this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts
@@ -68,11 +67,11 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
     real = (len(data.train) + len(data.val)) * image_bytes
     pool = 0 if config.pool else _pool_images(config, data) * image_bytes
     state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, gpus)
+    machine = this_machine()
+    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, int(machine["GPU"]))
     return [
-        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {gpus}), "
-        f"{config.cluster.threads_per_episode} thread each (here: {cores} cores)",
+        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {machine['GPU']:g}), "
+        f"{config.cluster.threads_per_episode} thread each (here: {machine['CPU']:g} cores)",
         f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
         "optimiser an episode",
         f"disk: {(real + pool) / MB:.0f} MB of images, {4 * state / MB:.0f} MB of checkpoints",
@@ -168,4 +167,4 @@ def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
 
 def _side_by_side(device: torch.device) -> int:
     """Return how many workers compute here without waiting for each other."""
-    return torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
+    return int(this_machine()["GPU" if device.type == "cuda" else "CPU"])

@@ -30,9 +30,9 @@ from rlcas.evaluation.evaluate import evaluate, in_class_order
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.report.score_table import score_notes, score_table
-from rlcas.runs import folder as run_folder
 from rlcas.runs.context import RunContext
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import RunFolder, create
+from rlcas.runs.paths import check_run_is_new, default_out, local_out, resolved
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
@@ -88,10 +88,10 @@ def run_or_show(config: RunConfig) -> Path:
     Raises:
         UserError: the folder holds a run of other settings, or as `run`.
     """
-    out = run_folder.local_out(config.out or run_folder.default_out(config))
+    out = local_out(config.out or default_out(config))
     if not (out / settings.CONFIG_FILE).exists():
         return run(config)
-    if settings.load(out) != run_folder.resolved(config):
+    if settings.load(out) != resolved(config):
         raise UserError(
             f"out {out} holds a run of other settings: name another folder with --out, or delete it"
         )
@@ -233,13 +233,13 @@ def check(config: RunConfig) -> TrainingData:
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     """Check all that can be checked, then make the folder with the settings and the images."""
-    run_folder.check_is_free(config)
+    check_run_is_new(config)
     data = check(config)
     if with_test:
         datasets.require_test(config)
     for note in data.notes:
         say(f"note: {note}")
-    folder = run_folder.create(config)
+    folder = create(config)
     datasets.prepare(data, folder.prepared)
     return folder
 

@@ -61,6 +61,17 @@ def check_can_start() -> None:
 
 
 @contextlib.contextmanager
+def own_ray_ends() -> Iterator[None]:
+    """Shut down at the end the Ray that is started or connected to inside; one that was connected before stays."""
+    started_here = not ray.is_initialized()
+    try:
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
     """Let a Ray that is started meanwhile listen on 127.0.0.1 alone; else it listens on all of the machine's addresses.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import ray
 import torch
 
-from cluster.runtime.connection import check_can_start, ensure_ray
+from cluster.runtime.connection import check_can_start, ensure_ray, own_ray_ends
 from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
 from rlcas.errors import UserError
@@ -33,22 +33,19 @@ def check_demand(config: RunConfig) -> None:
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return
-    nodes = _nodes_there()
+    nodes = _reachable_nodes()
     total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
     check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
 
 
-def _nodes_there() -> list[NodeResources]:
+def _reachable_nodes() -> list[NodeResources]:
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
-    started_here = not ray.is_initialized()
-    ensure_ray(k=1)
-    nodes = nodes_of_ray()
-    if started_here:
-        ray.shutdown()
-    return nodes
+        return [("this machine", this_machine())]
+    with own_ray_ends():
+        ensure_ray(k=1)
+        return nodes_of_ray()
 
 
 def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:

@@ -12,11 +12,11 @@ from rlcas import settings
 from rlcas.config import RunConfig, SweepConfig, SweepRunConfig
 from rlcas.errors import UserError
 from rlcas.metrics import SELECTING
-from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import POOLS_FOLDER
+from rlcas.runs.paths import default_out, local_out, resolved
 from rlcas.runs.sweep_folder import TRIALS_FOLDER, Trial
 from rlcas.settings.search_space import Point, Space, draws, grid, named, space_of
 
-POOLS_FOLDER = "pools"
 OF_PHASE_ONE = ("data", "dataset.", "synth.", "seed", "pool", "preset")
 """Settings, by the start of their names, of which each value needs a phase one of its own."""
 CHANGE_IN_MID_RUN = (
@@ -57,7 +57,7 @@ def plan(stated: Mapping[str, Any]) -> SweepPlan:
         UserError: a setting is unknown, a value does not fit, or settings do not go together in some trial.
     """
     swept = settings.of_sweep(stated)
-    out = run_folder.local_out(swept.out or default_out(swept))
+    out = local_out(swept.out or default_out(swept, "sweep"))
     swept = swept.model_copy(update={"out": out})
     _check_metric(swept)
     space = space_of(swept.sweep.over, stated)
@@ -72,12 +72,6 @@ def plan(stated: Mapping[str, Any]) -> SweepPlan:
         trials.append(Trial(name=name, settings=point, pool=pool, num_epochs=config.sampler.epochs))
         configs[name] = config
     return SweepPlan(config=_absolute(swept), space=space, trials=trials, configs=configs, pools=pools)
-
-
-def default_out(config: RunConfig) -> Path:
-    """Return runs/<data>-<preset>-<seed>-sweep."""
-    run = run_folder.default_out(config)
-    return run.with_name(f"{run.name}-sweep")
 
 
 def metric_of(config: SweepRunConfig) -> str:
@@ -105,13 +99,13 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
     # Trials share the cores: where nothing is said, each episode keeps to one, whatever K is.
     threads = config.cluster.threads_per_episode or 1
     cluster = config.cluster.model_copy(update={"threads_per_episode": threads})
-    return run_folder.resolved(config.model_copy(update={"out": out, "cluster": cluster}))
+    return resolved(config.model_copy(update={"out": out, "cluster": cluster}))
 
 
 def _absolute(config: SweepRunConfig) -> SweepRunConfig:
-    resolved = run_folder.resolved(config)
-    assert isinstance(resolved, SweepRunConfig)
-    return resolved
+    absolute = resolved(config)
+    assert isinstance(absolute, SweepRunConfig)
+    return absolute
 
 
 def _check_metric(config: SweepRunConfig) -> None:

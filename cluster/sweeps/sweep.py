@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from cluster.runs.run import check, make_pool
-from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.resources import reachable_resources, this_machine
 from cluster.sweeps.plan import SweepPlan, metric_of, plan
 from cluster.sweeps.resources import Room, check_trials_fit, concurrency, trial_bundles
@@ -26,9 +26,9 @@ from rlcas.config import RunConfig, SweepRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
 from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
-from rlcas.runs import folder as run_folder
-from rlcas.runs.folder import RunFolder
-from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
+from rlcas.runs.folder import ERROR_FILE, RunFolder
+from rlcas.runs.paths import check_is_new, data_name, naming_out
+from rlcas.runs.sweep_folder import TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 from rlcas.settings.search_space import named, value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_text
 from rlcas.training.saved_classifier import MODEL_FILE
@@ -45,7 +45,8 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
     """
     planned = plan(stated)
     check_tune_starts()
-    out = check_is_free(planned)
+    assert planned.config.out is not None, "a plan has its folder"
+    out = check_is_new(planned.config.out, "rlcas sweep --resume")
     for config in planned.pools.values():
         for note in check(config).notes:
             say(f"note: {note}")
@@ -112,43 +113,22 @@ def check_tune_starts() -> None:
         )
 
 
-def check_is_free(planned: SweepPlan) -> Path:
-    """Return the sweep's folder, which is yet to be made.
-
-    Raises:
-        UserError: it is there and not empty.
-    """
-    out = planned.config.out
-    assert out is not None, "a plan has its folder"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
-            f"`rlcas sweep --resume {shlex.quote(str(out))}`"
-        )
-    return out
-
-
 def create(planned: SweepPlan, out: Path) -> None:
     """Make the folder with all settings, whole or not at all."""
     table = Sweep(
         path=out,
-        name=run_folder.data_name(planned.config.data),
+        name=data_name(planned.config.data),
         metric=metric_of(planned.config),
         search=planned.config.sweep.search,
         trials=planned.trials,
     )
-    try:
-        with replacing_folder(out) as temporary:
-            write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
-            trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
-            for name, config in {**planned.pools, **trials}.items():
-                settings.save(config, temporary / name)
-            table.path = temporary
-            table.save()
-    except OSError as error:
-        raise UserError(
-            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
-        ) from error
+    with naming_out(out), replacing_folder(out) as temporary:
+        write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
+        trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
+        for name, config in {**planned.pools, **trials}.items():
+            settings.save(config, temporary / name)
+        table.path = temporary
+        table.save()
 
 
 def _walk(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
@@ -199,19 +179,15 @@ def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Itera
         UserError: the trials ask for more than there is.
     """
     quiet_ray()
-    started_here = not ray.is_initialized()
-    with phase("Starting Ray"):
-        number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
-        ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
-    try:
+    with own_ray_ends():
+        with phase("Starting Ray"):
+            number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
+            ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
         total = ray.cluster_resources()
         bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
         largest = sorted(bundles.values(), key=len, reverse=True)[:number]
         check_trials_fit(largest, config.cluster.start_timeout_seconds)
         yield Room(bundles, number)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def _waiting(table: Sweep) -> list[Trial]:

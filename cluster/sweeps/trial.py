@@ -20,8 +20,8 @@ from rlcas import settings
 from rlcas.data import open_prepared
 from rlcas.errors import UserError, first_line
 from rlcas.runs import epoch_log
-from rlcas.runs.folder import RunFolder
-from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER
+from rlcas.runs.folder import ERROR_FILE, RunFolder
+from rlcas.runs.sweep_folder import TRIALS_FOLDER
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.hparams import write_hparams
 from rlcas.tracking.tensorboard import Tracker

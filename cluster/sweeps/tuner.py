@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from ray.tune.schedulers import ASHAScheduler
 
 from cluster.population.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.runtime.node_folder import for_ray
-from cluster.runtime.tune import QUIET_TUNE, preserving_signal_handlers
+from cluster.runtime.tune import QUIET_TUNE, environment_variables, preserving_signal_handlers
 from cluster.sweeps.resources import Room
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweepRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say
-from rlcas.runs.sweep_folder import ERROR_FILE, Sweep, Trial, TrialStatus
+from rlcas.runs.folder import ERROR_FILE
+from rlcas.runs.sweep_folder import Sweep, Trial, TrialStatus
 from rlcas.seeding import rng_for
 from rlcas.settings.search_space import Space, named, perturbed, space_of
 from rlcas.storage.atomic import write_text
@@ -37,7 +37,6 @@ def run_trials(
     Raises:
         KeyboardInterrupt: the user interrupted them; nothing runs any more.
     """
-    os.environ.update(QUIET_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
@@ -50,7 +49,11 @@ def run_trials(
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
-    with progress("Epochs of all trials", num_epochs) as bar, preserving_signal_handlers():
+    with (
+        environment_variables(QUIET_TUNE),
+        progress("Epochs of all trials", num_epochs) as bar,
+        preserving_signal_handlers(),
+    ):
         tune.Tuner(
             trainable,
             param_space={

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import queue
 import threading
 import warnings
@@ -24,6 +23,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import NodeFolder
 from cluster.runtime.resources import sampler_resources
 from rlcas.config import RunConfig
@@ -110,10 +110,8 @@ class SamplingWorker:
     """Holds one sampler; each call is a function of its row alone."""
 
     def __init__(self, synth_folder: NodeFolder, config: RunConfig) -> None:
-        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
-        gpus = ray.get_gpu_ids()
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        self._device = torch.device("cuda" if gpus else "cpu")
+        use_assigned_gpus()
+        self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._synth_folder, self._config = synth_folder, config
 
     @functools.cached_property

@@ -20,14 +20,13 @@ from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
 from rlcas.registry import lookup
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import POOLS_FOLDER, RunFolder
 from rlcas.shots import ShotGroups, shot_groups
 from rlcas.storage.atomic import read_facts
 from rlcas.storage.reading import typed
 from rlcas.types import Float64, Int64
 
 CELLS_FOLDER = "cells"
-POOLS_FOLDER = "pools"
 EQUAL_SUFFIX = "-equal"
 MADE_FILE = "made.json"
 """When its cells were trained, and by which versions."""

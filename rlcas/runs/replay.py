@@ -14,7 +14,7 @@ from rlcas.batches.composition import apply_actions, initial_counts
 from rlcas.config import POPULATION, RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.runs.epoch_log import EPOCHS_FILE, read_epochs
-from rlcas.runs.folder import FOLDER_PREFIX
+from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.storage.atomic import replacing_folder
 from rlcas.types import Int64
 

@@ -22,8 +22,6 @@ from rlcas.storage.reading import RESTORE, typed
 SWEEP_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"
 TRIALS_FOLDER = "trials"
-ERROR_FILE = "error.txt"
-"""Below a failed trial's folder: its traceback."""
 
 TrialStatus = Literal["waiting", "finished", "stopped", "failed"]
 """waiting: not ended, with or without epochs; stopped: by ASHA, early and for good."""
