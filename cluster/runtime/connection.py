@@ -16,6 +16,7 @@ from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
+from rlcas.cores import available_cores
 from rlcas.errors import UserError, first_line
 
 KNOCK_SECONDS = 10.0
@@ -42,7 +43,7 @@ def ensure_ray(k: int) -> None:
     if address:
         _join(address, quiet)
     else:
-        num_cpus = max(os.cpu_count() or 1, k + 1)
+        num_cpus = max(available_cores(), k + 1)
         with _on_loopback():
             ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **quiet)
 

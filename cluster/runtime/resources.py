@@ -12,6 +12,7 @@ import torch
 from cluster.runtime.connection import check_can_start, ensure_ray, own_ray_ends
 from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
+from rlcas.cores import available_cores
 from rlcas.errors import UserError
 
 MIN_CPUS = 0.01
@@ -116,7 +117,7 @@ def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, co
 
 def this_machine() -> dict[str, float]:
     """Return what Ray would find here."""
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return {"CPU": float(available_cores()), "GPU": float(torch.cuda.device_count())}
 
 
 def reachable_resources() -> Mapping[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from cluster.runtime.node_folder import check_reached, for_ray
 from cluster.synthesis.local import train_here
 from rlcas import settings
 from rlcas.console import progress
+from rlcas.cores import available_cores
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
@@ -82,7 +82,7 @@ def _train(loop: dict[str, Any]) -> str | None:
         config = settings.load(folder.path)
         device = choose_device(config.device)
         if device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
+            torch.set_num_threads(max(1, available_cores() // config.cluster.synth_workers))
         train_here(RunContext(folder, config, open_prepared(folder.prepared), device), progress=False)
     except UserError as error:
         return str(error)

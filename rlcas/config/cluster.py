@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
+from rlcas.cores import available_cores
 
 
 class ClusterConfig(Settings):
@@ -18,8 +18,8 @@ class ClusterConfig(Settings):
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: one each where there are K, 1/K on a single card, 0 without a GPU or on device cpu."""
     threads_per_episode: PositiveCount | None = None
-    """Torch threads of one episode on a CPU; part of what makes the same bits. None: this machine's cores divided
-    by K, 1 at least; the run's folder keeps the number."""
+    """Torch threads of one episode on a CPU; part of what makes the same bits. None: the cores that this process
+    may use (`rlcas doctor` shows them) divided by K, 1 at least; the run's folder keeps the number."""
     placement: Literal["spread", "pack"] = "spread"
     """Where Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as there are, so that none
     shares its disk and memory with more than it must, and a lost node costs one episode. pack: on as few, which leaves
@@ -52,5 +52,5 @@ class ClusterConfig(Settings):
     def concrete(self, k: int, device: str = "auto") -> ClusterConfig:
         """Return the settings with what K and this machine decide: the threads, and no GPU on device cpu."""
         gpus = 0.0 if device == "cpu" and self.gpus_per_episode is None else self.gpus_per_episode
-        threads = self.threads_per_episode or max(1, (os.cpu_count() or 1) // k)
+        threads = self.threads_per_episode or max(1, available_cores() // k)
         return self.model_copy(update={"threads_per_episode": threads, "gpus_per_episode": gpus})
