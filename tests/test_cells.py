@@ -45,6 +45,7 @@ def test_the_reason_is_the_cause_in_one_plain_line(
         seed=0,
         equal_compute=False,
         config=tiny_config(),
+        engine="fit",
         counts_C=(0, 0, 0),
         own={},
         passes=1,

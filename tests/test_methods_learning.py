@@ -109,7 +109,7 @@ def recalls(tmp_path_factory: pytest.TempPathFactory) -> Recalls:
     def train(name: str) -> Float64:
         folder = opened(home / "comparison", cells[name])
         with torch_threads(1):
-            ENGINES[METHODS[name].engine](
+            ENGINES[cells[name].engine](
                 home / "comparison", cells[name], RunContext(RunFolder(folder), cells[name].config, data, CPU)
             )
             return per_class_recall(predict(load_classifier(folder, CPU), test.images_NCHW), test.labels_N)

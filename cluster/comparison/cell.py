@@ -10,7 +10,7 @@ from pathlib import Path
 import ray
 import torch
 
-from cluster.comparison.engines import ENGINES, PROGRESS_FILE, Trained, method_of
+from cluster.comparison.engines import ENGINES, Trained, remove_progress
 from cluster.comparison.plan import REAL, PlannedCell
 from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
@@ -72,7 +72,7 @@ def _blank(comparison: Path, cell: PlannedCell) -> Cell:
         seed=cell.seed,
         equal_compute=cell.equal_compute,
         settings=dict(cell.own),
-        pool=method_of(cell).pool,
+        pool=cell.pool,
         tried=cell.tried,
     )
 
@@ -81,15 +81,15 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     if ray.is_initialized():
         use_assigned_gpus()
     _open(comparison, folder, cell)
-    method, config = method_of(cell), cell.config
+    config = cell.config
     data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
     context = RunContext(RunFolder(folder), config, data, device)
     threads = config.cluster.threads_per_episode
     assert threads is not None, "a plan's settings are concrete"
     with torch_threads(threads):
-        trained = ENGINES[method.engine](comparison, cell, context)
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
-    ended = _told(comparison, cell, trained, len(data.train), device)
+        trained = ENGINES[cell.engine](comparison, cell, context)
+    remove_progress(folder)
+    ended = _trained_cell(comparison, cell, trained, len(data.train), device)
     if cell.trial is not None:
         write_facts(folder, ended)
         return ended
@@ -99,16 +99,18 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     return ended
 
 
-def _told(comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device) -> Cell:
+def _trained_cell(
+    comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device
+) -> Cell:
     """Return the cell before the test."""
-    epochs, method = cell.config.sampler.epochs, method_of(cell)
+    epochs = cell.config.sampler.epochs
     best = trained.curve[trained.best_epoch - 1]
     return replace(
         _blank(comparison, cell),
         epochs=epochs,
         steps=epochs * len(batch_starts(num_train, cell.config.classifier.batch_size)),
         images=trained.curve[-1]["images"],
-        passes=trained.passes * (method.passes(cell.config) if method.engine == "fit" else 1),
+        passes=trained.passes * cell.passes_per_image,
         seconds=trained.seconds,
         device=_described(device),
         curve=tuple(trained.curve),
@@ -123,11 +125,11 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(cell.config, folder)
-    for left_behind in (ERROR_FILE, PROGRESS_FILE):
-        (folder / left_behind).unlink(missing_ok=True)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    remove_progress(folder)
     _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
-    if (pool := method_of(cell).pool) not in (None, REAL):
-        _link(RunFolder(comparison / POOLS_FOLDER / str(pool)).pool, RunFolder(folder).pool)
+    if cell.pool not in (None, REAL):
+        _link(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
 
 
 def _link(there: Path, here: Path) -> None:

@@ -35,7 +35,7 @@ from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.runs.paths import check_is_new, naming_out, resolved
-from rlcas.runs.versions import made_now
+from rlcas.runs.versions import date_and_versions
 from rlcas.settings.search_space import value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_json, write_text
 from rlcas.types import TrainingData
@@ -58,7 +58,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     for note in data.notes:
         say(f"note: {note}")
     create(planned, data, out)
-    return _walk(out, planned)
+    return _run_stages(out, planned)
 
 
 def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
@@ -75,7 +75,7 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
     """
     config = load(path)
     path = path.absolute()
-    return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
+    return _run_stages(path, _completed(path, config, weights) if weights else plan_of(config))
 
 
 def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str]) -> ComparisonPlan:
@@ -186,11 +186,11 @@ def _write_settings(path: Path, planned: ComparisonPlan) -> None:
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
 
 
-def _walk(path: Path, planned: ComparisonPlan) -> Path:
+def _run_stages(path: Path, planned: ComparisonPlan) -> Path:
     """Do what is missing: the pools, the trials of settings, the cells, the tables."""
     with exclusive_lock(path):
         if _train(path, planned):
-            write_json(path / MADE_FILE, made_now())
+            write_json(path / MADE_FILE, date_and_versions())
         else:
             say(f"{path} is finished")
         results = write_tables(path)

@@ -20,8 +20,6 @@ from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import apportion
 from rlcas.jsonable import jsonable
-from rlcas.methods import METHODS
-from rlcas.methods.method import Method
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
 from rlcas.runs.context import RunContext
@@ -35,47 +33,43 @@ from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource
 from synth.pool import SyntheticPool
 
-PROGRESS_FILE = "told.jsonl"
-"""Below the folder of a cell in the plain loop, until it has ended: what each epoch gave on validation."""
+PROGRESS_FILE = "progress.jsonl"
+"""Below the folder of a cell in the plain loop, until it has ended: each epoch's metrics on validation."""
+FORMER_PROGRESS_FILE = "told.jsonl"
+"""Its former name: a cell that was interrupted then still has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What an engine left: the classifier is in the cell's folder."""
+    """The training of a cell, whose classifier is in the cell's folder."""
 
     curve: Sequence[Mapping[str, Any]]
     """As in `rlcas.comparison.cell.Cell`."""
     best_epoch: int
     passes: int
-    """Passes over images, if one image asks one."""
+    """Passes over images, with one pass for each image."""
     seconds: float
-    """Of all epochs, in whatever sitting they were trained."""
-
-
-def method_of(cell: PlannedCell) -> Method:
-    """Return the method of a cell's row."""
-    return lookup(cell.method, METHODS, "compare.methods")
+    """Of all epochs, also of those before an interruption."""
 
 
 def _pool(comparison: Path, cell: PlannedCell, context: RunContext) -> SyntheticPool:
     """Return the pool that the cell's row shares, without its marked copies."""
-    shared = RunFolder(comparison / POOLS_FOLDER / str(method_of(cell).pool))
+    shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
     stored = open_pool(shared, settings.load(shared.path), context.data)
     return run_pool(context.folder, context.config, stored.folder)
 
 
 def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[SyntheticSource, Int64]:
     """Return where a row of the plain loop takes its added images from, and [C] how many a batch gets of each class."""
-    method, counts_C = method_of(cell), np.array(cell.counts_C, np.int64)
-    data = context.data
-    if method.pool in (None, REAL):
+    counts_C, data = np.array(cell.counts_C, np.int64), context.data
+    if cell.pool in (None, REAL):
         return RealImages(data.train), counts_C
     pool = _pool(comparison, cell, context)
-    if method.select is None:
+    if cell.select is None:
         return pool, counts_C
-    shared = RunFolder(comparison / POOLS_FOLDER / str(method.pool))
+    shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
     judge = real_classifier(RunContext(shared, settings.load(shared.path), data, context.device))
-    selected = lookup(method.select, SELECTIONS, "a method's select")(data, pool, judge, context.config)
+    selected = lookup(cell.select, SELECTIONS, "a method's select")(data, pool, judge, context.config)
     return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
@@ -117,14 +111,20 @@ def _fitted(context: RunContext, mixture: tuple[SyntheticSource, Int64]) -> tupl
         )
 
 
-def passes_told(comparison: Path, cell: PlannedCell) -> int:
-    """Return the passes that a cell under way has done, as far as its folder tells."""
-    path = comparison / cell.name / (EPOCHS_FILE if method_of(cell).engine == "episodes" else PROGRESS_FILE)
-    fits = cell.config.sampler.k if method_of(cell).engine == "best_of_k" else 1
-    num_epochs = path.read_bytes().count(b"\n") if path.exists() else 0
-    return (
-        cell.passes * min(num_epochs, fits * cell.config.sampler.epochs) // (fits * cell.config.sampler.epochs)
-    )
+def passes_done(comparison: Path, cell: PlannedCell) -> int:
+    """Return the passes that a cell in training has done, by the epochs that are logged in its folder."""
+    names = (EPOCHS_FILE,) if cell.engine == "episodes" else (PROGRESS_FILE, FORMER_PROGRESS_FILE)
+    logs = [path for name in names if (path := comparison / cell.name / name).exists()]
+    num_epochs = logs[0].read_bytes().count(b"\n") if logs else 0
+    fits = cell.config.sampler.k if cell.engine == "best_of_k" else 1
+    all_epochs = fits * cell.config.sampler.epochs
+    return cell.passes * min(num_epochs, all_epochs) // all_epochs
+
+
+def remove_progress(folder: Path) -> None:
+    """Remove the log of a cell's epochs in the plain loop."""
+    for name in (PROGRESS_FILE, FORMER_PROGRESS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _images(results: Sequence[EpochResult]) -> int:
@@ -151,11 +151,11 @@ def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Train
     folder, pool = context.folder, _pool(comparison, cell, context)
     training.train(folder, context.config, context.data, pool)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return told_by_epochs(epoch_log.read_epochs(folder.path))
+    return trained_from(epoch_log.read_epochs(folder.path))
 
 
-def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
-    """Return what the lines of epochs.jsonl tell: the curve is the winners'."""
+def trained_from(lines: Sequence[Mapping[str, Any]]) -> Trained:
+    """Return the training that the lines of epochs.jsonl record: the curve is the winners'."""
     curve: list[dict[str, Any]] = []
     for line in lines:
         winner = line["winner"]

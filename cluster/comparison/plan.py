@@ -19,7 +19,7 @@ from rlcas.comparison.folder import ALL, cell_folder, row_names
 from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
-from rlcas.methods.method import Method, missing_weights
+from rlcas.methods.method import Engine, Method, PoolName, missing_weights
 from rlcas.registry import lookup
 from rlcas.runs.folder import POOLS_FOLDER
 from rlcas.runs.paths import default_out, local_out, resolved
@@ -64,6 +64,13 @@ class PlannedCell:
     equal_compute: bool
     config: RunConfig
     """With the cell's seed, and its epochs as `sampler.epochs`."""
+    engine: Engine
+    """What trains it, and the pool, `select` and `passes_per_image`: as its method says, so that no name of a method
+    is looked up again where the cell is trained."""
+    pool: PoolName | None = None
+    select: str | None = None
+    passes_per_image: int = 1
+    """Forward and backward passes of one classifier for each image that it sees; 1 where the engine counts them."""
     counts_C: tuple[int, ...]
     """Images added to each mini-batch: all through, or before the first action."""
     own: Mapping[str, Any]
@@ -207,6 +214,10 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
         seed=seed,
         equal_compute=equal,
         config=config,
+        engine=row.method.engine,
+        pool=row.method.pool,
+        select=row.method.select,
+        passes_per_image=row.method.passes(config) if row.method.engine == "fit" else 1,
         counts_C=tuple(counts_C.tolist()),
         own=own,
         passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),

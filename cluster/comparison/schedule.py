@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import RayError, WorkerCrashedError
 
 from cluster.comparison.cell import fail, train_cell
-from cluster.comparison.engines import passes_told
+from cluster.comparison.engines import passes_done
 from cluster.comparison.plan import PlannedCell
 from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.node_folder import for_ray
@@ -86,9 +86,9 @@ def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: CellSlots) 
             for task_done in done:
                 cell = training.pop(task_done)
                 ended.append(_result(comparison, cell, task_done))
-                clock.ended(cell.passes)
-                line = f"{len(ended)} of {len(cells)}: {told(ended[-1], cell)}"
-            clock.under_way(sum(passes_told(comparison, cell) for cell in training.values()))
+                clock.count_ended(cell.passes)
+                line = f"{len(ended)} of {len(cells)}: {describe_end(ended[-1], cell)}"
+            clock.count_running(sum(passes_done(comparison, cell) for cell in training.values()))
             if done:
                 say(f"{line}  left {clock.left}")
     return ended
@@ -101,11 +101,11 @@ class Clock:
         self._bar, self._total, self._started = bar, total, time.monotonic()
         self._ended = self._done = 0
 
-    def ended(self, passes: int) -> None:
+    def count_ended(self, passes: int) -> None:
         """Count the passes of a cell that has ended."""
         self._ended += passes
 
-    def under_way(self, passes: int) -> None:
+    def count_running(self, passes: int) -> None:
         """Count those of the cells under way; a cell that begins anew takes none back from the bar."""
         self._done = self._ended + passes
         if self._done > self._bar.done:
@@ -118,7 +118,7 @@ class Clock:
         return format_seconds(seconds * (self._total - self._done) / self._done)
 
 
-def told(ended: Cell, cell: PlannedCell) -> str:
+def describe_end(ended: Cell, cell: PlannedCell) -> str:
     """Return the end of a cell in a line."""
     name = f"{ended.method} seed {ended.seed}{' at equal compute' if ended.equal_compute else ''}"
     if ended.status == "failed":

@@ -8,14 +8,13 @@ from pathlib import Path
 from cluster.pools.stored import is_stored, open_pool, own_images_folder, stored_folder
 from cluster.synthesis.train import train_generator
 from rlcas.config import RunConfig
-from rlcas.registry import lookup
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.runs.stages import stage
 from rlcas.types import Int64, TrainingData
 from synth.generate import SampleAll, fill_pool
-from synth.generators import GENERATORS
+from synth.generators import generator_of
 from synth.manifest import MANIFEST_FILE
 from synth.own_images import import_folder
 from synth.pool import SyntheticPool
@@ -43,7 +42,7 @@ def check_phase_one(config: RunConfig, data: TrainingData) -> None:
         UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
     """
     if config.pool is None:
-        generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+        generator = generator_of(config)
         if "autoencoder" in generator.parts and config.synth.autoencoder.pretrained is None:
             from synth.ldm.autoencoder import build_autoencoder  # diffusers takes seconds to import
 

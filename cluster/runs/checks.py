@@ -19,7 +19,7 @@ from rlcas.rewards import reward_named
 from rlcas.runs import replay
 from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
-from synth.generators import GENERATORS, Generator
+from synth.generators import Generator, generator_of
 from synth.ldm.diffusion import SOLVERS
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES, sketch_extractor
@@ -35,11 +35,7 @@ def check_settings(config: RunConfig) -> None:
     check_training(config)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
-    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
-    if not isinstance(generator, Generator):
-        raise UserError(
-            f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
-        )
+    generator = generator_of(config)
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)

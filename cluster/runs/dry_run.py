@@ -20,11 +20,10 @@ from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device, torch_threads
-from rlcas.registry import lookup
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
-from synth.generators import GENERATORS
+from synth.generators import generator_of
 from synth.training.loop import num_steps
 
 MEASURED_STEPS = 2
@@ -105,7 +104,7 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
 def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
     """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
     synth, device = config.synth, choose_device(config.device)
-    generator = lookup(synth.generator, GENERATORS, "synth.generator")
+    generator = generator_of(config)
     if not generator.parts:
         return {}
     groups = {part: getattr(synth, group) for part, group in generator.parts.items()}

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RAY_MODULES = ("ray._private.worker", "ray.tune.tune")
 """Those whose handlers are not the user's: one ends the process with a stack dump, one is left by a past search."""
 
-TOLD = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
+ENDING_NOTICE = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
 
 
 @dataclass
@@ -41,7 +41,7 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
         for each in taken:
             signal.signal(each, signal.default_int_handler)
         interrupt.asked = True
-        print(TOLD, file=sys.stderr, flush=True)
+        print(ENDING_NOTICE, file=sys.stderr, flush=True)
 
     before = {each: signal.signal(each, wait) for each in taken}
     try:

@@ -71,20 +71,20 @@ def fitting(amounts: Resources) -> dict[str, float]:
     return {kind: math.floor(round(amount * unit, 3)) / unit for kind, amount in amounts.items() if amount}
 
 
-def told(resources: Resources) -> str:
+def describe_resources(resources: Resources) -> str:
     """Return "1 CPU and 0.5 GPU"."""
     return " and ".join(f"{resources.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
 
 
 def _asked(bundle: Resources, k: int) -> str:
-    return f"sampler.k {k} episodes ask {told(bundle)} each"
+    return f"sampler.k {k} episodes ask {describe_resources(bundle)} each"
 
 
 def _described(nodes: Sequence[NodeResources], bundle: Resources) -> str:
     """Return "2 CPU and 0 GPU (room for 2) on a, b; 1 CPU and 0 GPU (room for 1) on c"."""
     alike: dict[str, list[str]] = {}
     for name, has in nodes:
-        alike.setdefault(f"{told(has)} (room for {room(bundle, has)})", []).append(name)
+        alike.setdefault(f"{describe_resources(has)} (room for {room(bundle, has)})", []).append(name)
     return "; ".join(f"{has} on {', '.join(names)}" for has, names in alike.items())
 
 

@@ -52,7 +52,7 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
             say(f"note: {note}")
     with _reserved(planned.config, planned.configs) as room:
         create(planned, out)
-        return _walk(out, planned.config, room)
+        return _run_stages(out, planned.config, room)
 
 
 def resume(path: Path) -> Sweep:
@@ -68,7 +68,7 @@ def resume(path: Path) -> Sweep:
         return table
     configs = {trial.name: settings.load(table.folder(trial)) for trial in waiting}
     with _reserved(config, configs) as room:
-        return _walk(path.absolute(), config, room)
+        return _run_stages(path.absolute(), config, room)
 
 
 def describe(stated: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def create(planned: SweepPlan, out: Path) -> None:
         table.save()
 
 
-def _walk(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
+def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
     """Do what is missing: phase one, the trials that wait, the page."""
     from cluster.sweeps.tuner import (
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it

@@ -8,19 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rlcas.registry import lookup
 from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.tensorboard import Tracker
-from synth.generators import GENERATORS
+from synth.generators import generator_of
 from synth.training.workers import Workers
 
 
 def train_here(context: RunContext, *, progress: bool = True) -> None:
     """Train in this process, which may be one of several; the first of them keeps the log."""
-    generator = lookup(context.config.synth.generator, GENERATORS, "synth.generator")
+    generator = generator_of(context.config)
     data, config, synth_folder = context.data, context.config, context.folder.synth
     if not Workers.joined().leads:
         generator.train(data, config, synth_folder, device=context.device, progress=False)
