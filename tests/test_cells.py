@@ -10,7 +10,7 @@ import pytest
 import ray
 from tiny import tiny_config, tiny_data
 
-from cluster.comparison.plan import PlannedCell
+from cluster.comparison.cell_plan import PlannedCell
 from cluster.comparison.schedule import _result
 from rlcas import data
 from rlcas.runs.folder import RunFolder

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import small_run
 
+from cluster.comparison.cell_plan import cells_of
 from cluster.comparison.compare import create
 from cluster.comparison.engines import FORMER_PROGRESS_FILE, PROGRESS_FILE, passes_done, trained_from
-from cluster.comparison.plan import cells_of, plan
+from cluster.comparison.plan import plan
 from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import Clock
 from rlcas import data as datasets

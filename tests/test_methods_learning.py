@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from tiny import CPU
 
+from cluster.comparison.cell_plan import PlannedCell, cells_of
 from cluster.comparison.compare import create
 from cluster.comparison.engines import ENGINES
-from cluster.comparison.plan import POOLS, PlannedCell, cells_of, plan
+from cluster.comparison.plan import POOLS, plan
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.data import load

@@ -10,8 +10,9 @@ from pathlib import Path
 import ray
 import torch
 
+from cluster.comparison.cell_plan import PlannedCell
 from cluster.comparison.engines import ENGINES, Trained, remove_progress
-from cluster.comparison.plan import REAL, PlannedCell
+from cluster.comparison.plan import REAL
 from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
 from rlcas import data as datasets

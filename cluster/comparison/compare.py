@@ -12,25 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from cluster.comparison.cell import fail, leave_out
-from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
-from cluster.comparison.pools import make_pools, parts_taken_over
-from cluster.comparison.schedule import CellSlots, cell_slots, run_cells, share_of, side_by_side
+from cluster.comparison.cell_plan import PlannedCell, cells_of
+from cluster.comparison.checks import check_pools, load_checked
+from cluster.comparison.plan import ComparisonPlan, plan, plan_of
+from cluster.comparison.pools import make_pools
+from cluster.comparison.schedule import CellSlots, cell_slots, run_cells
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
-from cluster.pools.make import check_phase_one
-from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
 from cluster.runtime.connection import check_can_start
-from cluster.runtime.resources import this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
 from rlcas.comparison.folder import MADE_FILE, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import CompareRunConfig
-from rlcas.console import format_seconds, phase, say, show_table
+from rlcas.console import phase, say, show_table
 from rlcas.data.prepared import open_prepared
-from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.features import require_weights
 from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
@@ -54,7 +51,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     planned = plan(stated)
     assert planned.config.out is not None, "a plan has its folder"
     out = check_is_new(planned.config.out, "rlcas compare --resume")
-    data = _checked(planned)
+    data = load_checked(planned)
     for note in data.notes:
         say(f"note: {note}")
     create(planned, data, out)
@@ -89,50 +86,9 @@ def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str])
     planned = plan_of(completed)
     with exclusive_lock(path):
         data = open_prepared(RunFolder(path).prepared)
-        _check_pools(planned, data)
+        check_pools(planned, data)
         _write_settings(path, planned)
     return planned
-
-
-def describe(stated: Mapping[str, Any]) -> str:
-    """Return the rows, cells and pools of a comparison, and what they ask of this machine.
-
-    Raises:
-        UserError: a setting, a row, a file or an image is wrong.
-    """
-    planned = plan(stated)
-    data, here = _checked(planned), this_machine()
-    cells = [cell for cell in cells_of(planned, data) if not cell.missing]
-    tries = tries_of(planned, data)
-    number = side_by_side(planned.config, here)
-    share = share_of(planned.config, number, here)
-    passes = sum(cell.passes for cell in [*cells, *tries])
-    return "\n".join(
-        [
-            settings.as_yaml(planned.config),
-            *_described_rows(planned, data),
-            f"pools: {', '.join(planned.pools) or 'none'}",
-            f"demand: {len(cells)} cells and {len(tries)} trials of settings, {number} side by side, "
-            f"{share['num_cpus']:g} cores and {share['num_gpus']:g} GPUs each (here: {here['CPU']:g} cores, "
-            f"{here['GPU']:g} GPUs)",
-            f"budget: compare.epochs {planned.config.compare.epochs} x {len(data.train)} training images a cell; "
-            f"{passes / 1e6:.2f} million passes over images in all",
-            _times(planned, data, passes / number),
-        ]
-    )
-
-
-def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -> str:
-    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
-    parts: dict[str, float] = {}
-    making = [name for name, pool in planned.pools.items() if pool.pool is None]
-    for number, name in enumerate(making):
-        spared = parts_taken_over(name, making[:number])
-        seconds = synthesis_seconds(planned.pools[name], data)
-        parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
-    parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
-    told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
-    return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
 
 
 def load(path: Path) -> CompareRunConfig:
@@ -147,27 +103,6 @@ def load(path: Path) -> CompareRunConfig:
             f"{path} is not a comparison's folder: it has no {file.name}; name the --out of a comparison"
         )
     return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
-
-
-def _checked(planned: ComparisonPlan) -> TrainingData:
-    """Return the images, after all that can be checked of them and the settings."""
-    config = planned.config
-    choose_device(config.device)
-    if planned.pools:
-        require_weights(config.synth.scoring)
-    data = datasets.load(config, progress=True)
-    datasets.require_test(config)
-    _check_pools(planned, data)
-    cells_of(planned, data)
-    return data
-
-
-def _check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
-    for name, pool in planned.pools.items():
-        try:
-            check_phase_one(pool, data)
-        except UserError as error:
-            raise UserError(f"pool {name}: {error}") from None
 
 
 def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
@@ -264,17 +199,3 @@ def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         return not ended or ended.status == "failed" or (ended.status == "left_out" and not cell.missing)
 
     return [cell for cell in cells if waits(cell)]
-
-
-def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
-    lines = []
-    for cell in cells_of(planned, data):
-        if cell.seed != planned.config.seed:
-            continue
-        name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"
-        if cell.missing:
-            lines.append(f"{name}: left out, {cell.missing}")
-            continue
-        added = f" + {','.join(map(str, cell.counts_C))} a batch" if any(cell.counts_C) else ""
-        lines.append(f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images")
-    return lines

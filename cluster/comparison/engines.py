@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cluster.comparison.plan import REAL, PlannedCell
+from cluster.comparison.cell_plan import PlannedCell
+from cluster.comparison.plan import REAL
 from cluster.pools.judge import real_classifier
 from cluster.pools.stored import open_pool, run_pool
 from rlcas import settings

@@ -14,8 +14,8 @@ import ray
 from ray.exceptions import RayError, WorkerCrashedError
 
 from cluster.comparison.cell import fail, train_cell
+from cluster.comparison.cell_plan import PlannedCell
 from cluster.comparison.engines import passes_done
-from cluster.comparison.plan import PlannedCell
 from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import gpus_per_episode

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.comparison.plan import ComparisonPlan, PlannedCell, PlannedRow, cells_of_row, row_of
+from cluster.comparison.cell_plan import PlannedCell, cells_of_row
+from cluster.comparison.plan import ComparisonPlan, PlannedRow, row_of
 from rlcas.comparison.cell import Cell, read_cell
 from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.seeding import seed_for
