@@ -9,7 +9,13 @@ import small_run
 
 from cluster.comparison.cell_plan import cells_of
 from cluster.comparison.compare import create
-from cluster.comparison.engines import FORMER_PROGRESS_FILE, PROGRESS_FILE, passes_done, trained_from
+from cluster.comparison.engines import (
+    FORMER_PROGRESS_FILE,
+    PROGRESS_FILE,
+    passes_done,
+    remove_progress,
+    trained_from,
+)
 from cluster.comparison.plan import plan
 from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import Clock
@@ -89,6 +95,8 @@ def test_the_epochs_of_a_cell_in_training_count_by_its_log(tmp_path: Path, log: 
         (tmp_path / cell.name / log).write_text("{}\n" * 2)
     assert passes_done(tmp_path, plain) == plain.passes // 2
     assert passes_done(tmp_path, best_of_k) == best_of_k.passes // 4
+    remove_progress(tmp_path / plain.name)
+    assert passes_done(tmp_path, plain) == 0
 
 
 def test_the_curve_of_episodes_is_the_winners_and_the_passes_are_everybodys() -> None:

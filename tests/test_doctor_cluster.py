@@ -209,4 +209,6 @@ def test_a_wrong_token_is_a_fault_that_is_told(by_hand: ByHand) -> None:
     done = asked({**by_hand.environment, "RAY_AUTH_TOKEN": "0" * 64}, "--out", str(by_hand.common))
     assert done.returncode == 1
     assert done.stdout.startswith("fault  cluster: RAY_ADDRESS")
-    assert "does not let us in (Failed to connect" in done.stdout and "set RAY_AUTH_MODE=token" in done.stdout
+    assert (
+        "refuses the connection (Failed to connect" in done.stdout and "set RAY_AUTH_MODE=token" in done.stdout
+    )

@@ -149,7 +149,7 @@ def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pyt
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1 ", "host:99999"])
 def test_what_is_no_clusters_address_is_told(address: str):
     with pytest.raises(
-        UserError, match=rf"RAY_ADDRESS '{address}' is no cluster's address: write HOST:6379 or"
+        UserError, match=rf"RAY_ADDRESS '{address}' is not a cluster's address: write HOST:6379 or"
     ):
         check_answers(address)
 

@@ -119,7 +119,7 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_
         _, error = process.communicate()
         assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
-    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` goes on"
+    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` resumes it"
     assert epoch_log.read_epochs(run) == [epoch]
     held_run.release(held_home)
     assert rlcas("resume", "run", cwd=held_home).returncode == 0

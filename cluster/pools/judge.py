@@ -1,4 +1,4 @@
-"""What pools are judged by: a Baseline of the real images, and its features."""
+"""The judge of pools: a Baseline trained on the real images, and its features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pool_extractor(context: RunContext) -> FeatureExtractor:
     """Return the extractor of the settings; the classifier that it may need is trained here, once.
 
     Raises:
-        UserError: its weights cannot be had.
+        UserError: its weights are not available.
     """
     judge = functools.partial(real_classifier, context)
     return build_extractor(context.config.synth.scoring, judge, context.device)

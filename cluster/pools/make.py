@@ -36,7 +36,7 @@ def open_or_make_pool(context: RunContext) -> SyntheticPool:
 
 
 def check_phase_one(config: RunConfig, data: TrainingData) -> None:
-    """Find what is wrong with phase one's settings before anything is made.
+    """Check phase one's settings before anything is made.
 
     Raises:
         UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
@@ -74,7 +74,7 @@ def sample_pool(context: RunContext) -> SyntheticPool:
 
 
 def _workers(folder: RunFolder, config: RunConfig) -> SampleAll | None:
-    """Return what samples on Ray; None where one process does it."""
+    """Return what samples on workers of Ray; None where this process samples."""
     if config.cluster.sampling_workers == 1:
         return None
     from cluster.synthesis.ray_data import SamplingWorkers  # Ray takes seconds to start

@@ -1,4 +1,4 @@
-"""The figures of a run's pool, and what is left of them in its folder: a table, a line an image, a contact sheet."""
+"""The figures of a run's pool, and the files with them: scores.json, a line an image, a contact sheet."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from synth.quality.scores import pool_scores
 def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) -> dict[str, Any]:
     """Write scores.json, scores.csv and contact_sheet.png into the run's folder; return the figures.
 
-    `pool_only` is a classifier that saw the pool alone, on the real test images where there are any.
+    `pool_only` has the figures, on real test images, of a classifier that was trained on the pool alone; null without
+    test images.
 
     Raises:
-        UserError: the extractor cannot be had, or no validation image is new.
+        UserError: the extractor is not available, or every validation image is a training image too.
     """
     folder, data = context.folder, context.data
     judgement = judge_pool(context, pool, pool_extractor(context))
@@ -64,7 +65,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
 
 
 def _pool_only(context: RunContext, pool: SyntheticPool, test: ImageSet | None) -> dict[str, Any] | None:
-    """Return recall on real test images of a classifier that saw synthetic ones alone; chance is 1/C."""
+    """Return the recall on real test images of a classifier trained on synthetic ones alone; chance is 1/C."""
     epochs = context.config.synth.scoring.pool_only_epochs
     if epochs == 0 or test is None:
         return None
@@ -100,7 +101,7 @@ def _write_image_scores(folder: RunFolder, data: TrainingData, judgement: Judgem
 
 
 def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judgement) -> None:
-    """Show of each class the images that are nearest to a training image, nearest first."""
+    """Write the images of each class that are nearest to a training image, nearest first."""
     memory, made = judgement.memory, judgement.made
 
     def pair(i: int) -> Pair:
@@ -119,5 +120,5 @@ def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judge
     pairs_C = [
         [pair(i) for i in by_distance[made.labels_N[by_distance] == c][:most]] for c in range(data.num_classes)
     ]
-    told = f"{len(made)} synthetic and {len(data.train)} training images, distances in {judgement.extractor}"
-    write_contact_sheet(folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), told)
+    caption = f"{len(made)} synthetic and {len(data.train)} training images, distances in {judgement.extractor}"
+    write_contact_sheet(folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), caption)

@@ -1,4 +1,4 @@
-"""Pools that are there already: a run's own, another folder's, a user's own images."""
+"""Pools that exist: a run's own, that of another folder, a user's own images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> Synth
     """Return the pool that the settings name, else the one in the run's folder.
 
     Raises:
-        UserError: there is none, or it was made for other images.
+        UserError: none exists, or it was made for other images.
     """
     if config.pool is not None and is_stored(config):
         pool = SyntheticPool(stored_folder(config))
@@ -54,11 +54,11 @@ def pool_folder(path: Path) -> Path:
 
 
 def run_pool(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
-    """Return a run's pool, without the marked copies where the settings leave them out."""
+    """Return a run's pool; where the settings leave copies out, without those marked in the run's folder."""
     return open_filtered(config, pool_folder, folder.pool)
 
 
 def open_filtered(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
-    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
+    """Return a pool; where the settings leave copies out, without those marked in `marks_folder`."""
     leave_out = config.synth.scoring.leave_out_copies
     return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)

@@ -88,21 +88,23 @@ def _trainer(config: RunConfig, data: TrainingData, some: TrainingData | None = 
 
 
 def _times(config: RunConfig, data: TrainingData) -> list[str]:
-    """Return the estimate of each part; every figure is that of a few steps here, times their number."""
+    """Return the estimate of each part: the time of a few steps on this machine, times the number of steps."""
     parts = {} if config.pool else synthesis_seconds(config, data)
-    untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
+    not_estimated = (
+        "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
+    )
     per_image = seconds_per_image(config, data)
     if config.synth.scoring.extractor == "classifier":
         parts["judge"] = per_image * len(data.train) * config.sampler.epochs
     parts["episodes"] = per_image * _images_in_turn(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return [
-        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{untold}"
+        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{not_estimated}"
     ]
 
 
 def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
-    """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
+    """Return the seconds of each part of the generator's training and of the pool; empty where it names no parts."""
     synth, device = config.synth, choose_device(config.device)
     generator = generator_of(config)
     if not generator.parts:
@@ -131,7 +133,7 @@ def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]
 
 
 def _some(data: TrainingData) -> TrainingData:
-    """Return a few images of each split: a step takes as long on these, and encoding them does not."""
+    """Return a few images of each split: a step takes as long on them, while encoding all would take longer."""
 
     def few(images: ImageSet) -> ImageSet:
         return images.take(np.linspace(0, len(images) - 1, min(len(images), MEASURED_IMAGES)).astype(np.int64))
@@ -140,7 +142,7 @@ def _some(data: TrainingData) -> TrainingData:
 
 
 def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
-    """Return the seconds that one episode takes to train on an image, of an epoch run here."""
+    """Return the seconds in which one episode trains on an image, measured on this machine."""
     batch = config.classifier.batch_size
     images = min(len(data.train), MEASURED_STEPS * batch)
     some = data.train.take(np.linspace(0, len(data.train) - 1, images).astype(np.int64))
@@ -149,14 +151,14 @@ def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     threads = config.cluster.threads_per_episode
     assert threads is not None, "the settings are concrete"
     with torch_threads(threads):
-        trainer.train_epoch(trainer.initial(start), start, episode_index=0)
+        trainer.train_epoch(trainer.initial(start), start, episode_index=0)  # warms up: the first is slower
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, episode_index=0)
         return (time.perf_counter() - started) / result.num_images
 
 
 def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
-    """Return the images of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
+    """Return the images of all epochs that are trained one after another: K episodes share the cores or GPUs."""
     num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
     appended = config.sampler.batch_mode == "append"
     images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
@@ -165,5 +167,5 @@ def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
 
 
 def _side_by_side(device: torch.device) -> int:
-    """Return how many workers compute here without waiting for each other."""
+    """Return how many workers compute on this machine without waiting for each other."""
     return int(this_machine()["GPU" if device.type == "cuda" else "CPU"])

@@ -59,7 +59,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
 def write_gallery(context: RunContext, pool: SyntheticSource) -> None:
     """Write a few real and synthetic images of each class, with their sketches, to gallery.npz.
 
-    Where the pool is the user's own, no synthesiser was taught by sketches and the default extractor draws them.
+    Where the pool is the user's own, no synthesiser was trained with sketches, and the default extractor draws them.
     """
     folder, config, data = context.folder, context.config, context.data
     sketch = sketch_extractor(config.synth if config.pool is None else SynthConfig())
@@ -80,7 +80,7 @@ def write_gallery(context: RunContext, pool: SyntheticSource) -> None:
 
 
 def show(folder: RunFolder) -> None:
-    """Tell the figures of a finished run and where its report is."""
+    """Print the figures of a finished run and where its report is."""
     metrics = read_facts(folder.metrics)
     show_test(metrics["test"])
     show_pool(metrics["synthesis"])
@@ -95,10 +95,10 @@ def show_test(figures: dict[str, Any]) -> None:
 
 
 def show_pool(figures: dict[str, Any]) -> None:
-    """Print a line of the pool's figures in all."""
-    told = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
-    told += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
-    say(f"pool of {figures['n_synthetic']} images: {'  '.join(told)}  ({figures['extractor']})")
+    """Print a line of the whole pool's figures."""
+    figures_shown = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
+    figures_shown += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
+    say(f"pool of {figures['n_synthetic']} images: {'  '.join(figures_shown)}  ({figures['extractor']})")
     if only := figures["pool_only"]:
         say(
             f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "
@@ -111,7 +111,7 @@ def _first_of_class(images: ImageSet, class_id: int) -> Uint8:
 
 
 def _repeated(images_NCHW: Uint8) -> Uint8:
-    """Return exactly GALLERY_IMAGES images, the given ones again where there are fewer."""
+    """Return exactly GALLERY_IMAGES images, repeating the given ones where they are fewer."""
     return images_NCHW[np.arange(GALLERY_IMAGES) % len(images_NCHW)]
 
 

@@ -1,7 +1,7 @@
 """A whole run, stage by stage: images, synthesiser, pool, episodes, figures, report.
 
-Each stage leaves its result in the run's folder and is passed over where that is there, so that `resume` is
-the same walk again.
+Each stage writes its result into the run's folder and is skipped where the result exists, so that `resume` runs the
+same stages again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(config: RunConfig) -> Path:
     """Run both phases into a new folder and return it.
 
     Raises:
-        UserError: a setting, a file or the folder is wrong; nothing is left behind then.
+        UserError: a setting, a file or the folder is wrong; then no folder is made.
     """
     with process_group(choose_device(config.device)) as workers:
         folder = RunFolder(workers.first(lambda: _open(config, with_test=True).path))
@@ -57,7 +57,7 @@ def run(config: RunConfig) -> Path:
 
 
 def resume(path: Path) -> Path:
-    """Go on with an interrupted run and return its folder; a finished one is only shown.
+    """Resume an interrupted run and return its folder; a finished one is only shown.
 
     Args:
         path: the run's folder, or its address.
@@ -83,7 +83,7 @@ def resume(path: Path) -> Path:
 
 
 def run_or_show(config: RunConfig) -> Path:
-    """Run; where the folder holds a run of the same settings, go on with it, or show it if it is finished.
+    """Run; where the folder holds a run of the same settings, resume it, or show it if it is finished.
 
     Raises:
         UserError: the folder holds a run of other settings, or as `run`.
@@ -99,9 +99,9 @@ def run_or_show(config: RunConfig) -> Path:
 
 
 def synthesise(config: RunConfig) -> Path:
-    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there.
+    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` continue from it.
 
-    Started by torchrun, its processes train together.
+    Where torchrun starts several processes, they train together.
     """
     with process_group(choose_device(config.device)) as workers:
         path = workers.first(lambda: _open(config, with_test=False).path)
@@ -119,7 +119,7 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
 
     Args:
         path: the run's folder.
-        given: settings of where to sample, dotted as on the command line, in place of the run's own.
+        given: settings to sample with in place of the run's own, such as device, dotted as on the command line.
 
     Raises:
         UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
@@ -132,10 +132,10 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
 
 
 def make_pool(path: Path) -> None:
-    """Do phase one in a run's folder, or what is missing of it: images, synthesiser, pool, marks of copies.
+    """Run the stages of phase one that are missing in a run's folder: images, synthesiser, pool, marks of copies.
 
     Raises:
-        UserError: the folder is not a run's, or phase one cannot be done with its settings.
+        UserError: the folder is not a run's, or its settings do not suit phase one.
     """
     context = _reopen(path)
     with exclusive_lock(context.folder.path):
@@ -143,11 +143,11 @@ def make_pool(path: Path) -> None:
 
 
 def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
+    """Compare the pool of a run's folder with the real images; print a table, save and return the figures.
 
     Args:
         path: the run's folder.
-        given: settings under `synth.scoring` to judge by, other than the run's; the pool's marks stay.
+        given: settings under `synth.scoring` in place of the run's own; the marks of copies stay.
 
     Raises:
         UserError: the folder is not a run's, or has no pool.
@@ -169,7 +169,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
 
 
 def _test_if_any(config: RunConfig) -> ImageSet | None:
-    """Return the test images; None, and a note, where there are none: phase one does not need them."""
+    """Return the test images; without any print a note and return None: phase one does not need them."""
     try:
         test, _ = datasets.load_test(config)
     except UserError as error:
@@ -179,7 +179,7 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
 
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
-    """Print and return the test figures of a run's classifier, on its own data or on what `given` names."""
+    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names."""
     path = remote.local(path, without=remote.BULKY)
     config = settings.override(settings.load(path), given)
     device = choose_device(config.device)
@@ -191,7 +191,7 @@ def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _publish(folder: RunFolder) -> None:
-    """Bring the end of a run to the address that its folder stands for."""
+    """Upload the rest of a run to the address that its folder stands for."""
     remote.publish(folder.path)
     if (address := remote.address_for(folder.path)) is not None:
         say(f"all of it is at {address}")
@@ -199,17 +199,17 @@ def _publish(folder: RunFolder) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: RunFolder, workers: Workers) -> Iterator[None]:
-    """Keep other commands out of the run's folder, which the processes of torchrun share; an interrupt tells its name.
+    """Keep other commands out of the run's folder; the processes of torchrun share it.
 
     Raises:
-        UserError: another command works there.
-        KeyboardInterrupt: the user interrupted; the text says how to go on.
+        UserError: another command works in it.
+        KeyboardInterrupt: the user interrupted; the text says how to resume.
     """
     with exclusive_lock(folder.path) if workers.leads else contextlib.nullcontext():
         try:
             yield
         except KeyboardInterrupt as interrupt:
-            again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` goes on"
+            again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` resumes it"
             raise KeyboardInterrupt(*(interrupt.args or [again])) from None
 
 
@@ -232,7 +232,7 @@ def check(config: RunConfig) -> TrainingData:
 
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
-    """Check all that can be checked, then make the folder with the settings and the images."""
+    """Check the settings and the data, then make the folder with the settings and the images."""
     check_run_is_new(config)
     data = check(config)
     if with_test:
@@ -254,7 +254,7 @@ def _reopen(path: Path, given: Mapping[str, str] | None = None) -> RunContext:
 
 
 def _prepare(folder: RunFolder, config: RunConfig) -> None:
-    """Prepare the images, and keep what is replayed, where that is still to be done."""
+    """Prepare the images and copy what is replayed, unless that is done."""
     if config.sampler.replay and not folder.replay.exists():
         keep_recorded(config.sampler.replay, folder.replay)
     if not (folder.prepared / DATA_FILE).exists():

@@ -1,4 +1,4 @@
-"""Ray Tune without its output, its hold on signals and its draws from global generators."""
+"""Ray Tune without its output, its signal handlers and its draws from global random generators."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ saves what its trials have reported before it ends."""
 
 @contextlib.contextmanager
 def preserving_global_random_state() -> Iterator[None]:
-    """Give Python's and NumPy's global generators, which Tune draws from, their states back."""
+    """Restore the states of Python's and NumPy's global generators, which Tune draws from."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -39,7 +39,7 @@ def preserving_global_random_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment_variables(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables inside, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -54,7 +54,7 @@ def environment_variables(variables: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def preserving_signal_handlers() -> Iterator[None]:
-    """Give the signals their handlers again that Ray Tune takes and keeps (2.60): the next Ctrl-C would go nowhere."""
+    """Restore the signal handlers that Ray Tune replaces for good (2.60): the next Ctrl-C would have no effect."""
     taken = (signal.SIGINT, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
     before = {each: signal.getsignal(each) for each in taken}
     try:

@@ -29,9 +29,9 @@ def train_here(context: RunContext, *, progress: bool = True) -> None:
 
 
 class SynthesisLog:
-    """What training tells, as lines of synthesis_log.jsonl and as TensorBoard's points.
+    """Writes the losses of training to synthesis_log.jsonl and TensorBoard.
 
-    Lines of an interrupted training stay, up to the checkpoint from which it goes on.
+    Lines of an interrupted training are kept up to the checkpoint from which it resumes.
     """
 
     def __init__(self, folder: RunFolder, class_names: tuple[str, ...]) -> None:
@@ -48,7 +48,14 @@ class SynthesisLog:
         self._tracker.close()
 
     def write(self, part: str, step: int, total: int, figures: dict[str, float]) -> None:
-        """Add the figures of a step (from 1) of the `total` steps of a part."""
+        """Add the figures of a step.
+
+        Args:
+            part: the part of training, such as "autoencoder".
+            step: the step of the part, from 1.
+            total: all steps of the part.
+            figures: name -> value, such as the loss.
+        """
         if not self._rewound:
             keep_lines(self._path, lambda line: line["part"] != part or line["step"] < step)
             self._rewound = True
@@ -58,5 +65,5 @@ class SynthesisLog:
 
 
 def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Write the log again with the wanted lines alone."""
+    """Rewrite the log with the wanted lines alone."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if wanted(line)))

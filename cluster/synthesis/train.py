@@ -11,12 +11,12 @@ from synth.training.workers import Workers
 
 
 def train_generator(context: RunContext) -> None:
-    """Train the generator into the run's folder, unless it is trained; resume where it was interrupted.
+    """Train the generator into the run's folder, unless it is trained; resume an interrupted training.
 
     In a torch.distributed group all of its processes call this.
 
     Raises:
-        UserError: as the generator's training; or both torchrun and `cluster.synth_workers` ask for workers.
+        UserError: as the generator's training; or both torchrun and `cluster.synth_workers` start workers.
     """
     if (context.folder.synth / FIGURES_FILE).exists():
         return
