@@ -125,5 +125,5 @@ def generator_of(config: RunConfig) -> Generator:
     name = config.synth.generator
     generator = lookup(name, GENERATORS, "synth.generator")
     if not isinstance(generator, Generator):
-        raise UserError(f"synth.generator {name!r} is no synth.generators.Generator: name one")
+        raise UserError(f"synth.generator {name!r} is not a synth.generators.Generator: name one")
     return generator

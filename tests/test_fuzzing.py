@@ -197,7 +197,7 @@ def test_lines_of_a_log_are_told_by_their_number(tmp_path: Path) -> None:
     for text, message in (
         (
             '{"epoch": 1}\n[1]\n',
-            r"epochs\.jsonl line 2 is damaged \(it is no JSON object\): restore or delete it",
+            r"epochs\.jsonl line 2 is damaged \(it is not a JSON object\): restore or delete it",
         ),
         ('{"epoch": 1}\n{"epoch\n', r"epochs\.jsonl line 2 is damaged \(.*\): restore or delete it"),
     ):
@@ -258,7 +258,7 @@ def test_a_library_that_quotes_half_a_file_is_cut_short(tmp_path: Path) -> None:
     [
         ({"labels": np.zeros(2, np.int64)}, "no prediction of every image"),
         ({"probabilities": np.zeros((3, 2)), "labels": np.zeros(2, np.int64)}, "no prediction of every image"),
-        ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is of no class"),
+        ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is not a class's"),
     ],
 )
 def test_predictions_that_do_not_fit_their_labels_are_told(

@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
     [
         (
             {"synth.generator": "os:path"},
-            r"^synth\.generator 'os:path' is no synth\.generators\.Generator: name one$",
+            r"^synth\.generator 'os:path' is not a synth\.generators\.Generator: name one$",
         ),
         (
             {"synth.sketch": "os:getcwd"},

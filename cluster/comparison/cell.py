@@ -29,9 +29,9 @@ from rlcas.storage.atomic import write_text
 
 
 def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
-    """Train a cell into its folder, unless it is finished, and return what came of it.
+    """Train a cell into its folder, unless it is finished, and return its result.
 
-    What goes wrong is the cell's own: it fails, with its traceback beside it.
+    An exception fails this cell alone; its traceback is written into the cell's folder.
 
     Args:
         comparison: the comparison's folder, with its images and pools.
@@ -46,13 +46,20 @@ def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
     if done is not None and done.status == "finished":
         return done
     try:
-        return _finished(comparison, folder, cell)
+        return _train_and_test(comparison, folder, cell)
     except Exception as error:
         return fail(comparison, cell, first_line(error), traceback.format_exc())
 
 
 def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) -> Cell:
-    """Write down that a cell failed and return it; the traceback goes beside it."""
+    """Write cell.json of a cell that failed, and its traceback into the same folder; return the cell.
+
+    Args:
+        comparison: the comparison's folder.
+        cell: the cell.
+        reason: why it failed, in one line.
+        traceback_text: the whole traceback.
+    """
     failed = replace(_blank(comparison, cell), status="failed", reason=reason)
     write_text(comparison / cell.name / ERROR_FILE, traceback_text)
     write_facts(comparison / cell.name, failed)
@@ -60,13 +67,13 @@ def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) 
 
 
 def leave_out(comparison: Path, cell: PlannedCell) -> None:
-    """Write down that a cell is left out, and why."""
+    """Write cell.json of a cell that is left out, with the reason."""
     left_out = replace(_blank(comparison, cell), status="left_out", reason=cell.missing)
     write_facts(comparison / cell.name, left_out)
 
 
 def _blank(comparison: Path, cell: PlannedCell) -> Cell:
-    """Return a cell of which nothing is known but its plan."""
+    """Return the cell before its training: what its plan says."""
     return Cell(
         dataset=open_prepared(RunFolder(comparison).prepared).name,
         method=cell.method,
@@ -78,7 +85,7 @@ def _blank(comparison: Path, cell: PlannedCell) -> Cell:
     )
 
 
-def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
+def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     if ray.is_initialized():
         use_assigned_gpus()
     _open(comparison, folder, cell)
@@ -103,7 +110,7 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
 def _trained_cell(
     comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device
 ) -> Cell:
-    """Return the cell before the test."""
+    """Return the cell after its training, before the test images are read."""
     epochs = cell.config.sampler.epochs
     best = trained.curve[trained.best_epoch - 1]
     return replace(
@@ -113,7 +120,7 @@ def _trained_cell(
         images=trained.curve[-1]["images"],
         passes=trained.passes * cell.passes_per_image,
         seconds=trained.seconds,
-        device=_described(device),
+        device=_device_name(device),
         curve=tuple(trained.curve),
         best_epoch=trained.best_epoch,
         validation={
@@ -133,10 +140,12 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
         _link(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
 
 
-def _link(there: Path, here: Path) -> None:
-    if not here.is_symlink():
-        here.symlink_to(os.path.relpath(there, here.parent))
+def _link(target: Path, link: Path) -> None:
+    if not link.is_symlink():
+        link.symlink_to(
+            os.path.relpath(target, link.parent)
+        )  # relative, so that the comparison's folder may be moved
 
 
-def _described(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -48,11 +48,11 @@ class PlannedCell:
     passes: int
     """Passes over images that its training takes, about."""
     missing: str = ""
-    """Why it is left out, and the mend, in one line."""
+    """Why it is left out, and the fix, in one line."""
     tried: tuple[Mapping[str, Any], ...] = ()
     """What was tried to find its settings, as in `rlcas.comparison.cell.Cell`."""
     trial: int | None = None
-    """Its number among these trials, from 1, where it is one: it reads no test image."""
+    """Its number, from 1, if it is a trial of settings, which reads no test image; else None."""
 
     @property
     def name(self) -> str:
@@ -73,18 +73,22 @@ def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
 def cells_of_row(
     row: PlannedRow, data: TrainingData, tried: Mapping[str, Any] | None = None
 ) -> list[PlannedCell]:
-    """Return the cells of one row; `tried` are settings that were searched for it."""
+    """Return the cells of one row; `tried` are settings that were searched for it.
+
+    Raises:
+        UserError: the row's settings do not fit the data.
+    """
     compare = row.config.compare
     try:
         check_data_fits(row.config, data)
     except UserError as error:
         raise UserError(f"row {row.name}: {error}") from None
-    dearer = compare.equal_compute and row.method.passes(row.config) > 1
+    needs_more_passes = compare.equal_compute and row.method.passes(row.config) > 1
     own = {**row.method.settings, **(tried or {})}
     return [
         _cell(row, data, row.config.seed + number, equal, own)
         for number in range(compare.seeds)
-        for equal in ((False, True) if dearer else (False,))
+        for equal in ((False, True) if needs_more_passes else (False,))
     ]
 
 
@@ -130,7 +134,7 @@ def _counts(row: PlannedRow, data: TrainingData) -> Int64:
 
 
 def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]:
-    """Return what yields the images that are added in epochs 1, 2, …, as far as they can be foreseen."""
+    """Return a function that yields the images added in epochs 1, 2, …; of compositions that move, those expected."""
     sampler = row.config.sampler
     num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
     if sampler.batch_mode == "fixed_total":

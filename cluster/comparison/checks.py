@@ -1,4 +1,4 @@
-"""What is wrong with a comparison's settings and images, found before anything is made or started."""
+"""Checks of a comparison's settings and images before anything is made or started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlcas.types import TrainingData
 
 
 def load_checked(planned: ComparisonPlan) -> TrainingData:
-    """Return the images, after all that can be checked of them and the settings.
+    """Check the settings and load the images, which are checked too; return these.
 
     Raises:
         UserError: a setting, a file or an image is wrong.
@@ -30,7 +30,7 @@ def load_checked(planned: ComparisonPlan) -> TrainingData:
 
 
 def check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
-    """Find what is wrong with the pools' settings before anything is made.
+    """Check the pools' settings before anything is made.
 
     Raises:
         UserError: a pool cannot be made or used; the line names it.

@@ -45,7 +45,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
         stated: settings as of `rlcas run`, and a section `compare`; nested or dotted.
 
     Raises:
-        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; nothing is left behind then.
+        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; then no folder is made.
     """
     check_can_start()
     planned = plan(stated)
@@ -59,12 +59,12 @@ def compare(stated: Mapping[str, Any]) -> Path:
 
 
 def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
-    """Go on with an interrupted comparison and return its folder: finished cells stay, failed ones are tried again.
+    """Resume an interrupted comparison and return its folder: finished cells are kept, failed ones trained again.
 
     Args:
         path: the folder.
-        weights: settings that name foundation weights, by dotted keys; rows that were left out for want of them are
-            trained now.
+        weights: settings that name foundation weights, by dotted keys; rows that were left out because these were
+            missing are trained now.
 
     Raises:
         UserError: the folder is not a comparison's, its rows have other weights already, or Ray cannot start
@@ -76,7 +76,7 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
 
 
 def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str]) -> ComparisonPlan:
-    """Return the plan with weights that were not given so far, after writing it down."""
+    """Return the plan with weights that were not given before, after writing its settings."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():
         if (before := value_of(config, key)) not in (None, value_of(completed, key)):
@@ -106,14 +106,18 @@ def load(path: Path) -> CompareRunConfig:
 
 
 def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
-    """Make the folder with the settings and the images, whole or not at all."""
+    """Make the folder with the settings and the images, all of it or nothing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     with naming_out(out), replacing_folder(out) as temporary:
         datasets.prepare(data, RunFolder(temporary).prepared)
         _write_settings(temporary, planned)
 
 
 def _write_settings(path: Path, planned: ComparisonPlan) -> None:
-    """Write what the rows share, after the settings of the pools that are not there yet."""
+    """Write what the rows share; first the settings of each pool that has no folder yet."""
     for name, config in planned.pools.items():
         folder = path / POOLS_FOLDER / name
         if not (folder / settings.CONFIG_FILE).exists():
@@ -122,7 +126,7 @@ def _write_settings(path: Path, planned: ComparisonPlan) -> None:
 
 
 def _run_stages(path: Path, planned: ComparisonPlan) -> Path:
-    """Do what is missing: the pools, the trials of settings, the cells, the tables."""
+    """Do what is missing of the pools, the trials of settings, the cells and the tables."""
     with exclusive_lock(path):
         if _train(path, planned):
             write_json(path / MADE_FILE, date_and_versions())
@@ -141,7 +145,7 @@ def _run_stages(path: Path, planned: ComparisonPlan) -> Path:
 
 
 def _train(path: Path, planned: ComparisonPlan) -> bool:
-    """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
+    """Train what is not finished and return whether anything was; rows that cannot be trained get left out or fail."""
     data = open_prepared(RunFolder(path).prepared)
     waiting = _waiting(path, cells_of(planned, data))
     if waiting:
@@ -150,8 +154,8 @@ def _train(path: Path, planned: ComparisonPlan) -> bool:
     rows = {cell.method for cell in waiting if not cell.missing}
     reasons = _make_pools(path, planned, rows)
     if able := rows - reasons.keys():
-        with cell_slots(planned.config) as there:
-            reasons |= _search_and_train(path, planned, data, able, there)
+        with cell_slots(planned.config) as slots:
+            reasons |= _search_and_train(path, planned, data, able, slots)
     for cell in waiting:
         if cell.method in reasons:
             fail(path, cell, reasons[cell.method], reasons[cell.method])
@@ -174,25 +178,25 @@ def _make_pools(path: Path, planned: ComparisonPlan, rows: Collection[str]) -> d
 
 
 def _search_and_train(
-    path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], there: CellSlots
+    path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], slots: CellSlots
 ) -> dict[str, str]:
     """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
     tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
-    _run(path, still_to_try(path, tries), there, "trials of settings")
+    _run(path, still_to_try(path, tries), slots, "trials of settings")
     settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
     cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
-    _run(path, _waiting(path, cells), there, "cells")
+    _run(path, _waiting(path, cells), slots, "cells")
     return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
 
 
-def _run(path: Path, cells: Sequence[PlannedCell], there: CellSlots, what: str) -> None:
+def _run(path: Path, cells: Sequence[PlannedCell], slots: CellSlots, what: str) -> None:
     if cells:
-        with phase(f"Training {len(cells)} {what}, {min(there.number, len(cells))} side by side"):
-            run_cells(path, cells, there)
+        with phase(f"Training {len(cells)} {what}, {min(slots.number, len(cells))} side by side"):
+            run_cells(path, cells, slots)
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Return the cells to do: those that have not ended, that failed, or whose weights are given by now."""
+    """Return the cells to train: those that have not ended, failed, or lacked weights that are now given."""
 
     def waits(cell: PlannedCell) -> bool:
         ended = read_cell(path / cell.name)

@@ -19,7 +19,7 @@ from rlcas.types import TrainingData
 
 
 def describe(stated: Mapping[str, Any]) -> str:
-    """Return the rows, cells and pools of a comparison, and what they ask of this machine.
+    """Return the rows, cells and pools of a comparison, and what they demand of this machine.
 
     Raises:
         UserError: a setting, a row, a file or an image is wrong.
@@ -47,7 +47,7 @@ def describe(stated: Mapping[str, Any]) -> str:
 
 
 def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -> str:
-    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
+    """Return the estimate of the time: that of a few steps on this machine, times the number of steps."""
     parts: dict[str, float] = {}
     making = [name for name, pool in planned.pools.items() if pool.pool is None]
     for number, name in enumerate(making):

@@ -61,7 +61,7 @@ def _pool(comparison: Path, cell: PlannedCell, context: RunContext) -> Synthetic
 
 
 def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[SyntheticSource, Int64]:
-    """Return where a row of the plain loop takes its added images from, and [C] how many a batch gets of each class."""
+    """Return the source of the images that a row of the plain loop adds, and [C] how many of each a batch gets."""
     counts_C, data = np.array(cell.counts_C, np.int64), context.data
     if cell.pool in (None, REAL):
         return RealImages(data.train), counts_C
@@ -75,7 +75,7 @@ def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[
 
 
 def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
-    """Train under one composition."""
+    """Train one classifier under one composition."""
     mixture = _mixture(comparison, cell, context)
     started = time.perf_counter()
     best, results = _fitted(context, mixture)
@@ -85,7 +85,7 @@ def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
 
 
 def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
-    """Train K classifiers, the first as the plain row is, and keep the one that is best on validation."""
+    """Train K classifiers, the first with the cell's own seed, and keep the one that is best on validation."""
     mixture = _mixture(comparison, cell, context)
     fits, started = [], time.perf_counter()
     for j in range(cell.config.sampler.k):

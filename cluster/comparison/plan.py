@@ -1,4 +1,4 @@
-"""The rows, cells and pools of a comparison, planned and checked before anything is made or started."""
+"""The rows and pools of a comparison, planned and checked before anything is made or started."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PlannedRow:
     method: Method
     config: CompareRunConfig
     missing: str = ""
-    """Why it is left out, and the mend, in one line."""
+    """Why it is left out, and the fix, in one line."""
 
     @property
     def pool(self) -> str | None:
@@ -75,7 +75,11 @@ def plan(stated: Mapping[str, Any]) -> ComparisonPlan:
 
 
 def plan_of(config: CompareRunConfig) -> ComparisonPlan:
-    """Return the rows and pools of resolved settings, as `plan` does."""
+    """Return the rows and pools of resolved settings.
+
+    Raises:
+        UserError: no rows are named, or as `plan`.
+    """
     if not config.compare.methods:
         raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
     rows = _rows(config)
@@ -84,7 +88,7 @@ def plan_of(config: CompareRunConfig) -> ComparisonPlan:
 
 
 def _rows(config: CompareRunConfig) -> list[PlannedRow]:
-    """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
+    """Return the rows; one that the settings do not suit is left out with the reason, or raises where it was named."""
     rows: list[PlannedRow] = []
     unsuited: list[UserError] = []
     for name in row_names(config):
@@ -109,7 +113,7 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
     """
     method = lookup(name, METHODS, "compare.methods")
     if not isinstance(method, Method):
-        raise UserError(f"compare.methods {name!r} is no rlcas.methods.method.Method: name one")
+        raise UserError(f"compare.methods {name!r} is not an rlcas.methods.method.Method: name one")
     try:
         own = settings.override(config, {**method.settings, "classifier.method": name, **(tried or {})})
         if missing := _missing(own, method):
@@ -121,13 +125,13 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
 
 
 def _missing(config: CompareRunConfig, method: Method) -> str:
-    """Return why a row is left out; a pool that is there needs no weights."""
+    """Return why a row is left out, or nothing; where a pool is given, its generator's weights are not needed."""
     missing = None if method.pool in config.compare.pools else missing_weights(method, config)
     return " ".join((missing or "").split())
 
 
 def _concrete(config: CompareRunConfig) -> CompareRunConfig:
-    """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
+    """Return the settings with absolute paths, `pool` under the name of its pool, and one thread a cell."""
     out = local_out(config.out or default_out(config, "compare"))
     pools = dict(config.compare.pools)
     if config.pool is not None:
@@ -160,7 +164,7 @@ def _check_pool_names(config: CompareRunConfig) -> None:
 
 
 def _check_have_effect(planned: ComparisonPlan) -> None:
-    """Refuse a value that no row is trained with, because each has its own."""
+    """Refuse a setting that is stated but that every row replaces by its own."""
     config = planned.config
     usual = settings.of_comparison({"data": config.data, "preset": config.preset})
     for key in sorted(set.intersection(*({"classifier.method", *row.method.settings} for row in planned.rows))):

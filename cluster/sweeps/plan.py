@@ -18,7 +18,7 @@ from rlcas.runs.sweep_folder import TRIALS_FOLDER, Trial
 from rlcas.settings.search_space import Point, Space, draws, grid, named, space_of
 
 OF_PHASE_ONE = ("data", "dataset.", "synth.", "seed", "pool", "preset")
-"""Settings, by the start of their names, of which each value needs a phase one of its own."""
+"""Settings, by the start of their names, each value of which needs a phase one of its own."""
 CHANGE_IN_MID_RUN = (
     "sampler.lr",
     "sampler.baseline_gamma",
@@ -30,7 +30,7 @@ CHANGE_IN_MID_RUN = (
     "classifier.loss",
     "classifier.augment",
 )
-"""What population-based training may change: the state of a trial fits before and after."""
+"""Settings that population-based training may change: a trial's state fits before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def metric_of(config: SweepRunConfig) -> str:
 
 
 def _pool_of(stated: Mapping[str, Any], point: Point, out: Path, pools: dict[str, RunConfig]) -> str:
-    """Return the folder of the phase one that the point shares with others; add it where it is new."""
+    """Return the folder of the phase one that the point shares with others, after adding a new one to `pools`."""
     own = {key: value for key, value in point.items() if key.startswith(OF_PHASE_ONE)}
     config = _resolved(stated, own, out)
     known = (name for name, pool in pools.items() if pool.model_copy(update={"out": out}) == config)
@@ -96,7 +96,7 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
         check_settings(config)
     except UserError as error:
         raise UserError(f"sweep.over {named(point)}: {error}" if point else str(error)) from None
-    # Trials share the cores: where nothing is said, each episode keeps to one, whatever K is.
+    # Trials share the cores: unless the setting is given, each episode has one thread, whatever K is.
     threads = config.cluster.threads_per_episode or 1
     cluster = config.cluster.model_copy(update={"threads_per_episode": threads})
     return resolved(config.model_copy(update={"out": out, "cluster": cluster}))
@@ -115,7 +115,7 @@ def _check_metric(config: SweepRunConfig) -> None:
 
 
 def _check_search(sweep: SweepConfig, space: Space) -> None:
-    """Refuse what a search cannot vary."""
+    """Refuse settings that a search cannot vary."""
     for key, axis in space.items():
         if sweep.search == "asha" and key == "sampler.epochs":
             raise UserError(

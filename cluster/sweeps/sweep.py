@@ -1,7 +1,8 @@
 """A sweep: phase one once, then a trial a point of the search space, run side by side by Ray Tune.
 
-Its folder holds sweep.yaml (what the trials share), sweep.json (what is known of each), `pools/NN` (a phase one
-each) and `trials/NNN` (a run's folder each). `resume` reads only these, and Tune's folders for our own safetensors.
+Its folder has sweep.yaml (what the trials share), sweep.json (the state of each), `pools/NN` (a phase one each) and
+`trials/NNN` (a run's folder each). `resume` reads only these, and our own safetensors in Tune's folders: Tune's own
+pickles name modules of the version that wrote them, and are never read.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from rlcas.training.saved_classifier import MODEL_FILE
 
 
 def sweep(stated: Mapping[str, Any]) -> Sweep:
-    """Sweep into a new folder; return what came of it.
+    """Sweep into a new folder; return its table.
 
     Args:
         stated: settings as of `rlcas run`, and a section `sweep`; nested or dotted.
 
     Raises:
-        UserError: a setting, a file, the folder or the demand is wrong; nothing is left behind then.
+        UserError: a setting, a file, the folder or the demand is wrong; then no folder is made.
     """
     planned = plan(stated)
     check_tune_starts()
@@ -56,7 +57,7 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
 
 
 def resume(path: Path) -> Sweep:
-    """Go on with an interrupted sweep: trials that ended stay, the others go on from their checkpoints.
+    """Resume an interrupted sweep: trials that ended are kept, the others resume from their checkpoints.
 
     Raises:
         UserError: the folder is not a sweep's.
@@ -72,7 +73,7 @@ def resume(path: Path) -> Sweep:
 
 
 def describe(stated: Mapping[str, Any]) -> str:
-    """Return the trials of a sweep and what they ask of this machine.
+    """Return the trials of a sweep and what they demand of this machine.
 
     Raises:
         UserError: a setting, a file or an image is wrong.
@@ -105,7 +106,11 @@ def load(path: Path) -> SweepRunConfig:
 
 
 def check_tune_starts() -> None:
-    """Raise a UserError where Ray Tune cannot start a trial: it splits the path of Python at spaces."""
+    """Check that Ray Tune can start a trial: it splits the path of Python at spaces.
+
+    Raises:
+        UserError: the path has one.
+    """
     if " " in sys.executable:
         raise UserError(
             f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into "
@@ -114,7 +119,11 @@ def check_tune_starts() -> None:
 
 
 def create(planned: SweepPlan, out: Path) -> None:
-    """Make the folder with all settings, whole or not at all."""
+    """Make the folder with all settings, all of it or nothing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     table = Sweep(
         path=out,
         name=data_name(planned.config.data),
@@ -132,7 +141,7 @@ def create(planned: SweepPlan, out: Path) -> None:
 
 
 def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
-    """Do what is missing: phase one, the trials that wait, the page."""
+    """Do what is missing of phase one, the trials and the page."""
     from cluster.sweeps.tuner import (
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it
     )
@@ -159,24 +168,24 @@ def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
 
 
 def link_phase_one(pool: Path, trial: Path) -> None:
-    """Show a trial the images, synthesiser, pool and judge of the phase one that it shares."""
+    """Link the images, synthesiser, pool and judge of the phase one that a trial shares into its folder."""
     shared, own = RunFolder(pool), RunFolder(trial)
-    for there, here in (
+    for target, link in (
         (shared.prepared, own.prepared),
         (shared.synth, own.synth),
         (shared.pool, own.pool),
         (shared.judge, own.judge),
     ):
-        if there.exists() and not here.is_symlink():
-            here.symlink_to(os.path.relpath(there, trial))
+        if target.exists() and not link.is_symlink():
+            link.symlink_to(os.path.relpath(target, trial))
 
 
 @contextlib.contextmanager
 def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Iterator[Room]:
-    """Have Ray with room for the trials, and yield it; a Ray of our own ends with it.
+    """Connect to Ray, or start it, and yield what it reserves for the trials; a Ray started here ends afterwards.
 
     Raises:
-        UserError: the trials ask for more than there is.
+        UserError: the trials ask for more than Ray has.
     """
     quiet_ray()
     with own_ray_ends():

@@ -155,7 +155,7 @@ def name_of(results: Results, row: Summary) -> str:
 
 
 def status_text(row: Summary) -> str:
-    """Return why a row has no figures, and the mend."""
+    """Return why a row has no figures, and the fix."""
     if row.status == "left_out" and row.reason:
         return row.reason
     words = STATUS_WORDS[row.status]
@@ -204,7 +204,7 @@ def _interval(found: Interval | None) -> str:
 
 
 def _features(rows: Sequence[Summary]) -> str:
-    """Return in whose features the pools were judged: distances in others cannot be compared."""
+    """Return in which features the pools were scored: distances in others cannot be compared."""
     extractors = sorted({row.pool_figures["extractor"] for row in rows if row.pool_figures})
     return f"Distances are in {' or '.join(extractors)}." if extractors else ""
 

@@ -18,7 +18,7 @@ POOLS_FOLDER = "pools"
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names of what a run leaves behind."""
+    """The places in a run's folder."""
 
     path: Path
 
@@ -29,7 +29,7 @@ class RunFolder:
 
     @property
     def synth(self) -> Path:
-        """The synthesiser: a diffusers pipeline and its figures."""
+        """The synthesiser: a diffusers pipeline, and its figures."""
         return self.path / "synth"
 
     @property
@@ -39,17 +39,17 @@ class RunFolder:
 
     @property
     def pool_only(self) -> Path:
-        """The classifier that saw synthetic images alone."""
+        """The classifier that was trained on synthetic images alone."""
         return self.path / "pool_only"
 
     @property
     def checkpoints(self) -> Path:
-        """What `rlcas resume` goes on from."""
+        """Checkpoints, from which `rlcas resume` continues."""
         return self.path / "checkpoints"
 
     @property
     def population(self) -> Path:
-        """What a population's members leave to each other while they train."""
+        """The state that a population's members hand to each other while they train."""
         return self.path / "population"
 
     @property
@@ -59,7 +59,7 @@ class RunFolder:
 
     @property
     def synthesis_log(self) -> Path:
-        """Losses of the synthesiser, a line each time that they were told."""
+        """Losses of the synthesiser, a line each time that they are logged."""
         return self.path / "synthesis_log.jsonl"
 
     @property
@@ -79,7 +79,7 @@ class RunFolder:
 
     @property
     def judge(self) -> Path:
-        """The classifier of real images whose features the pool is judged in."""
+        """The classifier of real images in whose features the pool is compared with them."""
         return self.path / "judge"
 
     @property

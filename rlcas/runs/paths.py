@@ -1,4 +1,4 @@
-"""Paths in the settings: where a command writes, and what its folder keeps of paths once they are absolute."""
+"""Paths in the settings: where a command writes, and how a run's folder keeps the paths, all absolute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def default_out(config: RunConfig, command: Literal["run", "compare", "sweep"] =
 
 
 def data_name(data: str) -> str:
-    """Return what a reader calls `data`: the name, or that of the file or folder after npz:, folder: or csv:."""
+    """Return what a reader calls `data`: its name, or that of the file or folder after npz:, folder: or csv:."""
     prefix, colon, path = data.partition(":")
     return Path(path).stem if colon and prefix in PATH_PREFIXES else data
 
@@ -68,7 +68,7 @@ def check_run_is_new(config: RunConfig) -> Path:
 
 @contextlib.contextmanager
 def naming_out(out: Path) -> Iterator[None]:
-    """Turn an OSError inside into the one line that names `out`.
+    """Turn an OSError inside into one line that names `out`.
 
     Raises:
         UserError: `out` cannot be made.
@@ -98,21 +98,21 @@ def resolved(config: Part) -> Part:
 
 
 def out_folder(config: RunConfig) -> Path:
-    """Return the absolute path of the run's folder; where `out` is an address, of the one that it works in."""
+    """Return the absolute path of the run's folder; where `out` is an address, that of the local folder for it."""
     out = config.out or default_out(config)
     address = remote.address_of(out)
     return remote.working_folder(address, config.cluster.cache) if address else out.expanduser().absolute()
 
 
 def local_out(out: Path) -> Path:
-    """Return the absolute path of a folder that many processes write side by side.
+    """Return the absolute path of a folder that many processes write to.
 
     Raises:
         UserError: it is an address.
     """
     if (address := remote.address_of(out)) is not None:
         raise UserError(
-            f"out {address} is an address, and only `rlcas run`, `rlcas train` and `rlcas synth train` work to one: "
+            f"out {address} is an address, and only `rlcas run`, `rlcas train` and `rlcas synth train` write to one: "
             "name a folder, on storage that all nodes mount, and copy it when it is done"
         )
     return out.expanduser().absolute()
