@@ -21,9 +21,10 @@ from rlcas.comparison.cell import Cell
 from rlcas.comparison.contrasts import Contrast
 from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import MADE_FILE, read_comparison
+from rlcas.comparison.grids import Grid, grids
 from rlcas.comparison.intervals import Interval, mean_draws
 from rlcas.comparison.summary import Results, summarise
-from rlcas.comparison.table import Grid, grid_markdown, grids, trained_with
+from rlcas.comparison.table import grid_markdown, trained_with
 from rlcas.evaluation.bootstrap import LEVEL, SEED
 from rlcas.jsonable import jsonable
 from rlcas.seeding import rng_for

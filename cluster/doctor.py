@@ -1,4 +1,4 @@
-"""`rlcas doctor --cluster`: what each node has and lacks, and where the nodes differ."""
+"""`rlcas doctor --cluster`: checks of each node, and of what must be the same on all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.errors import UserError
-from rlcas.runs.folder import PATH_PREFIXES
+from rlcas.runs.paths import PATH_PREFIXES
 from rlcas.storage.remote import address_of
 
 NODE_LIMIT_SECONDS = 600.0
@@ -35,7 +35,7 @@ NODE_CHECKS = (
     "shared memory",
     "data",
 )
-"""Those of `rlcas doctor` that each node does; it leaves out the slow ones, and the folder that it is called in."""
+"""Checks of `rlcas doctor` that run on each node: not the slow ones, nor that of the current folder."""
 SHOWN = ("Python", "ray", "torch", "rlcas")
 CODE = "code of rlcas"
 NO_FILES = "no files"
@@ -54,19 +54,19 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What a node says of itself."""
+    """What was found on a node."""
 
     versions: Mapping[str, str]
     findings: Sequence[Finding]
     num_gpus: int
-    """GPUs that torch finds there."""
+    """GPUs that torch finds on it."""
     reads_probe: bool
     data: str
-    """What is there of the data set."""
+    """What it has of the data set, as `inventory` returns it."""
 
 
 def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
-    """Yield findings of each node of the cluster of RAY_ADDRESS, and of what they must share.
+    """Yield findings about each node of the cluster of RAY_ADDRESS, and about what they must share.
 
     Args:
         out: the folder of runs, absolute; a file that is written there must be read on every node.
@@ -89,8 +89,8 @@ def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
     reads = {name: of.reads_probe for name, of in facts.items()}
     yield replace(judge_storage(out, probe.parent, reads), name="shared storage")
     if data is not None:
-        there = {name: of.data for name, of in facts.items()}
-        yield replace(judge_data(data, here, there), name="data set")
+        by_node = {name: of.data for name, of in facts.items()}
+        yield replace(judge_data(data, here, by_node), name="data set")
 
 
 def look(probe: Path, data: str | None) -> NodeFacts:
@@ -111,7 +111,7 @@ def versions() -> dict[str, str]:
 
 
 def inventory(data: str | None) -> str:
-    """Return what there is of a data set, as files and bytes: enough to tell that two nodes have not the same."""
+    """Return the files and bytes of a data set on this node: enough to notice that two nodes differ."""
     prefix, _, path = (data or "").partition(":")
     place = Path(path) if prefix in PATH_PREFIXES else local_files().get(prefix)
     if place is None or not place.exists():
@@ -123,20 +123,20 @@ def inventory(data: str | None) -> str:
 
 
 def judge_versions(here: Mapping[str, str], nodes: Mapping[str, Mapping[str, str]]) -> Finding:
-    """Compare the versions on each node with those of the process that asks."""
-    said = []
+    """Compare the versions on each node with those of this process."""
+    differences = []
     for package, version in here.items():
         found = {name: of.get(package, "absent") for name, of in nodes.items()}
-        there = [f"{other} on {name}" for name, other in found.items() if other != version]
-        if there:
-            said.append(f"{package} {version} here, {', '.join(there)}")
-    if said:
-        return fault("; ".join(said), SAME_EVERYWHERE)
+        elsewhere = [f"{other} on {name}" for name, other in found.items() if other != version]
+        if elsewhere:
+            differences.append(f"{package} {version} here, {', '.join(elsewhere)}")
+    if differences:
+        return fault("; ".join(differences), SAME_EVERYWHERE)
     return ok(f"the same on all {len(nodes)} nodes")
 
 
 def judge_storage(out: Path, folder: Path, read_by: Mapping[str, bool]) -> Finding:
-    """Judge the folder of runs by which nodes read a file that was just written to `folder`, it or one above it."""
+    """Judge the folder of runs by which nodes read a new file in `folder`, which is `out` or above it."""
     without = [name for name, reads in read_by.items() if not reads]
     if without:
         return fault(
@@ -148,16 +148,16 @@ def judge_storage(out: Path, folder: Path, read_by: Mapping[str, bool]) -> Findi
 
 
 def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
-    """Judge a data set by what the process that asks has of it and what each node has."""
+    """Judge a data set by what this process and each node have of it."""
     if address_of(data.partition(":")[2]):
         return ok(f"{data} is an address: what starts a run fetches it, and no node needs it")
     if data.partition(":")[0] not in PATH_PREFIXES and {here, *nodes.values()} == {NO_FILES}:
         return ok(f"{data} has no files on any node: it is made or fetched")
-    there = ", ".join(f"{found} on {name}" for name, found in nodes.items() if found != here)
-    found = f"{data}: {here} here" + (f", {there}" if there else "")
+    elsewhere = ", ".join(f"{found} on {name}" for name, found in nodes.items() if found != here)
+    found = f"{data}: {here} here" + (f", {elsewhere}" if elsewhere else "")
     if here == NO_FILES:
         return fault(found, "start the run where the data are, or put them on storage that all nodes share")
-    if there:
+    if elsewhere:
         return warn(
             found,
             "none is needed: a run copies them there once; put them on storage that all nodes share to spare that",
@@ -166,11 +166,11 @@ def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
 
 
 def judge_gpus(of_ray: float, of_torch: int) -> Finding:
-    """Judge the GPUs that Ray hands out on a node by those that torch finds there."""
+    """Compare the GPUs that Ray assigns on a node with those that torch finds on it."""
     if of_ray > of_torch:
         return fault(
-            f"Ray hands out {of_ray:g}, torch finds {of_torch}",
-            "start Ray there with the right --num-gpus, or mend the driver and torch's CUDA build",
+            f"Ray assigns {of_ray:g}, torch finds {of_torch}",
+            "start Ray there with the right --num-gpus, or fix the driver and torch's CUDA build",
         )
     return ok(f"{of_ray:g}")
 
@@ -187,7 +187,7 @@ def _connect() -> Finding:
 
 
 def _nodes() -> list[NodeReport]:
-    """Return the nodes that are alive, the same order each time."""
+    """Return the nodes that are alive, by name."""
     return sorted(
         (
             NodeReport(
@@ -205,7 +205,7 @@ def _nodes() -> list[NodeReport]:
 
 @contextlib.contextmanager
 def _probe(out: Path) -> Iterator[Path]:
-    """Yield a new file in `out`, or in the folder above that is there."""
+    """Yield a new file in `out`, or in the nearest folder above that exists."""
     folder = next(place for place in (out, *out.parents) if place.is_dir())
     with tempfile.NamedTemporaryFile("w", prefix=".rlcas-doctor-", dir=folder) as file:
         file.write(file.name)
@@ -222,12 +222,12 @@ def _reads(probe: Path) -> bool:
 
 
 def _ask(nodes: Sequence[NodeReport], probe: Path, data: str | None) -> dict[str, NodeFacts | str]:
-    """Return what each node says, or why it does not."""
+    """Return each node's facts, or why it has none."""
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-        asked[node.name] = task.options(scheduling_strategy=there).remote(probe, data)
+        on_node = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        asked[node.name] = task.options(scheduling_strategy=on_node).remote(probe, data)
     done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_LIMIT_SECONDS)
     return {name: _answer(answer, answer in done) for name, answer in asked.items()}
 
@@ -242,10 +242,10 @@ def _answer(answer: ray.ObjectRef, done: bool) -> NodeFacts | str:
 
 
 def _of_node(node: NodeReport, answer: NodeFacts | str) -> Iterator[Finding]:
-    """Yield the line of a node, and what is not right there."""
+    """Yield the line of a node, and one for each check that it does not pass."""
     if isinstance(answer, str):
-        mend = "install rlcas there as on the others, and look whether the node is up"
-        yield Finding("fault", answer, mend, name=node.name)
+        fix = "install rlcas there as on the others, and check whether the node is up"
+        yield Finding("fault", answer, fix, name=node.name)
         return
     checks = {finding.name: finding for finding in answer.findings}
     shown = ", ".join(f"{package} {answer.versions[package]}" for package in SHOWN)

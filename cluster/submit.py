@@ -1,4 +1,4 @@
-"""A command of rlcas as a job on a Ray cluster: its package, its logs, its exit status."""
+"""Running a command of rlcas as a job on a Ray cluster: its package, logs and exit status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ POLL_SECONDS = 1.0
 MIB = 1 << 20
 NUM_LARGEST = 3
 ZIP_BYTES, ZIP_BYTES_A_FILE = 22, 76
-"""What a zip file adds: its end, and a local and a central header a file, each with the file's name."""
+"""Overhead of a zip file: its end, and for each file a local and a central header, both with the file's name."""
 
 
 def submit(
@@ -50,10 +50,10 @@ def submit(
     """Run `rlcas WORDS` as a job and follow its logs; return its exit status, or 0 at once without `wait`.
 
     Args:
-        words: the command and what it takes.
+        words: the command and its arguments.
         address: http://HOST:PORT of the cluster's dashboard.
         working_dir: the folder that is uploaded, where the job runs.
-        files: what Ray uploads of it, as `package` tells.
+        files: what Ray uploads of it, as `package` returns it.
         num_gpus: GPUs of the command itself, beside those of its workers; it runs on a node that has them.
         wait: whether to follow the job to its end.
 
@@ -79,15 +79,17 @@ def submit(
 
 
 def package(working_dir: Path) -> dict[str, int]:
-    """Return what Ray uploads of a folder: the bytes that each file takes in the package, by its path there.
+    """Return what Ray uploads of a folder: the bytes that each file takes in the package, by its path in it.
 
     Left out is what .gitignore and .rayignore name, and what Ray always leaves out (.git, .venv).
 
     Raises:
-        UserError: `working_dir` is no folder, or holds names or ignore files that are not UTF-8.
+        UserError: `working_dir` is not a folder, or has names or ignore files that are not UTF-8.
     """
     if not working_dir.is_dir():
-        raise UserError(f"--working-dir {working_dir} is no folder: name the one that the command shall run in")
+        raise UserError(
+            f"--working-dir {working_dir} is not a folder: name the one that the command shall run in"
+        )
     files: dict[str, int] = {}
 
     def add(path: Path) -> None:
@@ -96,7 +98,7 @@ def package(working_dir: Path) -> dict[str, int]:
             files[name] = path.stat().st_size + ZIP_BYTES_A_FILE + 2 * len(name.encode())
 
     silent = logging.getLogger(__name__)
-    silent.disabled = True  # what it would say is told below
+    silent.disabled = True  # Ray would log what is raised below as one line
     try:
         packaging._dir_travel(
             working_dir,
@@ -112,13 +114,13 @@ def package(working_dir: Path) -> dict[str, int]:
         ) from None
     except UnicodeDecodeError:
         raise UserError(
-            f"--working-dir {working_dir} has a .gitignore or .rayignore that is not UTF-8: mend or remove it"
+            f"--working-dir {working_dir} has a .gitignore or .rayignore that is not UTF-8: correct or remove it"
         ) from None
     return files
 
 
 def check_size(files: Mapping[str, int], working_dir: Path) -> None:
-    """Refuse a package that the job server would refuse after its upload.
+    """Refuse a package that the job server would refuse only after its upload.
 
     Raises:
         UserError: it is too large; the line names the largest parts.
@@ -142,7 +144,7 @@ def exit_status(job: JobDetails) -> int:
     if job.status == JobStatus.SUCCEEDED:
         return 0
     if code == 0:
-        message, _, _ = (job.message or "").partition("\n")  # a traceback of Ray's own may follow
+        message, _, _ = (job.message or "").partition("\n")  # Ray's own traceback may follow
         say(f"job {job.status}: {message}")
         return 1
     return code if code > 0 else 128 - code
@@ -150,7 +152,7 @@ def exit_status(job: JobDetails) -> int:
 
 def _connect(address: str) -> JobSubmissionClient:
     if not address.startswith(("http://", "https://")):
-        raise UserError(f"--address {address!r} is no dashboard's address: write it as http://HOST:8265")
+        raise UserError(f"--address {address!r} is not a dashboard's address: write it as http://HOST:8265")
     if importlib.util.find_spec("aiohttp") is None:
         raise UserError(
             "rlcas submit needs Ray's job client, which is not installed: pip install 'rlcas[cluster]'"
@@ -158,12 +160,12 @@ def _connect(address: str) -> JobSubmissionClient:
     from ray.job_submission import JobSubmissionClient
 
     quiet_ray()
-    os.environ[RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE] = address  # else RAY_ADDRESS would go before it
+    os.environ[RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE] = address  # else RAY_ADDRESS would take precedence
     try:
         return JobSubmissionClient(address)
     except ConnectionError as error:
         raise UserError(
-            f"--address {address} does not answer: look whether the head runs and has ray[default]; from outside, "
+            f"--address {address} does not answer: check that the head runs and has ray[default]; from outside, "
             "ssh -L 8265:127.0.0.1:8265 HEAD makes it http://127.0.0.1:8265"
         ) from error
     except AuthenticationError as error:
@@ -184,9 +186,9 @@ def _followed(client: JobSubmissionClient, job: str) -> JobDetails:
         while not (details := client.get_job_info(job)).status.is_terminal():
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        raise RunError(f"interrupted, but job {job} goes on") from None
+        raise RunError(f"interrupted, but job {job} continues") from None
     except (OSError, RuntimeError) as error:
-        raise RunError(f"lost sight of job {job}, which goes on ({first_line(error)})") from error
+        raise RunError(f"lost the connection to job {job}, which continues ({first_line(error)})") from error
     return details
 
 

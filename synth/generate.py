@@ -18,10 +18,9 @@ import torch
 from rlcas.config import GenerationConfig, RunConfig
 from rlcas.devices import same_bits, torch_threads
 from rlcas.errors import UserError
-from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
-from synth.generators import GENERATORS, ImageSampler
+from synth.generators import ImageSampler, generator_of
 from synth.pool_writer import PoolWriter
 from synth.training.progress import PartProgress, Reporter
 
@@ -90,7 +89,7 @@ def open_sampler(synth_folder: Path, config: RunConfig, device: torch.device) ->
     Raises:
         UserError: the folder holds none, or it does not load.
     """
-    return lookup(config.synth.generator, GENERATORS, "synth.generator").open(synth_folder, config, device)
+    return generator_of(config).open(synth_folder, config, device)
 
 
 def sample_micro_batch(

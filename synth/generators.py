@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 
 from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.registry import lookup
 from rlcas.types import TrainingData, Uint8
 from synth.training.progress import OnStep
 
@@ -122,3 +124,16 @@ GENERATORS: dict[str, Generator] = {
     ),
 }
 """Generators by name; one from outside is named package.module:object and is a `Generator`."""
+
+
+def generator_of(config: RunConfig) -> Generator:
+    """Return the generator that the setting `synth.generator` names.
+
+    Raises:
+        UserError: the name is unknown, or names another kind of object.
+    """
+    name = config.synth.generator
+    generator = lookup(name, GENERATORS, "synth.generator")
+    if not isinstance(generator, Generator):
+        raise UserError(f"synth.generator {name!r} is not a synth.generators.Generator: name one")
+    return generator

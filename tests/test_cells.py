@@ -10,7 +10,7 @@ import pytest
 import ray
 from tiny import tiny_config, tiny_data
 
-from cluster.comparison.plan import PlannedCell
+from cluster.comparison.cell_plan import PlannedCell
 from cluster.comparison.schedule import _result
 from rlcas import data
 from rlcas.runs.folder import RunFolder
@@ -45,6 +45,7 @@ def test_the_reason_is_the_cause_in_one_plain_line(
         seed=0,
         equal_compute=False,
         config=tiny_config(),
+        engine="fit",
         counts_C=(0, 0, 0),
         own={},
         passes=1,

@@ -220,7 +220,7 @@ def test_a_row_that_lacked_its_weights_is_trained_once_they_are_named_beside_res
 def test_the_same_command_again_says_how_to_go_on(finished: Path, home: Path) -> None:
     again = compare(*ROWS, out="out", cwd=home)
     assert again.returncode == 2
-    assert f"or go on with it by `rlcas compare --resume {finished}`" in again.stderr
+    assert f"or resume it by `rlcas compare --resume {finished}`" in again.stderr
 
 
 @pytest.mark.medium

@@ -10,7 +10,8 @@ import pytest
 from tiny import tiny_data
 from tiny_clip import write_tiny_clip
 
-from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
+from cluster.comparison.cell_plan import PlannedCell, cells_of
+from cluster.comparison.plan import ComparisonPlan, plan, plan_of
 from cluster.comparison.tuning import points_of, tries_of
 from rlcas import settings
 from rlcas.errors import UserError

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 import small_run
 
+from cluster.comparison.cell_plan import cells_of
 from cluster.comparison.compare import create
-from cluster.comparison.engines import passes_told, told_by_epochs
-from cluster.comparison.plan import cells_of, plan
+from cluster.comparison.engines import (
+    FORMER_PROGRESS_FILE,
+    PROGRESS_FILE,
+    passes_done,
+    remove_progress,
+    trained_from,
+)
+from cluster.comparison.plan import plan
 from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import Clock
 from rlcas import data as datasets
@@ -66,27 +73,30 @@ def test_the_time_left_is_told_by_the_passes_done_and_the_bar_never_goes_back(
     shown: list[int] = []
     clock = Clock(Progress(lambda done, note: shown.append(done)), total=400)
     now[0] += 10
-    clock.under_way(100)
+    clock.count_running(100)
     assert clock.left == "30 s"
-    clock.under_way(50)
-    clock.ended(200)
+    clock.count_running(50)
+    clock.count_ended(200)
     now[0] += 10
-    clock.under_way(0)
+    clock.count_running(0)
     assert clock.left == "20 s" and shown == [100, 200]
 
 
-def test_a_cell_under_way_tells_its_epochs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("log", [PROGRESS_FILE, FORMER_PROGRESS_FILE])
+def test_the_epochs_of_a_cell_in_training_count_by_its_log(tmp_path: Path, log: str) -> None:
     compare = {"methods": ["baseline", "baseline_best_of_k"], "seeds": 1, "epochs": 4}
     planned = plan({"data": "phantom", "out": str(tmp_path), "compare": compare, "sampler": {"k": 2}})
     from tiny import tiny_data
 
     plain, best_of_k, _ = cells_of(planned, tiny_data())
     for cell in (plain, best_of_k):
-        assert passes_told(tmp_path, cell) == 0
+        assert passes_done(tmp_path, cell) == 0
         (tmp_path / cell.name).mkdir(parents=True)
-        (tmp_path / cell.name / "told.jsonl").write_text("{}\n" * 2)
-    assert passes_told(tmp_path, plain) == plain.passes // 2
-    assert passes_told(tmp_path, best_of_k) == best_of_k.passes // 4
+        (tmp_path / cell.name / log).write_text("{}\n" * 2)
+    assert passes_done(tmp_path, plain) == plain.passes // 2
+    assert passes_done(tmp_path, best_of_k) == best_of_k.passes // 4
+    remove_progress(tmp_path / plain.name)
+    assert passes_done(tmp_path, plain) == 0
 
 
 def test_the_curve_of_episodes_is_the_winners_and_the_passes_are_everybodys() -> None:
@@ -96,7 +106,7 @@ def test_the_curve_of_episodes_is_the_winners_and_the_passes_are_everybodys() ->
         facts = {"epoch": epoch, "winner": winner, "images": images, "metrics": metrics, "best_epoch": 1}
         return {**facts, **losses, "seconds": 2.0}
 
-    trained = told_by_epochs([line(1, 1, [10, 20]), line(2, 0, [30, 40])])
+    trained = trained_from([line(1, 1, [10, 20]), line(2, 0, [30, 40])])
     assert [point["images"] for point in trained.curve] == [20, 50]
     assert [(point["f1"], point["val_loss"]) for point in trained.curve] == [(0.11, 4.0), (0.2, 3.0)]
     assert (trained.passes, trained.best_epoch, trained.seconds) == (100, 1, 4.0)

@@ -20,18 +20,10 @@ from rlcas.comparison.cell import PREDICTIONS_FILE, read_cell, write_cell
 from rlcas.comparison.contrasts import CONTRASTS
 from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import cell_folder, read_comparison
+from rlcas.comparison.grids import table_1, table_2, table_contrasts, table_cost, table_differences
 from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, Results, summarise
-from rlcas.comparison.table import (
-    markdown,
-    summary_notes,
-    summary_table,
-    table_1,
-    table_2,
-    table_contrasts,
-    table_cost,
-    table_differences,
-)
+from rlcas.comparison.table import markdown, summary_notes, summary_table
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.metrics import macro_f1

@@ -117,10 +117,10 @@ def test_no_gpu_is_ok_but_one_that_torch_cannot_use_is_a_warning() -> None:
 
 
 def test_cores_say_what_an_episode_takes() -> None:
-    assert machine.describe_cores(8, None, 2) == ok(
+    assert machine.describe_cores("8", None, 2) == ok(
         "8; OMP_NUM_THREADS not set; an episode takes 2 (cluster.threads_per_episode)"
     )
-    assert "OMP_NUM_THREADS 64;" in machine.describe_cores(8, "64", 2).found
+    assert "OMP_NUM_THREADS 64;" in machine.describe_cores("8", "64", 2).found
 
 
 def test_little_memory_is_a_warning() -> None:

@@ -97,7 +97,7 @@ def test_an_inventory_counts_files_and_bytes(tmp_path: Path, monkeypatch: pytest
 def test_gpus_that_ray_hands_out_must_be_there() -> None:
     assert doctor.judge_gpus(1, 2).verdict == "ok"
     finding = doctor.judge_gpus(2, 1)
-    assert (finding.verdict, finding.found) == ("fault", "Ray hands out 2, torch finds 1")
+    assert (finding.verdict, finding.found) == ("fault", "Ray assigns 2, torch finds 1")
 
 
 def test_what_is_asked_of_a_cluster_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_a_node_is_a_line_with_what_it_has_and_a_line_for_each_thing_that_is_wro
     whole, disk, gpus = doctor._of_node(doctor.NodeReport("f00", "beta", 4, 2), facts)
     assert whole.found == "Python 1.0, ray 1.0, torch 1.0, rlcas 1.0; 4 CPU, 2 GPU; 9 GB available"
     assert disk == Finding("warn", "disk: 1 GB free", "free some", name="beta")
-    assert (gpus.verdict, gpus.found) == ("fault", "GPUs: Ray hands out 2, torch finds 0")
+    assert (gpus.verdict, gpus.found) == ("fault", "GPUs: Ray assigns 2, torch finds 0")
 
 
 def test_a_node_that_does_not_answer_is_a_fault() -> None:
@@ -209,4 +209,6 @@ def test_a_wrong_token_is_a_fault_that_is_told(by_hand: ByHand) -> None:
     done = asked({**by_hand.environment, "RAY_AUTH_TOKEN": "0" * 64}, "--out", str(by_hand.common))
     assert done.returncode == 1
     assert done.stdout.startswith("fault  cluster: RAY_ADDRESS")
-    assert "does not let us in (Failed to connect" in done.stdout and "set RAY_AUTH_MODE=token" in done.stdout
+    assert (
+        "refuses the connection (Failed to connect" in done.stdout and "set RAY_AUTH_MODE=token" in done.stdout
+    )

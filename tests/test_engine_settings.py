@@ -14,6 +14,7 @@ from cluster.runtime.connection import check_answers
 from cluster.runtime.resources import check_demand, episode_resources
 from rlcas import settings
 from rlcas.config import ClusterConfig, RunConfig
+from rlcas.cores import available_cores
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
 
@@ -50,7 +51,7 @@ def test_more_than_one_gpu_is_a_whole_number():
 )
 def test_threads_are_the_cores_divided_by_k_unless_they_are_stated(k, asked, threads):
     concrete = ClusterConfig(threads_per_episode=asked).concrete(k)
-    assert concrete.threads_per_episode == (threads or os.cpu_count())
+    assert concrete.threads_per_episode == (threads or available_cores())
 
 
 def test_the_algorithms_own_config_keeps_the_number_of_threads():
@@ -148,7 +149,7 @@ def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pyt
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1 ", "host:99999"])
 def test_what_is_no_clusters_address_is_told(address: str):
     with pytest.raises(
-        UserError, match=rf"RAY_ADDRESS '{address}' is no cluster's address: write HOST:6379 or"
+        UserError, match=rf"RAY_ADDRESS '{address}' is not a cluster's address: write HOST:6379 or"
     ):
         check_answers(address)
 

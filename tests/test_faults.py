@@ -64,7 +64,7 @@ FAULTS = {
     "allocate": ("out_of_memory", r"Traceback .*in _fault.*can't allocate memory: you tried to allocate 11529"),
     "kill": (
         "died",
-        r"It left no stack: it was ended from outside, as the kernel or Ray's memory monitor does",
+        r"It wrote no stack: it was killed from outside, as the kernel or Ray's memory monitor does",
     ),
     "segfault": ("died", r"Fatal Python error: Segmentation fault.*in string_at.*in _fault"),
 }

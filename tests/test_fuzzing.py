@@ -199,7 +199,7 @@ def test_a_damaged_line_of_a_log_is_named_by_its_number(tmp_path: Path) -> None:
     for text, message in (
         (
             '{"epoch": 1}\n[1]\n',
-            r"epochs\.jsonl line 2 is damaged \(it is no JSON object\): restore or delete it",
+            r"epochs\.jsonl line 2 is damaged \(it is not a JSON object\): restore or delete it",
         ),
         ('{"epoch": 1}\n{"epoch\n', r"epochs\.jsonl line 2 is damaged \(.*\): restore or delete it"),
     ):
@@ -260,7 +260,7 @@ def test_a_library_error_that_quotes_half_a_file_is_shortened(tmp_path: Path) ->
     [
         ({"labels": np.zeros(2, np.int64)}, "no prediction of every image"),
         ({"probabilities": np.zeros((3, 2)), "labels": np.zeros(2, np.int64)}, "no prediction of every image"),
-        ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is of no class"),
+        ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is not a class's"),
     ],
 )
 def test_predictions_that_do_not_match_their_labels_are_refused(

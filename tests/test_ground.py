@@ -19,6 +19,7 @@ from rlcas.jsonable import jsonable
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
 from rlcas.runs import folder as run_folder
+from rlcas.runs.paths import default_out
 from rlcas.seeding import rng_for, seed_for
 from rlcas.storage.atomic import replacing, replacing_folder, sha256_of, write_json
 from rlcas.types import EpisodeReport, EpochRecord, EpochResult
@@ -208,13 +209,13 @@ def test_a_partial_last_line_is_ignored_and_lines_can_be_truncated(tmp_path: Pat
     [("phantom", "phantom"), ("npz:/a/b c.npz", "b-c"), ("folder:../x/", "x"), ("csv:a.csv", "a")],
 )
 def test_a_run_without_out_is_named_by_its_data(data: str, name: str) -> None:
-    assert run_folder.default_out(RunConfig(data=data, preset="quick", seed=3)) == Path(f"runs/{name}-quick-3")
+    assert default_out(RunConfig(data=data, preset="quick", seed=3)) == Path(f"runs/{name}-quick-3")
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "something").touch()
     with pytest.raises(
-        UserError, match=r"exists and is not an empty folder: name another with --out, or go on with it by"
+        UserError, match=r"exists and is not an empty folder: name another with --out, or resume it by"
     ):
         run_folder.create(RunConfig(out=tmp_path))
 

@@ -33,7 +33,9 @@ def test_a_package_of_the_same_name_is_reported(
         (tmp_path / name).mkdir()
     file = tmp_path / (f"{name}/__init__.py" if form == "package" else f"{name}.py")
     file.touch()
-    with pytest.raises(UserError, match=rf"/{name} is no part of this rlcas, .*: call rlcas in another folder"):
+    with pytest.raises(
+        UserError, match=rf"/{name} is not part of this rlcas, .*: call rlcas in another folder"
+    ):
         check_not_hidden()
 
 
@@ -58,5 +60,5 @@ def test_a_run_that_would_be_hidden_from_its_workers_is_refused_before_anything_
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"rlcas: {tmp_path / 'envs'} is no part of this rlcas")
+    assert line.startswith(f"rlcas: {tmp_path / 'envs'} is not part of this rlcas")
     assert [path.name for path in tmp_path.iterdir()] == ["envs.py"]

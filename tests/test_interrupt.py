@@ -14,7 +14,7 @@ from ray.tune.tune import _setup_signal_catching
 from test_chaos import same_run
 from test_run import rlcas
 
-from cluster.runtime.interrupts import SIGNALS, TOLD, first_interrupt_waits
+from cluster.runtime.interrupts import ENDING_NOTICE, SIGNALS, first_interrupt_waits
 from cluster.runtime.tune import preserving_signal_handlers
 from rlcas.runs import epoch_log
 
@@ -29,7 +29,7 @@ def test_the_first_interrupt_waits_and_the_second_does_not(
         assert not interrupt.asked
         signal.raise_signal(first)
         assert interrupt.asked
-        assert capsys.readouterr().err == f"{TOLD}\n"
+        assert capsys.readouterr().err == f"{ENDING_NOTICE}\n"
         signal.raise_signal(second)
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
@@ -102,7 +102,7 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_
     run = held_home / "run"
     with held_run.started(held_home, *held_run.words("run"), "--cluster.checkpoint_epochs", "4") as process:
         interrupt(process)
-        held_run.read_until(TOLD, process)
+        held_run.read_until(ENDING_NOTICE, process)
         held_run.release(held_home)
         _, error = process.communicate()
     assert process.returncode == 130
@@ -114,12 +114,12 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["epoch-0001"]
     with held_run.started(held_home, "resume", "run") as process:
         interrupt(process)
-        held_run.read_until(TOLD, process)
+        held_run.read_until(ENDING_NOTICE, process)
         interrupt(process)
         _, error = process.communicate()
         assert (held_home / held_run.HOLD).exists(), "the epoch could not have ended"
     assert process.returncode == 130
-    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` goes on"
+    assert error.splitlines()[-1] == f"rlcas: interrupted; `rlcas resume {run}` resumes it"
     assert epoch_log.read_epochs(run) == [epoch]
     held_run.release(held_home)
     assert rlcas("resume", "run", cwd=held_home).returncode == 0

@@ -13,11 +13,14 @@ import torch
 from PIL import Image
 from tiny import tiny_config, tiny_data
 
-from cluster.pools import copies, judge, stored
+from cluster.pools.copies import find_and_mark_copies
+from cluster.pools.judge import real_classifier
 from cluster.pools.scores import score_pool
+from cluster.pools.stored import run_pool
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.types import ImageSet, TrainingData, Uint8
 from synth.pool import COPIES_FILE, SyntheticPool
@@ -68,11 +71,11 @@ def planted(tmp_path: Path) -> SyntheticPool:
 @pytest.mark.parametrize("extractor", ["classifier", "pixels"])
 def test_planted_copies_are_marked_and_left_out(planted: SyntheticPool, tmp_path: Path, extractor: str) -> None:
     folder, settings = RunFolder(tmp_path), config(extractor=extractor)
-    copies.mark(folder, settings, DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, settings, DATA, CPU), planted)
     marks = json.loads((tmp_path / "pool" / COPIES_FILE).read_text())
     assert [set(wanted) <= set(found) for wanted, found in zip(([3, 4], [0], []), marks["copies"], strict=True)]
     assert sum(map(len, marks["copies"])) <= 5
-    kept = stored.kept(folder, settings, planted.folder)
+    kept = run_pool(folder, settings, planted.folder)
     pictures = {image.tobytes() for image in np.concatenate([of_class(0), of_class(1)[..., ::-1]])}
     for class_id, size in enumerate(kept.class_sizes_C):
         assert not pictures & {image.tobytes() for image in kept.images(class_id, np.arange(size))}
@@ -83,21 +86,21 @@ def test_an_interruption_before_the_marks_changes_nothing(
     planted: SyntheticPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, path = RunFolder(tmp_path), tmp_path / "pool" / COPIES_FILE
-    copies.mark(folder, config(), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, config(), DATA, CPU), planted)
     assert "note: copies of training images are left out: a " in capsys.readouterr().out
     once, judge = path.read_bytes(), (tmp_path / "judge/model.safetensors").read_bytes()
     path.unlink()
-    copies.mark(folder, config(), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, config(), DATA, CPU), planted)
     assert path.read_bytes() == once
     for file in (path, tmp_path / "judge/model.safetensors"):
         file.unlink()
-    copies.mark(folder, config(), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, config(), DATA, CPU), planted)
     assert path.read_bytes() == once and (tmp_path / "judge/model.safetensors").read_bytes() == judge
 
 
 def test_marks_that_are_there_are_not_made_again(planted: SyntheticPool, tmp_path: Path) -> None:
     (tmp_path / "pool" / COPIES_FILE).write_text("{}")
-    copies.mark(RunFolder(tmp_path), config(), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(RunFolder(tmp_path), config(), DATA, CPU), planted)
     assert (tmp_path / "pool" / COPIES_FILE).read_text() == "{}"
     assert not (tmp_path / "judge").exists()
 
@@ -106,23 +109,23 @@ def test_the_marks_of_a_pool_from_elsewhere_lie_in_the_runs_folder(
     planted: SyntheticPool, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    copies.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, config(extractor="pixels"), DATA, CPU), planted)
     assert not (planted.folder / COPIES_FILE).exists()
-    assert stored.kept(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
+    assert run_pool(folder, config(), planted.folder).class_sizes_C.tolist()[0] <= 6
 
 
 def test_copies_are_kept_where_the_settings_say_so(
     planted: SyntheticPool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = config(extractor="pixels", leave_out_copies=False)
-    copies.mark(RunFolder(tmp_path), settings, DATA, planted, CPU)
+    find_and_mark_copies(RunContext(RunFolder(tmp_path), settings, DATA, CPU), planted)
     assert "note: copies of training images are marked, but kept: a " in capsys.readouterr().out
-    assert stored.kept(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
+    assert run_pool(RunFolder(tmp_path), settings, planted.folder).class_sizes_C.tolist() == [8, 7, 6]
 
 
 def test_a_pool_without_copies_is_said_to_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pool = write_pool(tmp_path / "pool", [new_images(c, 3) for c in range(3)])
-    copies.mark(RunFolder(tmp_path), config(extractor="pixels"), DATA, pool, CPU)
+    find_and_mark_copies(RunContext(RunFolder(tmp_path), config(extractor="pixels"), DATA, CPU), pool)
     assert "no synthetic image is a copy of a training image" in capsys.readouterr().out
 
 
@@ -132,16 +135,16 @@ def test_a_class_that_holds_copies_alone_keeps_them_and_is_told_of(
     mixed = np.concatenate([new_images(0, 3), of_class(0)[:1]])
     pool = write_pool(tmp_path / "pool", [mixed, of_class(1)[:5], new_images(2, 3)])
     folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
-    copies.mark(folder, settings, DATA, pool, CPU)
+    find_and_mark_copies(RunContext(folder, settings, DATA, CPU), pool)
     said = capsys.readouterr().out
     assert "note: copies of training images are left out: a 1\n" in said
     assert (
         "note: all 5 synthetic images of class 'b' are copies of training images; they are kept unmarked"
         in said
     )
-    kept = stored.kept(folder, settings, pool.folder)
+    kept = run_pool(folder, settings, pool.folder)
     assert kept.class_sizes_C.tolist() == [3, 5, 3]
-    figures = score_pool(folder, settings, DATA, kept, None, CPU)
+    figures = score_pool(RunContext(folder, settings, DATA, CPU), kept, None)
     assert [scores["copy_rate"] for scores in figures["per_class"]] == [0.0, 1.0, 0.0]
 
 
@@ -151,16 +154,16 @@ def test_validation_images_that_are_training_images_are_no_yardstick(
     mirrored = ImageSet(images_NCHW=DATA.train.images_NCHW[..., ::-1], labels_N=DATA.train.labels_N)
     data = replace(DATA, val=mirrored)
     with pytest.raises(
-        UserError, match="every validation image is a training image too, so that none tells how"
+        UserError, match="every validation image is a training image too, so that none shows how"
     ):
-        copies.mark(RunFolder(tmp_path), config(extractor="pixels"), data, planted, CPU)
+        find_and_mark_copies(RunContext(RunFolder(tmp_path), config(extractor="pixels"), data, CPU), planted)
 
 
 def test_scores_are_those_of_the_images_that_are_kept(planted: SyntheticPool, tmp_path: Path) -> None:
     folder, settings = RunFolder(tmp_path), config()
-    copies.mark(folder, settings, DATA, planted, CPU)
-    pool = stored.kept(folder, settings, planted.folder)
-    figures = score_pool(folder, settings, DATA, pool, DATA.val, CPU)
+    find_and_mark_copies(RunContext(folder, settings, DATA, CPU), planted)
+    pool = run_pool(folder, settings, planted.folder)
+    figures = score_pool(RunContext(folder, settings, DATA, CPU), pool, DATA.val)
     sizes_C = pool.class_sizes_C.tolist()
     assert figures["n_synthetic"] == sum(sizes_C) and figures["num_copies"] == 21 - sum(sizes_C)
     assert figures["copy_rate"] == 0.0
@@ -180,9 +183,9 @@ def test_every_image_has_a_line_that_names_its_nearest_training_image(
     planted: SyntheticPool, tmp_path: Path
 ) -> None:
     folder, settings = RunFolder(tmp_path), config(extractor="pixels", pool_only_epochs=0)
-    copies.mark(folder, settings, DATA, planted, CPU)
-    pool = stored.kept(folder, settings, planted.folder)
-    assert score_pool(folder, settings, DATA, pool, None, CPU)["pool_only"] is None
+    find_and_mark_copies(RunContext(folder, settings, DATA, CPU), planted)
+    pool = run_pool(folder, settings, planted.folder)
+    assert score_pool(RunContext(folder, settings, DATA, CPU), pool, None)["pool_only"] is None
     with folder.image_scores.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [(line["class"], int(line["image"])) for line in lines] == [
@@ -199,11 +202,11 @@ def test_every_image_has_a_line_that_names_its_nearest_training_image(
 
 def test_another_extractor_judges_again_but_the_marks_stay(planted: SyntheticPool, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    copies.mark(folder, config(extractor="pixels"), DATA, planted, CPU)
+    find_and_mark_copies(RunContext(folder, config(extractor="pixels"), DATA, CPU), planted)
     before = (tmp_path / "pool" / COPIES_FILE).read_bytes()
     other = config(pool_only_epochs=0)
-    copies.mark(folder, other, DATA, planted, CPU)
-    figures = score_pool(folder, other, DATA, stored.kept(folder, other, planted.folder), None, CPU)
+    find_and_mark_copies(RunContext(folder, other, DATA, CPU), planted)
+    figures = score_pool(RunContext(folder, other, DATA, CPU), run_pool(folder, other, planted.folder), None)
     assert figures["extractor"].startswith("penultimate")
     assert (tmp_path / "pool" / COPIES_FILE).read_bytes() == before
 
@@ -272,6 +275,6 @@ def test_the_judge_is_the_baseline_of_the_settings(tmp_path: Path) -> None:
         best, _ = fit(trainer, np.zeros(3, np.int64), 1)
         return to_state_dict(best.arrays, trainer.model)
 
-    judged_by = judge.real_classifier(RunFolder(tmp_path), config(), DATA, CPU).model.state_dict()
+    judged_by = real_classifier(RunContext(RunFolder(tmp_path), config(), DATA, CPU)).model.state_dict()
     expected = plain(DATA)
     assert all(torch.equal(judged_by[name], expected[name]) for name in expected)

@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 from tiny import CPU
 
+from cluster.comparison.cell_plan import PlannedCell, cells_of
 from cluster.comparison.compare import create
 from cluster.comparison.engines import ENGINES
-from cluster.comparison.plan import POOLS, PlannedCell, cells_of, plan
+from cluster.comparison.plan import POOLS, plan
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.data import load
 from rlcas.devices import torch_threads
 from rlcas.methods import METHODS
 from rlcas.metrics import per_class_recall
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.training.saved_classifier import load_classifier, predict
 from rlcas.types import Float64, ImageSet
@@ -108,7 +110,9 @@ def recalls(tmp_path_factory: pytest.TempPathFactory) -> Recalls:
     def train(name: str) -> Float64:
         folder = opened(home / "comparison", cells[name])
         with torch_threads(1):
-            ENGINES[METHODS[name].engine](home / "comparison", folder, cells[name], data, CPU)
+            ENGINES[cells[name].engine](
+                home / "comparison", cells[name], RunContext(RunFolder(folder), cells[name].config, data, CPU)
+            )
             return per_class_recall(predict(load_classifier(folder, CPU), test.images_NCHW), test.labels_N)
 
     return train

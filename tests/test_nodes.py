@@ -123,7 +123,7 @@ def test_a_lost_head_ends_the_run_in_one_line_and_it_resumes_on_a_new_cluster(
     assert process.returncode == 1
     last = error.splitlines()[-1]
     assert last.startswith("rlcas: Ray's head at ") and "Traceback" not in error
-    assert f"is lost: `rlcas resume {held_home / 'beheaded'}` goes on from the last checkpoint" in last
+    assert f"is lost: `rlcas resume {held_home / 'beheaded'}` continues from the last checkpoint" in last
     held_run.release(held_home)
     with cluster_of_two() as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)

@@ -45,7 +45,7 @@ def test_a_bundle_must_lie_whole_on_one_node() -> None:
     check_room({"CPU": 2.0}, 3, nodes)
     with pytest.raises(
         UserError,
-        match=r"^sampler.k 1 episodes ask 4 CPU and 0 GPU each, each whole on one node; the nodes have 2 CPU and 0 GPU "
+        match=r"^sampler.k 1 episodes ask 4 CPU and 0 GPU each, each on one node; the nodes have 2 CPU and 0 GPU "
         r"\(room for 0\) on a, b; 2 CPU and 1 GPU \(room for 0\) on c: lower cluster.threads_per_episode, "
         r"cluster.gpus_per_episode or sampler.k, or add nodes$",
     ):

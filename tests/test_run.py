@@ -94,7 +94,7 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Path) -> None:
     )
     assert done.returncode == 2
     assert (
-        "exists and is not an empty folder: name another with --out, or go on with it by `rlcas resume"
+        "exists and is not an empty folder: name another with --out, or resume it by `rlcas resume"
         in done.stderr
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import tiny_config, tiny_data
 
-from cluster.pools.make import per_class
+from cluster.pools.make import images_per_class
 from cluster.pools.stored import pool_folder
 from cluster.runs.checks import check_settings
 from rlcas import settings
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
     [
         (
             {"synth.generator": "os:path"},
-            r"^synth\.generator 'os:path' is no synth\.generators\.Generator: name one$",
+            r"^synth\.generator 'os:path' is not a synth\.generators\.Generator: name one$",
         ),
         (
             {"synth.sketch": "os:getcwd"},
@@ -137,8 +137,8 @@ def test_a_classifier_learns_from_a_good_pool_alone(tmp_path: Path) -> None:
 def test_the_pool_follows_the_class_sizes_within_bounds() -> None:
     counts_C = np.array([3, 300, 3000])
     config = settings.of({})
-    assert per_class(config, counts_C) == [50, 300, 1000]
-    assert per_class(settings.of({"synth.generation.per_class": 7}), counts_C) == [7, 7, 7]
+    assert images_per_class(config, counts_C) == [50, 300, 1000]
+    assert images_per_class(settings.of({"synth.generation.per_class": 7}), counts_C) == [7, 7, 7]
 
 
 def test_a_pool_is_named_by_itself_or_by_its_run(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from tiny import tiny_config
 from rlcas.cli import main
 from rlcas.data import load
 from rlcas.errors import UserError
-from rlcas.runs.folder import absolute, data_name, resolved
+from rlcas.runs.paths import absolute_data, data_name, resolved
 from rlcas.storage import remote
 from rlcas.storage.atomic import write_text
 from rlcas.storage.remote import address_of, fetched, local, publish
@@ -70,7 +70,8 @@ def test_an_address_is_recognised_even_after_it_was_a_path(place: str | Path, ad
 def test_settings_keep_addresses_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (
-        absolute("npz:s3://b/x.npz") == "npz:s3://b/x.npz" and absolute("npz:x.npz") == f"npz:{tmp_path}/x.npz"
+        absolute_data("npz:s3://b/x.npz") == "npz:s3://b/x.npz"
+        and absolute_data("npz:x.npz") == f"npz:{tmp_path}/x.npz"
     )
     assert data_name("folder:gs://b/shapes") == "shapes"
     for pool in ("s3://b/pool", "folder:s3://b/pool"):

@@ -164,14 +164,14 @@ def test_a_working_directory_that_is_no_folder_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert submit(folder / "first.yaml", "run", *OUT) == 2
-    assert "first.yaml is no folder: name the one that the command shall run in" in capsys.readouterr().err
+    assert "first.yaml is not a folder: name the one that the command shall run in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         (b"\xffad", b"", "holds 'sub/\\udcffad', a name that is not UTF-8: rename it"),
-        (b".rayignore", b"\xff", "has a .gitignore or .rayignore that is not UTF-8: mend or remove it"),
+        (b".rayignore", b"\xff", "has a .gitignore or .rayignore that is not UTF-8: correct or remove it"),
     ],
     ids=["name", "ignore_file"],
 )
@@ -219,7 +219,7 @@ def test_what_can_be_judged_here_is_passed_on_to_the_cluster(
 
 def test_an_address_without_http_is_refused(folder: Path) -> None:
     with pytest.raises(
-        UserError, match=r"--address 'head:8265' is no dashboard's address: write it as http://HOST"
+        UserError, match=r"--address 'head:8265' is not a dashboard's address: write it as http://HOST"
     ):
         jobs.submit(["demo"], "head:8265", folder, {})
 
@@ -245,7 +245,7 @@ def test_an_address_that_is_none_is_told(address: str, folder: Path) -> None:
 @needs_job_server
 def test_an_address_that_nobody_answers_at_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit(folder, "run", *OUT) == 2
-    assert f"--address {NOBODY} does not answer: look whether the head runs and has ray[default]" in (
+    assert f"--address {NOBODY} does not answer: check that the head runs and has ray[default]" in (
         capsys.readouterr().err
     )
 

@@ -159,8 +159,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["sweep", "--data", "phantom", "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert (
-        "exists and is not an empty folder: name another with --out, or go on with it by `rlcas sweep --res"
-        in told
+        "exists and is not an empty folder: name another with --out, or resume it by `rlcas sweep --res" in told
     )
 
 

@@ -18,8 +18,9 @@ from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.cli import main
 from rlcas.errors import UserError
-from rlcas.runs import folder as run_folder
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.paths import resolved
 from synth.pidinet import VARIANTS, PiDiNet, PixelDifferenceConv, convert
 from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
 from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES, sketch_extractor
@@ -233,8 +234,8 @@ def test_missing_weights_and_wrong_variants_are_refused(tiny: Path, tmp_path: Pa
 def test_a_relative_path_of_weights_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = settings.resolve(given={"synth.sketch": "pidinet", "synth.sketch_weights": "tiny.pth"})
-    assert run_folder.resolved(given).synth.sketch_weights == tmp_path / "tiny.pth"
-    assert run_folder.resolved(settings.resolve(given={})).synth.sketch_weights is None
+    assert resolved(given).synth.sketch_weights == tmp_path / "tiny.pth"
+    assert resolved(settings.resolve(given={})).synth.sketch_weights is None
 
 
 def test_the_settings_name_the_extractor_and_the_checkpoint_has_the_variant(tiny: Path) -> None:
@@ -247,7 +248,7 @@ def test_the_settings_name_the_extractor_and_the_checkpoint_has_the_variant(tiny
 def test_preset_paper_with_an_own_pool_needs_no_weights_for_its_gallery(tmp_path: Path) -> None:
     config, data = settings.resolve(given={"preset": "paper", "pool": "folder:mine"}), tiny_data()
     check_settings(config)
-    write_gallery(RunFolder(tmp_path), config, data, RealImages(data.train))
+    write_gallery(RunContext(RunFolder(tmp_path), config, data, torch.device("cpu")), RealImages(data.train))
     gallery = np.load(tmp_path / "gallery.npz")
     expected = SKETCHES["ratio_of_averages"](gallery["real"][0])
     np.testing.assert_allclose(gallery["real_sketch"][0] / 255, expected, atol=0.5 / 255 + 1e-6)

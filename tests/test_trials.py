@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -12,12 +13,13 @@ import trivial_trial
 from ray._private.state import actors
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-from trivial_trial import IN_PROCESS, DyingTrial, LateSavingTrial, swept
+from trivial_trial import IN_PROCESS, DyingTrial, LateSavingTrial, planned_sweep, run_sweep, swept
 
-from cluster.sweeps.trial import earlier_checkpoints
+from cluster.sweeps.trial import TUNE_FOLDER, earlier_checkpoints
 from rlcas import settings
 from rlcas.runs import epoch_log
-from rlcas.runs.sweep_folder import ERROR_FILE, Sweep
+from rlcas.runs.folder import ERROR_FILE
+from rlcas.runs.sweep_folder import Sweep
 from rlcas.settings.search_space import draws, space_of
 
 pytestmark = pytest.mark.medium
@@ -100,6 +102,23 @@ def test_the_hparams_page_has_each_trials_settings_and_metric(three_trials: Swee
         content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
         start = plugin_data_pb2.HParamsPluginData.FromString(content).session_start_info
         assert start.hparams["sampler.initial_count"].number_value == trial.settings["sampler.initial_count"]
+
+
+def test_a_sweep_resumes_beside_tunes_files_of_a_version_whose_classes_had_other_modules(
+    tmp_path: Path,
+) -> None:
+    over = {"sweep": {"over": {"sampler.initial_count": [3, 16]}}, "sampler.epochs": 1, **IN_PROCESS}
+    planned = planned_sweep(tmp_path / "sweep", **over)
+    before = tmp_path / "sweep" / TUNE_FOLDER / "0001"
+    before.mkdir(parents=True)
+    (before / "tuner.pkl").write_bytes(b"ccluster.trial\nSweepTrial\n.")
+    (before / "experiment_state-2026-01-01_00-00-00.json").write_text('{"trial_data": [["SweepTrial", "{}"]]}')
+    with pytest.raises(ModuleNotFoundError, match=r"cluster\.trial"):
+        pickle.loads((before / "tuner.pkl").read_bytes())
+    assert [trial.status for trial in run_sweep(planned).trials] == ["finished"] * 2
+    assert sorted(path.name for path in before.parent.iterdir()) == ["0001", "0002"], (
+        "Tune starts anew beside it"
+    )
 
 
 def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None:

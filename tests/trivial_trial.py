@@ -13,7 +13,7 @@ from typing import Any
 from trivial import TrivialTrainer
 
 from cluster.rllib.algorithm import RLCAS, RLCASConfig
-from cluster.sweeps.plan import plan
+from cluster.sweeps.plan import SweepPlan, plan
 from cluster.sweeps.resources import Room, trial_bundles
 from cluster.sweeps.sweep import create
 from cluster.sweeps.trial import SweepTrial
@@ -80,10 +80,21 @@ class LateSavingTrial(TrivialTrial):
 
 
 def swept(path: Path, trial: type[SweepTrial] = TrivialTrial, concurrent: int = 1, **stated: Any) -> Sweep:
-    """Run a whole sweep of trivial trials, and return what its folder tells."""
-    nested = {"data": "phantom", "out": str(path), "sampler.epochs": 4, "sampler.k": 1} | stated
-    plan_of_all = plan(nested)
-    create(plan_of_all, path)
-    bundles = {name: trial_bundles(config, concurrent, CORES) for name, config in plan_of_all.configs.items()}
-    run_trials(read_sweep(path), plan_of_all.config, Room(bundles, concurrent), trial)
+    """Run a whole sweep of trivial trials, and return what its folder holds."""
+    planned = planned_sweep(path, **stated)
+    return run_sweep(planned, trial, concurrent)
+
+
+def planned_sweep(path: Path, **stated: Any) -> SweepPlan:
+    """Make the folder of a sweep of trivial trials, and return its plan."""
+    planned = plan({"data": "phantom", "out": str(path), "sampler.epochs": 4, "sampler.k": 1} | stated)
+    create(planned, path)
+    return planned
+
+
+def run_sweep(planned: SweepPlan, trial: type[SweepTrial] = TrivialTrial, concurrent: int = 1) -> Sweep:
+    """Run the trials of a sweep's folder, and return what it then holds."""
+    path = planned.config.out
+    bundles = {name: trial_bundles(config, concurrent, CORES) for name, config in planned.configs.items()}
+    run_trials(read_sweep(path), planned.config, Room(bundles, concurrent), trial)
     return read_sweep(path)

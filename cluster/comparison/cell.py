@@ -7,31 +7,31 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+import ray
 import torch
 
-from cluster.comparison.engines import ENGINES, PROGRESS_FILE, Trained, method_of
-from cluster.comparison.plan import REAL, PlannedCell
+from cluster.comparison.cell_plan import PlannedCell
+from cluster.comparison.engines import ENGINES, Trained, remove_progress
+from cluster.comparison.plan import REAL
+from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
-from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device, torch_threads
 from rlcas.errors import first_line
 from rlcas.evaluation.evaluate import examine
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.storage.atomic import write_text
-
-ERROR_FILE = "error.txt"
-"""Below a failed cell's folder: its traceback."""
 
 
 def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
-    """Train a cell into its folder, unless it is finished, and return what came of it.
+    """Train a cell into its folder, unless it is finished, and return its result.
 
-    What goes wrong is the cell's own: it fails, with its traceback beside it.
+    An exception fails this cell alone; its traceback is written into the cell's folder.
 
     Args:
         comparison: the comparison's folder, with its images and pools.
@@ -46,13 +46,20 @@ def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
     if done is not None and done.status == "finished":
         return done
     try:
-        return _finished(comparison, folder, cell)
+        return _train_and_test(comparison, folder, cell)
     except Exception as error:
         return fail(comparison, cell, first_line(error), traceback.format_exc())
 
 
 def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) -> Cell:
-    """Write down that a cell failed and return it; the traceback goes beside it."""
+    """Write cell.json of a cell that failed, and its traceback into the same folder; return the cell.
+
+    Args:
+        comparison: the comparison's folder.
+        cell: the cell.
+        reason: why it failed, in one line.
+        traceback_text: the whole traceback.
+    """
     failed = replace(_blank(comparison, cell), status="failed", reason=reason)
     write_text(comparison / cell.name / ERROR_FILE, traceback_text)
     write_facts(comparison / cell.name, failed)
@@ -60,35 +67,37 @@ def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) 
 
 
 def leave_out(comparison: Path, cell: PlannedCell) -> None:
-    """Write down that a cell is left out, and why."""
+    """Write cell.json of a cell that is left out, with the reason."""
     left_out = replace(_blank(comparison, cell), status="left_out", reason=cell.missing)
     write_facts(comparison / cell.name, left_out)
 
 
 def _blank(comparison: Path, cell: PlannedCell) -> Cell:
-    """Return a cell of which nothing is known but its plan."""
+    """Return the cell before its training: what its plan says."""
     return Cell(
         dataset=open_prepared(RunFolder(comparison).prepared).name,
         method=cell.method,
         seed=cell.seed,
         equal_compute=cell.equal_compute,
         settings=dict(cell.own),
-        pool=method_of(cell).pool,
+        pool=cell.pool,
         tried=cell.tried,
     )
 
 
-def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
-    _see_own_gpus()
+def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
+    if ray.is_initialized():
+        use_assigned_gpus()
     _open(comparison, folder, cell)
-    method, config = method_of(cell), cell.config
+    config = cell.config
     data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
+    context = RunContext(RunFolder(folder), config, data, device)
     threads = config.cluster.threads_per_episode
     assert threads is not None, "a plan's settings are concrete"
     with torch_threads(threads):
-        trained = ENGINES[method.engine](comparison, folder, cell, data, device)
-    (folder / PROGRESS_FILE).unlink(missing_ok=True)
-    ended = _told(comparison, cell, trained, len(data.train), device)
+        trained = ENGINES[cell.engine](comparison, cell, context)
+    remove_progress(folder)
+    ended = _trained_cell(comparison, cell, trained, len(data.train), device)
     if cell.trial is not None:
         write_facts(folder, ended)
         return ended
@@ -98,18 +107,20 @@ def _finished(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     return ended
 
 
-def _told(comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device) -> Cell:
-    """Return the cell before the test."""
-    epochs, method = cell.config.sampler.epochs, method_of(cell)
+def _trained_cell(
+    comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device
+) -> Cell:
+    """Return the cell after its training, before the test images are read."""
+    epochs = cell.config.sampler.epochs
     best = trained.curve[trained.best_epoch - 1]
     return replace(
         _blank(comparison, cell),
         epochs=epochs,
         steps=epochs * len(batch_starts(num_train, cell.config.classifier.batch_size)),
         images=trained.curve[-1]["images"],
-        passes=trained.passes * (method.passes(cell.config) if method.engine == "fit" else 1),
+        passes=trained.passes * cell.passes_per_image,
         seconds=trained.seconds,
-        device=_described(device),
+        device=_device_name(device),
         curve=tuple(trained.curve),
         best_epoch=trained.best_epoch,
         validation={
@@ -122,25 +133,19 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(cell.config, folder)
-    for left_behind in (ERROR_FILE, PROGRESS_FILE):
-        (folder / left_behind).unlink(missing_ok=True)
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    remove_progress(folder)
     _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
-    if (pool := method_of(cell).pool) not in (None, REAL):
-        _link(RunFolder(comparison / POOLS_FOLDER / str(pool)).pool, RunFolder(folder).pool)
+    if cell.pool not in (None, REAL):
+        _link(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
 
 
-def _link(there: Path, here: Path) -> None:
-    if not here.is_symlink():
-        here.symlink_to(os.path.relpath(there, here.parent))
+def _link(target: Path, link: Path) -> None:
+    if not link.is_symlink():
+        link.symlink_to(
+            os.path.relpath(target, link.parent)
+        )  # relative, so that the comparison's folder may be moved
 
 
-def _see_own_gpus() -> None:
-    """Let torch find the GPUs that Ray gave to this task alone; a task without one would see them all."""
-    import ray
-
-    if ray.is_initialized():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
-
-
-def _described(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -7,35 +7,32 @@ Its folder holds compare.yaml (what the rows share), `prepared` (the images), `p
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.comparison.cell import ERROR_FILE, fail, leave_out
-from cluster.comparison.plan import ComparisonPlan, PlannedCell, cells_of, plan, plan_of
-from cluster.comparison.pools import make_pools, parts_taken_over
-from cluster.comparison.schedule import CellSlots, cell_slots, run_cells, share_of, side_by_side
+from cluster.comparison.cell import fail, leave_out
+from cluster.comparison.cell_plan import PlannedCell, cells_of
+from cluster.comparison.checks import check_pools, load_checked
+from cluster.comparison.plan import ComparisonPlan, plan, plan_of
+from cluster.comparison.pools import make_pools
+from cluster.comparison.schedule import CellSlots, cell_slots, run_cells
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
-from cluster.pools import make
-from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
 from cluster.runtime.connection import check_can_start
-from cluster.runtime.resources import this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
-from rlcas.comparison.folder import MADE_FILE, POOLS_FOLDER, cell_folder
+from rlcas.comparison.folder import MADE_FILE, cell_folder
 from rlcas.comparison.table import summary_notes, summary_table
 from rlcas.config import CompareRunConfig
-from rlcas.console import format_seconds, phase, say, show_table
+from rlcas.console import phase, say, show_table
 from rlcas.data.prepared import open_prepared
-from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.features import require_weights
 from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
-from rlcas.runs.folder import RunFolder, resolved
-from rlcas.runs.versions import made_now
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
+from rlcas.runs.paths import check_is_new, naming_out, resolved
+from rlcas.runs.versions import date_and_versions
 from rlcas.settings.search_space import value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_json, write_text
 from rlcas.types import TrainingData
@@ -48,25 +45,26 @@ def compare(stated: Mapping[str, Any]) -> Path:
         stated: settings as of `rlcas run`, and a section `compare`; nested or dotted.
 
     Raises:
-        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; nothing is left behind then.
+        UserError: a setting, a row, a file or the folder is wrong, or Ray cannot start; then no folder is made.
     """
     check_can_start()
     planned = plan(stated)
-    out = check_is_free(planned.config)
-    data = _checked(planned)
+    assert planned.config.out is not None, "a plan has its folder"
+    out = check_is_new(planned.config.out, "rlcas compare --resume")
+    data = load_checked(planned)
     for note in data.notes:
         say(f"note: {note}")
     create(planned, data, out)
-    return _walk(out, planned)
+    return _run_stages(out, planned)
 
 
 def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
-    """Go on with an interrupted comparison and return its folder: finished cells stay, failed ones are tried again.
+    """Resume an interrupted comparison and return its folder: finished cells are kept, failed ones trained again.
 
     Args:
         path: the folder.
-        weights: settings that name foundation weights, by dotted keys; rows that were left out for want of them are
-            trained now.
+        weights: settings that name foundation weights, by dotted keys; rows that were left out because these were
+            missing are trained now.
 
     Raises:
         UserError: the folder is not a comparison's, its rows have other weights already, or Ray cannot start
@@ -74,11 +72,11 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
     """
     config = load(path)
     path = path.absolute()
-    return _walk(path, _completed(path, config, weights) if weights else plan_of(config))
+    return _run_stages(path, _completed(path, config, weights) if weights else plan_of(config))
 
 
 def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str]) -> ComparisonPlan:
-    """Return the plan with weights that were not given so far, after writing it down."""
+    """Return the plan with weights that were not given before, after writing its settings."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():
         if (before := value_of(config, key)) not in (None, value_of(completed, key)):
@@ -88,50 +86,9 @@ def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str])
     planned = plan_of(completed)
     with exclusive_lock(path):
         data = open_prepared(RunFolder(path).prepared)
-        _check_pools(planned, data)
+        check_pools(planned, data)
         _write_settings(path, planned)
     return planned
-
-
-def describe(stated: Mapping[str, Any]) -> str:
-    """Return the rows, cells and pools of a comparison, and what they ask of this machine.
-
-    Raises:
-        UserError: a setting, a row, a file or an image is wrong.
-    """
-    planned = plan(stated)
-    data, here = _checked(planned), this_machine()
-    cells = [cell for cell in cells_of(planned, data) if not cell.missing]
-    tries = tries_of(planned, data)
-    number = side_by_side(planned.config, here)
-    share = share_of(planned.config, number, here)
-    passes = sum(cell.passes for cell in [*cells, *tries])
-    return "\n".join(
-        [
-            settings.as_yaml(planned.config),
-            *_described_rows(planned, data),
-            f"pools: {', '.join(planned.pools) or 'none'}",
-            f"demand: {len(cells)} cells and {len(tries)} trials of settings, {number} side by side, "
-            f"{share['num_cpus']:g} cores and {share['num_gpus']:g} GPUs each (here: {here['CPU']:g} cores, "
-            f"{here['GPU']:g} GPUs)",
-            f"budget: compare.epochs {planned.config.compare.epochs} x {len(data.train)} training images a cell; "
-            f"{passes / 1e6:.2f} million passes over images in all",
-            _times(planned, data, passes / number),
-        ]
-    )
-
-
-def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -> str:
-    """Return the estimate of the time; every figure is that of a few steps here, times their number."""
-    parts: dict[str, float] = {}
-    making = [name for name, pool in planned.pools.items() if pool.pool is None]
-    for number, name in enumerate(making):
-        spared = parts_taken_over(name, making[:number])
-        seconds = synthesis_seconds(planned.pools[name], data)
-        parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
-    parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
-    told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
-    return f"time, from a few steps on this machine: {told}; in all {format_seconds(sum(parts.values()))}"
 
 
 def load(path: Path) -> CompareRunConfig:
@@ -148,57 +105,19 @@ def load(path: Path) -> CompareRunConfig:
     return settings.of_comparison(settings.read_yaml(file)).model_copy(update={"out": path.absolute()})
 
 
-def check_is_free(config: CompareRunConfig) -> Path:
-    """Return the comparison's folder, which is yet to be made.
+def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
+    """Make the folder with the settings and the images, all of it or nothing.
 
     Raises:
-        UserError: it is there and not empty.
+        UserError: it cannot be made.
     """
-    out = config.out
-    assert out is not None, "a plan has its folder"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
-            f"`rlcas compare --resume {shlex.quote(str(out))}`"
-        )
-    return out
-
-
-def _checked(planned: ComparisonPlan) -> TrainingData:
-    """Return the images, after all that can be checked of them and the settings."""
-    config = planned.config
-    choose_device(config.device)
-    if planned.pools:
-        require_weights(config.synth.scoring)
-    data = datasets.load(config, progress=True)
-    datasets.require_test(config)
-    _check_pools(planned, data)
-    cells_of(planned, data)
-    return data
-
-
-def _check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
-    for name, pool in planned.pools.items():
-        try:
-            make.check(pool, data)
-        except UserError as error:
-            raise UserError(f"pool {name}: {error}") from None
-
-
-def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
-    """Make the folder with the settings and the images, whole or not at all."""
-    try:
-        with replacing_folder(out) as temporary:
-            datasets.prepare(data, RunFolder(temporary).prepared)
-            _write_settings(temporary, planned)
-    except OSError as error:
-        raise UserError(
-            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
-        ) from error
+    with naming_out(out), replacing_folder(out) as temporary:
+        datasets.prepare(data, RunFolder(temporary).prepared)
+        _write_settings(temporary, planned)
 
 
 def _write_settings(path: Path, planned: ComparisonPlan) -> None:
-    """Write what the rows share, after the settings of the pools that are not there yet."""
+    """Write what the rows share; first the settings of each pool that has no folder yet."""
     for name, config in planned.pools.items():
         folder = path / POOLS_FOLDER / name
         if not (folder / settings.CONFIG_FILE).exists():
@@ -206,11 +125,11 @@ def _write_settings(path: Path, planned: ComparisonPlan) -> None:
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
 
 
-def _walk(path: Path, planned: ComparisonPlan) -> Path:
-    """Do what is missing: the pools, the trials of settings, the cells, the tables."""
+def _run_stages(path: Path, planned: ComparisonPlan) -> Path:
+    """Do what is missing of the pools, the trials of settings, the cells and the tables."""
     with exclusive_lock(path):
         if _train(path, planned):
-            write_json(path / MADE_FILE, made_now())
+            write_json(path / MADE_FILE, date_and_versions())
         else:
             say(f"{path} is finished")
         results = write_tables(path)
@@ -226,7 +145,7 @@ def _walk(path: Path, planned: ComparisonPlan) -> Path:
 
 
 def _train(path: Path, planned: ComparisonPlan) -> bool:
-    """Train what is not finished, if anything; what cannot be trained is written down as left out or failed."""
+    """Train what is not finished and return whether anything was; rows that cannot be trained get left out or fail."""
     data = open_prepared(RunFolder(path).prepared)
     waiting = _waiting(path, cells_of(planned, data))
     if waiting:
@@ -235,8 +154,8 @@ def _train(path: Path, planned: ComparisonPlan) -> bool:
     rows = {cell.method for cell in waiting if not cell.missing}
     reasons = _make_pools(path, planned, rows)
     if able := rows - reasons.keys():
-        with cell_slots(planned.config) as there:
-            reasons |= _search_and_train(path, planned, data, able, there)
+        with cell_slots(planned.config) as slots:
+            reasons |= _search_and_train(path, planned, data, able, slots)
     for cell in waiting:
         if cell.method in reasons:
             fail(path, cell, reasons[cell.method], reasons[cell.method])
@@ -259,42 +178,28 @@ def _make_pools(path: Path, planned: ComparisonPlan, rows: Collection[str]) -> d
 
 
 def _search_and_train(
-    path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], there: CellSlots
+    path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], slots: CellSlots
 ) -> dict[str, str]:
     """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
     tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
-    _run(path, still_to_try(path, tries), there, "trials of settings")
+    _run(path, still_to_try(path, tries), slots, "trials of settings")
     settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
     cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
-    _run(path, _waiting(path, cells), there, "cells")
+    _run(path, _waiting(path, cells), slots, "cells")
     return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
 
 
-def _run(path: Path, cells: Sequence[PlannedCell], there: CellSlots, what: str) -> None:
+def _run(path: Path, cells: Sequence[PlannedCell], slots: CellSlots, what: str) -> None:
     if cells:
-        with phase(f"Training {len(cells)} {what}, {min(there.number, len(cells))} side by side"):
-            run_cells(path, cells, there)
+        with phase(f"Training {len(cells)} {what}, {min(slots.number, len(cells))} side by side"):
+            run_cells(path, cells, slots)
 
 
 def _waiting(path: Path, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Return the cells to do: those that have not ended, that failed, or whose weights are given by now."""
+    """Return the cells to train: those that have not ended, failed, or lacked weights that are now given."""
 
     def waits(cell: PlannedCell) -> bool:
         ended = read_cell(path / cell.name)
         return not ended or ended.status == "failed" or (ended.status == "left_out" and not cell.missing)
 
     return [cell for cell in cells if waits(cell)]
-
-
-def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
-    lines = []
-    for cell in cells_of(planned, data):
-        if cell.seed != planned.config.seed:
-            continue
-        name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"
-        if cell.missing:
-            lines.append(f"{name}: left out, {cell.missing}")
-            continue
-        added = f" + {','.join(map(str, cell.counts_C))} a batch" if any(cell.counts_C) else ""
-        lines.append(f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images")
-    return lines

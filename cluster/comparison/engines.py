@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import time
@@ -11,115 +12,98 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from cluster.comparison.plan import REAL, PlannedCell
+from cluster.comparison.cell_plan import PlannedCell
+from cluster.comparison.plan import REAL
 from cluster.pools.judge import real_classifier
-from cluster.pools.stored import kept, open_pool
+from cluster.pools.stored import open_pool, run_pool
 from rlcas import settings
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import apportion
-from rlcas.comparison.folder import POOLS_FOLDER
-from rlcas.config import RunConfig
 from rlcas.jsonable import jsonable
-from rlcas.methods import METHODS
-from rlcas.methods.method import Method
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import EPOCHS_FILE
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import POOLS_FOLDER, RunFolder
 from rlcas.seeding import seed_for
 from rlcas.training.fit import fit, selection_key
 from rlcas.training.pool_selection import SELECTIONS
 from rlcas.training.saved_classifier import save_incumbent
 from rlcas.training.trainer import ClassifierTrainer
-from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource
 from synth.pool import SyntheticPool
 
-PROGRESS_FILE = "told.jsonl"
-"""Below the folder of a cell in the plain loop, until it has ended: what each epoch gave on validation."""
+PROGRESS_FILE = "progress.jsonl"
+"""Below the folder of a cell in the plain loop, until it has ended: each epoch's metrics on validation."""
+FORMER_PROGRESS_FILE = "told.jsonl"
+"""Its former name: a cell that was interrupted then still has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What an engine left: the classifier is in the cell's folder."""
+    """The training of a cell, whose classifier is in the cell's folder."""
 
     curve: Sequence[Mapping[str, Any]]
     """As in `rlcas.comparison.cell.Cell`."""
     best_epoch: int
     passes: int
-    """Passes over images, if one image asks one."""
+    """Passes over images, with one pass for each image."""
     seconds: float
-    """Of all epochs, in whatever sitting they were trained."""
+    """Of all epochs, also of those before an interruption."""
 
 
-def method_of(cell: PlannedCell) -> Method:
-    """Return the method of a cell's row."""
-    return lookup(cell.method, METHODS, "compare.methods")
-
-
-def _pool(comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData) -> SyntheticPool:
+def _pool(comparison: Path, cell: PlannedCell, context: RunContext) -> SyntheticPool:
     """Return the pool that the cell's row shares, without its marked copies."""
-    there = RunFolder(comparison / POOLS_FOLDER / str(method_of(cell).pool))
-    stored = open_pool(there, settings.load(there.path), data)
-    return kept(RunFolder(folder), cell.config, stored.folder)
+    shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
+    stored = open_pool(shared, settings.load(shared.path), context.data)
+    return run_pool(context.folder, context.config, stored.folder)
 
 
-def _mixture(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> tuple[SyntheticSource, Int64]:
-    """Return where a row of the plain loop takes its added images from, and [C] how many a batch gets of each class."""
-    method, counts_C = method_of(cell), np.array(cell.counts_C, np.int64)
-    if method.pool in (None, REAL):
+def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[SyntheticSource, Int64]:
+    """Return the source of the images that a row of the plain loop adds, and [C] how many of each a batch gets."""
+    counts_C, data = np.array(cell.counts_C, np.int64), context.data
+    if cell.pool in (None, REAL):
         return RealImages(data.train), counts_C
-    pool = _pool(comparison, folder, cell, data)
-    if method.select is None:
+    pool = _pool(comparison, cell, context)
+    if cell.select is None:
         return pool, counts_C
-    there = RunFolder(comparison / POOLS_FOLDER / str(method.pool))
-    judge = real_classifier(there, settings.load(there.path), data, device)
-    selected = lookup(method.select, SELECTIONS, "a method's select")(data, pool, judge, cell.config)
+    shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
+    judge = real_classifier(RunContext(shared, settings.load(shared.path), data, context.device))
+    selected = lookup(cell.select, SELECTIONS, "a method's select")(data, pool, judge, context.config)
     return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
-def _fit(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
-    """Train under one composition."""
-    mixture = _mixture(comparison, folder, cell, data, device)
+def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
+    """Train one classifier under one composition."""
+    mixture = _mixture(comparison, cell, context)
     started = time.perf_counter()
-    best, results = _fitted(folder, mixture, cell.config, data, device)
+    best, results = _fitted(context, mixture)
     seconds = time.perf_counter() - started
-    save_incumbent(folder, best, data, cell.config)
+    save_incumbent(context.folder.path, best, context.data, context.config)
     return Trained(curve=_curve(results), best_epoch=best.epoch, passes=_images(results), seconds=seconds)
 
 
-def _best_of_k(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
-    """Train K classifiers, the first as the plain row is, and keep the one that is best on validation."""
-    mixture = _mixture(comparison, folder, cell, data, device)
+def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
+    """Train K classifiers, the first with the cell's own seed, and keep the one that is best on validation."""
+    mixture = _mixture(comparison, cell, context)
     fits, started = [], time.perf_counter()
     for j in range(cell.config.sampler.k):
         seed = cell.seed if j == 0 else seed_for(cell.seed, "best_of_k", j)
         config = cell.config.model_copy(update={"seed": seed})
-        fits.append((config, *_fitted(folder, mixture, config, data, device)))
+        fits.append((config, *_fitted(dataclasses.replace(context, config=config), mixture)))
     seconds, metric = time.perf_counter() - started, cell.config.sampler.metric
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
-    save_incumbent(folder, best, data, config)
+    save_incumbent(context.folder.path, best, context.data, config)
     passes = sum(_images(results) for _, _, results in fits)
     return Trained(curve=_curve(results), best_epoch=best.epoch, passes=passes, seconds=seconds)
 
 
-def _fitted(
-    folder: Path,
-    mixture: tuple[SyntheticSource, Int64],
-    config: RunConfig,
-    data: TrainingData,
-    device: torch.device,
-) -> tuple[Incumbent, list[EpochResult]]:
+def _fitted(context: RunContext, mixture: tuple[SyntheticSource, Int64]) -> tuple[Incumbent, list[EpochResult]]:
     source, counts_C = mixture
-    trainer = ClassifierTrainer(data, config, pool=source, device=device)
-    with (folder / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
+    config = context.config
+    trainer = ClassifierTrainer(context.data, config, pool=source, device=context.device)
+    with (context.folder.path / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
         return fit(
             trainer,
             counts_C,
@@ -128,14 +112,20 @@ def _fitted(
         )
 
 
-def passes_told(comparison: Path, cell: PlannedCell) -> int:
-    """Return the passes that a cell under way has done, as far as its folder tells."""
-    path = comparison / cell.name / (EPOCHS_FILE if method_of(cell).engine == "episodes" else PROGRESS_FILE)
-    fits = cell.config.sampler.k if method_of(cell).engine == "best_of_k" else 1
-    num_epochs = path.read_bytes().count(b"\n") if path.exists() else 0
-    return (
-        cell.passes * min(num_epochs, fits * cell.config.sampler.epochs) // (fits * cell.config.sampler.epochs)
-    )
+def passes_done(comparison: Path, cell: PlannedCell) -> int:
+    """Return the passes that a cell in training has done, by the epochs that are logged in its folder."""
+    names = (EPOCHS_FILE,) if cell.engine == "episodes" else (PROGRESS_FILE, FORMER_PROGRESS_FILE)
+    logs = [path for name in names if (path := comparison / cell.name / name).exists()]
+    num_epochs = logs[0].read_bytes().count(b"\n") if logs else 0
+    fits = cell.config.sampler.k if cell.engine == "best_of_k" else 1
+    all_epochs = fits * cell.config.sampler.epochs
+    return cell.passes * min(num_epochs, all_epochs) // all_epochs
+
+
+def remove_progress(folder: Path) -> None:
+    """Remove the log of a cell's epochs in the plain loop."""
+    for name in (PROGRESS_FILE, FORMER_PROGRESS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _images(results: Sequence[EpochResult]) -> int:
@@ -155,20 +145,18 @@ def _curve(results: Sequence[EpochResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _episodes(
-    comparison: Path, folder: Path, cell: PlannedCell, data: TrainingData, device: torch.device
-) -> Trained:
+def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
     """Train the sampler itself, its K episodes one after another in this process."""
     from cluster.runs import training  # RLlib takes seconds to import, and the other engines do not need it
 
-    run = RunFolder(folder)
-    training.train(run, cell.config, data, _pool(comparison, folder, cell, data))
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
-    return told_by_epochs(epoch_log.read_epochs(folder))
+    folder, pool = context.folder, _pool(comparison, cell, context)
+    training.train(folder, context.config, context.data, pool)
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    return trained_from(epoch_log.read_epochs(folder.path))
 
 
-def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
-    """Return what the lines of epochs.jsonl tell: the curve is the winners'."""
+def trained_from(lines: Sequence[Mapping[str, Any]]) -> Trained:
+    """Return the training that the lines of epochs.jsonl record: the curve is the winners'."""
     curve: list[dict[str, Any]] = []
     for line in lines:
         winner = line["winner"]
@@ -187,7 +175,7 @@ def told_by_epochs(lines: Sequence[Mapping[str, Any]]) -> Trained:
     return Trained(curve=curve, best_epoch=lines[-1]["best_epoch"], passes=passes, seconds=seconds)
 
 
-ENGINES: dict[str, Callable[[Path, Path, PlannedCell, TrainingData, torch.device], Trained]] = {
+ENGINES: dict[str, Callable[[Path, PlannedCell, RunContext], Trained]] = {
     "fit": _fit,
     "episodes": _episodes,
     "best_of_k": _best_of_k,

@@ -1,32 +1,23 @@
-"""The rows, cells and pools of a comparison, planned and checked before anything is made or started."""
+"""The rows and pools of a comparison, planned and checked before anything is made or started."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cluster.runs.checks import check_data_fits, check_settings, check_training
+from cluster.runs.checks import check_settings, check_training
 from rlcas import settings
-from rlcas.batches.budget import epochs_within, expected_added
-from rlcas.batches.composition import batch_starts, initial_counts
-from rlcas.batches.static_mixture import static_counts
-from rlcas.comparison.folder import ALL, POOLS_FOLDER, cell_folder, row_names
+from rlcas.comparison.folder import ALL, row_names
 from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method, missing_weights
 from rlcas.registry import lookup
-from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import POOLS_FOLDER
+from rlcas.runs.paths import default_out, local_out, resolved
 from rlcas.settings.search_space import value_of
-from rlcas.types import Int64, TrainingData
 
-TRIED_FOLDER = "tried"
-"""Below a row's folder: a cell for each setting that `compare.tune` tried."""
 REAL = "real"
 """The pool that is the training images themselves; every other one is made."""
 POOLS: dict[str, dict[str, Any]] = {
@@ -46,41 +37,12 @@ class PlannedRow:
     method: Method
     config: CompareRunConfig
     missing: str = ""
-    """Why it is left out, and the mend, in one line."""
+    """Why it is left out, and the fix, in one line."""
 
     @property
     def pool(self) -> str | None:
         """Return the name of the pool that is made for it."""
         return None if self.method.pool == REAL or self.missing else self.method.pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedCell:
-    """A row under a seed, before its training."""
-
-    method: str
-    seed: int
-    equal_compute: bool
-    config: RunConfig
-    """With the cell's seed, and its epochs as `sampler.epochs`."""
-    counts_C: tuple[int, ...]
-    """Images added to each mini-batch: all through, or before the first action."""
-    own: Mapping[str, Any]
-    """Settings of the row's own."""
-    passes: int
-    """Passes over images that its training takes, about."""
-    missing: str = ""
-    """Why it is left out, and the mend, in one line."""
-    tried: tuple[Mapping[str, Any], ...] = ()
-    """What was tried to find its settings, as in `rlcas.comparison.cell.Cell`."""
-    trial: int | None = None
-    """Its number among these trials, from 1, where it is one: it reads no test image."""
-
-    @property
-    def name(self) -> str:
-        """Return its folder below the comparison's."""
-        folder = cell_folder(Path(), self.method, self.seed, equal_compute=self.equal_compute)
-        return str(folder if self.trial is None else folder.parent / TRIED_FOLDER / str(self.trial))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +75,11 @@ def plan(stated: Mapping[str, Any]) -> ComparisonPlan:
 
 
 def plan_of(config: CompareRunConfig) -> ComparisonPlan:
-    """Return the rows and pools of resolved settings, as `plan` does."""
+    """Return the rows and pools of resolved settings.
+
+    Raises:
+        UserError: no rows are named, or as `plan`.
+    """
     if not config.compare.methods:
         raise UserError(f"compare.methods is empty: name rows of {', '.join(METHODS)}, or {ALL}")
     rows = _rows(config)
@@ -122,7 +88,7 @@ def plan_of(config: CompareRunConfig) -> ComparisonPlan:
 
 
 def _rows(config: CompareRunConfig) -> list[PlannedRow]:
-    """Return the rows; those that the settings do not suit are left out with the reason, unless they were named."""
+    """Return the rows; one that the settings do not suit is left out with the reason, or raises where it was named."""
     rows: list[PlannedRow] = []
     unsuited: list[UserError] = []
     for name in row_names(config):
@@ -147,7 +113,7 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
     """
     method = lookup(name, METHODS, "compare.methods")
     if not isinstance(method, Method):
-        raise UserError(f"compare.methods {name!r} is no rlcas.methods.method.Method: name one")
+        raise UserError(f"compare.methods {name!r} is not an rlcas.methods.method.Method: name one")
     try:
         own = settings.override(config, {**method.settings, "classifier.method": name, **(tried or {})})
         if missing := _missing(own, method):
@@ -158,95 +124,15 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
     return PlannedRow(name=name, method=method, config=own)
 
 
-def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
-
-    Raises:
-        UserError: a row's settings do not fit the data.
-    """
-    return [cell for row in plan.rows for cell in cells_of_row(row, data)]
-
-
-def cells_of_row(
-    row: PlannedRow, data: TrainingData, tried: Mapping[str, Any] | None = None
-) -> list[PlannedCell]:
-    """Return the cells of one row; `tried` are settings that were searched for it."""
-    compare = row.config.compare
-    try:
-        check_data_fits(row.config, data)
-    except UserError as error:
-        raise UserError(f"row {row.name}: {error}") from None
-    dearer = compare.equal_compute and row.method.passes(row.config) > 1
-    own = {**row.method.settings, **(tried or {})}
-    return [
-        _cell(row, data, row.config.seed + number, equal, own)
-        for number in range(compare.seeds)
-        for equal in ((False, True) if dearer else (False,))
-    ]
-
-
-def default_out(config: RunConfig) -> Path:
-    """Return runs/<data>-compare-<preset>-<seed>."""
-    return run_folder.default_out(config.model_copy(update={"preset": f"compare-{config.preset}"}))
-
-
-def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
-    num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
-    passes = row.method.passes(row.config)
-    budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
-    epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
-    run = row.config.run
-    config = run.model_copy(
-        update={
-            "seed": seed,
-            "out": None,
-            "sampler": run.sampler.model_copy(update={"epochs": epochs}),
-            "cluster": run.cluster.model_copy(
-                update={"episode_runner": "in_process", "gpus_per_episode": None}
-            ),
-        }
-    )
-    return PlannedCell(
-        method=row.name,
-        seed=seed,
-        equal_compute=equal,
-        config=config,
-        counts_C=tuple(counts_C.tolist()),
-        own=own,
-        passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
-        missing=row.missing,
-    )
-
-
-def _counts(row: PlannedRow, data: TrainingData) -> Int64:
-    """Return [C]: images of each class that are added to a mini-batch."""
-    if row.method.engine == "episodes":
-        return initial_counts(row.config.sampler, data.num_classes)
-    if row.method.pool is None:
-        return np.zeros(data.num_classes, np.int64)
-    return static_counts(row.config, data.train.class_counts(data.num_classes))
-
-
-def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]:
-    """Return what yields the images that are added in epochs 1, 2, …, as far as they can be foreseen."""
-    sampler = row.config.sampler
-    num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
-    if sampler.batch_mode == "fixed_total":
-        return lambda: itertools.repeat(0.0)
-    if row.method.engine == "episodes":
-        return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))
-    return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))
-
-
 def _missing(config: CompareRunConfig, method: Method) -> str:
-    """Return why a row is left out; a pool that is there needs no weights."""
+    """Return why a row is left out, or nothing; where a pool is given, its generator's weights are not needed."""
     missing = None if method.pool in config.compare.pools else missing_weights(method, config)
     return " ".join((missing or "").split())
 
 
 def _concrete(config: CompareRunConfig) -> CompareRunConfig:
-    """Return the settings with absolute paths, a pool by its name, and a thread a cell."""
-    out = run_folder.local_out(config.out or default_out(config))
+    """Return the settings with absolute paths, `pool` under the name of its pool, and one thread a cell."""
+    out = local_out(config.out or default_out(config, "compare"))
     pools = dict(config.compare.pools)
     if config.pool is not None:
         pools.setdefault("sketch", config.pool)
@@ -260,11 +146,11 @@ def _concrete(config: CompareRunConfig) -> CompareRunConfig:
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
     }
-    return run_folder.resolved(config.model_copy(update=update))
+    return resolved(config.model_copy(update=update))
 
 
 def _absolute_pool(config: RunConfig, pool: str) -> str:
-    absolute = run_folder.resolved(config.model_copy(update={"pool": pool})).pool
+    absolute = resolved(config.model_copy(update={"pool": pool})).pool
     assert absolute is not None
     return absolute
 
@@ -278,7 +164,7 @@ def _check_pool_names(config: CompareRunConfig) -> None:
 
 
 def _check_have_effect(planned: ComparisonPlan) -> None:
-    """Refuse a value that no row is trained with, because each has its own."""
+    """Refuse a setting that is stated but that every row replaces by its own."""
     config = planned.config
     usual = settings.of_comparison({"data": config.data, "preset": config.preset})
     for key in sorted(set.intersection(*({"classifier.method", *row.method.settings} for row in planned.rows))):

@@ -1,4 +1,4 @@
-"""The pools of a comparison: each made once, shared by all rows and seeds, and judged once."""
+"""The pools of a comparison: each made and scored once, and shared by all rows and seeds."""
 
 from __future__ import annotations
 
@@ -9,27 +9,23 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from cluster.comparison.plan import POOLS
-from cluster.pools import stored
 from cluster.pools.scores import score_pool
-from cluster.pools.stored import open_pool
+from cluster.pools.stored import open_pool, run_pool
 from cluster.runs.run import make_pool
 from rlcas import settings
-from rlcas.comparison.folder import POOLS_FOLDER
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import first_line
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
+from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.storage.atomic import replacing_folder, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 
-ERROR_FILE = "error.txt"
-"""Below the folder of a pool that could not be made: its traceback."""
-
 
 def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
-    """Make and judge the pools that are not there yet; return why those failed that cannot be made."""
+    """Make and score the pools that have no scores yet; return, by name, why pools failed."""
     failed: dict[str, str] = {}
     for name in names:
         folder = RunFolder(comparison / POOLS_FOLDER / name)
@@ -39,7 +35,7 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
         try:
             _share(comparison, folder)
             make_pool(folder.path)
-            _judge(folder)
+            _score(folder)
         except Exception as error:
             write_text(folder.path / ERROR_FILE, traceback.format_exc())
             failed[name] = f"pool {name}: {first_line(error)}"
@@ -48,18 +44,18 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
-    """Return the parts of a pool's training that pools made before it spare it."""
+    """Return the parts of a pool's training that it takes over from pools made before it."""
     parts = {"autoencoder"} if {"sketch", "class"} & set(earlier) else set()
     return parts | ({"denoiser"} if name == "mgdm" and "class" in earlier else set())
 
 
 def _share(comparison: Path, folder: RunFolder) -> None:
-    """Give a pool the images, the judge, and what other pools have trained that it would only train again."""
+    """Link the images and the judge into a pool's folder, and take over what other pools have trained alike."""
     shared = RunFolder(comparison)
     shared.judge.mkdir(exist_ok=True)
-    for there, here in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
-        if not here.is_symlink():
-            here.symlink_to(os.path.relpath(there, folder.path))
+    for target, link in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(target, folder.path))
     if settings.load(folder.path).pool is not None:
         return
     for name in POOLS:  # in the order in which they were made, as one may have taken over from another
@@ -69,23 +65,23 @@ def _share(comparison: Path, folder: RunFolder) -> None:
 
 
 def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
-    """Take over another pool's diffusion model where it would be the same, else its autoencoder where that would."""
+    """Take over another pool's whole diffusion model if it would be the same, else its autoencoder if that would."""
     theirs, ours = settings.load(other.path).synth, config.synth
     if ours.generator not in ("ldm", "mgdm") or ours.autoencoder != theirs.autoencoder:
         return
-    there, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
+    pipeline, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
     if ours.generator == "mgdm" and ours.model_copy(update={"generator": theirs.generator}) == theirs:
         if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
             with replacing_folder(ldm) as temporary:
                 shutil.copytree(other.synth, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
     elif ours.autoencoder.pretrained is None:
-        autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(there / "vae")})
+        autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(pipeline / "vae")})
         synth = ours.model_copy(update={"autoencoder": autoencoder})
         settings.save(config.model_copy(update={"synth": synth}), folder.path)
 
 
-def _judge(folder: RunFolder) -> None:
-    """Write the pool's figures; no test image is read for them."""
+def _score(folder: RunFolder) -> None:
+    """Write the pool's figures, without reading test images."""
     config, data = settings.load(folder.path), open_prepared(folder.prepared)
-    pool = stored.kept(folder, config, open_pool(folder, config, data).folder)
-    score_pool(folder, config, data, pool, None, choose_device(config.device))
+    pool = run_pool(folder, config, open_pool(folder, config, data).folder)
+    score_pool(RunContext(folder, config, data, choose_device(config.device)), pool, test=None)

@@ -1,4 +1,4 @@
-"""The cells of a comparison as Ray tasks: side by side, the long ones first, each told of as it ends."""
+"""The cells of a comparison as Ray tasks: side by side, the longest first, each reported as it ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import ray
 from ray.exceptions import RayError, WorkerCrashedError
 
 from cluster.comparison.cell import fail, train_cell
-from cluster.comparison.engines import passes_told
-from cluster.comparison.plan import PlannedCell
-from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.comparison.cell_plan import PlannedCell
+from cluster.comparison.engines import passes_done
+from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import gpus_per_episode
 from rlcas.comparison.cell import Cell
@@ -26,91 +26,87 @@ from rlcas.errors import first_line
 
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 POLL_SECONDS = 1.0
-"""How often the cells under way are asked for their epochs."""
+"""How often the logs of the cells in training are read."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellSlots:
-    """Where cells are trained: how many side by side, and what each reserves of Ray."""
+    """How many cells are trained side by side, and what each reserves of Ray."""
 
     number: int
     resources: Mapping[str, float]
     retries: int
-    """How often a cell is trained again whose worker died."""
+    """How often a cell is trained again after its worker died."""
 
 
 @contextlib.contextmanager
 def cell_slots(config: CompareRunConfig) -> Iterator[CellSlots]:
-    """Have Ray with cell_slots for the cells, and yield them; a Ray of our own ends with them."""
+    """Connect to Ray, or start it, and yield the slots for cells; a Ray that was started here ends afterwards."""
     quiet_ray()
-    started_here = not ray.is_initialized()
-    try:
+    with own_ray_ends():
         with phase("Starting Ray"):
             ensure_ray(config.compare.concurrent or 1)
         total = ray.cluster_resources()
         number = side_by_side(config, total)
         resources = share_of(config, number, total)
         yield CellSlots(number, resources, config.cluster.episode_retries)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def side_by_side(config: CompareRunConfig, total: Mapping[str, float]) -> int:
-    """Return how many cells run side by side: as `compare.concurrent` says, else one a GPU, or a core.
+    """Return how many cells run side by side: `compare.concurrent`, else one a GPU, else one for each core.
 
     Args:
         config: the comparison's settings.
-        total: what there is, as in `ray.cluster_resources()`.
+        total: all CPUs and GPUs, as in `ray.cluster_resources()`.
     """
     threads = config.cluster.threads_per_episode or 1
     return config.compare.concurrent or _gpus(config, total) or max(1, int(total.get("CPU", 1.0)) // threads)
 
 
 def share_of(config: CompareRunConfig, number: int, total: Mapping[str, float]) -> dict[str, float]:
-    """Return what one of `number` cells reserves: an even share where there is not enough for each."""
+    """Return what one of `number` cells reserves: its threads and a GPU, or an even share where these are too few."""
     cpus = min(float(config.cluster.threads_per_episode or 1), total.get("CPU", 1.0) / number)
     gpus = gpus_per_episode(None, number, _gpus(config, total))
     return {"num_cpus": cpus, "num_gpus": gpus}
 
 
-def run_cells(comparison: Path, cells: Sequence[PlannedCell], there: CellSlots) -> list[Cell]:
+def run_cells(comparison: Path, cells: Sequence[PlannedCell], slots: CellSlots) -> list[Cell]:
     """Train cells to their ends, the longest first; return them as they end."""
     waiting = deque(sorted(cells, key=lambda cell: -cell.passes))
-    task = ray.remote(train_cell).options(**there.resources, max_retries=there.retries)
+    task = ray.remote(train_cell).options(**slots.resources, max_retries=slots.retries)
     training: dict[ray.ObjectRef, PlannedCell] = {}
     ended: list[Cell] = []
     with progress("Images of all cells", sum(cell.passes for cell in cells)) as bar:
         clock = Clock(bar, sum(cell.passes for cell in cells))
         while waiting or training:
-            while waiting and len(training) < there.number:
+            while waiting and len(training) < slots.number:
                 cell = waiting.popleft()
                 training[task.remote(for_ray(comparison), cell)] = cell
             done, _ = ray.wait(list(training), num_returns=1, timeout=POLL_SECONDS)
             for task_done in done:
                 cell = training.pop(task_done)
                 ended.append(_result(comparison, cell, task_done))
-                clock.ended(cell.passes)
-                line = f"{len(ended)} of {len(cells)}: {told(ended[-1], cell)}"
-            clock.under_way(sum(passes_told(comparison, cell) for cell in training.values()))
+                clock.count_ended(cell.passes)
+                line = f"{len(ended)} of {len(cells)}: {describe_end(ended[-1], cell)}"
+            clock.count_running(sum(passes_done(comparison, cell) for cell in training.values()))
             if done:
                 say(f"{line}  left {clock.left}")
     return ended
 
 
 class Clock:
-    """Counts passes over images, moves the bar, and tells how long what is left will take at the speed so far."""
+    """Counts passes over images, advances the bar, and estimates the time left from the speed so far."""
 
     def __init__(self, bar: Progress, total: int) -> None:
         self._bar, self._total, self._started = bar, total, time.monotonic()
         self._ended = self._done = 0
 
-    def ended(self, passes: int) -> None:
+    def count_ended(self, passes: int) -> None:
         """Count the passes of a cell that has ended."""
         self._ended += passes
 
-    def under_way(self, passes: int) -> None:
-        """Count those of the cells under way; a cell that begins anew takes none back from the bar."""
+    def count_running(self, passes: int) -> None:
+        """Count those of the cells in training; the bar does not go back where a cell starts again."""
         self._done = self._ended + passes
         if self._done > self._bar.done:
             self._bar.advance(self._done - self._bar.done)
@@ -122,8 +118,8 @@ class Clock:
         return format_seconds(seconds * (self._total - self._done) / self._done)
 
 
-def told(ended: Cell, cell: PlannedCell) -> str:
-    """Return the end of a cell in a line."""
+def describe_end(ended: Cell, cell: PlannedCell) -> str:
+    """Return one line about a cell that has ended."""
     name = f"{ended.method} seed {ended.seed}{' at equal compute' if ended.equal_compute else ''}"
     if ended.status == "failed":
         return f"{name}  failed: {ended.reason}"
@@ -133,7 +129,7 @@ def told(ended: Cell, cell: PlannedCell) -> str:
 
 
 def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
-    """Return what a task gave; where its worker died more often than it is tried again, the cell fails."""
+    """Return the result of a task; a cell whose worker died once too often fails."""
     try:
         return ray.get(task)
     except WorkerCrashedError as error:

@@ -1,6 +1,6 @@
-"""`compare.tune`: the same small number of settings tried for every row, of which validation takes one.
+"""`compare.tune`: the same small number of settings is tried for every row, and validation selects one.
 
-What was tried is in the rows' folders, so that an interrupted search goes on, and a finished one is only read.
+The trials are in the rows' folders, so that an interrupted search resumes, and a finished one is only read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.comparison.plan import ComparisonPlan, PlannedCell, PlannedRow, cells_of_row, row_of
+from cluster.comparison.cell_plan import PlannedCell, cells_of_row
+from cluster.comparison.plan import ComparisonPlan, PlannedRow, row_of
 from rlcas.comparison.cell import Cell, read_cell
 from rlcas.config.sampler import WITHOUT_GRADIENT
 from rlcas.seeding import seed_for
@@ -18,7 +19,7 @@ from rlcas.settings.search_space import Choices, Point, Range, Space, draws, val
 from rlcas.types import TrainingData
 
 LR_FACTOR = 4.0
-"""Learning rates are tried from a row's own, divided by this, to its own times this."""
+"""Learning rates are tried between the row's own divided by this and the row's own times this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,11 @@ class Found:
     tried: tuple[Mapping[str, Any], ...]
     """As in `rlcas.comparison.cell.Cell`."""
     reason: str = ""
-    """Why it found none, in one line."""
+    """Why it found none, in one line; else empty."""
 
 
 def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return a cell for each setting that is tried of each row: the first seed, and the full budget of images."""
+    """Return a cell for each trial of each row, under the first seed and with the full budget of images."""
     return [
         replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
         for row in plan.rows
@@ -45,9 +46,9 @@ def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
 
 
 def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Return the trials that have not ended; failed ones are tried again only where none of the row's has ended well.
+    """Return the trials to train: those that have not ended, and failed ones of rows of which no trial has finished.
 
-    Else what a row was found to do best with could change after cells were trained with it.
+    Were others tried again, a row's best settings could change after cells were trained with them.
     """
     ended = {cell.name: done for cell in tries if (done := read_cell(path / cell.name))}
     settled = {done.method for done in ended.values() if done.status == "finished"}
@@ -57,7 +58,7 @@ def still_to_try(path: Path, tries: Sequence[PlannedCell]) -> list[PlannedCell]:
 def points_of(row: PlannedRow) -> list[Point]:
     """Return the settings to try of a row: its own, then draws of what its method names and of the learning rate.
 
-    The learning rates are the same factors of the row's own in all rows: luck of the draw is no row's alone.
+    The learning rates are the same factors of the row's own in all rows, so that no row is drawn luckier ones.
     """
     space, config = space_of(row), row.config
     number = config.compare.tune
@@ -68,9 +69,9 @@ def points_of(row: PlannedRow) -> list[Point]:
 
 
 def space_of(row: PlannedRow) -> Space:
-    """Return what is searched of a row; a draw takes the learning rate first, whatever comes after it.
+    """Return the search space of a row. The learning rate is drawn first, so that its draws are the same in all rows.
 
-    Agents have no learning rate to search where the comparison's own are taught by no gradient.
+    Agents without a gradient have no learning rate to search.
     """
     lr = row.config.classifier.lr
     lrs: Space = {"classifier.lr": Range(lr / LR_FACTOR, lr * LR_FACTOR, whole=False)}
@@ -105,12 +106,12 @@ def _best(plan: ComparisonPlan, row: PlannedRow, ended: Sequence[tuple[PlannedCe
 
 
 def _score(row: PlannedRow, cell: Cell) -> tuple[Any, ...]:
-    """Return what the larger is the better of: the metric, then less validation loss; None where it failed."""
+    """Return what trials are ranked by, larger is better: the metric, then less validation loss; None if it failed."""
     if cell.status != "finished":
         return (None,)
     return cell.validation[row.config.sampler.metric], -cell.validation["val_loss"]
 
 
 def tuned_cells(found: Found, data: TrainingData) -> list[PlannedCell]:
-    """Return the cells of a row with what the search found."""
+    """Return the cells of a row with the settings that the search found."""
     return [replace(cell, tried=found.tried) for cell in cells_of_row(found.row, data, found.settings)]

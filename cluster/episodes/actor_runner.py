@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
 from cluster.episodes.selection import EpisodeError
 from cluster.runtime.crash_traces import crash_report
-from cluster.runtime.placement import fitting, reserve, told
+from cluster.runtime.placement import describe_resources, fitting, reserve
 from cluster.runtime.resources import episode_resources
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import UserError
@@ -198,7 +198,7 @@ class EpisodeActors:
         has = ", ".join(
             f"{total.get(kind, 0):g} {kind} of which {free.get(kind, 0):g} free" for kind in ("CPU", "GPU")
         )
-        return f"each asks {told(self._resources)}; Ray has {has}"
+        return f"each asks {describe_resources(self._resources)}; Ray has {has}"
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
         """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from cluster.episodes.episode import TrainerFactory
-from cluster.pools.stored import opened
+from cluster.pools.stored import open_filtered
 from cluster.runtime.node_folder import NodeFolder
 from rlcas.config import RunConfig
 from rlcas.data.prepared import open_prepared
@@ -30,5 +30,5 @@ def build_trainer(
     config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder
 ) -> EpisodeTrainer:
     """Return the trainer of a run's settings, images, pool and marks of copies."""
-    data, source = open_prepared(prepared.here()), opened(config, pool.here(), marks.here())
+    data, source = open_prepared(prepared.here()), open_filtered(config, pool.here(), marks.here())
     return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))

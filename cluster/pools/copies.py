@@ -1,4 +1,4 @@
-"""Judging a pool by the training images: what each synthetic image owes to them, and which are copies."""
+"""Comparing a pool with the training images: how near each synthetic image is to one, and which are copies."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
-from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
 from rlcas.evaluation.features import FeatureExtractor
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
 from rlcas.runs.stages import stage
-from rlcas.types import Float32, ImageSet, Int64, TrainingData, Uint8
+from rlcas.types import Float32, ImageSet, Int64, Uint8
 from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
 from synth.quality.memorisation import Memorisation, memorisation
 
@@ -27,7 +25,7 @@ class Judgement:
     """A pool beside the training images, in the features of one extractor."""
 
     made: ImageSet
-    """All N images of the pool, marked ones too, class after class."""
+    """All N images of the pool, marked ones too, class by class."""
     numbers_N: Int64
     """Number of each within its class."""
     marked_N: NDArray[np.bool_]
@@ -39,22 +37,21 @@ class Judgement:
     extractor: str
 
 
-def mark(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
-) -> None:
-    """Look for copies in a run's pool and mark them, where that is still to be done.
+def find_and_mark_copies(context: RunContext, pool: SyntheticPool) -> None:
+    """Find copies in a run's pool and mark them, unless that is done.
 
-    The marks lie in the run's folder even if the pool does not: they hold for its training images alone. A class
-    that holds nothing but copies is told of and keeps them: no class may be empty.
+    The marks are written into the run's folder even if the pool is elsewhere: they hold for its training images alone.
+    A class that has nothing but copies is reported and keeps them: no class may be empty.
 
     Raises:
-        UserError: no validation image is new, or the extractor cannot be had.
+        UserError: every validation image is a training image too, or the extractor is not available.
     """
+    folder, data = context.folder, context.data
     if (folder.pool / COPIES_FILE).exists():
         return
-    extractor = pool_extractor(folder, config, data, device)
+    extractor = pool_extractor(context)
     with stage(folder, "Looking for copies in the pool", "copies"):
-        judgement = judge_pool(folder, config, data, pool, extractor)
+        judgement = judge_pool(context, pool, extractor)
     copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
     copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
     sizes_C = judgement.made.class_counts(data.num_classes)
@@ -63,27 +60,26 @@ def mark(
     ]
     facts = {"extractor": judgement.extractor, "threshold": judgement.memory.threshold}
     mark_copies(pool.folder, marks_C, facts, marks_folder=folder.pool)
-    for line in _told(data.class_names, copies_C, marks_C, config.synth.scoring.leave_out_copies):
+    for line in _notes(data.class_names, copies_C, marks_C, context.config.synth.scoring.leave_out_copies):
         say(line)
 
 
-def judge_pool(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, extractor: FeatureExtractor
-) -> Judgement:
-    """Return what the images of a pool, marked ones too, owe to the training images.
+def judge_pool(context: RunContext, pool: SyntheticPool, extractor: FeatureExtractor) -> Judgement:
+    """Compare the images of a pool, marked ones too, with the training images.
 
-    Held-out are the validation images that are no training image's exact picture, mirrored or not.
+    Held-out are the validation images that equal no training image, mirrored or not.
 
     Raises:
-        UserError: there is no such image.
+        UserError: no validation image is held out.
     """
-    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=folder.pool)
+    data = context.data
+    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=context.folder.pool)
     made, train = all_images(pool), data.train.images_NCHW
     held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
     if len(held_out) == 0:
         raise UserError(
-            f"data {config.data}: every validation image is a training image too, so that none tells how near a new "
-            "image comes: bring other validation images, or cut some with --dataset.val_from_train"
+            f"data {context.config.data}: every validation image is a training image too, so that none shows how near "
+            "a new image comes: bring other validation images, or cut some with --dataset.val_from_train"
         )
     made_ND, train_MD, mirrored_MD, held_out_KD = map(
         extractor, (made.images_NCHW, train, train[..., ::-1], held_out)
@@ -102,15 +98,15 @@ def judge_pool(
 
 
 def _among(images_NCHW: Uint8, known_MCHW: Uint8) -> NDArray[np.bool_]:
-    """Return [N] whether an image is one of the known ones, or one of them mirrored, to the last bit."""
+    """Return [N]: whether an image equals a known one or its mirror image, to the last bit."""
     known = {image.tobytes() for image in known_MCHW} | {image[..., ::-1].tobytes() for image in known_MCHW}
     return np.array([image.tobytes() in known for image in images_NCHW], dtype=bool)
 
 
-def _told(
+def _notes(
     class_names: Sequence[str], copies_C: list[Int64], marks_C: list[Int64], leave_out: bool
 ) -> Iterator[str]:
-    """Yield the notes on what was found, and what was done with it."""
+    """Yield a line for each thing found, and what was done with it."""
     if not any(map(len, copies_C)):
         yield "no synthetic image is a copy of a training image"
     if any(map(len, marks_C)):

@@ -1,4 +1,4 @@
-"""The figures of a run's pool, and what is left of them in its folder: a table, a line an image, a contact sheet."""
+"""The figures of a run's pool, and the files with them: scores.json, a line an image, a contact sheet."""
 
 from __future__ import annotations
 
@@ -6,41 +6,35 @@ import csv
 from typing import Any
 
 import numpy as np
-import torch
 
-from cluster.pools import make
 from cluster.pools.copies import Judgement, judge_pool
 from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
-from rlcas.config import RunConfig
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
-from rlcas.storage.atomic import replacing, write_json
+from rlcas.storage.atomic import read_facts, replacing, write_json
 from rlcas.training.baseline import train_baseline
 from rlcas.types import ImageSet, TrainingData
+from synth.layout import FIGURES_FILE
 from synth.pool import SyntheticPool
 from synth.quality.scores import pool_scores
 
 
-def score_pool(
-    folder: RunFolder,
-    config: RunConfig,
-    data: TrainingData,
-    pool: SyntheticPool,
-    test: ImageSet | None,
-    device: torch.device,
-) -> dict[str, Any]:
+def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) -> dict[str, Any]:
     """Write scores.json, scores.csv and contact_sheet.png into the run's folder; return the figures.
 
-    `pool_only` is a classifier that saw the pool alone, on the real test images where there are any.
+    `pool_only` has the figures, on real test images, of a classifier that was trained on the pool alone; null without
+    test images.
 
     Raises:
-        UserError: the extractor cannot be had, or no validation image is new.
+        UserError: the extractor is not available, or every validation image is a training image too.
     """
-    judgement = judge_pool(folder, config, data, pool, pool_extractor(folder, config, data, device))
+    folder, data = context.folder, context.data
+    judgement = judge_pool(context, pool, pool_extractor(context))
     memory, made = judgement.memory, judgement.made
-    kept_N = ~judgement.marked_N | (not config.synth.scoring.leave_out_copies)
+    kept_N = ~judgement.marked_N | (not context.config.synth.scoring.leave_out_copies)
     scores = pool_scores(
         judgement.made_ND,
         made.labels_N,
@@ -55,13 +49,13 @@ def score_pool(
     ]
     figures = {
         **scores,
-        "sketch_skill": make.figures_of(folder).get("sketch_skill"),
+        "sketch_skill": read_facts(folder.synth / FIGURES_FILE).get("sketch_skill"),
         "held_out_copy_rate": memory.held_out_copy_rate,
         "n_held_out": judgement.num_held_out,
         "copy_threshold": memory.threshold,
         "extractor": judgement.extractor,
         "feature_dims": judgement.made_ND.shape[1],
-        "pool_only": _pool_only(folder, config, data, pool, test, device),
+        "pool_only": _pool_only(context, pool, test),
         "per_class": per_class,
     }
     write_json(folder.scores, figures)
@@ -70,20 +64,14 @@ def score_pool(
     return figures
 
 
-def _pool_only(
-    folder: RunFolder,
-    config: RunConfig,
-    data: TrainingData,
-    pool: SyntheticPool,
-    test: ImageSet | None,
-    device: torch.device,
-) -> dict[str, Any] | None:
-    """Return recall on real test images of a classifier that saw synthetic ones alone; chance is 1/C."""
-    epochs = config.synth.scoring.pool_only_epochs
+def _pool_only(context: RunContext, pool: SyntheticPool, test: ImageSet | None) -> dict[str, Any] | None:
+    """Return the recall on real test images of a classifier trained on synthetic ones alone; chance is 1/C."""
+    epochs = context.config.synth.scoring.pool_only_epochs
     if epochs == 0 or test is None:
         return None
-    train_baseline(folder.pool_only, all_images(pool), data, config, epochs, device)
-    figures = evaluate(folder.pool_only, test, config.shots, device)
+    classifier_folder, data = context.folder.pool_only, context.data
+    train_baseline(classifier_folder, all_images(pool), data, context.config, epochs, context.device)
+    figures = evaluate(classifier_folder, test, context.config.shots, context.device)
     low, high = figures["intervals"]["recall"]
     return {
         **{name: figures[name] for name in ("recall", "per_class_recall", "acc", "n")},
@@ -113,7 +101,7 @@ def _write_image_scores(folder: RunFolder, data: TrainingData, judgement: Judgem
 
 
 def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judgement) -> None:
-    """Show of each class the images that are nearest to a training image, nearest first."""
+    """Write the images of each class that are nearest to a training image, nearest first."""
     memory, made = judgement.memory, judgement.made
 
     def pair(i: int) -> Pair:
@@ -132,5 +120,5 @@ def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judge
     pairs_C = [
         [pair(i) for i in by_distance[made.labels_N[by_distance] == c][:most]] for c in range(data.num_classes)
     ]
-    told = f"{len(made)} synthetic and {len(data.train)} training images, distances in {judgement.extractor}"
-    write_contact_sheet(folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), told)
+    caption = f"{len(made)} synthetic and {len(data.train)} training images, distances in {judgement.extractor}"
+    write_contact_sheet(folder.contact_sheet, dict(zip(data.class_names, pairs_C, strict=True)), caption)

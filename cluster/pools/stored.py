@@ -1,4 +1,4 @@
-"""Pools that are there already: a run's own, another folder's, a user's own images."""
+"""Pools that exist: a run's own, that of another folder, a user's own images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.runs.folder import FOLDER_PREFIX, RunFolder
+from rlcas.runs.folder import RunFolder
+from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.storage import remote
 from rlcas.types import TrainingData
 from synth.manifest import MANIFEST_FILE
@@ -17,10 +18,10 @@ def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> Synth
     """Return the pool that the settings name, else the one in the run's folder.
 
     Raises:
-        UserError: there is none, or it was made for other images.
+        UserError: none exists, or it was made for other images.
     """
     if config.pool is not None and is_stored(config):
-        pool = SyntheticPool(_stored(config))
+        pool = SyntheticPool(stored_folder(config))
     elif (folder.pool / MANIFEST_FILE).exists():
         pool = SyntheticPool(folder.pool)
     else:
@@ -34,13 +35,13 @@ def is_stored(config: RunConfig) -> bool:
     return config.pool is not None and not config.pool.startswith(FOLDER_PREFIX)
 
 
-def _stored(config: RunConfig) -> Path:
+def stored_folder(config: RunConfig) -> Path:
     """Return the folder of the pool that the settings name."""
     assert config.pool is not None
     return pool_folder(remote.fetched(config.pool, config.cluster.cache))
 
 
-def _own_images(config: RunConfig) -> Path:
+def own_images_folder(config: RunConfig) -> Path:
     """Return the folder of the user's own synthetic images."""
     assert config.pool is not None
     return remote.fetched(config.pool.removeprefix(FOLDER_PREFIX), config.cluster.cache)
@@ -52,12 +53,12 @@ def pool_folder(path: Path) -> Path:
     return inside if (inside / MANIFEST_FILE).exists() else path
 
 
-def kept(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
-    """Return a run's pool, without the marked copies where the settings leave them out."""
-    return opened(config, pool_folder, folder.pool)
+def run_pool(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
+    """Return a run's pool; where the settings leave copies out, without those marked in the run's folder."""
+    return open_filtered(config, pool_folder, folder.pool)
 
 
-def opened(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
-    """Return a pool, without the copies that are marked in `marks_folder` where the settings leave them out."""
+def open_filtered(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
+    """Return a pool; where the settings leave copies out, without those marked in `marks_folder`."""
     leave_out = config.synth.scoring.leave_out_copies
     return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)

@@ -28,7 +28,7 @@ from cluster.runtime.connection import ensure_ray
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.resources import episode_resources
 from cluster.runtime.tune import (
-    TUNE_ENVIRONMENT,
+    QUIET_TUNE_WITHOUT_SIGINT,
     environment_variables,
     preserving_global_random_state,
     preserving_signal_handlers,
@@ -80,7 +80,7 @@ def train_population(
     }
     try:
         with (
-            environment_variables(TUNE_ENVIRONMENT),
+            environment_variables(QUIET_TUNE_WITHOUT_SIGINT),
             preserving_global_random_state(),
             preserving_signal_handlers(),
         ):

@@ -1,4 +1,4 @@
-"""Faults of the settings that are found before anything is read, made or started."""
+"""Checks of the settings before anything is read, written or started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlcas.rewards import reward_named
 from rlcas.runs import replay
 from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
-from synth.generators import GENERATORS, Generator
+from synth.generators import Generator, generator_of
 from synth.ldm.diffusion import SOLVERS
 from synth.pidinet_checkpoint import WHERE_TO_GET
 from synth.sketch import SKETCHES, sketch_extractor
@@ -27,7 +27,7 @@ from synth.training.workers import Workers
 
 
 def check_settings(config: RunConfig) -> None:
-    """Look every name up that the run will need, and open the sketch extractor's weights.
+    """Look up every name that the run will need, and open the sketch extractor's weights.
 
     Raises:
         UserError: a name is unknown, or a file of weights is missing or wrong.
@@ -35,11 +35,7 @@ def check_settings(config: RunConfig) -> None:
     check_training(config)
     lookup(config.synth.sketch, SKETCHES, "synth.sketch")
     lookup(config.synth.generation.solver, SOLVERS, "synth.generation.solver")
-    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
-    if not isinstance(generator, Generator):
-        raise UserError(
-            f"synth.generator {config.synth.generator!r} is no synth.generators.Generator: name one"
-        )
+    generator = generator_of(config)
     check_extractor(config.synth.scoring)
     if config.pool is None:
         _check_synthesis(config, generator)
@@ -58,10 +54,10 @@ def check_training(config: RunConfig) -> None:
 
 
 def check_shares(config: RunConfig, generator: Generator) -> None:
-    """Find mini-batches that the workers which train the synthesiser cannot share evenly.
+    """Check that the workers which train the synthesiser can share its mini-batches evenly.
 
     Raises:
-        UserError: there are such.
+        UserError: a mini-batch cannot be divided so.
     """
     workers = Workers(size=config.cluster.synth_workers)
     for group in generator.parts.values():
@@ -69,10 +65,10 @@ def check_shares(config: RunConfig, generator: Generator) -> None:
 
 
 def check_data_fits(config: RunConfig, data: TrainingData) -> None:
-    """Find settings of phase two that do not fit the data.
+    """Check that the settings of phase two fit the data.
 
     Raises:
-        UserError: counts, a replayed run or a list of classes are of other data.
+        UserError: counts, a replayed run or a list of classes are for other data.
     """
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
@@ -80,7 +76,7 @@ def check_data_fits(config: RunConfig, data: TrainingData) -> None:
 
 
 def _check_method(config: RunConfig) -> None:
-    """Look the training step up; what a row needs for its pool is not its classifier's need."""
+    """Look up the training step. A row with a pool needs its weights for the pool, not for the classifier."""
     method = lookup(config.classifier.method, METHODS, "classifier.method")
     if method.pool is None and (missing := missing_weights(method, config)):
         raise UserError(f"classifier.method {config.classifier.method!r}: {missing}")
@@ -107,7 +103,7 @@ def _check_synthesis(config: RunConfig, generator: Generator) -> None:
 
 
 def _check_paper_weights(config: SynthConfig) -> None:
-    """Name every missing file of weights at once."""
+    """Raise one error that names every missing file of weights."""
     missing = []
     if config.autoencoder.pretrained is None:
         missing.append(
@@ -121,7 +117,7 @@ def _check_paper_weights(config: SynthConfig) -> None:
 
 
 def _check_backbone(config: ClassifierConfig) -> None:
-    """Build the classifier without memory or weights; only a pretrained one of another width fails as such."""
+    """Build the classifier without memory or weights; with weights only where these make the settings impossible."""
     impossible = config.pretrained and config.width is not None
     with torch.device("meta"):
         build_classifier(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cluster.pools import make
+from cluster.pools.make import images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.runtime.resources import gpus_per_episode
+from cluster.runtime.resources import gpus_per_episode, this_machine
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts
@@ -21,11 +20,10 @@ from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device, torch_threads
-from rlcas.registry import lookup
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
-from synth.generators import GENERATORS
+from synth.generators import generator_of
 from synth.training.loop import num_steps
 
 MEASURED_STEPS = 2
@@ -59,7 +57,7 @@ def _counts(data: TrainingData) -> list[int]:
 
 
 def _pool_images(config: RunConfig, data: TrainingData) -> int:
-    return sum(make.per_class(config, data.train.class_counts(data.num_classes)))
+    return sum(images_per_class(config, data.train.class_counts(data.num_classes)))
 
 
 def _demand(config: RunConfig, data: TrainingData) -> list[str]:
@@ -68,11 +66,11 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
     real = (len(data.train) + len(data.val)) * image_bytes
     pool = 0 if config.pool else _pool_images(config, data) * image_bytes
     state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, gpus)
+    machine = this_machine()
+    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, int(machine["GPU"]))
     return [
-        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {gpus}), "
-        f"{config.cluster.threads_per_episode} thread each (here: {cores} cores)",
+        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {machine['GPU']:g}), "
+        f"{config.cluster.threads_per_episode} thread each (here: {machine['CPU']:g} cores)",
         f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
         "optimiser an episode",
         f"disk: {(real + pool) / MB:.0f} MB of images, {4 * state / MB:.0f} MB of checkpoints",
@@ -90,23 +88,25 @@ def _trainer(config: RunConfig, data: TrainingData, some: TrainingData | None = 
 
 
 def _times(config: RunConfig, data: TrainingData) -> list[str]:
-    """Return the estimate of each part; every figure is that of a few steps here, times their number."""
+    """Return the estimate of each part: the time of a few steps on this machine, times the number of steps."""
     parts = {} if config.pool else synthesis_seconds(config, data)
-    untold = "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
+    not_estimated = (
+        "" if config.pool or parts else f", and synth.generator {config.synth.generator!r}, not estimated"
+    )
     per_image = seconds_per_image(config, data)
     if config.synth.scoring.extractor == "classifier":
         parts["judge"] = per_image * len(data.train) * config.sampler.epochs
     parts["episodes"] = per_image * _images_in_turn(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return [
-        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{untold}"
+        f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}{not_estimated}"
     ]
 
 
 def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]:
-    """Return seconds of each part of the generator's training, and of the pool; nothing where it names no parts."""
+    """Return the seconds of each part of the generator's training and of the pool; empty where it names no parts."""
     synth, device = config.synth, choose_device(config.device)
-    generator = lookup(synth.generator, GENERATORS, "synth.generator")
+    generator = generator_of(config)
     if not generator.parts:
         return {}
     groups = {part: getattr(synth, group) for part, group in generator.parts.items()}
@@ -133,7 +133,7 @@ def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]
 
 
 def _some(data: TrainingData) -> TrainingData:
-    """Return a few images of each split: a step takes as long on these, and encoding them does not."""
+    """Return a few images of each split: a step takes as long on them, while encoding all would take longer."""
 
     def few(images: ImageSet) -> ImageSet:
         return images.take(np.linspace(0, len(images) - 1, min(len(images), MEASURED_IMAGES)).astype(np.int64))
@@ -142,7 +142,7 @@ def _some(data: TrainingData) -> TrainingData:
 
 
 def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
-    """Return the seconds that one episode takes to train on an image, of an epoch run here."""
+    """Return the seconds in which one episode trains on an image, measured on this machine."""
     batch = config.classifier.batch_size
     images = min(len(data.train), MEASURED_STEPS * batch)
     some = data.train.take(np.linspace(0, len(data.train) - 1, images).astype(np.int64))
@@ -151,14 +151,14 @@ def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
     threads = config.cluster.threads_per_episode
     assert threads is not None, "the settings are concrete"
     with torch_threads(threads):
-        trainer.train_epoch(trainer.initial(start), start, episode_index=0)
+        trainer.train_epoch(trainer.initial(start), start, episode_index=0)  # warms up: the first is slower
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, episode_index=0)
         return (time.perf_counter() - started) / result.num_images
 
 
 def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
-    """Return the images of all epochs: K episodes share the cores, or have a GPU each or a share of one."""
+    """Return the images of all epochs that are trained one after another: K episodes share the cores or GPUs."""
     num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
     appended = config.sampler.batch_mode == "append"
     images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
@@ -167,5 +167,5 @@ def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
 
 
 def _side_by_side(device: torch.device) -> int:
-    """Return how many workers compute here without waiting for each other."""
-    return torch.cuda.device_count() if device.type == "cuda" else os.cpu_count() or 1
+    """Return how many workers compute on this machine without waiting for each other."""
+    return int(this_machine()["GPU" if device.type == "cuda" else "CPU"])

@@ -7,20 +7,20 @@ import shlex
 from typing import Any
 
 import numpy as np
-import torch
 
 from cluster.pools.scores import score_pool
 from rlcas import data as datasets
-from rlcas.config import RunConfig, SynthConfig
+from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.report import write_report
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage, timings
 from rlcas.runs.versions import VERSIONS_OF
 from rlcas.storage.atomic import read_facts, replacing, write_json
 from rlcas.tracking.tensorboard import Tracker
-from rlcas.types import ImageSet, SyntheticSource, TrainingData, Uint8
+from rlcas.types import ImageSet, SyntheticSource, Uint8
 from synth.pool import SyntheticPool
 from synth.sketch import SketchExtractor, sketch_extractor
 
@@ -30,18 +30,17 @@ POOL_DISTANCES = ("fid", "kid")
 POOL_FIGURES = ("sketch_skill", "copy_rate", "held_out_copy_rate")
 
 
-def finish(
-    folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool, device: torch.device
-) -> None:
+def finish(context: RunContext, pool: SyntheticPool) -> None:
     """Write metrics.json and the report of a run whose classifier is trained."""
+    folder, config = context.folder, context.config
     with stage(folder, "Reading the test images", "test"):
         test, _ = datasets.load_test(config)
-        figures = evaluate(folder.path, test, config.shots, device)
+        figures = evaluate(folder.path, test, config.shots, context.device)
     with stage(folder, "Judging the pool", "pool_figures"):
-        synthesis = score_pool(folder, config, data, pool, test, device)
-    write_gallery(folder, config, data, pool)
+        synthesis = score_pool(context, pool, test)
+    write_gallery(context, pool)
     seconds = timings(folder)
-    with Tracker(folder.path, data.class_names) as tracker:
+    with Tracker(folder.path, context.data.class_names) as tracker:
         tracker.stages(seconds)
     per_patient = figures.pop("per_patient", None)
     write_json(
@@ -57,11 +56,12 @@ def finish(
     write_report(folder.path)
 
 
-def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticSource) -> None:
+def write_gallery(context: RunContext, pool: SyntheticSource) -> None:
     """Write a few real and synthetic images of each class, with their sketches, to gallery.npz.
 
-    Where the pool is the user's own, no synthesiser was taught by sketches and the default extractor draws them.
+    Where the pool is the user's own, no synthesiser was trained with sketches, and the default extractor draws them.
     """
+    folder, config, data = context.folder, context.config, context.data
     sketch = sketch_extractor(config.synth if config.pool is None else SynthConfig())
     shown = {
         "real": np.stack([_repeated(_first_of_class(data.train, c)) for c in range(data.num_classes)]),
@@ -80,7 +80,7 @@ def write_gallery(folder: RunFolder, config: RunConfig, data: TrainingData, pool
 
 
 def show(folder: RunFolder) -> None:
-    """Tell the figures of a finished run and where its report is."""
+    """Print the figures of a finished run and where its report is."""
     metrics = read_facts(folder.metrics)
     show_test(metrics["test"])
     show_pool(metrics["synthesis"])
@@ -95,10 +95,10 @@ def show_test(figures: dict[str, Any]) -> None:
 
 
 def show_pool(figures: dict[str, Any]) -> None:
-    """Print a line of the pool's figures in all."""
-    told = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
-    told += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
-    say(f"pool of {figures['n_synthetic']} images: {'  '.join(told)}  ({figures['extractor']})")
+    """Print a line of the whole pool's figures."""
+    figures_shown = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
+    figures_shown += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
+    say(f"pool of {figures['n_synthetic']} images: {'  '.join(figures_shown)}  ({figures['extractor']})")
     if only := figures["pool_only"]:
         say(
             f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "
@@ -111,7 +111,7 @@ def _first_of_class(images: ImageSet, class_id: int) -> Uint8:
 
 
 def _repeated(images_NCHW: Uint8) -> Uint8:
-    """Return exactly GALLERY_IMAGES images, the given ones again where there are fewer."""
+    """Return exactly GALLERY_IMAGES images, repeating the given ones where they are fewer."""
     return images_NCHW[np.arange(GALLERY_IMAGES) % len(images_NCHW)]
 
 

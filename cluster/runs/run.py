@@ -1,21 +1,24 @@
 """A whole run, stage by stage: images, synthesiser, pool, episodes, figures, report.
 
-Each stage leaves its result in the run's folder and is passed over where that is there, so that `resume` is
-the same walk again.
+Each stage writes its result into the run's folder and is skipped where the result exists, so that `resume` runs the
+same stages again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cluster.pools import copies, make, stored
+from cluster.pools.copies import find_and_mark_copies
+from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
 from cluster.pools.scores import score_pool
+from cluster.pools.stored import open_pool, run_pool
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.synthesis import train
+from cluster.synthesis.train import train_generator
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.config import RunConfig
@@ -27,8 +30,9 @@ from rlcas.evaluation.evaluate import evaluate, in_class_order
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.report.score_table import score_notes, score_table
-from rlcas.runs import folder as run_folder
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
+from rlcas.runs.folder import RunFolder, create
+from rlcas.runs.paths import check_run_is_new, default_out, local_out, resolved
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
@@ -41,19 +45,19 @@ def run(config: RunConfig) -> Path:
     """Run both phases into a new folder and return it.
 
     Raises:
-        UserError: a setting, a file or the folder is wrong; nothing is left behind then.
+        UserError: a setting, a file or the folder is wrong; then no folder is made.
     """
     with process_group(choose_device(config.device)) as workers:
         folder = RunFolder(workers.run_on_first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
-            _walk(folder, workers)
+            run_stages(folder, workers)
     if workers.leads:
         _publish(folder)
     return folder.path
 
 
 def resume(path: Path) -> Path:
-    """Go on with an interrupted run and return its folder; a finished one is only shown.
+    """Resume an interrupted run and return its folder; a finished one is only shown.
 
     Args:
         path: the run's folder, or its address.
@@ -66,7 +70,7 @@ def resume(path: Path) -> Path:
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
-            _walk(folder, workers)
+            run_stages(folder, workers)
         if workers.leads:
             _publish(folder)
         return folder.path
@@ -79,15 +83,15 @@ def resume(path: Path) -> Path:
 
 
 def run_or_show(config: RunConfig) -> Path:
-    """Run; where the folder holds a run of the same settings, go on with it, or show it if it is finished.
+    """Run; where the folder holds a run of the same settings, resume it, or show it if it is finished.
 
     Raises:
         UserError: the folder holds a run of other settings, or as `run`.
     """
-    out = run_folder.local_out(config.out or run_folder.default_out(config))
+    out = local_out(config.out or default_out(config))
     if not (out / settings.CONFIG_FILE).exists():
         return run(config)
-    if settings.load(out) != run_folder.resolved(config):
+    if settings.load(out) != resolved(config):
         raise UserError(
             f"out {out} holds a run of other settings: name another folder with --out, or delete it"
         )
@@ -95,17 +99,17 @@ def run_or_show(config: RunConfig) -> Path:
 
 
 def synthesise(config: RunConfig) -> Path:
-    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` go on from there.
+    """Train the synthesiser alone into a new folder and return it; `sample` and `resume` continue from it.
 
-    Started by torchrun, its processes train together.
+    Where torchrun starts several processes, they train together.
     """
     with process_group(choose_device(config.device)) as workers:
         path = workers.run_on_first(lambda: _open(config, with_test=False).path)
-        folder, resolved, data = _reopen(path)
-        with _alone(folder, workers):
-            train.train(folder, resolved, data, choose_device(resolved.device))
+        context = _reopen(path)
+        with _alone(context.folder, workers):
+            train_generator(context)
         if workers.leads:
-            _publish(folder)
+            _publish(context.folder)
             say(f"`rlcas synth sample {shlex.quote(str(path))}` makes its pool")
     return path
 
@@ -115,53 +119,48 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
 
     Args:
         path: the run's folder.
-        given: settings of where to sample, dotted as on the command line, in place of the run's own.
+        given: settings to sample with in place of the run's own, such as device, dotted as on the command line.
 
     Raises:
         UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
     """
-    folder, config, data = _reopen(path)
-    config = settings.override(config, given or {})
-    device = choose_device(config.device)
-    with exclusive_lock(folder.path):
-        pool = make.sample(folder, config, data, device)
-        copies.mark(folder, config, data, pool, device)
-    say(f"pool: {folder.pool}")
-    return folder.pool
+    context = _reopen(path, given)
+    with exclusive_lock(context.folder.path):
+        find_and_mark_copies(context, sample_pool(context))
+    say(f"pool: {context.folder.pool}")
+    return context.folder.pool
 
 
 def make_pool(path: Path) -> None:
-    """Do phase one in a run's folder, or what is missing of it: images, synthesiser, pool, marks of copies.
+    """Run the stages of phase one that are missing in a run's folder: images, synthesiser, pool, marks of copies.
 
     Raises:
-        UserError: the folder is not a run's, or phase one cannot be done with its settings.
+        UserError: the folder is not a run's, or its settings do not suit phase one.
     """
-    folder, config, data = _reopen(path)
-    device = choose_device(config.device)
-    with exclusive_lock(folder.path):
-        pool = make.pool_of(folder, config, data, device)
-        copies.mark(folder, config, data, pool, device)
+    context = _reopen(path)
+    with exclusive_lock(context.folder.path):
+        find_and_mark_copies(context, open_or_make_pool(context))
 
 
 def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
-    """Judge the pool of a run's folder by the real images; print a table, keep and return the figures.
+    """Compare the pool of a run's folder with the real images; print a table, save and return the figures.
 
     Args:
         path: the run's folder.
-        given: settings under `synth.scoring` to judge by, other than the run's; the pool's marks stay.
+        given: settings under `synth.scoring` in place of the run's own; the marks of copies stay.
 
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
-    folder, config, data = _reopen(path)
-    scoring = settings.override(config, given or {})
+    context = _reopen(path, given)
+    folder, scoring = context.folder, context.config
     check_extractor(scoring.synth.scoring)
-    device = choose_device(scoring.device)
+    of_run = dataclasses.replace(context, config=settings.load(path))
     with exclusive_lock(folder.path):
-        pool = stored.open_pool(folder, config, data)
-        copies.mark(folder, config, data, pool, device)
-        pool = stored.kept(folder, scoring, pool.folder)
-        figures = score_pool(folder, scoring, data, pool, _test_if_any(scoring), device)
+        pool = open_pool(folder, of_run.config, context.data)
+        find_and_mark_copies(of_run, pool)
+        pool = run_pool(folder, scoring, pool.folder)
+        figures = score_pool(context, pool, _test_if_any(scoring))
     show_table(score_table(figures))
     for note in score_notes(figures):
         say(note)
@@ -170,7 +169,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
 
 
 def _test_if_any(config: RunConfig) -> ImageSet | None:
-    """Return the test images; None, and a note, where there are none: phase one does not need them."""
+    """Return the test images; without any print a note and return None: phase one does not need them."""
     try:
         test, _ = datasets.load_test(config)
     except UserError as error:
@@ -180,7 +179,7 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
 
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
-    """Print and return the test figures of a run's classifier, on its own data or on what `given` names."""
+    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names."""
     path = remote.local(path, without=remote.BULKY)
     config = settings.override(settings.load(path), given)
     device = choose_device(config.device)
@@ -192,7 +191,7 @@ def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _publish(folder: RunFolder) -> None:
-    """Bring the end of a run to the address that its folder stands for."""
+    """Upload the rest of a run to the address that its folder stands for."""
     remote.publish(folder.path)
     if (address := remote.address_for(folder.path)) is not None:
         say(f"all of it is at {address}")
@@ -200,17 +199,17 @@ def _publish(folder: RunFolder) -> None:
 
 @contextlib.contextmanager
 def _alone(folder: RunFolder, workers: Workers) -> Iterator[None]:
-    """Keep other commands out of the run's folder, which the processes of torchrun share; an interrupt tells its name.
+    """Keep other commands out of the run's folder; the processes of torchrun share it.
 
     Raises:
-        UserError: another command works there.
-        KeyboardInterrupt: the user interrupted; the text says how to go on.
+        UserError: another command works in it.
+        KeyboardInterrupt: the user interrupted; the text says how to resume.
     """
     with exclusive_lock(folder.path) if workers.leads else contextlib.nullcontext():
         try:
             yield
         except KeyboardInterrupt as interrupt:
-            again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` goes on"
+            again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` resumes it"
             raise KeyboardInterrupt(*(interrupt.args or [again])) from None
 
 
@@ -228,52 +227,55 @@ def check(config: RunConfig) -> TrainingData:
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     check_data_fits(config, data)
-    make.check(config, data)
+    check_phase_one(config, data)
     return data
 
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
-    """Check all that can be checked, then make the folder with the settings and the images."""
-    run_folder.check_is_free(config)
+    """Check the settings and the data, then make the folder with the settings and the images."""
+    check_run_is_new(config)
     data = check(config)
     if with_test:
         datasets.require_test(config)
     for note in data.notes:
         say(f"note: {note}")
-    folder = run_folder.create(config)
+    folder = create(config)
     datasets.prepare(data, folder.prepared)
     return folder
 
 
-def _reopen(path: Path) -> tuple[RunFolder, RunConfig, TrainingData]:
+def _reopen(path: Path, given: Mapping[str, str] | None = None) -> RunContext:
+    """Return the run of a folder, its images prepared; `given` settings replace its own."""
     config = settings.load(path)
     folder = RunFolder(path.absolute())
     _prepare(folder, config)
-    return folder, config, datasets.open_prepared(folder.prepared)
+    config = settings.override(config, given or {})
+    return RunContext(folder, config, datasets.open_prepared(folder.prepared), choose_device(config.device))
 
 
 def _prepare(folder: RunFolder, config: RunConfig) -> None:
-    """Prepare the images, and keep what is replayed, where that is still to be done."""
+    """Prepare the images and copy what is replayed, unless that is done."""
     if config.sampler.replay and not folder.replay.exists():
         keep_recorded(config.sampler.replay, folder.replay)
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
 
 
-def _walk(folder: RunFolder, workers: Workers) -> None:
-    """Go all the way; the processes that torchrun started beside the first one help with the synthesiser only."""
+def run_stages(folder: RunFolder, workers: Workers) -> None:
+    """Do the stages that are missing; of torchrun's processes all but the first help with the synthesiser alone."""
     config = settings.load(folder.path)
     workers.run_on_first(lambda: _prepare(folder, config))
     data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
+    context = RunContext(folder, config, data, device)
     if workers.size > 1 and config.pool is None:
-        train.train(folder, config, data, device)
+        train_generator(context)
     if not workers.leads:
         return
-    pool = make.pool_of(folder, config, data, device)
-    copies.mark(folder, config, data, pool, device)
-    pool = stored.kept(folder, config, pool.folder)
+    pool = open_or_make_pool(context)
+    find_and_mark_copies(context, pool)
+    pool = run_pool(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 
     training.train(folder, config, data, pool)
-    results.finish(folder, config, data, pool, device)
+    results.finish(context, pool)
     results.show(folder)

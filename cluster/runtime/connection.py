@@ -1,4 +1,4 @@
-"""Starting Ray, and what of it one episode gets."""
+"""Connecting to a cluster of Ray, or starting Ray on this machine."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
+from rlcas.cores import available_cores
 from rlcas.errors import UserError, first_line
 
-KNOCK_SECONDS = 10.0
+CONNECT_SECONDS = 10.0
 AUTO, LOCAL = "auto", "local"
-"""Ray's own words for the cluster whose head is on this machine, and for a new one."""
+"""Ray's own names for the cluster whose head is on this machine, and for a new one."""
 MAX_PORT = 65_535
 
 
 def ensure_ray(k: int) -> None:
     """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
 
-    A Ray of our own gets at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has no
-    dashboard, and other machines cannot reach its ports.
+    A Ray that is started here has at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has
+    no dashboard, and other machines cannot reach its ports.
 
     Raises:
         UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token; or the current folder
-            hides packages of rlcas.
+            holds packages that hide those of rlcas.
     """
     if ray.is_initialized():
         return
@@ -42,16 +43,17 @@ def ensure_ray(k: int) -> None:
     if address:
         _join(address, quiet)
     else:
-        num_cpus = max(os.cpu_count() or 1, k + 1)
+        num_cpus = max(available_cores(), k + 1)
         with _on_loopback():
             ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **quiet)
 
 
 def check_can_start() -> None:
-    """Find what would keep `ensure_ray` from Ray, before the long work that comes before it.
+    """Raise what `ensure_ray` would raise, before the long work that precedes it.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer, or the current folder hides packages of rlcas.
+        UserError: RAY_ADDRESS names a cluster that does not answer, or the current folder holds packages that hide
+            those of rlcas.
     """
     if ray.is_initialized():
         return
@@ -61,11 +63,22 @@ def check_can_start() -> None:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let a Ray that is started meanwhile listen on 127.0.0.1 alone; else it listens on all of the machine's addresses.
+def own_ray_ends() -> Iterator[None]:
+    """Disconnect from Ray at the end, and end it where it was started inside; an earlier connection stays."""
+    started_here = not ray.is_initialized()
+    try:
+        yield
+    finally:
+        if started_here:
+            ray.shutdown()
 
-    Ray does so by itself on macOS and Windows, by this constant of its `services.get_node_ip_address`. There is no
-    public way: `_node_ip_address="127.0.0.1"` is taken for the address that other machines know.
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started inside listen on 127.0.0.1 alone; else it listens on all of the machine's addresses.
+
+    On macOS and Windows Ray does this itself, by the same constant, which its `services.get_node_ip_address` reads. No
+    public setting does it: `_node_ip_address="127.0.0.1"` would be passed to other machines as this one's address.
     """
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
@@ -79,15 +92,15 @@ def _join(address: str, quiet: dict[str, Any]) -> None:
         ray.init(**quiet)
     except (ConnectionError, ValueError, AuthenticationError) as error:
         raise UserError(
-            f"RAY_ADDRESS {address!r} does not let us in ({first_line(error)}): look whether Ray runs there, and set "
+            f"RAY_ADDRESS {address!r} refuses the connection ({first_line(error)}): check that Ray runs there, and set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with the cluster's token"
         ) from error
 
 
 def quiet_ray() -> None:
-    """Leave out Ray's notices, which a user of rlcas can do nothing about; its errors stay.
+    """Suppress Ray's notices, which a user of rlcas can do nothing about; its errors are still shown.
 
-    Ray sets its loggers' levels again while it starts, so the handlers are told.
+    The level is set on the handlers, because Ray resets its loggers' levels while it starts.
     """
     for name in ("ray", "ray.rllib", "ray.data"):
         for handler in logging.getLogger(name).handlers:
@@ -95,34 +108,34 @@ def quiet_ray() -> None:
 
 
 def check_answers(address: str) -> None:
-    """Knock at `address`: Ray itself would wait for minutes.
+    """Open and close a connection to `address`: Ray itself would wait for minutes.
 
     Raises:
-        UserError: nobody answers, or it is no cluster's address.
+        UserError: nothing answers, or it is not the address of a cluster.
     """
     if address == LOCAL:
         return
-    told = repr(address)
+    named = repr(address)
     if address == AUTO:
-        address = _found_here()
-        told += f" ({address})"
+        address = _address_of_this_machine()
+        named += f" ({address})"
     match = re.fullmatch(r"(?:ray://)?(?:\[([\da-fA-F:]+)\]|([^:/\s]+)):(\d+)", address)
     if not match or int(match[3]) > MAX_PORT:
         raise UserError(
-            f"RAY_ADDRESS {told} is no cluster's address: write HOST:6379 or ray://HOST:10001 (a dashboard's, "
+            f"RAY_ADDRESS {named} is not a cluster's address: write HOST:6379 or ray://HOST:10001 (a dashboard's, "
             "with http://, is for `rlcas submit --address`)"
         )
     try:
-        socket.create_connection((match[1] or match[2], int(match[3])), timeout=KNOCK_SECONDS).close()
+        socket.create_connection((match[1] or match[2], int(match[3])), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"RAY_ADDRESS {told} does not answer ({error}): start it (ray start --head), mend the "
+            f"RAY_ADDRESS {named} does not answer ({error}): start it (ray start --head), correct the "
             "address, or unset RAY_ADDRESS to run on this machine"
         ) from error
 
 
-def _found_here() -> str:
-    """Return the address that the last `ray start` on this machine noted, though its head may be gone."""
+def _address_of_this_machine() -> str:
+    """Return the address that the last `ray start` on this machine recorded; its head may no longer run."""
     address = find_bootstrap_address(None) or next(iter(find_gcs_addresses()), None)
     if address is None:
         raise UserError(

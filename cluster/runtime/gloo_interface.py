@@ -16,13 +16,13 @@ GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 class RayNetworkConfig(TorchConfig):
     """Ray Train's set-up of torch.distributed, with gloo on Ray's network.
 
-    By itself gloo offers the address that the machine's name resolves to, which is often 127.0.0.1 or 127.0.1.1:
-    then workers on two machines never meet. What `GLOO_SOCKET_IFNAME` says on a node counts.
+    By itself gloo offers the address that the machine's name resolves to, which is often 127.0.0.1 or 127.0.1.1: then
+    workers on two machines never connect. Where `GLOO_SOCKET_IFNAME` is set on a node, it stays.
     """
 
     @property
     def backend_cls(self) -> type[_TorchBackend]:
-        """Return what Ray calls when the workers stand."""
+        """Return the backend that Ray Train sets up on the workers."""
         return _RayNetwork
 
 
@@ -39,6 +39,6 @@ def choose_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """Return the name of the interface with this address; None where none has it, as in a container behind a NAT."""
+    """Return the name of the interface with this address; None without one, as in a container behind a NAT."""
     interfaces = psutil.net_if_addrs()
     return next((name for name, has in interfaces.items() if address in {one.address for one in has}), None)

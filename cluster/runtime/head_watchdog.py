@@ -1,4 +1,4 @@
-"""The loss of Ray's head, for which Ray's client would wait a minute before it aborts the process."""
+"""Noticing that Ray's head is lost, before Ray's client aborts the process after a minute of waiting."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ import ray
 from cluster.runtime.connection import check_answers
 from rlcas.errors import UserError
 
-KNOCKS_EVERY_SECONDS = 2.0
+CHECK_EVERY_SECONDS = 2.0
 LOST_SECONDS = 30.0
-"""How long the head may be silent, as while it starts again; Ray's own minute must not be over."""
+"""How long the head may be silent, as while it restarts; less than the minute after which Ray aborts the process."""
 
 
 @contextmanager
 def watched_head(folder: Path) -> Iterator[None]:
-    """End the process with status 1 and one line where Ray's head is lost inside.
+    """Exit the process with status 1 and one line where Ray's head is lost inside.
 
-    Nothing less would do: what asks Ray then, to clean up too, does not return. What the run's folder holds is whole.
-    A head that cannot be reached from here, as behind Ray's client server, is not watched.
+    The whole process has to exit: every call of Ray then blocks, those that clean up too. All files of the run's folder
+    are complete at any moment. A head that cannot be reached from here, as behind Ray's client server, is not watched.
 
     Args:
-        folder: of the run, which the line says how to go on with.
+        folder: the run's, which the line says how to resume.
     """
-    address, left = ray.get_runtime_context().gcs_address, threading.Event()
+    address, ended = ray.get_runtime_context().gcs_address, threading.Event()
     if not _answers(address):
         yield
         return
-    threading.Thread(target=_watch, args=(address, folder, left), daemon=True).start()
+    threading.Thread(target=_watch, args=(address, folder, ended), daemon=True).start()
     try:
         yield
     except Exception:
         if not _answers(address):
-            _end(address, folder)
+            _exit_process(address, folder)
         raise
     finally:
-        left.set()
+        ended.set()
 
 
-def _watch(address: str, folder: Path, left: threading.Event) -> None:
+def _watch(address: str, folder: Path, ended: threading.Event) -> None:
     answered = time.monotonic()
-    while not left.wait(KNOCKS_EVERY_SECONDS):
+    while not ended.wait(CHECK_EVERY_SECONDS):
         if _answers(address):
             answered = time.monotonic()
         elif time.monotonic() - answered > LOST_SECONDS:
-            _end(address, folder)
+            _exit_process(address, folder)
 
 
 def _answers(address: str) -> bool:
@@ -64,8 +64,8 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _end(address: str, folder: Path) -> NoReturn:
-    again = f"`rlcas resume {shlex.quote(str(folder))}` goes on from the last checkpoint"
+def _exit_process(address: str, folder: Path) -> NoReturn:
+    again = f"`rlcas resume {shlex.quote(str(folder))}` continues from the last checkpoint"
     line = f"rlcas: Ray's head at {address} is lost: {again}, on the cluster that RAY_ADDRESS then names"
     try:
         print(line, file=sys.stderr, flush=True)

@@ -15,9 +15,10 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RAY_MODULES = ("ray._private.worker", "ray.tune.tune")
-"""Those whose handlers are not the user's: one ends the process with a stack dump, one is left by a past search."""
+"""Modules whose signal handlers are not the user's: one ends the process with a stack dump, the other is what Ray Tune
+leaves behind after a search."""
 
-TOLD = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
+ENDING_NOTICE = "rlcas: ends after this epoch, with a checkpoint; Ctrl-C again ends at once"
 
 
 @dataclass
@@ -29,9 +30,9 @@ class Interrupt:
 
 @contextmanager
 def first_interrupt_waits() -> Iterator[Interrupt]:
-    """Let the first signal inside ask to end, which the caller looks for; the second is a KeyboardInterrupt.
+    """Let the first signal inside only set `Interrupt.asked`, for the caller to check; the second interrupts as usual.
 
-    Outside of the main thread, and where another program has a handler or ignores a signal, that stays what it is.
+    Outside of the main thread no handler is set, and a signal that a user's program handles or ignores keeps its own.
     """
     interrupt = Interrupt()
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -41,7 +42,7 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
         for each in taken:
             signal.signal(each, signal.default_int_handler)
         interrupt.asked = True
-        print(TOLD, file=sys.stderr, flush=True)
+        print(ENDING_NOTICE, file=sys.stderr, flush=True)
 
     before = {each: signal.signal(each, wait) for each in taken}
     try:
@@ -52,7 +53,7 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
 
 
 def _is_free(number: signal.Signals) -> bool:
-    """Return whether a signal does what Python or Ray lets it do."""
+    """Return whether the signal's handler is Python's or Ray's own, rather than the user's."""
     handler = signal.getsignal(number)
     by_ray = getattr(handler, "__module__", None) in RAY_MODULES
     return by_ray or handler in (signal.default_int_handler, signal.SIG_DFL)

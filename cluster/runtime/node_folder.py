@@ -1,8 +1,8 @@
 """Folders of the driver on the nodes of its actors: by their path where a node reaches them, else as a copy.
 
-A copy is made once a node, below `cluster.cache`; its bytes come as objects of Ray, a few at a time, and count when
-their sha256 is what the driver's node says. The driver itself does nothing for it, and nothing is hashed or copied
-where all is one node.
+A copy is made once a node, below `cluster.cache`; its bytes come as objects of Ray, a few at a time, and are used when
+their sha256 is that of the driver's node. The driver itself takes no part, and nothing is hashed or copied where all
+processes are on one node.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rlcas.types import Uint8
 
 CHUNK_BYTES = 16 << 20
 IN_FLIGHT = 2
-"""Chunks on their way to one node: what a copy takes of the object store, whatever its size."""
+"""Chunks on their way to one node at a time: they bound what a copy takes of the object store, whatever its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class NodeFolder:
 
     path: Path
     node_id: str | None
-    """Where it lies. None: no Ray, so there is this process alone."""
+    """The node that has it. None: Ray does not run, and this process is the only one."""
     cache: Path | None
     digests_of: Callable[[Path], Digests] = digests_of
 
@@ -44,17 +44,17 @@ class NodeFolder:
         Args:
             path: absolute.
             cache: `cluster.cache`, absolute.
-            digests_of: tells what such a folder holds; a function of a module.
+            digests_of: returns the digests of such a folder's files; a function of a module, as Ray pickles it.
         """
         return cls(
             for_ray(path), _this_node() if ray.is_initialized() else None, cache and for_ray(cache), digests_of
         )
 
     def here(self) -> Path:
-        """Return the folder on the node that calls: itself, what is the same there, or a copy of it.
+        """Return the folder on the calling node: itself, an equal one at the same path, or a copy.
 
         Raises:
-            UserError: it cannot be read where it lies, or does not arrive as it was sent.
+            UserError: it cannot be read on its own node, or does not arrive as it was sent.
         """
         if self.node_id is None or self.node_id == _this_node():
             return self.path
@@ -64,40 +64,40 @@ class NodeFolder:
         return copied(digests, self._read, cache_folder(self.cache), self.digests_of)
 
     def _read(self, name: str) -> Iterator[memoryview]:
-        """Yield the bytes of a file from the node where it lies."""
+        """Yield the bytes of a file from the node that has it."""
         path = self.path / name
         size = self._ask(_size, path)
         offsets = range(0, size, CHUNK_BYTES)
         coming = [self._start(_chunk, path, offset) for offset in offsets[:IN_FLIGHT]]
         for number in range(len(offsets)):
-            yield memoryview(_got(coming.pop(0)))
+            yield memoryview(_result(coming.pop(0)))
             coming += [self._start(_chunk, path, offset) for offset in offsets[number + IN_FLIGHT :][:1]]
 
-    def _ask(self, function: Callable[..., Any], *words: Any) -> Any:
-        return _got(self._start(function, *words))
+    def _ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return _result(self._start(function, *arguments))
 
-    def _start(self, function: Callable[..., Any], *words: Any) -> ray.ObjectRef:
-        """Call a function on the node where the folder lies."""
+    def _start(self, function: Callable[..., Any], *arguments: Any) -> ray.ObjectRef:
+        """Call a function on the node that has the folder."""
         assert self.node_id is not None
-        there = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
-        return ray.remote(num_cpus=0)(function).options(scheduling_strategy=there).remote(*words)
+        on_node = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        return ray.remote(num_cpus=0)(function).options(scheduling_strategy=on_node).remote(*arguments)
 
 
 def for_ray(path: Path) -> Path:
-    """Return a path that goes to other processes, which have other working folders: it must be absolute."""
+    """Return a path that is sent to other processes: it must be absolute, as these have other working folders."""
     assert path.is_absolute(), f"{path} would be another folder elsewhere"
     return path
 
 
 def check_reached(folder: Path, file: str) -> None:
-    """Refuse to work in a folder that this node does not reach: what is written here, no other node would find.
+    """Refuse to work in a folder that this node does not reach: no other node would find what is written here.
 
     Args:
-        folder: which all nodes must share.
-        file: what it holds wherever it is reached.
+        folder: the folder, which all nodes must share.
+        file: a file that it has on every node that reaches it.
 
     Raises:
-        UserError: it is not there.
+        UserError: the file does not exist here.
     """
     if not (folder / file).is_file():
         raise UserError(
@@ -114,7 +114,8 @@ def _chunk(path: Path, offset: int) -> Uint8:
     return np.fromfile(path, np.uint8, count=CHUNK_BYTES, offset=offset)
 
 
-def _got(answer: ray.ObjectRef) -> Any:
+def _result(answer: ray.ObjectRef) -> Any:
+    """Return the result of a call; a UserError that was raised on the other node is raised here as such."""
     try:
         return ray.get(answer)
     except RayTaskError as error:

@@ -1,4 +1,4 @@
-"""Folders that Ray's workers would take for packages of rlcas: they look into the driver's current folder first."""
+"""Folders that Ray's workers would import in place of rlcas: they search the driver's current folder first."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OUR_PACKAGES = ("rlcas", "synth", "envs", "cluster")
 
 
 def check_not_hidden() -> None:
-    """Refuse a current folder in which a worker would not find the packages that this process has.
+    """Refuse a current folder from which a worker would import other packages than this process has.
 
     Raises:
-        UserError: it holds a package or module of the same name, be it another checkout of rlcas.
+        UserError: it holds a package or module of the same name, such as another checkout of rlcas.
     """
     here = Path.cwd()
     for name in OUR_PACKAGES:
@@ -25,6 +25,6 @@ def check_not_hidden() -> None:
         assert ours is not None and ours.origin is not None
         if found is None or found.origin is None or not Path(found.origin).samefile(ours.origin):
             raise UserError(
-                f"{here / name} is no part of this rlcas, but Ray's workers would take it for that: call rlcas in "
+                f"{here / name} is not part of this rlcas, but Ray's workers would import it: call rlcas in "
                 "another folder"
             )

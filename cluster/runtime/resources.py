@@ -1,4 +1,4 @@
-"""What Ray or this machine has, and the share of it that an episode or a sampling worker takes."""
+"""The CPUs and GPUs of Ray or of this machine, and the share of an episode or a sampling worker."""
 
 from __future__ import annotations
 
@@ -9,56 +9,55 @@ from collections.abc import Mapping
 import ray
 import torch
 
-from cluster.runtime.connection import check_can_start, ensure_ray
+from cluster.runtime.connection import check_can_start, ensure_ray, own_ray_ends
 from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
+from rlcas.cores import available_cores
 from rlcas.errors import UserError
 
 MIN_CPUS = 0.01
-"""Share of a core that a worker asks where Ray has none to spare; it runs all the same."""
+"""Share of a core that a worker reserves where Ray has none to spare: Ray does not limit what it then computes on."""
 
 
 def check_demand(config: RunConfig) -> None:
-    """Refuse a run that asks for more GPUs than there are, before anything starts or is made.
+    """Refuse a run that asks for more GPUs than exist, before anything is started or written.
 
-    The cluster that RAY_ADDRESS names is asked; without one, this machine is, and Ray is not started.
+    Counted are the GPUs of the cluster that RAY_ADDRESS names; without one those of this machine, and Ray is not
+    started.
 
     Raises:
         UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or the cluster
-            of RAY_ADDRESS does not answer, or the current folder hides packages of rlcas, which would else be told
-            after phase one.
+            of RAY_ADDRESS does not answer, or the current folder holds packages that hide those of rlcas: without this
+            check that would show only after phase one.
     """
     if config.cluster.episode_runner == "actors":
         check_can_start()
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return
-    nodes = _nodes_there()
+    nodes = _reachable_nodes()
     total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
     check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
 
 
-def _nodes_there() -> list[NodeResources]:
+def _reachable_nodes() -> list[NodeResources]:
     if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
-        return [("this machine", {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()})]
-    started_here = not ray.is_initialized()
-    ensure_ray(k=1)
-    nodes = nodes_of_ray()
-    if started_here:
-        ray.shutdown()
-    return nodes
+        return [("this machine", this_machine())]
+    with own_ray_ends():
+        ensure_ray(k=1)
+        return nodes_of_ray()
 
 
 def episode_resources(cluster: ClusterConfig, k: int, total: Mapping[str, float]) -> dict[str, float]:
     """Return the CPUs and GPUs of one episode, such that K of them fit into `total` (`ray.cluster_resources()`).
 
-    CPUs: `threads_per_episode` where there are enough beside the driver's one, else an even share. GPUs:
+    CPUs: `threads_per_episode` where that many are left beside the driver's one, else an even share. GPUs:
     `gpus_per_episode`; None is one each where there are K, an even share of each where there are fewer.
 
     Raises:
-        UserError: `gpus_per_episode` asks for more GPUs than there are.
+        UserError: `gpus_per_episode` asks for more GPUs than exist.
     """
     num_cpus, num_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     threads = cluster.concrete(k).threads_per_episode
@@ -80,7 +79,7 @@ def sampler_resources(cluster: ClusterConfig, threads: int, total: Mapping[str, 
     """Return the CPUs and GPUs of one sampling worker, such that all of them fit into `total`.
 
     Raises:
-        UserError: `gpus_per_sampler` asks for more GPUs than there are.
+        UserError: `gpus_per_sampler` asks for more GPUs than exist.
     """
     workers = cluster.sampling_workers
     gpus = _gpus_each(
@@ -102,7 +101,7 @@ def _cpus_each(asked: int, number: int, num_cpus: float) -> float:
 def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, counted_by: str) -> float:
     """Return the GPUs of each of `number` workers; `asked` None is one, or an even share where there are fewer."""
     if asked is not None and asked > 1 and asked != int(asked):
-        raise UserError(f"{setting} {asked:g} is more than one GPU and no whole number: set {int(asked)}")
+        raise UserError(f"{setting} {asked:g} is more than one GPU and not a whole number: set {int(asked)}")
     if asked is None:
         return 0.0 if num_gpus == 0 else 1.0 / -(-number // num_gpus)
     if asked == 0:
@@ -118,8 +117,8 @@ def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, co
 
 
 def this_machine() -> dict[str, float]:
-    """Return what Ray would find here."""
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    """Return the CPUs and GPUs that a Ray on this machine would have."""
+    return {"CPU": float(available_cores()), "GPU": float(torch.cuda.device_count())}
 
 
 def reachable_resources() -> Mapping[str, float]:

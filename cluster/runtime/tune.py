@@ -1,4 +1,4 @@
-"""Ray Tune without its output, its hold on signals and its draws from global generators."""
+"""Ray Tune without its output, its signal handlers and its draws from global random generators."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 
-TUNE_ENVIRONMENT = {
+QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-"""Tune tells nothing and writes no logs, and an interrupt ends the run as it does elsewhere."""
+"""Environment in which Tune prints nothing and writes no logs: runs and trials write their own.
+
+A trial saves after every epoch, which Tune would warn of where its experiment's state is written as often.
+"""
+QUIET_TUNE_WITHOUT_SIGINT = {**QUIET_TUNE, "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+"""The same for a population: an interrupt ends its run as it ends any other. A sweep leaves the signal to Tune, which
+saves what its trials have reported before it ends."""
 
 
 @contextlib.contextmanager
 def preserving_global_random_state() -> Iterator[None]:
-    """Give Python's and NumPy's global generators, which Tune draws from, their states back."""
+    """Restore the states of Python's and NumPy's global generators, which Tune draws from."""
     state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
@@ -34,7 +39,7 @@ def preserving_global_random_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def environment_variables(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables inside, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -47,18 +52,9 @@ def environment_variables(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-QUIET_TUNE = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-"""A trial's folder holds our own log and events, and we tell of its end."""
-
-
-@contextmanager
+@contextlib.contextmanager
 def preserving_signal_handlers() -> Iterator[None]:
-    """Give the signals their handlers again that Ray Tune takes and keeps (2.60): the next Ctrl-C would go nowhere."""
+    """Restore the signal handlers that Ray Tune replaces for good (2.60): the next Ctrl-C would have no effect."""
     taken = (signal.SIGINT, signal.SIGUSR1) if threading.current_thread() is threading.main_thread() else ()
     before = {each: signal.getsignal(each) for each in taken}
     try:

@@ -12,13 +12,13 @@ from rlcas import settings
 from rlcas.config import RunConfig, SweepConfig, SweepRunConfig
 from rlcas.errors import UserError
 from rlcas.metrics import SELECTING
-from rlcas.runs import folder as run_folder
+from rlcas.runs.folder import POOLS_FOLDER
+from rlcas.runs.paths import default_out, local_out, resolved
 from rlcas.runs.sweep_folder import TRIALS_FOLDER, Trial
 from rlcas.settings.search_space import Point, Space, draws, grid, named, space_of
 
-POOLS_FOLDER = "pools"
 OF_PHASE_ONE = ("data", "dataset.", "synth.", "seed", "pool", "preset")
-"""Settings, by the start of their names, of which each value needs a phase one of its own."""
+"""Settings, by the start of their names, each value of which needs a phase one of its own."""
 CHANGE_IN_MID_RUN = (
     "sampler.lr",
     "sampler.baseline_gamma",
@@ -30,7 +30,7 @@ CHANGE_IN_MID_RUN = (
     "classifier.loss",
     "classifier.augment",
 )
-"""What population-based training may change: the state of a trial fits before and after."""
+"""Settings that population-based training may change: a trial's state fits before and after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def plan(stated: Mapping[str, Any]) -> SweepPlan:
         UserError: a setting is unknown, a value does not fit, or settings do not go together in some trial.
     """
     swept = settings.of_sweep(stated)
-    out = run_folder.local_out(swept.out or default_out(swept))
+    out = local_out(swept.out or default_out(swept, "sweep"))
     swept = swept.model_copy(update={"out": out})
     _check_metric(swept)
     space = space_of(swept.sweep.over, stated)
@@ -74,19 +74,13 @@ def plan(stated: Mapping[str, Any]) -> SweepPlan:
     return SweepPlan(config=_absolute(swept), space=space, trials=trials, configs=configs, pools=pools)
 
 
-def default_out(config: RunConfig) -> Path:
-    """Return runs/<data>-<preset>-<seed>-sweep."""
-    run = run_folder.default_out(config)
-    return run.with_name(f"{run.name}-sweep")
-
-
 def metric_of(config: SweepRunConfig) -> str:
     """Return the validation metric that ranks the trials."""
     return config.sweep.metric or config.sampler.metric
 
 
 def _pool_of(stated: Mapping[str, Any], point: Point, out: Path, pools: dict[str, RunConfig]) -> str:
-    """Return the folder of the phase one that the point shares with others; add it where it is new."""
+    """Return the folder of the phase one that the point shares with others, after adding a new one to `pools`."""
     own = {key: value for key, value in point.items() if key.startswith(OF_PHASE_ONE)}
     config = _resolved(stated, own, out)
     known = (name for name, pool in pools.items() if pool.model_copy(update={"out": out}) == config)
@@ -102,16 +96,16 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
         check_settings(config)
     except UserError as error:
         raise UserError(f"sweep.over {named(point)}: {error}" if point else str(error)) from None
-    # Trials share the cores: where nothing is said, each episode keeps to one, whatever K is.
+    # Trials share the cores: unless the setting is given, each episode has one thread, whatever K is.
     threads = config.cluster.threads_per_episode or 1
     cluster = config.cluster.model_copy(update={"threads_per_episode": threads})
-    return run_folder.resolved(config.model_copy(update={"out": out, "cluster": cluster}))
+    return resolved(config.model_copy(update={"out": out, "cluster": cluster}))
 
 
 def _absolute(config: SweepRunConfig) -> SweepRunConfig:
-    resolved = run_folder.resolved(config)
-    assert isinstance(resolved, SweepRunConfig)
-    return resolved
+    absolute = resolved(config)
+    assert isinstance(absolute, SweepRunConfig)
+    return absolute
 
 
 def _check_metric(config: SweepRunConfig) -> None:
@@ -121,7 +115,7 @@ def _check_metric(config: SweepRunConfig) -> None:
 
 
 def _check_search(sweep: SweepConfig, space: Space) -> None:
-    """Refuse what a search cannot vary."""
+    """Refuse settings that a search cannot vary."""
     for key, axis in space.items():
         if sweep.search == "asha" and key == "sampler.epochs":
             raise UserError(

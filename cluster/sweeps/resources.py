@@ -1,4 +1,4 @@
-"""What the trials of a sweep ask of Ray: how many run side by side, what each reserves, and whether it fits."""
+"""What the trials of a sweep reserve of Ray: how many run side by side, what each takes, and whether it fits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Bundles = list[dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the trials were given."""
+    """What is reserved for the trials."""
 
     bundles: dict[str, Bundles]
     """Of each trial that is to run, by name."""
@@ -30,12 +30,12 @@ class Room:
 
 
 def concurrency(asked: int | None, configs: Sequence[RunConfig], total: Mapping[str, float]) -> int:
-    """Return how many trials run side by side; `asked` None is as many as the GPUs or cores take, one at least.
+    """Return how many trials run side by side; `asked` None is as many as the GPUs or cores allow, one at least.
 
     Args:
         asked: the setting `sweep.concurrent`.
         configs: the settings of the trials.
-        total: what there is, as in `ray.cluster_resources()`.
+        total: all CPUs and GPUs, as in `ray.cluster_resources()`.
     """
     if asked is None:
         asked = max(1, min(_side_by_side(config, total) for config in configs))
@@ -51,10 +51,10 @@ def _side_by_side(config: RunConfig, total: Mapping[str, float]) -> int:
 
 
 def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]) -> Bundles:
-    """Return what one of `concurrent` trials reserves: an even share of `total` where there is not more.
+    """Return what one of `concurrent` trials reserves: what its settings ask, or an even share of `total` if less.
 
     Raises:
-        UserError: `concurrent` such trials ask for more than there is; the text has the arithmetic.
+        UserError: `concurrent` such trials ask for more than `total`; the text has the arithmetic.
     """
     cluster, k = config.cluster, config.sampler.k
     num_cpus, num_gpus = total.get("CPU", 0.0), int(total.get("GPU", 0.0))
@@ -76,10 +76,10 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
 
 
 def check_trials_fit(trials: Sequence[Bundles], timeout_seconds: float) -> None:
-    """Reserve what these trials ask, side by side, and give it back: it is free now, or comes in time.
+    """Check that Ray can reserve these trials side by side, now or in time, by doing so once.
 
     Raises:
-        UserError: it is not; the text has the arithmetic.
+        UserError: it cannot; the text has the arithmetic.
     """
     groups = [placement_group(bundles) for bundles in trials]
     try:
@@ -91,7 +91,7 @@ def check_trials_fit(trials: Sequence[Bundles], timeout_seconds: float) -> None:
         for group in groups:
             remove_placement_group(group)
     if len(ready) < len(groups):
-        asked = ", ".join(_told(bundles) for bundles in trials)
+        asked = ", ".join(_described(bundles) for bundles in trials)
         left = ", ".join(f"{free.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
         raise UserError(
             f"{len(trials)} trials side by side ask {asked}; of it Ray reserved {len(ready)} within "
@@ -100,6 +100,6 @@ def check_trials_fit(trials: Sequence[Bundles], timeout_seconds: float) -> None:
         )
 
 
-def _told(bundles: Bundles) -> str:
+def _described(bundles: Bundles) -> str:
     sums = {kind: sum(bundle.get(kind, 0) for bundle in bundles) for kind in ("CPU", "GPU")}
     return " and ".join(f"{amount:g} {kind}" for kind, amount in sums.items() if amount)

@@ -1,7 +1,8 @@
 """A sweep: phase one once, then a trial a point of the search space, run side by side by Ray Tune.
 
-Its folder holds sweep.yaml (what the trials share), sweep.json (what is known of each), `pools/NN` (a phase one
-each) and `trials/NNN` (a run's folder each). `resume` reads only these, and Tune's folders for our own safetensors.
+Its folder has sweep.yaml (what the trials share), sweep.json (the state of each), `pools/NN` (a phase one each) and
+`trials/NNN` (a run's folder each). `resume` reads only these, and our own safetensors in Tune's folders: Tune's own
+pickles name modules of the version that wrote them, and are never read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 
 from cluster.runs.run import check, make_pool
-from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.resources import reachable_resources, this_machine
 from cluster.sweeps.plan import SweepPlan, metric_of, plan
 from cluster.sweeps.resources import Room, check_trials_fit, concurrency, trial_bundles
@@ -26,36 +27,37 @@ from rlcas.config import RunConfig, SweepRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
 from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
-from rlcas.runs import folder as run_folder
-from rlcas.runs.folder import RunFolder
-from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
+from rlcas.runs.folder import ERROR_FILE, RunFolder
+from rlcas.runs.paths import check_is_new, data_name, naming_out
+from rlcas.runs.sweep_folder import TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 from rlcas.settings.search_space import named, value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_text
 from rlcas.training.saved_classifier import MODEL_FILE
 
 
 def sweep(stated: Mapping[str, Any]) -> Sweep:
-    """Sweep into a new folder; return what came of it.
+    """Sweep into a new folder; return its table.
 
     Args:
         stated: settings as of `rlcas run`, and a section `sweep`; nested or dotted.
 
     Raises:
-        UserError: a setting, a file, the folder or the demand is wrong; nothing is left behind then.
+        UserError: a setting, a file, the folder or the demand is wrong; then no folder is made.
     """
     planned = plan(stated)
     check_tune_starts()
-    out = check_is_free(planned)
+    assert planned.config.out is not None, "a plan has its folder"
+    out = check_is_new(planned.config.out, "rlcas sweep --resume")
     for config in planned.pools.values():
         for note in check(config).notes:
             say(f"note: {note}")
     with _reserved(planned.config, planned.configs) as room:
         create(planned, out)
-        return _walk(out, planned.config, room)
+        return _run_stages(out, planned.config, room)
 
 
 def resume(path: Path) -> Sweep:
-    """Go on with an interrupted sweep: trials that ended stay, the others go on from their checkpoints.
+    """Resume an interrupted sweep: trials that ended are kept, the others resume from their checkpoints.
 
     Raises:
         UserError: the folder is not a sweep's.
@@ -67,11 +69,11 @@ def resume(path: Path) -> Sweep:
         return table
     configs = {trial.name: settings.load(table.folder(trial)) for trial in waiting}
     with _reserved(config, configs) as room:
-        return _walk(path.absolute(), config, room)
+        return _run_stages(path.absolute(), config, room)
 
 
 def describe(stated: Mapping[str, Any]) -> str:
-    """Return the trials of a sweep and what they ask of this machine.
+    """Return the trials of a sweep and what they demand of this machine.
 
     Raises:
         UserError: a setting, a file or an image is wrong.
@@ -104,7 +106,11 @@ def load(path: Path) -> SweepRunConfig:
 
 
 def check_tune_starts() -> None:
-    """Raise a UserError where Ray Tune cannot start a trial: it splits the path of Python at spaces."""
+    """Check that Ray Tune can start a trial: it splits the path of Python at spaces.
+
+    Raises:
+        UserError: the path has one.
+    """
     if " " in sys.executable:
         raise UserError(
             f"{sys.executable} has a space, at which Ray Tune splits the line that starts a trial: install rlcas into "
@@ -112,47 +118,30 @@ def check_tune_starts() -> None:
         )
 
 
-def check_is_free(planned: SweepPlan) -> Path:
-    """Return the sweep's folder, which is yet to be made.
+def create(planned: SweepPlan, out: Path) -> None:
+    """Make the folder with all settings, all of it or nothing.
 
     Raises:
-        UserError: it is there and not empty.
+        UserError: it cannot be made.
     """
-    out = planned.config.out
-    assert out is not None, "a plan has its folder"
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            f"out {out} exists and is not an empty folder: name another with --out, or go on with it by "
-            f"`rlcas sweep --resume {shlex.quote(str(out))}`"
-        )
-    return out
-
-
-def create(planned: SweepPlan, out: Path) -> None:
-    """Make the folder with all settings, whole or not at all."""
     table = Sweep(
         path=out,
-        name=run_folder.data_name(planned.config.data),
+        name=data_name(planned.config.data),
         metric=metric_of(planned.config),
         search=planned.config.sweep.search,
         trials=planned.trials,
     )
-    try:
-        with replacing_folder(out) as temporary:
-            write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
-            trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
-            for name, config in {**planned.pools, **trials}.items():
-                settings.save(config, temporary / name)
-            table.path = temporary
-            table.save()
-    except OSError as error:
-        raise UserError(
-            f"out {out} cannot be made: {error.strerror}: name another folder with --out"
-        ) from error
+    with naming_out(out), replacing_folder(out) as temporary:
+        write_text(temporary / settings.SWEEP_CONFIG_FILE, settings.as_yaml(planned.config))
+        trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
+        for name, config in {**planned.pools, **trials}.items():
+            settings.save(config, temporary / name)
+        table.path = temporary
+        table.save()
 
 
-def _walk(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
-    """Do what is missing: phase one, the trials that wait, the page."""
+def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
+    """Do what is missing of phase one, the trials and the page."""
     from cluster.sweeps.tuner import (
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it
     )
@@ -179,39 +168,35 @@ def _walk(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
 
 
 def link_phase_one(pool: Path, trial: Path) -> None:
-    """Show a trial the images, synthesiser, pool and judge of the phase one that it shares."""
+    """Link the images, synthesiser, pool and judge of the phase one that a trial shares into its folder."""
     shared, own = RunFolder(pool), RunFolder(trial)
-    for there, here in (
+    for target, link in (
         (shared.prepared, own.prepared),
         (shared.synth, own.synth),
         (shared.pool, own.pool),
         (shared.judge, own.judge),
     ):
-        if there.exists() and not here.is_symlink():
-            here.symlink_to(os.path.relpath(there, trial))
+        if target.exists() and not link.is_symlink():
+            link.symlink_to(os.path.relpath(target, trial))
 
 
 @contextlib.contextmanager
 def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Iterator[Room]:
-    """Have Ray with room for the trials, and yield it; a Ray of our own ends with it.
+    """Connect to Ray, or start it, and yield what it reserves for the trials; a Ray started here ends afterwards.
 
     Raises:
-        UserError: the trials ask for more than there is.
+        UserError: the trials ask for more than Ray has.
     """
     quiet_ray()
-    started_here = not ray.is_initialized()
-    with phase("Starting Ray"):
-        number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
-        ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
-    try:
+    with own_ray_ends():
+        with phase("Starting Ray"):
+            number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
+            ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
         total = ray.cluster_resources()
         bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
         largest = sorted(bundles.values(), key=len, reverse=True)[:number]
         check_trials_fit(largest, config.cluster.start_timeout_seconds)
         yield Room(bundles, number)
-    finally:
-        if started_here:
-            ray.shutdown()
 
 
 def _waiting(table: Sweep) -> list[Trial]:

@@ -20,8 +20,8 @@ from rlcas import settings
 from rlcas.data import open_prepared
 from rlcas.errors import UserError, first_line
 from rlcas.runs import epoch_log
-from rlcas.runs.folder import RunFolder
-from rlcas.runs.sweep_folder import ERROR_FILE, TRIALS_FOLDER
+from rlcas.runs.folder import ERROR_FILE, RunFolder
+from rlcas.runs.sweep_folder import TRIALS_FOLDER
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.hparams import write_hparams
 from rlcas.tracking.tensorboard import Tracker
@@ -29,28 +29,28 @@ from rlcas.training.saved_classifier import save_incumbent
 from rlcas.types import TrainingData
 
 TUNE_FOLDER = "tune"
-"""Tune's own files, below the sweep's folder: one folder a sitting, and in it one a trial."""
+"""Tune's own files, below the sweep's folder: a folder for each session, and in it one a trial."""
 METRIC = "metric"
-"""What a trial reports of the classifier that it keeps, which is what the table ranks."""
+"""Key of the metric of a trial's best classifier, by which the table ranks."""
 CURRENT = "current"
-"""What it reports of the incumbent, which is what an exchange of the population copies."""
+"""Key of the metric of its incumbent, which an exchange of the population copies."""
 EPOCHS = "epochs"
-"""What it reports of its age."""
+"""Key of the epochs that it has trained."""
 WORST = -1.0
-"""Below every metric: what a failed trial reports."""
+"""What a failed trial reports: below every metric."""
 
 
 class SweepTrial(tune.Trainable):
-    """Trains the sampler in a folder that has its settings; an exception ends it and is its result."""
+    """Trains the sampler in a folder that has its settings; an exception ends the trial and is its result."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        """Return the bundles that were planned: the trial's own process, and one an episode."""
+        """Return the planned bundles: one for the trial's own process, and one for each episode."""
         planned = config["trial"]
         return tune.PlacementGroupFactory(planned["bundles"], strategy=planned["strategy"])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Take the settings; the episodes are started by the first step."""
+        """Read the settings; the episodes are started by the first step."""
         quiet_ray()
         self._sweep, self._metric = Path(config["sweep"]), config["metric"]
         self._point = config["trial"]["settings"]
@@ -58,18 +58,18 @@ class SweepTrial(tune.Trainable):
         self._folder = RunFolder(self._sweep / TRIALS_FOLDER / self.trial_name)
         self._config = settings.override(settings.load(self._folder.path), self._point)
         settings.save(self._config, self._folder.path)
-        self._kept = False
+        self._saved = False
         self._algorithm: RLCAS | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another trial's place in this process, which has imported RLlib already."""
+        """Run another trial in this process, which has imported RLlib already."""
         self.cleanup()
         self.__dict__.pop("_data", None)
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train one epoch; `reason` says why there was none."""
+        """Train one epoch and return what is reported to Tune; where it fails, `reason` says why."""
         try:
             return self._epoch(self._algorithm or self._started())
         except Exception as error:
@@ -82,17 +82,17 @@ class SweepTrial(tune.Trainable):
             checkpoint.save(self._algorithm, Path(checkpoint_dir))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Go on from our own checkpoint in Tune's folder."""
+        """Resume from our own checkpoint in Tune's folder."""
         algorithm = self._algorithm or self._started()
         checkpoint.load_into(algorithm, Path(checkpoint_dir))
-        self._go_on_after(algorithm.epoch)
+        self._resume_after(algorithm.epoch)
 
     def cleanup(self) -> None:
-        """Keep the classifier of a trial that was stopped, and end the episodes."""
+        """Save the classifier of a trial that was stopped, and end the episodes."""
         if self._algorithm is None:
             return
-        if not self._kept and self._algorithm.best.result is not None:
-            self._keep(self._algorithm)
+        if not self._saved and self._algorithm.best.result is not None:
+            self._save_best(self._algorithm)
         self._tracker.close()
         self._algorithm.stop()
 
@@ -114,19 +114,19 @@ class SweepTrial(tune.Trainable):
         return open_prepared(self._folder.prepared)
 
     def _started(self) -> RLCAS:
-        """Start the episodes, from the newest good checkpoint of an earlier sitting where there is one."""
+        """Start the episodes, from the newest readable checkpoint of an earlier session if one exists."""
         self._algorithm = self.algorithm_config().build_algo()
         for folder in earlier_checkpoints(self._sweep, self.trial_name):
             try:
                 if checkpoint.load_into(self._algorithm, folder):
                     break
             except UserError:
-                continue  # torn by what ended that sitting: the one before it is whole
-        self._go_on_after(self._algorithm.epoch)
+                continue  # torn by what ended that session: the one before it is complete
+        self._resume_after(self._algorithm.epoch)
         return self._algorithm
 
-    def _go_on_after(self, epoch: int) -> None:
-        """Leave `epoch` epochs in the log; TensorBoard's events are cut by the tracker itself."""
+    def _resume_after(self, epoch: int) -> None:
+        """Cut the log back to `epoch` epochs; the tracker itself cuts TensorBoard's events."""
         epoch_log.keep_epochs(self._folder.path, epoch)
         self._seconds = sum(line["seconds"] for line in epoch_log.read_epochs(self._folder.path))
         self._tracker = Tracker(self._folder.path, self.class_names())
@@ -143,7 +143,7 @@ class SweepTrial(tune.Trainable):
         assert best is not None and incumbent is not None
         done = algorithm.epoch >= self._config.sampler.epochs
         if done:
-            self._keep(algorithm)
+            self._save_best(algorithm)
         return {
             METRIC: best.metrics[self._metric],
             CURRENT: incumbent.metrics[self._metric],
@@ -154,15 +154,15 @@ class SweepTrial(tune.Trainable):
             "done": done,
         }
 
-    def _keep(self, algorithm: RLCAS) -> None:
+    def _save_best(self, algorithm: RLCAS) -> None:
         assert algorithm.best.result is not None
         self.save_model(algorithm)
         metrics = {self._metric: algorithm.best.result.metrics[self._metric]}
         write_hparams(self._folder.path, self._point, metrics, algorithm.epoch)
-        self._kept = True
+        self._saved = True
 
 
 def earlier_checkpoints(sweep: Path, trial: str) -> list[Path]:
-    """Return Tune's folders of a trial's checkpoints, the newest first: by sitting, then by number."""
+    """Return Tune's folders of a trial's checkpoints, the newest first: by session, then by number."""
     found = sweep.glob(f"{TUNE_FOLDER}/*/{trial}/checkpoint_*")
     return sorted(found, key=lambda path: (path.parents[1].name, path.name), reverse=True)

@@ -1,10 +1,9 @@
-"""The trials of a sweep under Ray Tune: searched by its schedulers, told by us, one by one."""
+"""The trials of a sweep under Ray Tune: its schedulers search, and we report each trial's end."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,36 @@ from ray.tune.schedulers import ASHAScheduler
 
 from cluster.population.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.runtime.node_folder import for_ray
-from cluster.runtime.tune import QUIET_TUNE, preserving_signal_handlers
+from cluster.runtime.tune import QUIET_TUNE, environment_variables, preserving_signal_handlers
 from cluster.sweeps.resources import Room
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweepRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say
-from rlcas.runs.sweep_folder import ERROR_FILE, Sweep, Trial, TrialStatus
+from rlcas.runs.folder import ERROR_FILE
+from rlcas.runs.sweep_folder import Sweep, Trial, TrialStatus
 from rlcas.seeding import rng_for
 from rlcas.settings.search_space import Space, named, perturbed, space_of
 from rlcas.storage.atomic import write_text
 
 ASHA_KEEPS_ONE_OF = 3
 KEPT_CHECKPOINTS = 2
-"""Of each trial: the best and the last. The population keeps all: another member may be about to copy any of them."""
+"""Of each trial: the best and the last. A population keeps all: another member may be about to copy any of them."""
 
 
 def run_trials(
     table: Sweep, config: SweepRunConfig, room: Room, trainable: type[SweepTrial] = SweepTrial
 ) -> None:
-    """Run the trials that `room` names to their ends, and keep the table as they end.
+    """Run the trials that `room` names to their ends, and save the table each time one ends.
+
+    Args:
+        table: the sweep's folder.
+        config: the sweep's settings.
+        room: what each trial reserves.
+        trainable: what runs a trial.
 
     Raises:
-        KeyboardInterrupt: the user interrupted them; nothing runs any more.
+        KeyboardInterrupt: the user interrupted them; all have ended.
     """
-    os.environ.update(QUIET_TUNE)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
@@ -50,7 +55,11 @@ def run_trials(
         for name, trial in trials.items()
     ]
     num_epochs = sum(trial.num_epochs for trial in trials.values())
-    with progress("Epochs of all trials", num_epochs) as bar, preserving_signal_handlers():
+    with (
+        environment_variables(QUIET_TUNE),
+        progress("Epochs of all trials", num_epochs) as bar,
+        preserving_signal_handlers(),
+    ):
         tune.Tuner(
             trainable,
             param_space={
@@ -67,7 +76,7 @@ def run_trials(
                 trial_dirname_creator=_name,
             ),
             run_config=tune.RunConfig(
-                name=_new_sitting(table.path / TUNE_FOLDER),
+                name=_new_session(table.path / TUNE_FOLDER),
                 storage_path=str(for_ray(table.path / TUNE_FOLDER)),
                 callbacks=[Watcher(table, bar)],
                 checkpoint_config=tune.CheckpointConfig(
@@ -121,7 +130,7 @@ def searched(config: SweepRunConfig, num_trials: int, num_epochs: int, concurren
 
 
 def explorer(space: Space, seed: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Return what gives a member of the population its next settings, from those of the better one."""
+    """Return a function of a better member's settings, which returns the next ones of the member that copies it."""
     exchanges = itertools.count()
 
     def explore(config: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +142,7 @@ def explorer(space: Space, seed: int) -> Callable[[dict[str, Any]], dict[str, An
 
 
 class Watcher(tune.Callback):
-    """Brings what the trials report into the table, and tells of each end in a line."""
+    """Writes what the trials report into the table, and prints a line about each end."""
 
     def __init__(self, table: Sweep, bar: Progress) -> None:
         self._table = table
@@ -143,7 +152,7 @@ class Watcher(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        """Take the figures of an epoch."""
+        """Record the figures of an epoch."""
         row = self._trials[str(trial)]
         if "reason" in result:
             return
@@ -152,7 +161,7 @@ class Watcher(tune.Callback):
         row.best_epoch, row.settings = result["best_epoch"], result["settings"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Take the end of a trial that was trained, stopped, or ended by an exception."""
+        """Record the end of a trial that was trained, stopped, or ended by an exception."""
         row = self._trials[str(trial)]
         row.reason = trial.last_result.get("reason", "")
         trained: TrialStatus = "finished" if row.epochs >= row.num_epochs else "stopped"
@@ -160,7 +169,7 @@ class Watcher(tune.Callback):
         self._ended(row)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Take the end of a trial whose process died more often than it is run again."""
+        """Record the end of a trial whose process died once too often."""
         row = self._trials[str(trial)]
         text = Path(trial.error_file).read_text(encoding="utf-8")
         write_text(self._table.folder(row) / ERROR_FILE, text)
@@ -171,10 +180,10 @@ class Watcher(tune.Callback):
         self._bar.advance(row.num_epochs - row.epochs, _best(self._table))
         self._table.save()
         ended = sum(trial.status != "waiting" for trial in self._table.trials)
-        told = row.reason or f"{self._table.metric} {format_figure(row.metric)}"
+        outcome = row.reason or f"{self._table.metric} {format_figure(row.metric)}"
         say(
             f"{ended} of {len(self._table.trials)}: trial {row.name}  {named(row.settings)}  {row.status} after "
-            f"{row.epochs} epochs in {format_seconds(row.seconds)}  {told}"
+            f"{row.epochs} epochs in {format_seconds(row.seconds)}  {outcome}"
         )
 
 
@@ -187,6 +196,6 @@ def _name(trial: Any) -> str:
     return trial.config["trial"]["name"]
 
 
-def _new_sitting(folder: Path) -> str:
-    """Return the name of this sitting's folder; those of earlier ones hold checkpoints to go on from."""
+def _new_session(folder: Path) -> str:
+    """Return the name of this session's folder; those of earlier ones have checkpoints to resume from."""
     return f"{len(list(folder.glob('*'))) + 1:04d}"

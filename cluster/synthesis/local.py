@@ -8,35 +8,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
-
-from rlcas.config import RunConfig
-from rlcas.registry import lookup
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_text
 from rlcas.tracking.tensorboard import Tracker
-from rlcas.types import TrainingData
-from synth.generators import GENERATORS
+from synth.generators import generator_of
 from synth.training.workers import Workers
 
 
-def train_here(
-    folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device, *, progress: bool = True
-) -> None:
+def train_here(context: RunContext, *, progress: bool = True) -> None:
     """Train in this process, which may be one of several; the first of them keeps the log."""
-    generator = lookup(config.synth.generator, GENERATORS, "synth.generator")
+    generator = generator_of(context.config)
+    data, config, synth_folder = context.data, context.config, context.folder.synth
     if not Workers.joined().leads:
-        generator.train(data, config, folder.synth, device=device, progress=False)
+        generator.train(data, config, synth_folder, device=context.device, progress=False)
         return
-    with SynthesisLog(folder, data.class_names) as log:
-        generator.train(data, config, folder.synth, device=device, progress=progress, on_step=log.write)
+    with SynthesisLog(context.folder, data.class_names) as log:
+        generator.train(data, config, synth_folder, device=context.device, progress=progress, on_step=log.write)
 
 
 class SynthesisLog:
-    """What training tells, as lines of synthesis_log.jsonl and as TensorBoard's points.
+    """Writes the losses of training to synthesis_log.jsonl and TensorBoard.
 
-    Lines of an interrupted training stay, up to the checkpoint from which it goes on.
+    Lines of an interrupted training are kept up to the checkpoint from which it resumes.
     """
 
     def __init__(self, folder: RunFolder, class_names: tuple[str, ...]) -> None:
@@ -53,7 +48,14 @@ class SynthesisLog:
         self._tracker.close()
 
     def write(self, part: str, step: int, total: int, figures: dict[str, float]) -> None:
-        """Add the figures of a step (from 1) of the `total` steps of a part."""
+        """Add the figures of a step.
+
+        Args:
+            part: the part of training, such as "autoencoder".
+            step: the step of the part, from 1.
+            total: all steps of the part.
+            figures: name -> value, such as the loss.
+        """
         if not self._rewound:
             keep_lines(self._path, lambda line: line["part"] != part or line["step"] < step)
             self._rewound = True
@@ -63,5 +65,5 @@ class SynthesisLog:
 
 
 def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Write the log again with the wanted lines alone."""
+    """Rewrite the log with the wanted lines alone."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if wanted(line)))

@@ -1,14 +1,13 @@
-"""Sampling a pool on Ray Data: a row is a micro-batch, so that few shards balance over many workers too.
+"""Sampling a pool on Ray Data: a row is a micro-batch, so that even few shards are spread over many workers.
 
-Workers only sample, by `synth.generate.sample_micro_batch`; the driver writes the pool. So a worker needs the
-folder of the synthesiser and no other, and a retry, which gives the same bytes, leaves nothing half done.
+Workers only sample, by `synth.generate.sample_micro_batch`; the driver writes the pool. So a worker needs no folder
+but the synthesiser's, and a retry, which returns the same bytes, finds nothing half written.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import queue
 import threading
 import warnings
@@ -24,6 +23,7 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from ray.util.annotations import RayDeprecationWarning
 
 from cluster.runtime.connection import ensure_ray, quiet_ray
+from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import NodeFolder
 from cluster.runtime.resources import sampler_resources
 from rlcas.config import RunConfig
@@ -36,14 +36,14 @@ Sampled = TypeVar("Sampled")
 
 
 class SamplingError(RuntimeError):
-    """The workers did not sample all that was asked for; the text holds Ray's own."""
+    """The workers did not sample all micro-batches; the text has Ray's own."""
 
 
 class SamplingWorkers:
     """Samples micro-batches on `cluster.sampling_workers` actors (a `synth.generate.SampleAll`).
 
     Args:
-        synth_folder: the trained generator, an absolute path; nodes that do not reach it get a copy.
+        synth_folder: the trained generator, an absolute path; nodes that do not reach it copy it.
         config: the run's settings.
     """
 
@@ -51,11 +51,11 @@ class SamplingWorkers:
         self._synth_folder, self._config = synth_folder, config
 
     def __call__(self, wanted: Sequence[MicroBatch]) -> Iterator[tuple[MicroBatch, Uint8]]:
-        """Yield the micro-batches as they are done.
+        """Yield the micro-batches with their images, as they are done.
 
         Raises:
             UserError: the workers do not fit into Ray or do not start, one does not answer in time, or the
-                synthesiser does not load.
+                synthesiser cannot be loaded.
             SamplingError: a worker died more often than a micro-batch is sampled again.
         """
         if not wanted:
@@ -107,13 +107,11 @@ class SamplingWorkers:
 
 
 class SamplingWorker:
-    """Holds one sampler; each call is a function of its row alone."""
+    """An actor with one sampler; the result of a call depends on its row alone."""
 
     def __init__(self, synth_folder: NodeFolder, config: RunConfig) -> None:
-        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
-        gpus = ray.get_gpu_ids()
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpus))
-        self._device = torch.device("cuda" if gpus else "cpu")
+        use_assigned_gpus()
+        self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._synth_folder, self._config = synth_folder, config
 
     @functools.cached_property
@@ -121,7 +119,7 @@ class SamplingWorker:
         return open_sampler(self._synth_folder.here(), self._config, self._device)
 
     def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Return the row's micro-batch with its images, or with what the user got wrong."""
+        """Return the row's micro-batch with its images, or with a UserError's text, which Ray would retry in vain."""
         (numbers,) = rows["micro_batch"]
         try:
             batch = MicroBatch(*numbers.tolist())
@@ -136,7 +134,7 @@ class SamplingWorker:
 
 
 def _within(timeout_seconds: float, rows: Iterable[Sampled]) -> Iterator[Sampled]:
-    """Yield the rows; Ray Data itself would wait for ever for a worker that hangs.
+    """Yield the rows; without this Ray Data would wait for ever for a worker that hangs.
 
     Raises:
         UserError: the next row takes longer than that.
@@ -171,4 +169,4 @@ def _within(timeout_seconds: float, rows: Iterable[Sampled]) -> Iterator[Sampled
     finally:
         stopped.set()
         with contextlib.suppress(queue.Empty):
-            arrived.get_nowait()
+            arrived.get_nowait()  # else the thread may wait for room in the queue for ever

@@ -1,9 +1,8 @@
-"""The synthesiser on several workers of Ray Train: each does what one process does, in a torch.distributed group."""
+"""Training the synthesiser on several workers of Ray Train, which form a torch.distributed group."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -22,11 +21,12 @@ from cluster.runtime.gloo_interface import RayNetworkConfig
 from cluster.runtime.node_folder import check_reached, for_ray
 from cluster.synthesis.local import train_here
 from rlcas import settings
-from rlcas.config import RunConfig
 from rlcas.console import progress
+from rlcas.cores import available_cores
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import fix_for
@@ -35,17 +35,18 @@ SCRATCH_FOLDER = "ray"
 LOOK_EVERY_SECONDS = 1.0
 
 
-def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device) -> None:
-    """Train the run's generator on `cluster.synth_workers` workers; they go on from its checkpoints.
+def train_on_workers(context: RunContext) -> None:
+    """Train the run's generator on `cluster.synth_workers` workers, which resume from its checkpoints.
 
-    A worker that dies is started again with all the others, `cluster.episode_retries` times. On several machines
-    the run's folder must be on storage that they share.
+    If a worker dies, all are started again, up to `cluster.episode_retries` times. On several machines the run's folder
+    must be on storage that they share.
 
     Raises:
-        UserError: Ray has too few cores or GPUs, or the training ends in an error of the user's.
-        RuntimeError: the training failed; the text holds the worker's own traceback.
+        UserError: Ray has too few cores or GPUs, or a worker raised a UserError.
+        RuntimeError: the training failed; the text has the worker's own traceback.
     """
-    num_workers, on_gpu = config.cluster.synth_workers, device.type == "cuda"
+    folder, cluster = context.folder, context.config.cluster
+    num_workers, on_gpu = cluster.synth_workers, context.device.type == "cuda"
     ensure_ray(num_workers)
     _check_fits(num_workers, "GPU" if on_gpu else "CPU")
     scratch = folder.path / SCRATCH_FOLDER
@@ -54,12 +55,12 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
         train_loop_config={"folder": str(for_ray(folder.path))},
         torch_config=RayNetworkConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=config.cluster.placement.upper()
+            num_workers=num_workers, use_gpu=on_gpu, placement_strategy=cluster.placement.upper()
         ),
         run_config=RayRunConfig(
             name="synthesiser",
             storage_path=str(for_ray(scratch)),
-            failure_config=FailureConfig(max_failures=config.cluster.episode_retries),
+            failure_config=FailureConfig(max_failures=cluster.episode_retries),
         ),
     )
     try:
@@ -74,36 +75,36 @@ def train_on_workers(folder: RunFolder, config: RunConfig, device: torch.device)
 
 
 def _train(loop: dict[str, Any]) -> str | None:
-    """Train as one worker; return the text of a user's fault, which no retry would mend."""
+    """Train as one worker; return the text of a UserError, which is not raised here: Ray would retry it in vain."""
     folder = RunFolder(Path(loop["folder"]))
     try:
         check_reached(folder.path, settings.CONFIG_FILE)
         config = settings.load(folder.path)
         device = choose_device(config.device)
         if device.type == "cpu":
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // config.cluster.synth_workers))
-        train_here(folder, config, open_prepared(folder.prepared), device, progress=False)
+            torch.set_num_threads(max(1, available_cores() // config.cluster.synth_workers))
+        train_here(RunContext(folder, config, open_prepared(folder.prepared), device), progress=False)
     except UserError as error:
         return str(error)
     except OSError as error:
-        if (mend := fix_for(error)) is None:
+        if (fix := fix_for(error)) is None:
             raise
-        return f"{error}: {mend}"
+        return f"{error}: {fix}"
     return None
 
 
 def _check_fits(num_workers: int, resource: str) -> None:
-    """Refuse what Ray would wait for without an end."""
-    there = ray.cluster_resources().get(resource, 0.0)
-    if num_workers > there:
+    """Refuse more workers than Ray has resources for: it would wait for them without end."""
+    total = ray.cluster_resources().get(resource, 0.0)
+    if num_workers > total:
         raise UserError(
-            f"cluster.synth_workers {num_workers} needs {num_workers} {resource}s, but Ray has {there:g}: lower it"
+            f"cluster.synth_workers {num_workers} needs {num_workers} {resource}s, but Ray has {total:g}: lower it"
         )
 
 
 @contextlib.contextmanager
 def _shown(folder: RunFolder) -> Iterator[None]:
-    """Show how far the workers are, by their log."""
+    """Show the workers' progress, as their log records it."""
     ended = threading.Event()
     thread = threading.Thread(target=_follow, args=(folder.synthesis_log, ended), daemon=True)
     thread.start()
@@ -115,15 +116,16 @@ def _shown(folder: RunFolder) -> Iterator[None]:
 
 
 def _follow(log: Path, ended: threading.Event) -> None:
+    """Advance a bar for each part by the log's lines, until `ended` is set."""
     with contextlib.ExitStack() as stack:
         bars: dict[str, Any] = {}
         while True:
-            last = ended.wait(LOOK_EVERY_SECONDS)
+            is_last = ended.wait(LOOK_EVERY_SECONDS)
             for line in {line["part"]: line for line in read_lines(log)}.values():
                 part = line["part"]
                 if part not in bars:
                     stack.close()
                     bars[part] = stack.enter_context(progress(part, line["steps"]))
                 bars[part].advance(max(0, line["step"] - bars[part].done))
-            if last:
+            if is_last:  # read once more after the end: the bars reach 100 %
                 return

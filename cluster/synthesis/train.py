@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import torch
-
 from cluster.synthesis.local import train_here
-from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
 from rlcas.runs.stages import stage
-from rlcas.types import TrainingData
 from synth.layout import FIGURES_FILE
 from synth.training.workers import Workers
 
 
-def train(folder: RunFolder, config: RunConfig, data: TrainingData, device: torch.device) -> None:
-    """Train the generator into the run's folder, where it is not there yet; go on where it was interrupted.
+def train_generator(context: RunContext) -> None:
+    """Train the generator into the run's folder, unless it is trained; resume an interrupted training.
 
     In a torch.distributed group all of its processes call this.
 
     Raises:
-        UserError: as the generator's training; or both torchrun and `cluster.synth_workers` ask for workers.
+        UserError: as the generator's training; or both torchrun and `cluster.synth_workers` start workers.
     """
-    if (folder.synth / FIGURES_FILE).exists():
+    if (context.folder.synth / FIGURES_FILE).exists():
         return
-    workers = Workers.joined()
-    if workers.size > 1 and config.cluster.synth_workers > 1:
+    workers, synth_workers = Workers.joined(), context.config.cluster.synth_workers
+    if workers.size > 1 and synth_workers > 1:
         raise UserError(
-            f"cluster.synth_workers {config.cluster.synth_workers} starts workers, and so did torchrun: leave one out"
+            f"cluster.synth_workers {synth_workers} starts workers, and so did torchrun: leave one out"
         )
     if not workers.leads:
-        train_here(folder, config, data, device)
+        train_here(context)
         return
-    with stage(folder, "Training the synthesiser", "synthesiser"):
-        if config.cluster.synth_workers > 1:
+    with stage(context.folder, "Training the synthesiser", "synthesiser"):
+        if synth_workers > 1:
             from cluster.synthesis.ray_train import train_on_workers  # Ray takes seconds to import
 
-            train_on_workers(folder, config, device)
+            train_on_workers(context)
         else:
-            train_here(folder, config, data, device)
+            train_here(context)

@@ -17,14 +17,16 @@ def compare(arguments: argparse.Namespace) -> int:
 
     check_resumes_alone(arguments, "comparison", weight_settings())
     settings = stated(given=arguments.given, file=arguments.config)
-    from cluster.comparison import compare as comparisons
-
     if arguments.dry_run:
-        print(comparisons.describe(settings))
+        from cluster.comparison.dry_run import describe
+
+        print(describe(settings))
         return 0
     if arguments.resume is not None:
         return resume_comparison(arguments.resume, arguments.given)
-    return _status(comparisons.compare(settings))
+    from cluster.comparison.compare import compare as compare_methods
+
+    return _status(compare_methods(settings))
 
 
 def resume_comparison(folder: Path, weights: Mapping[str, str] | None = None) -> int:

@@ -126,7 +126,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.cluster:
         from cluster.doctor import examine_cluster
         from rlcas.data import check_name
-        from rlcas.runs.folder import absolute
+        from rlcas.runs.paths import absolute_data
 
         if arguments.out and (address := address_of(arguments.out)):
             raise UserError(
@@ -137,7 +137,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         out = (arguments.out or Path("runs")).expanduser().absolute()
         if out.is_file():
             raise UserError(f"--out {out} is a file: name the folder of the runs")
-        return report(examine_cluster(out, arguments.data and absolute(arguments.data)))
+        return report(examine_cluster(out, arguments.data and absolute_data(arguments.data)))
     if arguments.out or arguments.data:
         raise UserError("--out and --data need --cluster: add it, or leave them out")
     return main_report(deep=arguments.deep)

@@ -121,7 +121,7 @@ def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iter
 def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple[str, str]]:
     """Yield the files and folders in a run's settings; a settings file that only the cluster has cannot be read."""
     from rlcas.data import check_name
-    from rlcas.runs.folder import FOLDER_PREFIX, PATH_PREFIXES
+    from rlcas.runs.paths import FOLDER_PREFIX, PATH_PREFIXES
     from rlcas.settings import flags, kinds_of, of, stated
 
     on_cluster = job.config is not None and job.config.is_absolute()

@@ -1,1 +1,1 @@
-"""What a comparison found: its cells, their statistics, tables, figures and page. Nothing here trains."""
+"""Results of a comparison: its cells, their statistics and tables. Nothing here trains."""

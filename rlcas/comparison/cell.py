@@ -1,4 +1,4 @@
-"""One cell of a comparison: a row under a seed, what it cost and what it found."""
+"""One cell of a comparison: a row under a seed, its cost and its results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CellStatus = Literal["finished", "left_out", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A row under one seed; JSON all through."""
+    """A row under one seed; all values are JSON's."""
 
     dataset: str
     method: Annotated[str, Field(min_length=1)]
@@ -34,12 +34,12 @@ class Cell:
     """Trained with as many classifier passes as the Baseline, to whole epochs; else with the budget of images."""
     status: CellStatus = "finished"
     reason: str = ""
-    """Why it is left out or failed, and the mend, in one line."""
+    """Why it is left out or failed, and the fix, in one line."""
     epochs: Count = 0
     steps: Count = 0
     """Optimiser steps of the classifier that is kept."""
     images: Count = 0
-    """Images that it has seen, real and synthetic."""
+    """Images that it was trained on, real and synthetic."""
     passes: Count = 0
     """Passes over images through a classifier, forward and backward, in all: views, experts and losing episodes too."""
     seconds: NonNegative = 0.0
@@ -64,14 +64,21 @@ _CELL = TypeAdapter(Cell)
 
 
 def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: Int64) -> None:
-    """Write a finished cell: its predictions first, so that cell.json says that all is there."""
+    """Write a finished cell: its predictions first, so that a cell.json means that both files exist.
+
+    Args:
+        folder: the cell's folder.
+        cell: the cell.
+        probabilities_NC: [N, C] of the test images.
+        labels_N: [N] true classes of the test images.
+    """
     with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, probabilities=probabilities_NC, labels=labels_N)
     write_facts(folder, cell)
 
 
 def write_facts(folder: Path, cell: Cell) -> None:
-    """Write what is told of a cell; of one that is left out or failed it is all."""
+    """Write cell.json, the only file of a cell that is left out or failed."""
     write_json(folder / CELL_FILE, asdict(cell))
 
 
@@ -84,7 +91,7 @@ def read_cell(folder: Path) -> Cell | None:
     path = folder / CELL_FILE
     if not (facts := read_facts(path)):
         return None
-    cell = typed(facts, _CELL, path, _again(folder))
+    cell = typed(facts, _CELL, path, _retrain_hint(folder))
     return None if cell.test and not (folder / PREDICTIONS_FILE).exists() else cell
 
 
@@ -95,16 +102,18 @@ def read_predictions(folder: Path) -> tuple[Float64, Int64]:
         UserError: the file is damaged.
     """
     path = folder / PREDICTIONS_FILE
-    arrays = read_arrays(path, _again(folder))
+    arrays = read_arrays(path, _retrain_hint(folder))
     probabilities_NC, labels_N = arrays.get("probabilities", np.empty(0)), arrays.get("labels", np.empty(0))
     shape_NC = (len(labels_N) if labels_N.ndim == 1 else 0, *probabilities_NC.shape[1:])
     numbers = (probabilities_NC.dtype, labels_N.dtype) == (np.float64, np.int64)
     if not numbers or probabilities_NC.ndim != 2 or probabilities_NC.shape != shape_NC or not labels_N.size:
-        raise UserError(f"{path} is damaged (it holds no prediction of every image): {_again(folder)}")
+        raise UserError(
+            f"{path} is damaged (it does not hold a prediction of every image): {_retrain_hint(folder)}"
+        )
     if not (0 <= labels_N.min() <= labels_N.max() < probabilities_NC.shape[1]):
-        raise UserError(f"{path} is damaged (a label is of no class): {_again(folder)}")
+        raise UserError(f"{path} is damaged (a label is not a class's): {_retrain_hint(folder)}")
     return probabilities_NC, labels_N
 
 
-def _again(folder: Path) -> str:
+def _retrain_hint(folder: Path) -> str:
     return f"delete {folder}, then resume the comparison"

@@ -1,4 +1,4 @@
-"""What drives the result: pairs of rows that differ in one part of RL-CAS, which the other rows lack or replace."""
+"""What drives the result: pairs of rows that differ in one part of RL-CAS, which one of them lacks or replaces."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def contrasts(f1_of: Mapping[str, Mapping[int, Float64]]) -> dict[Contrast, Inte
     Args:
         f1_of: row -> seed -> [B + 1] draws of macro F1, all from one `image_draws`.
     """
-    there = [pair for pair in CONTRASTS if pair.row in f1_of and pair.other in f1_of]
-    found = {pair: paired_interval(f1_of[pair.row], f1_of[pair.other]) for pair in there}
+    present = [pair for pair in CONTRASTS if pair.row in f1_of and pair.other in f1_of]
+    found = {pair: paired_interval(f1_of[pair.row], f1_of[pair.other]) for pair in present}
     return {pair: difference for pair, difference in found.items() if difference is not None}

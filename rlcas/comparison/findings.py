@@ -1,4 +1,4 @@
-"""What a comparison found in sentences, each by a rule: nobody words them in favour of anyone."""
+"""The findings of a comparison as sentences, each made by a fixed rule, so that no row is favoured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Results
 
 WORDS = {1: "better than", 0: "not distinguishable from", -1: "worse than"}
-"""Sign of an interval -> what it says: one that holds 0 decides nothing."""
+"""Sign of an interval -> words: one that includes 0 decides nothing."""
 MINUS = "−"
 
 
@@ -23,16 +23,16 @@ def interval_text(found: Interval) -> str:
 
 
 def sentences(results: Results) -> list[str]:
-    """Return what the comparison found, the first sentence on ours against the Baseline where ours is a row.
+    """Return the findings of a comparison; where ours is a row, the first compares it with the Baseline.
 
-    A row is better or worse only where the 95 % interval of its paired difference in macro F1 leaves out 0.
+    A row is better or worse only if the 95 % interval of its paired difference in macro F1 excludes 0.
     """
-    parts = (_against_baseline, _others, _the_same, _highest, _missing)
+    parts = (_against_baseline, _others, _identical, _highest, _missing)
     return [sentence for part in parts for sentence in part(results)]
 
 
 def _against_baseline(results: Results) -> Iterator[str]:
-    if not _asks_for_ours(results):
+    if not _has_ours(results):
         return
     ours = results.row(OURS)
     if ours is None or RANKED not in ours.against_baseline:
@@ -53,19 +53,19 @@ def _against_baseline(results: Results) -> Iterator[str]:
         )
 
 
-def _asks_for_ours(results: Results) -> bool:
+def _has_ours(results: Results) -> bool:
     return any(row.method == OURS for row in results.rows)
 
 
 def _seeds_of(found: Interval, results: Results) -> str:
-    """Return how many seeds an interval is over, where some are missing."""
+    """Return over how many seeds an interval is, if some are missing; else nothing."""
     asked = len(results.comparison.seeds)
     return f", {found.num_seeds} of {asked} seeds" if found.num_seeds < asked else ""
 
 
 def _others(results: Results) -> Iterator[str]:
-    """Yield how the other rows stand to ours; where ours is no row, to the Baseline."""
-    with_ours = _asks_for_ours(results)
+    """Yield how the other rows compare with ours, or with the Baseline where ours is not a row."""
+    with_ours = _has_ours(results)
     first = OURS if with_ours else BASELINE
     for sign in (1, -1, 0):
         names = [
@@ -79,8 +79,8 @@ def _others(results: Results) -> Iterator[str]:
             yield f"{WORDS[sign].capitalize()} {first}: {', '.join(names)}."
 
 
-def _the_same(results: Results) -> Iterator[str]:
-    """Yield which rows ended as the classifier of ours: nothing was tested between them there."""
+def _identical(results: Results) -> Iterator[str]:
+    """Yield which rows ended as the same classifier as ours, under which seeds nothing tells them apart."""
     ours = results.row(OURS)
     for row in results.rows:
         if ours is not None and row.method != OURS and row.same_as_ours:

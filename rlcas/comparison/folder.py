@@ -20,17 +20,16 @@ from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.methods.method import Method
 from rlcas.registry import lookup
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.folder import POOLS_FOLDER, RunFolder
 from rlcas.shots import ShotGroups, shot_groups
 from rlcas.storage.atomic import read_facts
 from rlcas.storage.reading import typed
 from rlcas.types import Float64, Int64
 
 CELLS_FOLDER = "cells"
-POOLS_FOLDER = "pools"
 EQUAL_SUFFIX = "-equal"
 MADE_FILE = "made.json"
-"""When its cells were trained, and by which versions."""
+"""When its cells were trained, and with which versions of packages."""
 ALL = "all"
 _SECONDS = TypeAdapter(dict[str, float])
 
@@ -46,12 +45,12 @@ class TableRow:
     equal: dict[int, Cell]
     """With the passes of the Baseline, where the row needs more."""
     needs_equal: bool
-    """Whether it is asked for these."""
+    """Whether the comparison asks for these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A comparison's folder, read; what has not been trained yet is not in it."""
+    """A comparison's folder, read; cells that have not been trained yet are not in it."""
 
     path: Path
     config: CompareRunConfig
@@ -62,7 +61,7 @@ class Comparison:
     rows: tuple[TableRow, ...]
     """All that are asked for, in the order of the tables."""
     pools: dict[str, dict[str, Any]]
-    """Pool -> its figures; empty where it was not judged."""
+    """Pool -> its figures; empty where it was not scored."""
     pool_seconds: dict[str, float | None]
     """Pool -> seconds of training its synthesiser and sampling; None where that was done elsewhere."""
     probabilities: dict[tuple[str, int, bool], Float64]
@@ -97,18 +96,18 @@ class Comparison:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Return the classes of each group whose recall is told of."""
+        """Return the classes of each group whose recall is reported."""
         rarest = (int(self.train_counts_C.argmin()),)
         return {"many": self.shots.many, "medium": self.shots.medium, "few": self.shots.few, RAREST: rarest}
 
     @property
     def seeds(self) -> range:
-        """Return the seeds that every row is asked for."""
+        """Return the seeds under which every row is to be trained."""
         return range(self.config.seed, self.config.seed + self.config.compare.seeds)
 
     @property
     def budget_images(self) -> int:
-        """Return the images that every row is to see."""
+        """Return the number of images that every row is to be trained on."""
         return self.config.compare.epochs * int(self.train_counts_C.sum())
 
     @property
@@ -120,17 +119,24 @@ class Comparison:
 
 
 def cell_folder(path: Path, method: str, seed: int, *, equal_compute: bool = False) -> Path:
-    """Return the folder of a cell below that of its comparison."""
+    """Return the folder of a cell below that of its comparison.
+
+    Args:
+        path: the comparison's folder.
+        method: the row's name.
+        seed: the cell's seed.
+        equal_compute: whether the cell is trained with the Baseline's passes.
+    """
     return path / CELLS_FOLDER / slug(method) / f"{seed}{EQUAL_SUFFIX if equal_compute else ''}"
 
 
 def slug(method: str) -> str:
-    """Return a method's name as a folder's: that of one from outside has a colon."""
+    """Return a method's name for a folder: that of a method from outside has a colon."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", method)
 
 
 def row_names(config: CompareRunConfig) -> list[str]:
-    """Return the rows that are asked for; `all` are those of `METHODS`, in their order."""
+    """Return the names of the rows to compare; `all` stands for those of `METHODS`, in their order."""
     asked = config.compare.methods
     names = [name for method in asked for name in (METHODS if method == ALL else [method])]
     return list(dict.fromkeys(names))
@@ -171,7 +177,7 @@ def _row(path: Path, config: CompareRunConfig, name: str) -> TableRow:
 
     def cells(equal_compute: bool) -> dict[int, Cell]:
         found = {seed: read_cell(cell_folder(path, name, seed, equal_compute=equal_compute)) for seed in seeds}
-        return {  # a cell is that of its place, whatever the file says
+        return {  # its folder decides which cell it is, not the file, which may have been copied
             seed: replace(cell, method=name, seed=seed, equal_compute=equal_compute)
             for seed, cell in found.items()
             if cell

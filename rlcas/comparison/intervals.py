@@ -71,9 +71,13 @@ def drawn_figures(
 ) -> dict[str, Float64]:
     """Return every figure of `WITH_DRAWS` in each draw, [B + 1], as `rlcas.metrics` defines it.
 
-    `groups` holds the classes of each of `GROUPS`; the recall of a group without classes is NaN.
-
     All follow from counts that are linear in the images' weights: three matrix products instead of B evaluations.
+
+    Args:
+        probabilities_NC: [N, C] float64 of the test images.
+        labels_N: [N] int64 true classes.
+        weights_BN: [B + 1, N] float32 from `image_draws`.
+        groups: the classes of each of `GROUPS`; the recall of a group without classes is NaN.
     """
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = ratio(found_BC, true_BC)
@@ -129,7 +133,7 @@ def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) ->
 
 
 def mean_and_std(values: Mapping[int, float]) -> tuple[float, float]:
-    """Return mean and standard deviation over the seeds (of a sample, n - 1); NaN where there are too few."""
+    """Return mean and standard deviation over the seeds (of a sample, n - 1); NaN where the seeds are too few."""
     values_S = np.array([values[seed] for seed in sorted(values)], dtype=np.float64)
     mean = float(values_S.mean()) if len(values_S) else float("nan")
     return mean, float(values_S.std(ddof=1)) if len(values_S) > 1 else float("nan")
@@ -143,9 +147,9 @@ def ranks(figures: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, flo
     """
     found: dict[str, dict[int, float]] = {name: {} for name in figures}
     for seed in sorted({seed for of_row in figures.values() for seed in of_row}):
-        there = {name: of_row[seed] for name, of_row in figures.items() if seed in of_row}
-        values = np.array(list(there.values()))
-        for name, value in there.items():
+        present = {name: of_row[seed] for name, of_row in figures.items() if seed in of_row}
+        values = np.array(list(present.values()))
+        for name, value in present.items():
             found[name][seed] = float((values > value).sum() + ((values == value).sum() + 1) / 2)
     return found
 

@@ -1,4 +1,4 @@
-"""What the cells of a comparison come to, row by row."""
+"""The statistics of a comparison's cells, row by row."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ class Summary:
     device: str
     pool: str | None
     pool_figures: Mapping[str, Any]
-    """fid, kid, intervals and more of its pool; empty where it has none or it was not judged."""
+    """fid, kid, intervals and more of its pool; empty where it has none or it was not scored."""
     pool_seconds: float | None
     """Of making its pool; None where it has none, or it was made elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """A comparison with what it comes to."""
+    """A comparison with its statistics."""
 
     comparison: Comparison
     rows: tuple[Summary, ...]
@@ -121,7 +121,7 @@ class Results:
 
 
 def summarise(comparison: Comparison) -> Results:
-    """Return what the cells of a comparison come to; takes seconds, not minutes."""
+    """Return the statistics of a comparison's cells; takes seconds, not minutes."""
     drawn = _draw(comparison)
     of_f1 = {
         row.name: {seed: cell.test[RANKED] for seed, cell in _finished(row.cells).items()}
@@ -207,11 +207,11 @@ def _finished(cells: Mapping[int, Cell]) -> dict[int, Cell]:
 
 
 def _status(cells: Mapping[int, Cell]) -> tuple[RowStatus, str]:
-    """Return what became of a row, and the reason of the first cell that was left out or failed."""
+    """Return the status of a row, and the reason of the first cell that was left out or failed."""
     reason = next((cell.reason for cell in cells.values() if cell.reason), "")
-    there = {cell.status for cell in cells.values()}
+    statuses = {cell.status for cell in cells.values()}
     known: tuple[RowStatus, ...] = ("finished", "failed", "left_out")
-    return next((status for status in known if status in there), "waiting"), reason
+    return next((status for status in known if status in statuses), "waiting"), reason
 
 
 def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
+from rlcas.cores import available_cores
 
 
 class ClusterConfig(Settings):
@@ -18,8 +18,8 @@ class ClusterConfig(Settings):
     gpus_per_episode: NonNegative | None = None
     """GPUs of one episode. None: 1 if there are K GPUs, 1/K on a single one, 0 without a GPU or on device cpu."""
     threads_per_episode: PositiveCount | None = None
-    """Torch threads of one episode on a CPU; another number changes the last bits. None: this machine's cores divided
-    by K, at least 1; the run's folder records the number."""
+    """Torch threads of one episode on a CPU; another number changes the last bits. None: the cores that this process
+    may use (`rlcas doctor` shows them) divided by K, at least 1; the run's folder records the number."""
     placement: Literal["spread", "pack"] = "spread"
     """On which nodes Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as possible, so
     that few share a node's disk and memory and a lost node costs few episodes. pack: on as few nodes as possible, which
@@ -52,5 +52,5 @@ class ClusterConfig(Settings):
     def concrete(self, k: int, device: str = "auto") -> ClusterConfig:
         """Return the settings with the values that depend on K and this machine: threads, and no GPU on device cpu."""
         gpus = 0.0 if device == "cpu" and self.gpus_per_episode is None else self.gpus_per_episode
-        threads = self.threads_per_episode or max(1, (os.cpu_count() or 1) // k)
+        threads = self.threads_per_episode or max(1, available_cores() // k)
         return self.model_copy(update={"threads_per_episode": threads, "gpus_per_episode": gpus})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rlcas import settings
 from rlcas.classifiers.inference import BATCH_SIZE
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.console import progress, say
+from rlcas.cores import available_cores
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
@@ -104,7 +104,7 @@ def _batches(
             )
         return convert_one(image, layout), image.shape != shape
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(available_cores()) as threads:
         for start in range(0, len(items), BATCH_SIZE):
             images_CHW, changed = zip(*threads.map(read, items[start : start + BATCH_SIZE]), strict=True)
             yield np.stack(images_CHW), sum(changed)

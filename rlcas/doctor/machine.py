@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlcas.cores import core_limits, describe_limits, machine_cores
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.doctor.probe import run_python
 from rlcas.storage.reading import available_memory_bytes
@@ -85,13 +86,14 @@ def cores() -> Finding:
 
     threads = ClusterConfig().concrete(SamplerConfig().k).threads_per_episode
     assert threads is not None
-    return describe_cores(os.cpu_count() or 1, os.environ.get("OMP_NUM_THREADS"), threads)
+    counted = describe_limits(core_limits(), machine_cores())
+    return describe_cores(counted, os.environ.get("OMP_NUM_THREADS"), threads)
 
 
-def describe_cores(num_cores: int, omp_num_threads: str | None, threads_per_episode: int) -> Finding:
+def describe_cores(counted: str, omp_num_threads: str | None, threads_per_episode: int) -> Finding:
     """Report the cores and threads; any value is fine, because episodes set their own number of threads."""
     return ok(
-        f"{num_cores}; OMP_NUM_THREADS {omp_num_threads or 'not set'}; "
+        f"{counted}; OMP_NUM_THREADS {omp_num_threads or 'not set'}; "
         f"an episode takes {threads_per_episode} (cluster.threads_per_episode)"
     )
 

@@ -9,8 +9,9 @@ from markupsafe import Markup, escape
 
 from rlcas.comparison.findings import sentences
 from rlcas.comparison.folder import read_comparison
+from rlcas.comparison.grids import grids, status_text
 from rlcas.comparison.summary import Results, summarise
-from rlcas.comparison.table import grids, status_text, write_texts
+from rlcas.comparison.table import write_texts
 from rlcas.evaluation.bootstrap import RESAMPLES
 from rlcas.report import FIGURES_FOLDER, REPORT_FILE, render
 from rlcas.report.canvas import drawing, save

@@ -1,1 +1,1 @@
-"""A run's folder: what lies in it, its log of epochs, stages, replay."""
+"""A run's folder: its places and paths, its log of epochs, stages, replay."""

@@ -1,4 +1,4 @@
-"""An epoch's record as one line of epochs.jsonl, and back to plain dicts for those who read the file."""
+"""Epochs' records as lines of epochs.jsonl, and the lines as plain dicts again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class EpochLine(TypedDict):
-    """What the report takes of a line of epochs.jsonl; `epoch_line` says what each means."""
+    """The entries of a line of epochs.jsonl that the report reads; `epoch_line` explains them."""
 
     epoch: Count
     winner: Count
@@ -44,9 +44,9 @@ _EPOCH = TypeAdapter(EpochLine)
 
 
 def epoch_line(record: EpochRecord) -> dict[str, Any]:
-    """Return the record as plain JSON values; what an invalid episode lacks is null.
+    """Return the record as plain JSON values; entries that an invalid episode lacks are null.
 
-    Lists named by a plural have one entry an episode: `compositions` [K][C], `actions` [K][C] (the index of
+    Lists with a plural name have one entry for each episode: `compositions` [K][C], `actions` [K][C] (the index of
     -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `retries` (after
     deaths), `clamped` (agents whose action ran into a limit), `synthetic_images`, `episode_seconds` [K].
     """
@@ -110,7 +110,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a .jsonl file, none where there is no file; a torn last line is left out.
 
     Raises:
-        UserError: a line is no JSON object, or the file is no text.
+        UserError: a line is not a JSON object, or the file is not text.
     """
     if not path.exists():
         return []
@@ -128,15 +128,15 @@ def _object(line: str, where: str) -> dict[str, Any]:
     except NOT_JSON as error:
         raise UserError(f"{where} is damaged ({first_line(error)}): {RESTORE}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{where} is damaged (it is no JSON object): {RESTORE}")
+        raise UserError(f"{where} is damaged (it is not a JSON object): {RESTORE}")
     return found
 
 
 def check_epochs(lines: list[dict[str, Any]], path: Path) -> None:
-    """Check that every line holds what `epoch_line` gives, of as many episodes and classes as the first.
+    """Check that every line has the entries of `epoch_line`, for as many episodes and classes as the first.
 
     Raises:
-        UserError: one does not.
+        UserError: a line does not.
     """
     for number, line in enumerate(lines, start=1):
         of_line = typed(line, _EPOCH, f"{path} line {number}")
@@ -161,6 +161,6 @@ def _fits(line: EpochLine, k: int, num_classes: int) -> bool:
 
 
 def keep_epochs(folder: Path, num_epochs: int) -> None:
-    """Cut the run's epochs.jsonl back to its first `num_epochs` lines: a checkpoint goes on from there."""
+    """Cut the run's epochs.jsonl back to its first `num_epochs` lines, those of the checkpoint that is resumed."""
     lines = read_epochs(folder)[:num_epochs]
     write_text(folder / EPOCHS_FILE, "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines))

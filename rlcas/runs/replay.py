@@ -14,7 +14,7 @@ from rlcas.batches.composition import apply_actions, initial_counts
 from rlcas.config import POPULATION, RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.runs.epoch_log import EPOCHS_FILE, read_epochs
-from rlcas.runs.folder import FOLDER_PREFIX
+from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.storage.atomic import replacing_folder
 from rlcas.types import Int64
 
@@ -22,12 +22,12 @@ AS_RECORDED = ("action_step", "max_count")
 
 
 def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what a replay's stated settings override: those of the run that it replays; None without a replay.
+    """Return the settings of the run that is replayed, which the stated settings override; None without a replay.
 
-    The epochs are those that it recorded, its pool is used again, and the folder is beside it.
+    The number of epochs is that of the record, its pool is used again, and the new folder is beside its own.
 
     Raises:
-        UserError: it is no run's folder or a population's, it has no epochs, or agents or a preset are stated too.
+        UserError: the folder is not a run's or is a population's, has no epochs, or agents or a preset are stated too.
     """
     name = stated.get("sampler", {}).get("replay")
     if name is None:
@@ -57,7 +57,7 @@ def schedule(sampler: SamplerConfig, num_classes: int) -> Int64 | None:
     """Return [T, C] int64: the actions of the recorded winners in T = `sampler.epochs` epochs; None without a replay.
 
     Raises:
-        UserError: what is recorded is too short, of other classes or counts, or no chain of actions.
+        UserError: the record is too short, of other classes or counts, or does not follow from its actions.
     """
     run = sampler.replay
     if run is None:
@@ -82,7 +82,7 @@ def schedule(sampler: SamplerConfig, num_classes: int) -> Int64 | None:
 
 
 def keep_recorded(run: Path, folder: Path) -> None:
-    """Copy to `folder` what `schedule` reads of `run`, so that a resumed replay does not need it."""
+    """Copy to `folder` the files of `run` that `schedule` reads, so that a resumed replay does not need that run."""
     with replacing_folder(folder) as temporary:
         for name in (settings.CONFIG_FILE, EPOCHS_FILE):
             shutil.copyfile(run / name, temporary / name)
@@ -132,7 +132,7 @@ def _damaged(run: Path, error: Exception) -> UserError:
 
 
 def _check_follows(actions_TC: Int64, compositions_TC: Int64, sampler: SamplerConfig) -> None:
-    """Find a record whose winners do not go on from each other."""
+    """Refuse a record whose compositions do not follow from each other by its actions."""
     counts_C = initial_counts(sampler, actions_TC.shape[1])
     for epoch, (actions_C, recorded_C) in enumerate(zip(actions_TC, compositions_TC, strict=True), start=1):
         counts_C = apply_actions(counts_C, actions_C, step=sampler.action_step, max_count=sampler.max_count)

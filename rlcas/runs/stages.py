@@ -1,4 +1,4 @@
-"""The stages of a run: announced to the user, timed, and remembered over an interruption."""
+"""The stages of a run: announced to the user and timed; the times add up over interruptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rlcas.storage.remote import publish
 
 @contextlib.contextmanager
 def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
-    """Announce `title`; on success add its seconds to the run's timings under `name`, and publish what it left."""
+    """Announce `title`; on success add the seconds to the run's timings under `name`, and publish the stage's files."""
     with phase(title) as watch:
         yield
     seconds = timings(folder)
@@ -22,5 +22,5 @@ def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
 
 
 def timings(folder: RunFolder) -> dict[str, float]:
-    """Return the seconds of each stage that ended, over all sittings of the run."""
+    """Return the seconds of each stage that ended, over all sessions of the run."""
     return read_facts(folder.timings)

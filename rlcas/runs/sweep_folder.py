@@ -1,4 +1,4 @@
-"""What a sweep's folder tells of its trials: sweep.json, sweep.csv and a table for people."""
+"""The trials of a sweep's folder: sweep.json, sweep.csv and a table for the console."""
 
 from __future__ import annotations
 
@@ -22,22 +22,20 @@ from rlcas.storage.reading import RESTORE, typed
 SWEEP_FILE = "sweep.json"
 CSV_FILE = "sweep.csv"
 TRIALS_FOLDER = "trials"
-ERROR_FILE = "error.txt"
-"""Below a failed trial's folder: its traceback."""
 
 TrialStatus = Literal["waiting", "finished", "stopped", "failed"]
-"""waiting: not ended, with or without epochs; stopped: by ASHA, early and for good."""
+"""waiting: has not ended, and may have trained epochs; stopped: by ASHA, early and for good."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Trial:
-    """One trial as the table shows it."""
+    """A trial's row of the table."""
 
     name: str
     """Its folder below `trials`."""
     settings: Point
     pool: str
-    """Folder of the phase one that it shares, below the sweep's."""
+    """Folder of the phase one that it shares with other trials, below the sweep's."""
     num_epochs: int
     """Epochs that it trains unless it is stopped."""
     status: TrialStatus = "waiting"
@@ -54,7 +52,7 @@ class Trial:
 
     @property
     def ended(self) -> bool:
-        """Return whether it has a figure that stands."""
+        """Return whether its metric is final."""
         return self.status in ("finished", "stopped")
 
 
@@ -75,7 +73,7 @@ class Sweep:
         return list(self.trials[0].settings)
 
     def ranked(self) -> list[Trial]:
-        """Return the trials, the best first, those without a figure last."""
+        """Return the trials, the best first, those without a final metric last."""
         return sorted(self.trials, key=lambda trial: (not trial.ended, -_or(trial.metric, -1.0), trial.name))
 
     def folder(self, trial: Trial) -> Path:

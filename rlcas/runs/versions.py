@@ -9,7 +9,7 @@ from typing import Any
 VERSIONS_OF = ("rlcas", "torch", "torchvision", "timm", "diffusers", "ray", "gymnasium", "numpy")
 
 
-def made_now() -> dict[str, Any]:
-    """Return what is kept of when and by which versions the cells were trained."""
+def date_and_versions() -> dict[str, Any]:
+    """Return today's date and the installed versions, as made.json of a comparison has them."""
     versions = {name: importlib.metadata.version(name) for name in VERSIONS_OF}
     return {"date": datetime.date.today().isoformat(), "versions": versions}

@@ -1,0 +1,144 @@
+"""The cells of a comparison: each row under each seed, with its epochs and what they cost, before any is trained."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.comparison.plan import ComparisonPlan, PlannedRow
+from cluster.runs.checks import check_data_fits
+from rlcas.batches.budget import epochs_within, expected_added
+from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.batches.static_mixture import static_counts
+from rlcas.comparison.folder import cell_folder
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.methods.method import Engine, PoolName
+from rlcas.types import Int64, TrainingData
+
+TRIED_FOLDER = "tried"
+"""Below a row's folder: a cell for each setting that `compare.tune` tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """A row under a seed, before its training."""
+
+    method: str
+    seed: int
+    equal_compute: bool
+    config: RunConfig
+    """With the cell's seed, and its epochs as `sampler.epochs`."""
+    engine: Engine
+    """What trains it, and the pool, `select` and `passes_per_image`: as its method says, so that no name of a method
+    is looked up again where the cell is trained."""
+    pool: PoolName | None = None
+    select: str | None = None
+    passes_per_image: int = 1
+    """Forward and backward passes of one classifier for each image that it sees; 1 where the engine counts them."""
+    counts_C: tuple[int, ...]
+    """Images added to each mini-batch: all through, or before the first action."""
+    own: Mapping[str, Any]
+    """Settings of the row's own."""
+    passes: int
+    """Passes over images that its training takes, about."""
+    missing: str = ""
+    """Why it is left out, and the fix, in one line."""
+    tried: tuple[Mapping[str, Any], ...] = ()
+    """What was tried to find its settings, as in `rlcas.comparison.cell.Cell`."""
+    trial: int | None = None
+    """Its number, from 1, if it is a trial of settings, which reads no test image; else None."""
+
+    @property
+    def name(self) -> str:
+        """Return its folder below the comparison's."""
+        folder = cell_folder(Path(), self.method, self.seed, equal_compute=self.equal_compute)
+        return str(folder if self.trial is None else folder.parent / TRIED_FOLDER / str(self.trial))
+
+
+def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
+    """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
+
+    Raises:
+        UserError: a row's settings do not fit the data.
+    """
+    return [cell for row in plan.rows for cell in cells_of_row(row, data)]
+
+
+def cells_of_row(
+    row: PlannedRow, data: TrainingData, tried: Mapping[str, Any] | None = None
+) -> list[PlannedCell]:
+    """Return the cells of one row; `tried` are settings that were searched for it.
+
+    Raises:
+        UserError: the row's settings do not fit the data.
+    """
+    compare = row.config.compare
+    try:
+        check_data_fits(row.config, data)
+    except UserError as error:
+        raise UserError(f"row {row.name}: {error}") from None
+    needs_more_passes = compare.equal_compute and row.method.passes(row.config) > 1
+    own = {**row.method.settings, **(tried or {})}
+    return [
+        _cell(row, data, row.config.seed + number, equal, own)
+        for number in range(compare.seeds)
+        for equal in ((False, True) if needs_more_passes else (False,))
+    ]
+
+
+def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
+    num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
+    passes = row.method.passes(row.config)
+    budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
+    epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
+    run = row.config.run
+    config = run.model_copy(
+        update={
+            "seed": seed,
+            "out": None,
+            "sampler": run.sampler.model_copy(update={"epochs": epochs}),
+            "cluster": run.cluster.model_copy(
+                update={"episode_runner": "in_process", "gpus_per_episode": None}
+            ),
+        }
+    )
+    return PlannedCell(
+        method=row.name,
+        seed=seed,
+        equal_compute=equal,
+        config=config,
+        engine=row.method.engine,
+        pool=row.method.pool,
+        select=row.method.select,
+        passes_per_image=row.method.passes(config) if row.method.engine == "fit" else 1,
+        counts_C=tuple(counts_C.tolist()),
+        own=own,
+        passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
+        missing=row.missing,
+    )
+
+
+def _counts(row: PlannedRow, data: TrainingData) -> Int64:
+    """Return [C]: images of each class that are added to a mini-batch."""
+    if row.method.engine == "episodes":
+        return initial_counts(row.config.sampler, data.num_classes)
+    if row.method.pool is None:
+        return np.zeros(data.num_classes, np.int64)
+    return static_counts(row.config, data.train.class_counts(data.num_classes))
+
+
+def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]:
+    """Return a function that yields the images added in epochs 1, 2, …; of compositions that move, those expected."""
+    sampler = row.config.sampler
+    num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
+    if sampler.batch_mode == "fixed_total":
+        return lambda: itertools.repeat(0.0)
+    if row.method.engine == "episodes":
+        return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))
+    return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))

@@ -1,0 +1,42 @@
+"""Checks of a comparison's settings and images before anything is made or started."""
+
+from __future__ import annotations
+
+from cluster.comparison.cell_plan import cells_of
+from cluster.comparison.plan import ComparisonPlan
+from cluster.pools.make import check_phase_one
+from rlcas import data as datasets
+from rlcas.devices import choose_device
+from rlcas.errors import UserError
+from rlcas.evaluation.features import require_weights
+from rlcas.types import TrainingData
+
+
+def load_checked(planned: ComparisonPlan) -> TrainingData:
+    """Check the settings and load the images, which are checked too; return these.
+
+    Raises:
+        UserError: a setting, a file or an image is wrong.
+    """
+    config = planned.config
+    choose_device(config.device)
+    if planned.pools:
+        require_weights(config.synth.scoring)
+    data = datasets.load(config, progress=True)
+    datasets.require_test(config)
+    check_pools(planned, data)
+    cells_of(planned, data)
+    return data
+
+
+def check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
+    """Check the pools' settings before anything is made.
+
+    Raises:
+        UserError: a pool cannot be made or used; the line names it.
+    """
+    for name, pool in planned.pools.items():
+        try:
+            check_phase_one(pool, data)
+        except UserError as error:
+            raise UserError(f"pool {name}: {error}") from None

@@ -1,0 +1,82 @@
+"""The cores that this process may compute on: a batch system or a container may leave it fewer than the machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+CGROUP_OF_PROCESS, CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: the machine's, its affinity or its CPU quota, whichever is least."""
+    return min((machine_cores(), *core_limits().values()))
+
+
+def machine_cores() -> int:
+    """Return how many cores the machine has, 1 where the system does not say."""
+    return os.cpu_count() or 1
+
+
+def core_limits() -> dict[str, int]:
+    """Return the limits that leave this process fewer cores than the machine has, by what sets them."""
+    limits = {"CPU affinity": _affinity(), "cgroup CPU quota": cgroup_cores(CGROUP_OF_PROCESS, CGROUP_ROOT)}
+    return {name: cores for name, cores in limits.items() if cores is not None and cores < machine_cores()}
+
+
+def _affinity() -> int | None:
+    """Return the cores that the scheduler may place this process on; None where the system has no such limit."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def cgroup_cores(of_process: Path, root: Path) -> int | None:
+    """Return the least CPU quota of a process's cgroups in whole cores, 1 at least; None where there is none.
+
+    Args:
+        of_process: as /proc/self/cgroup, which names the process's cgroups.
+        root: where the cgroup file systems are mounted.
+    """
+    quotas = [quota for folder in _cgroup_folders(of_process, root) if (quota := _quota(folder)) is not None]
+    return max(1, int(min(quotas))) if quotas else None
+
+
+def _cgroup_folders(of_process: Path, root: Path) -> Iterator[Path]:
+    """Yield the folders of the process's cgroups that may limit its CPU, and of all cgroups above them.
+
+    In a container the process may be named by its place on the host, which is not mounted: then only the root counts.
+    """
+    for line in _read(of_process).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = (
+            root / "cpu" if controllers else root
+        )  # version 2 names no controllers, and is mounted at the root
+        place = PurePosixPath(name.lstrip("/"))
+        yield from (mount / above for above in (place, *place.parents))
+
+
+def _quota(folder: Path) -> float | None:
+    """Return the quota of one cgroup in cores; None where it has none."""
+    quota, period, *_ = *_read(folder / "cpu.max").split(), "", ""  # version 2
+    if not quota:
+        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+    # Without a quota, version 2 says "max" and version 1 says -1.
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def describe_limits(limits: Mapping[str, int], machine: int) -> str:
+    """Return "2 of 64, by its cgroup CPU quota" from `core_limits`, or the machine's number alone without limits."""
+    if not limits:
+        return f"{machine}"
+    least = min(limits, key=lambda name: limits[name])
+    return f"{limits[least]} of {machine}, limited by the {least}"
