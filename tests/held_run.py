@@ -90,5 +90,5 @@ def read_until(line: str, process: subprocess.Popen[str]) -> None:
 
 
 def release(home: Path) -> None:
-    """Let the epoch go on."""
+    """Let the epoch continue."""
     (home / HOLD).unlink()

@@ -31,7 +31,7 @@ def main() -> None:
     ray.cloudpickle.register_pickle_by_value(trivial)
     records, weights, fetched = with_lost_nodes(cluster, first)
     expected, undisturbed = train(build(episode_runner="in_process"))
-    told = {
+    facts = {
         "same_bits": same_bits(records, weights, expected, undisturbed),
         "retries": [record.retries for record in records],
         "demand": demand,
@@ -47,7 +47,7 @@ def main() -> None:
         "packed": packed(),
         "left": sorted(left_behind(set())),
     }
-    print(json.dumps({**told, "of_three": of_three}))
+    print(json.dumps({**facts, "of_three": of_three}))
     ray.shutdown()
     cluster.shutdown()
 

@@ -1,4 +1,4 @@
-"""What is told of a cell whose task gave nothing."""
+"""The reason that a cell has whose task returned nothing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def dying() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "told"),
+    ("task", "reason"),
     [
         (unloadable, "its worker could not train it: ImportError: no module named mine"),
         (dying, "its worker died: "),
     ],
 )
 def test_the_reason_is_the_cause_in_one_plain_line(
-    ray_session: None, tmp_path: Path, task: ray.remote_function.RemoteFunction, told: str
+    ray_session: None, tmp_path: Path, task: ray.remote_function.RemoteFunction, reason: str
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     data.prepare(tiny_data(), RunFolder(tmp_path).prepared)
@@ -52,5 +52,5 @@ def test_the_reason_is_the_cause_in_one_plain_line(
         missing="",
     )
     failed = _result(tmp_path, cell, task.remote())
-    assert failed.status == "failed" and failed.reason.startswith(told) and "\n" not in failed.reason
+    assert failed.status == "failed" and failed.reason.startswith(reason) and "\n" not in failed.reason
     assert "\x1b" not in failed.reason + (tmp_path / cell.name / "error.txt").read_text()

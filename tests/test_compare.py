@@ -37,7 +37,7 @@ from rlcas.methods.objective import LossOnLogits
 
 class Failing(LossOnLogits):
     def loss(self, batch, counts_C):
-        raise RuntimeError("told to fail\\nat once")
+        raise RuntimeError("made to fail\\nat once")
 
 
 class DyingOnce(LossOnLogits):
@@ -101,7 +101,7 @@ def finished(home: Path) -> Path:
 
 
 @pytest.mark.medium
-def test_a_comparison_fills_its_cells_and_tells_what_each_cost(finished: Path) -> None:
+def test_a_comparison_fills_its_cells_with_results_and_costs(finished: Path) -> None:
     cells = cells_of(finished)
     assert [key for key, cell in cells.items() if cell.status == "finished"] == [
         *[("baseline", seed, False) for seed in (0, 1)],
@@ -146,7 +146,7 @@ def test_a_row_without_its_weights_is_left_out_and_says_how_to_give_them(finishe
 
 
 @pytest.mark.medium
-def test_the_console_tells_each_cell_with_the_time_left(finished: Path) -> None:
+def test_the_console_reports_each_cell_with_the_time_left(finished: Path) -> None:
     text = (finished.parent / "stdout.txt").read_text()
     assert [f"{n} of 8: " in text for n in range(1, 9)] == [True] * 8
     assert "baseline seed 1  validation f1 0." in text and "  left " in text
@@ -217,7 +217,7 @@ def test_a_row_that_lacked_its_weights_is_trained_once_they_are_named_beside_res
 
 
 @pytest.mark.medium
-def test_the_same_command_again_says_how_to_go_on(finished: Path, home: Path) -> None:
+def test_the_same_command_again_says_how_to_resume(finished: Path, home: Path) -> None:
     again = compare(*ROWS, out="out", cwd=home)
     assert again.returncode == 2
     assert f"or resume it by `rlcas compare --resume {finished}`" in again.stderr
@@ -249,17 +249,17 @@ def test_a_failing_row_ends_with_status_1_beside_the_others_and_is_tried_again(
     assert done.returncode == 1, done.stderr
     cells = cells_of(home / "faults")
     failed = cells["faulty:FAILING", 0, False]
-    assert (failed.status, failed.reason) == ("failed", "told to fail")
-    assert "faulty:FAILING seed 0  failed: told to fail" in done.stdout
+    assert (failed.status, failed.reason) == ("failed", "made to fail")
+    assert "faulty:FAILING seed 0  failed: made to fail" in done.stdout
     traceback = home / "faults/cells/faulty-FAILING/0/error.txt"
-    assert 'raise RuntimeError("told to fail' in traceback.read_text() and str(traceback) in done.stdout
+    assert 'raise RuntimeError("made to fail' in traceback.read_text() and str(traceback) in done.stdout
     assert (home / "died").exists()
     assert cells["faulty:DYING_ONCE", 0, False].status == "finished", "a killed worker's cell is trained again"
     before = bytes_below(home / "faults/cells/ce")
-    mended = FAULTY.replace(
-        'raise RuntimeError("told to fail\\nat once")', "return super().loss(batch, counts_C)"
+    repaired = FAULTY.replace(
+        'raise RuntimeError("made to fail\\nat once")', "return super().loss(batch, counts_C)"
     )
-    (home / "faulty.py").write_text(mended)
+    (home / "faulty.py").write_text(repaired)
     again = rlcas("resume", "faults", cwd=home)
     assert again.returncode == 0, again.stderr
     assert cells_of(home / "faults")["faulty:FAILING", 0, False].status == "finished"
@@ -339,9 +339,9 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(
         status = main(["compare", *words])
     except SystemExit as exit:
         status = exit.code
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert status == 2
-    assert message in told and told.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -357,7 +357,9 @@ def test_other_commands_refuse_its_settings_but_take_its_section_of_a_file(
     assert settings.of_comparison(stated).compare.seeds == 2
 
 
-def test_a_comparisons_folder_is_told_from_a_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_comparisons_folder_is_not_taken_for_a_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "compare.yaml").touch()
     assert main(["evaluate", str(tmp_path)]) == 2
     assert (
@@ -378,7 +380,7 @@ def vars_of(cell: Cell) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished: Path, home: Path) -> None:
+def test_an_interrupted_and_killed_comparison_resumes_to_the_same_cells(finished: Path, home: Path) -> None:
     out = home / "interrupted"
     flags = [*small_run.flags(), *OF_ALL, "--methods", "baseline,rlcas"]
     words = command("compare", "--data", "npz:shapes.npz", *flags, "--out", out)
@@ -398,7 +400,7 @@ def test_an_interrupted_and_killed_comparison_goes_on_to_the_same_cells(finished
 
 
 @pytest.mark.medium
-def test_a_cluster_that_does_not_answer_is_told_before_anything_is_made(
+def test_a_cluster_that_does_not_answer_is_reported_before_anything_is_made(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")

@@ -65,7 +65,7 @@ def test_what_pools_take_over_from_each_other_changes_no_image(tmp_path: Path) -
     assert {path: path.stat().st_mtime_ns for path in (together / "pools").rglob("*")} == before
 
 
-def test_the_time_left_is_told_by_the_passes_done_and_the_bar_never_goes_back(
+def test_the_time_left_follows_from_the_passes_done_and_the_bar_never_goes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [100.0]

@@ -37,7 +37,7 @@ def test_a_cell_without_its_predictions_is_not_finished(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 1, 100, 300])
-def test_damaged_predictions_are_told_with_the_mend(folder: Path, kept_bytes: int) -> None:
+def test_damaged_predictions_are_reported_with_the_fix(folder: Path, kept_bytes: int) -> None:
     path = folder / PREDICTIONS_FILE
     path.write_bytes(path.read_bytes()[:kept_bytes])
     with pytest.raises(UserError, match=r"test\.npz is damaged \(.*\): delete .*, then resume the comparison$"):

@@ -98,12 +98,12 @@ def test_ours_against_the_same_predictions_is_not_distinguishable(tmp_path: Path
     )
 
 
-def test_rows_that_ended_as_the_same_classifier_are_told_with_the_number_of_seeds(tmp_path: Path) -> None:
+def test_rows_that_ended_as_the_same_classifier_are_named_with_the_number_of_seeds(tmp_path: Path) -> None:
     shares = {"baseline": [0.8, 0.7, 0.6], "rlcas_frozen": [0.5, 0.7, 0.6], OURS: [0.4, 0.7, 0.6]}
     write_shares(tmp_path, {**shares, "rlcas_k1": [0.1, 0.2, 0.3]})
     (cell_folder(tmp_path, "baseline", 1) / "cell.json").unlink()
-    told = [sentence for sentence in sentences(summarise(read_comparison(tmp_path))) if "same" in sentence]
-    assert [sentence.split(", to")[0] for sentence in told] == [
+    same = [sentence for sentence in sentences(summarise(read_comparison(tmp_path))) if "same" in sentence]
+    assert [sentence.split(", to")[0] for sentence in same] == [
         "rlcas is the same classifier as baseline in 1 of 2 seeds",
         "rlcas is the same classifier as rlcas_frozen in 2 of 3 seeds",
     ]
@@ -156,7 +156,7 @@ def test_rows_without_figures_say_why_and_take_no_rank(results: Results) -> None
     assert f"{FAILED} (2 of 3 seeds)" in text and "Left out: lift, skin_sdm." in text
 
 
-def test_a_row_that_failed_under_every_seed_tells_its_reason(tmp_path: Path) -> None:
+def test_a_row_that_failed_under_every_seed_shows_its_reason(tmp_path: Path) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", FAILED))
     failed = cell_folder(tmp_path, FAILED, 2) / "cell.json"
     for seed in (0, 1):
@@ -165,7 +165,7 @@ def test_a_row_that_failed_under_every_seed_tells_its_reason(tmp_path: Path) -> 
     assert row[1].startswith("failed: the loss is not finite in epoch 3")
 
 
-def test_cells_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
+def test_cells_that_are_not_trained_yet_count_as_waiting(tmp_path: Path) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", OURS))
     for seed in range(3):
         (cell_folder(tmp_path, OURS, seed) / "cell.json").unlink()
@@ -182,8 +182,8 @@ def test_table_2_has_the_figures_of_each_rows_own_pool(results: Results) -> None
 
 
 def test_table_2_says_in_whose_features_its_distances_are(results: Results, tmp_path: Path) -> None:
-    told = "Distances are in penultimate features of the Baseline's resnet18 of width 16."
-    assert table_2(results).note.endswith(f" {told}")
+    features = "Distances are in penultimate features of the Baseline's resnet18 of width 16."
+    assert table_2(results).note.endswith(f" {features}")
     unjudged = summarise(read_comparison(write_fake_comparison(tmp_path, rows=("baseline", "oversampling"))))
     assert "Distances" not in table_2(unjudged).note
 
@@ -202,7 +202,7 @@ def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Resul
     assert rows["ncl"][0] == f"{equal.mean:.3f} ± {equal.std:.3f}"
 
 
-def test_the_table_of_what_drives_the_result_has_the_pairs_whose_rows_are_there(tmp_path: Path) -> None:
+def test_the_table_of_what_drives_the_result_has_the_pairs_of_which_both_rows_exist(tmp_path: Path) -> None:
     shares = {"rlcas_frozen": [0.5, 0.7, 0.6], "rlcas_k1": [0.1, 0.2, 0.3], OURS: [0.4, 0.7, 0.6]}
     results = write_shares(tmp_path, shares)
     by_rows = {row[1]: row for row in table_contrasts(results).rows}
@@ -220,7 +220,7 @@ def test_every_contrast_is_of_rows_that_exist() -> None:
     assert {OURS, BASELINE} <= METHODS.keys()
 
 
-def test_missing_cells_of_equal_compute_are_told_with_their_number_and_reason(tmp_path: Path) -> None:
+def test_missing_cells_of_equal_compute_are_named_with_their_number_and_reason(tmp_path: Path) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", FAILED, "proco", "ncl"))
     failed = (cell_folder(tmp_path, FAILED, 2) / "cell.json").read_text()
     for method, seed in (("ncl", 0), ("ncl", 1), ("proco", 0), ("proco", 1), ("proco", 2)):
@@ -250,7 +250,7 @@ def _told_without_equal_compute(path: Path) -> list[str]:
     return sentences(summarise(read_comparison(path)))
 
 
-def test_cells_of_equal_compute_that_are_not_there_yet_are_waited_for(tmp_path: Path) -> None:
+def test_cells_of_equal_compute_that_are_not_trained_yet_count_as_waiting(tmp_path: Path) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", "ncl"))
     for seed in range(3):
         (cell_folder(tmp_path, "ncl", seed, equal_compute=True) / "cell.json").unlink()
@@ -260,15 +260,15 @@ def test_cells_of_equal_compute_that_are_not_there_yet_are_waited_for(tmp_path: 
 
 
 def test_equal_compute_of_ours_is_of_classifier_passes_and_says_so(results: Results) -> None:
-    told = sentences(results)[1]
-    assert told.startswith(
+    sentence = sentences(results)[1]
+    assert sentence.startswith(
         "With as many classifier passes as the Baseline (1.00 ×; the synthesiser's training is not counted), rlcas is "
     )
 
 
-@pytest.mark.parametrize(("passes", "told"), [(1.09, "same"), (1.11, "–")])
+@pytest.mark.parametrize(("passes", "expected"), [(1.09, "same"), (1.11, "–")])
 def test_compute_is_the_same_only_within_a_tenth_of_the_baselines_passes(
-    tmp_path: Path, passes: float, told: str
+    tmp_path: Path, passes: float, expected: str
 ) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", "ce"))
     for seed in range(3):
@@ -276,10 +276,10 @@ def test_compute_is_the_same_only_within_a_tenth_of_the_baselines_passes(
         facts = json.loads(path.read_text())
         path.write_text(json.dumps({**facts, "passes": round(passes * facts["passes"])}))
     rows = table_differences(summarise(read_comparison(tmp_path))).rows
-    assert rows[1][4:] == (told,) * 3
+    assert rows[1][4:] == (expected,) * 3
 
 
-def test_the_compute_table_tells_images_over_the_budget_and_what_the_pool_took(tmp_path: Path) -> None:
+def test_the_compute_table_has_images_over_the_budget_and_what_the_pool_took(tmp_path: Path) -> None:
     write_fake_comparison(tmp_path, rows=("baseline", "syn_sketch", "syn_class", "oversampling"))
     write_json(RunFolder(tmp_path / "pools/sketch").timings, {"synthesiser": 200.4, "pool": 5.2, "judge": 9.1})
     write_json(RunFolder(tmp_path / "pools/class").timings, {"pool": 0.1, "judge": 9.1})

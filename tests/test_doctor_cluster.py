@@ -94,7 +94,7 @@ def test_an_inventory_counts_files_and_bytes(tmp_path: Path, monkeypatch: pytest
     assert doctor.inventory("phantom") == doctor.NO_FILES
 
 
-def test_gpus_that_ray_hands_out_must_be_there() -> None:
+def test_gpus_that_ray_assigns_must_exist() -> None:
     assert doctor.judge_gpus(1, 2).verdict == "ok"
     finding = doctor.judge_gpus(2, 1)
     assert (finding.verdict, finding.found) == ("fault", "Ray assigns 2, torch finds 1")
@@ -205,7 +205,7 @@ def test_a_node_without_the_shared_folder_is_named_with_what_it_lacks(by_hand: B
 
 
 @pytest.mark.slow
-def test_a_wrong_token_is_a_fault_that_is_told(by_hand: ByHand) -> None:
+def test_a_wrong_token_is_reported_as_a_fault(by_hand: ByHand) -> None:
     done = asked({**by_hand.environment, "RAY_AUTH_TOKEN": "0" * 64}, "--out", str(by_hand.common))
     assert done.returncode == 1
     assert done.stdout.startswith("fault  cluster: RAY_ADDRESS")

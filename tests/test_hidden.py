@@ -25,7 +25,7 @@ def test_folders_with_the_names_of_our_packages_do_not_hide_them(
 
 @pytest.mark.parametrize("name", OUR_PACKAGES)
 @pytest.mark.parametrize("form", ["package", "module"])
-def test_a_package_of_the_same_name_is_reported(
+def test_a_package_of_the_same_name_is_an_error(
     name: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)

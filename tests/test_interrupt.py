@@ -95,7 +95,7 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.slow
-def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_goes_on_to_the_same_bits(
+def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_resumes_to_the_same_bits(
     held_home: Path,
 ) -> None:
     """The checkpoint is made though none is due; the workers live on, so that nothing is run again."""

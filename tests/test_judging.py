@@ -98,7 +98,7 @@ def test_an_interruption_before_the_marks_changes_nothing(
     assert path.read_bytes() == once and (tmp_path / "judge/model.safetensors").read_bytes() == judge
 
 
-def test_marks_that_are_there_are_not_made_again(planted: SyntheticPool, tmp_path: Path) -> None:
+def test_existing_marks_are_not_made_again(planted: SyntheticPool, tmp_path: Path) -> None:
     (tmp_path / "pool" / COPIES_FILE).write_text("{}")
     find_and_mark_copies(RunContext(RunFolder(tmp_path), config(), DATA, CPU), planted)
     assert (tmp_path / "pool" / COPIES_FILE).read_text() == "{}"
@@ -129,7 +129,7 @@ def test_a_pool_without_copies_is_said_to_have_none(tmp_path: Path, capsys: pyte
     assert "no synthetic image is a copy of a training image" in capsys.readouterr().out
 
 
-def test_a_class_that_holds_copies_alone_keeps_them_and_is_told_of(
+def test_a_class_that_holds_copies_alone_keeps_them_and_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = np.concatenate([new_images(0, 3), of_class(0)[:1]])
@@ -241,7 +241,7 @@ def test_a_contact_sheet_has_room_for_every_pair(
     num_classes: int, side_px: int, channels: int, tile_px: int, tmp_path: Path
 ) -> None:
     pairs = [pair(side_px, channels)] * pairs_a_class(num_classes)
-    write_contact_sheet(tmp_path / "sheet.png", {f"class {c}": pairs for c in range(num_classes)}, "told")
+    write_contact_sheet(tmp_path / "sheet.png", {f"class {c}": pairs for c in range(num_classes)}, "caption")
     sheet = np.array(Image.open(tmp_path / "sheet.png").convert("RGB"))
     assert sheet.shape[1] < 2000 and sheet.shape[0] < 7000
     for value in (0, 255):
@@ -253,7 +253,7 @@ def test_copies_are_framed_in_red_and_a_class_may_have_fewer_pairs(tmp_path: Pat
     red = []
     for number in (0, 1):
         pairs = {"a": [pair(28, 1, copy=True)] * number + [pair(28, 1)], "b" * 500: [pair(28, 1)]}
-        write_contact_sheet(tmp_path / "sheet.png", pairs, "told " * 100)
+        write_contact_sheet(tmp_path / "sheet.png", pairs, "caption " * 100)
         sheet = np.array(Image.open(tmp_path / "sheet.png"))
         red.append(int((sheet == (192, 30, 30)).all(axis=2).sum()))
     assert red[0] == 0 and red[1] > 2 * 3 * (112 + 224)

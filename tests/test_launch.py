@@ -224,7 +224,10 @@ def test_users_of_ssh_are_no_part_of_rays_address(recorded: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("RLCAS_VENV", ".venv", "RLCAS_VENV .venv is relative"), ("RAY_PORT", "abc", "RAY_PORT abc is no port")],
+    [
+        ("RLCAS_VENV", ".venv", "RLCAS_VENV .venv is relative"),
+        ("RAY_PORT", "abc", "RAY_PORT abc is not a port"),
+    ],
 )
 def test_what_no_node_could_use_is_refused(name: str, value: str, message: str, recorded: Path) -> None:
     words = ["sh", LAUNCH / "nodes.sh", "start", "alpha", "beta"]

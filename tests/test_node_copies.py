@@ -23,8 +23,8 @@ from synth.pool_writer import PoolWriter
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What tests/far_node.py says."""
+def far_node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What tests/far_node.py prints."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"]).returncode:
         pytest.skip("this machine allows no mount namespace, so that no node can have a disk of its own")
     script = Path(__file__).with_name("far_node.py")
@@ -36,36 +36,36 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_node_without_the_folders_opens_the_same_bytes(told: dict[str, Any]) -> None:
-    assert told["here"]["by_path"] and not any(node["by_path"] for node in told["far"])
-    assert {node["digest"] for node in told["far"]} == {told["here"]["digest"]}
+def test_a_node_without_the_folders_opens_the_same_bytes(far_node: dict[str, Any]) -> None:
+    assert far_node["here"]["by_path"] and not any(node["by_path"] for node in far_node["far"])
+    assert {node["digest"] for node in far_node["far"]} == {far_node["here"]["digest"]}
 
 
 @pytest.mark.slow
-def test_actors_of_a_node_share_one_copy(told: dict[str, Any]) -> None:
-    assert told["copies"] == 2, "the images and the pool"
-    assert len({node["inode"] for node in told["far"]}) == 1
+def test_actors_of_a_node_share_one_copy(far_node: dict[str, Any]) -> None:
+    assert far_node["copies"] == 2, "the images and the pool"
+    assert len({node["inode"] for node in far_node["far"]}) == 1
 
 
 @pytest.mark.slow
-def test_a_copy_that_was_altered_is_fetched_again(told: dict[str, Any]) -> None:
-    assert told["fetched_again"] and told["mended"]["digest"] == told["here"]["digest"]
+def test_a_copy_that_was_altered_is_fetched_again(far_node: dict[str, Any]) -> None:
+    assert far_node["fetched_again"] and far_node["restored"]["digest"] == far_node["here"]["digest"]
 
 
 @pytest.mark.slow
-def test_episodes_on_a_node_without_the_folders_give_the_same_bits(told: dict[str, Any]) -> None:
-    assert told["same_bits"]
+def test_episodes_on_a_node_without_the_folders_have_the_same_bits(far_node: dict[str, Any]) -> None:
+    assert far_node["same_bits"]
 
 
 @pytest.mark.slow
-def test_a_node_that_does_not_reach_what_all_write_is_named(told: dict[str, Any]) -> None:
+def test_a_node_that_does_not_reach_what_all_write_is_named(far_node: dict[str, Any]) -> None:
     assert (
-        "does not reach" in told["unreached"]
-        and "storage that they mount at the same path" in told["unreached"]
+        "does not reach" in far_node["unreached"]
+        and "storage that they mount at the same path" in far_node["unreached"]
     )
 
 
-def test_where_there_is_one_process_nothing_is_hashed_or_copied(tmp_path: Path) -> None:
+def test_with_one_process_nothing_is_hashed_or_copied(tmp_path: Path) -> None:
     (tmp_path / "images.npy").write_bytes(b"x")
     assert NodeFolder.of(tmp_path, None).here() == tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
@@ -77,7 +77,7 @@ def test_a_relative_path_never_reaches_ray() -> None:
             NodeFolder.of(path, cache)
 
 
-def test_a_folder_that_a_node_does_not_reach_is_told_with_the_node(tmp_path: Path) -> None:
+def test_a_folder_that_a_node_does_not_reach_is_named_with_the_node(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"node {socket.gethostname()} does not reach .*/run, which is written by all"
     ):
@@ -94,7 +94,7 @@ def test_a_cell_or_trial_on_a_node_without_its_folder_writes_nothing(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pool_is_told_by_its_manifest_shards_and_marks(tmp_path: Path) -> None:
+def test_a_pool_is_identified_by_its_manifest_shards_and_marks(tmp_path: Path) -> None:
     writer = PoolWriter(tmp_path, class_names=["a"], image_shape_CHW=(1, 4, 4), shard_images=2, source={})
     for class_id, span in writer.missing([3]):
         writer.write(class_id, span, np.zeros((len(span), 1, 4, 4), np.uint8))

@@ -50,15 +50,15 @@ def three_machines() -> Iterator[Machines]:
         yield [ip, *(ip for ip, _ in others)], {**environment, "RAY_ADDRESS": address}, on_head
 
 
-def test_episodes_on_three_machines_of_a_network_give_the_bits_of_one_process(three_machines: Machines) -> None:
+def test_episodes_on_three_machines_of_a_network_have_the_bits_of_one_process(three_machines: Machines) -> None:
     addresses, environment, on_head = three_machines
     done = subprocess.run(
         [*on_head, sys.executable, SPREAD_RUN], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert sorted(told["places"]) == sorted(addresses)
-    assert told["same_bits"]
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(facts["places"]) == sorted(addresses)
+    assert facts["same_bits"]
 
 
 def test_both_phases_on_three_machines_make_the_files_of_one(three_machines: Machines, tmp_path: Path) -> None:

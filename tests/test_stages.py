@@ -148,7 +148,7 @@ def test_a_pool_is_named_by_itself_or_by_its_run(tmp_path: Path) -> None:
     assert pool_folder(tmp_path) == tmp_path / "pool"
 
 
-def test_a_stages_seconds_add_up_over_sittings_and_a_failed_one_adds_nothing(tmp_path: Path) -> None:
+def test_a_stages_seconds_add_up_over_sessions_and_a_failed_one_adds_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for _ in range(2):
         with stage(folder, "Doing", "doing"):
@@ -159,7 +159,7 @@ def test_a_stages_seconds_add_up_over_sittings_and_a_failed_one_adds_nothing(tmp
     assert set(timings(folder)) == {"doing"}
 
 
-def test_a_dry_run_tells_settings_demand_and_time_and_leaves_nothing(
+def test_a_dry_run_shows_settings_demand_and_time_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from small_run import flags, write_npz

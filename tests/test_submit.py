@@ -53,7 +53,7 @@ def test_a_package_leaves_out_what_the_ignore_files_name(folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_gitignore_counts_no_more_where_ray_is_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gitignore_does_not_count_where_ray_is_set_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "1")
     assert "secret.env" in jobs.package(folder)
 
@@ -160,7 +160,7 @@ def test_a_setting_that_is_unknown_is_refused_here(folder: Path, capsys: pytest.
     assert caught.value.code == 2 and "unknown setting sampler.kk" in capsys.readouterr().err
 
 
-def test_a_working_directory_that_is_no_folder_is_told(
+def test_a_working_directory_that_is_not_a_folder_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert submit(folder / "first.yaml", "run", *OUT) == 2
@@ -175,7 +175,7 @@ def test_a_working_directory_that_is_no_folder_is_told(
     ],
     ids=["name", "ignore_file"],
 )
-def test_a_working_directory_that_ray_cannot_pack_is_told(
+def test_a_working_directory_that_ray_cannot_pack_is_refused(
     name: bytes, content: bytes, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "sub").mkdir()
@@ -237,13 +237,13 @@ def test_a_run_at_an_address_is_submitted(folder: Path, capsys: pytest.CaptureFi
 
 @needs_job_server
 @pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:99999"])
-def test_an_address_that_is_none_is_told(address: str, folder: Path) -> None:
+def test_what_is_not_an_address_is_refused(address: str, folder: Path) -> None:
     with pytest.raises(UserError, match=r"is not that of Ray's dashboard \(.*\): write it as http://HOST:8265"):
         jobs.submit(["demo"], address, folder, {})
 
 
 @needs_job_server
-def test_an_address_that_nobody_answers_at_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_does_not_answer_is_reported(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit(folder, "run", *OUT) == 2
     assert f"--address {NOBODY} does not answer: check that the head runs and has ray[default]" in (
         capsys.readouterr().err
@@ -344,7 +344,7 @@ def test_the_launch_script_follows_a_job_and_passes_its_exit_status_on(
 
 @needs_job_server
 @pytest.mark.slow
-def test_a_job_server_that_refuses_the_token_is_told(job_server: JobServer, folder: Path) -> None:
+def test_a_job_server_that_refuses_the_token_is_reported(job_server: JobServer, folder: Path) -> None:
     done = submitted(job_server, folder, "run", *OUT, RAY_AUTH_TOKEN="0" * 64)
     assert done.returncode == 2
     assert f"--address {job_server.address} refuses the token" in done.stderr

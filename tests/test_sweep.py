@@ -77,7 +77,7 @@ def test_phase_one_is_done_once_and_test_images_are_not_read(finished: Path) -> 
 
 
 @pytest.mark.medium
-def test_the_console_tells_each_trial_and_nothing_of_tune(finished: Path) -> None:
+def test_the_console_reports_each_trial_and_prints_nothing_of_tunes(finished: Path) -> None:
     text = (finished.parent / "stdout.txt").read_text()
     assert [f"{n} of 4: trial " in text for n in (1, 2, 3, 4)] == [True] * 4
     assert "Epochs of all trials: 100 %" in text and "left " in text
@@ -142,9 +142,9 @@ def test_what_the_user_got_wrong_is_one_line_and_status_2(
         status = main(["sweep", *words])
     except SystemExit as exit:
         status = exit.code
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert status == 2
-    assert message in told and told.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,13 +157,14 @@ def test_a_run_refuses_what_is_a_sweeps(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_folder_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").touch()
     assert main(["sweep", "--data", "phantom", "--out", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert (
-        "exists and is not an empty folder: name another with --out, or resume it by `rlcas sweep --res" in told
+        "exists and is not an empty folder: name another with --out, or resume it by `rlcas sweep --res"
+        in error
     )
 
 
-def test_a_python_that_tune_cannot_start_is_told_of(
+def test_a_python_that_tune_cannot_start_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/home/a user/python")
@@ -183,7 +184,7 @@ def epochs_told(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_an_interrupted_and_killed_sweep_goes_on_to_the_same_table(home: Path) -> None:
+def test_an_interrupted_and_killed_sweep_resumes_to_the_same_table(home: Path) -> None:
     over = ("--over", "sampler.baseline_gamma=0.5,0.9,0.95,0.99", "--sweep.concurrent", 2)
     flags = ["--data", "npz:shapes.npz", *small_run.flags(sampler__k=1), *small_run.IN_PROCESS, *over]
     done = rlcas(*flags, "--out", "whole", cwd=home)

@@ -31,7 +31,7 @@ def test_trials_are_as_many_as_the_cores_or_gpus_take(
     assert concurrency(None, [config(k) for k in ks], total) == expected
 
 
-def test_asked_for_trials_are_no_more_than_there_are() -> None:
+def test_no_more_trials_run_side_by_side_than_exist() -> None:
     assert concurrency(9, [config(1), config(1)], {"CPU": 2}) == 2
     assert concurrency(2, [config(3)] * 4, {"CPU": 2}) == 2
 
@@ -72,7 +72,7 @@ def test_all_side_by_side_fit_and_none_goes_without_its_gpu(
         ),
     ],
 )
-def test_what_cannot_fit_is_told_with_the_arithmetic(
+def test_what_cannot_fit_is_refused_with_the_arithmetic(
     stated: dict[str, object], concurrent: int, total: dict[str, float], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
@@ -80,7 +80,7 @@ def test_what_cannot_fit_is_told_with_the_arithmetic(
 
 
 @pytest.mark.medium
-def test_what_others_hold_is_told_of_in_place_of_a_silent_wait(ray_session: None) -> None:
+def test_what_others_hold_is_reported_in_place_of_a_silent_wait(ray_session: None) -> None:
     import ray
 
     check_trials_fit([[{"CPU": 1}] * 4], timeout_seconds=60)

@@ -52,7 +52,7 @@ def weights(folder: Path) -> dict[str, str]:
     [(TORCHRUN, {}), (RLCAS_COMMAND, {"cluster__synth_workers": 2})],
     ids=["torchrun", "ray"],
 )
-def test_two_workers_give_the_loss_curve_of_one(command: list[str], more: dict, tmp_path: Path) -> None:
+def test_two_workers_have_the_loss_curve_of_one(command: list[str], more: dict, tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
     words = ["synth", "train", "--data", "npz:shapes.npz"]
     steps = {
@@ -141,7 +141,7 @@ def test_a_batch_that_workers_cannot_share_is_found_before_anything_is_made(tmp_
     assert not (tmp_path / "r").exists()
 
 
-def test_the_log_of_an_interrupted_training_goes_on_where_its_checkpoint_was(tmp_path: Path) -> None:
+def test_the_log_of_an_interrupted_training_continues_at_its_checkpoint(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for start in (1, 3):
         log = SynthesisLog(folder, ("a", "b"))
@@ -161,7 +161,7 @@ def test_the_log_of_an_interrupted_training_goes_on_where_its_checkpoint_was(tmp
     assert [line["part"] for line in curve(tmp_path)] == ["denoiser"] * 4 + ["classifier"]
 
 
-def test_what_the_first_worker_finds_is_told_to_a_process_alone_too() -> None:
+def test_what_the_first_worker_finds_is_returned_in_a_single_process_too() -> None:
     def fault() -> None:
         raise UserError("out is taken")
 

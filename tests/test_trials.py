@@ -54,7 +54,7 @@ def left_behind(held_before: set[str]) -> set[str]:
     return left
 
 
-def test_a_trial_that_fails_is_told_of_and_the_others_go_on(three_trials: Sweep) -> None:
+def test_a_trial_that_fails_is_reported_and_the_others_continue(three_trials: Sweep) -> None:
     assert [trial.status for trial in three_trials.trials] == ["finished", "failed", "finished"]
     failed = three_trials.trials[1]
     assert failed.epochs == 1
@@ -140,7 +140,7 @@ def test_asha_stops_what_is_bad_and_keeps_its_classifier(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_member_of_a_population_goes_on_with_other_settings_and_its_folder_tells_them(
+def test_a_member_of_a_population_continues_with_other_settings_and_its_folder_has_them(
     tmp_path: Path, held_before: set[str]
 ) -> None:
     over = {"sampler.max_count": "2..40"}
@@ -154,7 +154,9 @@ def test_a_member_of_a_population_goes_on_with_other_settings_and_its_folder_tel
     assert ended != drawn, "one went on from the better one's epoch with settings near its"
     for trial in done.trials:
         max_count = settings.load(done.folder(trial)).sampler.max_count
-        assert max_count == trial.settings["sampler.max_count"], "its folder tells what it ended with"
+        assert max_count == trial.settings["sampler.max_count"], (
+            "its folder has the settings that it ended with"
+        )
     assert left_behind(held_before) == set()
     before, after = [[trained_at(done.folder(trial), epoch) for trial in done.trials] for epoch in (2, 3)]
     assert max(before) < min(after), "where two train side by side, they wait for the third"
@@ -167,7 +169,7 @@ def trained_at(folder: Path, epoch: int) -> float:
 
 
 @pytest.mark.slow
-def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+def test_a_trial_whose_process_dies_resumes_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
     over = {"sweep": {"over": {"sampler.initial_count": [3, 16]}}, "sampler.epochs": 5, **IN_PROCESS}
     whole, died = swept(tmp_path / "whole", **over), swept(tmp_path / "died", DyingTrial, **over)
     for one, other in zip(whole.trials, died.trials, strict=True):

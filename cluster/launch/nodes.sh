@@ -12,13 +12,13 @@ venv=${RLCAS_VENV:?the environment with rlcas, at the same path on every machine
 port=${RAY_PORT:-6379}
 [ $# -ge 2 ] || { echo "usage: sh nodes.sh start|stop HEAD WORKER ..." >&2; exit 2; }
 case $venv in /*) ;; *) echo "nodes.sh: RLCAS_VENV $venv is relative: every machine needs it at one path" >&2; exit 2 ;; esac
-case $port in *[!0-9]*) echo "nodes.sh: RAY_PORT $port is no port" >&2; exit 2 ;; esac
+case $port in *[!0-9]*) echo "nodes.sh: RAY_PORT $port is not a port" >&2; exit 2 ;; esac
 action=$1
 head=$2
 address=${head##*@}:$port # by which the other machines reach it
 shift
 
-ray_on() { # HOST RAY'S WORDS ...
+ray_on() { # HOST ARGUMENTS OF ray ...
     host=$1
     shift
     ssh "$host" "export RAY_AUTH_MODE=token PATH='$venv/bin':\"\$PATH\"; ray $*"

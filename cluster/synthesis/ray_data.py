@@ -70,7 +70,7 @@ class SamplingWorkers:
             raise UserError(
                 f"cluster.sampling_workers {cluster.sampling_workers} did not start within "
                 f"cluster.start_timeout_seconds {cluster.start_timeout_seconds:g}; Ray has "
-                f"{ray.cluster_resources()}, of which {ray.available_resources()} is free: free or add resources, "
+                f"{ray.cluster_resources()}, and {ray.available_resources()} of it is free: free or add resources, "
                 "ask for fewer workers, or wait longer"
             ) from error
         except RayActorError as error:
