@@ -40,7 +40,14 @@ def median_seconds(
 
 
 def noise(num_images: int, *, size_px: int, num_classes: int, seed: int = 0) -> ImageSet:
-    """Return gray images of noise, which stand for any images where only time is measured."""
+    """Return gray images of noise, which stand for any images where only time is measured.
+
+    Args:
+        num_images: N.
+        size_px: side of the images.
+        num_classes: C; labels are 0 to C-1 in turn.
+        seed: of the noise.
+    """
     rng = np.random.default_rng(seed)
     return ImageSet(
         images_NCHW=rng.integers(0, 256, (num_images, 1, size_px, size_px), dtype=np.uint8),

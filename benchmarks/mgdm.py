@@ -29,6 +29,14 @@ SCALES = (0.0, 1.0, 5.0, 20.0, 80.0)
 
 @torch.no_grad()
 def figures(classifier: torch.nn.Module, before: Tensor, after: Tensor, label: int) -> dict[str, float]:
+    """Return the figures of a case.
+
+    Args:
+        classifier: the noise-aware classifier.
+        before: latents of stage one.
+        after: the same latents after stage two.
+        label: their class.
+    """
     logits_NC = classifier(after, torch.zeros(len(after), device=after.device))
     return {
         "entropy": entropy(logits_NC).mean().item(),

@@ -29,6 +29,14 @@ SHOTS = {"many": (0, 1), "few": (6, 7)}
 
 
 def settings(imbalance: float, seed: int, num_images: int, epochs: int) -> RunConfig:
+    """Return the settings of a run.
+
+    Args:
+        imbalance: ratio of the largest to the smallest class.
+        seed: the run's seed.
+        num_images: phantoms in all splits.
+        epochs: epochs of training.
+    """
     return RunConfig.model_validate(
         {
             "seed": seed,

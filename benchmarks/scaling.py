@@ -30,7 +30,15 @@ FEW_SYNTHETIC = SamplerConfig(initial_count=0, action_step=1, max_count=1)
 
 
 def job(k: int, num_classes: int, num_images: int, *, size_px: int = 64, channels: int = 3) -> Job:
-    """Return a run with the defaults of rlcas."""
+    """Return a run with the defaults of rlcas.
+
+    Args:
+        k: episodes an epoch.
+        num_classes: C.
+        num_images: training images.
+        size_px: side of the images.
+        channels: channels of the images.
+    """
     return Job(
         k=k,
         num_classes=num_classes,

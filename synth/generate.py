@@ -95,7 +95,14 @@ def open_sampler(synth_folder: Path, config: RunConfig, device: torch.device) ->
 def sample_micro_batch(
     sampler: ImageSampler, batch: MicroBatch, config: RunConfig, device: torch.device
 ) -> Uint8:
-    """Return the images of `batch`, [micro_batch, channels, H, W]: the same bytes in every process."""
+    """Return the images of `batch`, [micro_batch, channels, H, W]: the same bytes in every process.
+
+    Args:
+        sampler: the opened generator.
+        batch: class and number of the micro-batch.
+        config: `config.synth.generation` and `config.seed` are used.
+        device: the sampler's device.
+    """
     generation = config.synth.generation
     first = batch.number * generation.micro_batch
     generators = [

@@ -48,7 +48,14 @@ PAIRS: dict[str, list[tuple[Offset, Offset]]] = {
 
 
 class PixelDifferenceConv(nn.Conv2d):
-    """y = Σ_i w_i (x_i − x'_i) over the nine PAIRS of a kind (eq. 2 of the paper), with zero padding."""
+    """y = Σ_i w_i (x_i − x'_i) over the nine PAIRS of a kind (eq. 2 of the paper), with zero padding.
+
+    Args:
+        kind: a key of PAIRS.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        groups: groups of channels, as in `nn.Conv2d`.
+    """
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, groups=groups, bias=False)

@@ -91,7 +91,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from None
     except Exception as error:  # on a file that is not a checkpoint, the unpickler raises nearly anything
         raise UserError(
-            f"pidinet weights {path} are no checkpoint of tensors alone (truncated, of another kind, or with "
+            f"pidinet weights {path} are not a checkpoint of tensors only (truncated, of another kind, or with "
             f"pickled objects, which are never loaded): get {WHERE_TO_GET}"
         ) from error
     if isinstance(content, dict):

@@ -23,15 +23,15 @@ from synth.training.workers import ALONE, Workers, join
 class Line:
     """Fits y = 2 x on inputs drawn by the step's number (a `synth.training.loop.TrainingObjective`)."""
 
-    def __init__(self, spoilt_step: int | None = None) -> None:
+    def __init__(self, nan_step: int | None = None) -> None:
         torch.manual_seed(0)
         self.module = nn.Linear(3, 1)
-        self._spoilt_step = spoilt_step
+        self._nan_step = nan_step
 
     def losses(self, module: nn.Module, step: int) -> dict[str, torch.Tensor]:
         inputs = torch.randn(8, 3, generator=torch.Generator().manual_seed(step))
         error = (module(inputs) - 2 * inputs.sum(1, keepdim=True)).square().mean()
-        if step == self._spoilt_step:
+        if step == self._nan_step:
             error = error * torch.nan
         return {"total": error, "error": error}
 
@@ -116,7 +116,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(tmp_path: Path, died_a
 def test_a_finished_part_is_not_trained_again_and_returns_its_figures(tmp_path: Path) -> None:
     trained(tmp_path / "c")
     before = (tmp_path / "c").read_bytes()
-    objective = Line(spoilt_step=0)
+    objective = Line(nan_step=0)
     figures = Training(objective, schedule(), ALONE).run(tmp_path / "c", Reporter(progress=False))
     assert set(figures) == {"error"} and math.isfinite(figures["error"])
     assert (tmp_path / "c").read_bytes() == before
@@ -126,10 +126,10 @@ def test_the_first_step_that_is_not_finite_is_named_and_the_last_good_checkpoint
     with pytest.raises(
         UserError, match=r"^line, step 8: error is nan: lower the rate; the last good .* stays in"
     ):
-        trained(tmp_path / "c", Line(spoilt_step=7), steps=1000)
+        trained(tmp_path / "c", Line(nan_step=7), steps=1000)
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "c").values())
     with pytest.raises(UserError, match=r"^line, step 3: error is nan: lower the rate$"):
-        trained(tmp_path / "none", Line(spoilt_step=2))
+        trained(tmp_path / "none", Line(nan_step=2))
     assert not (tmp_path / "none").exists()
 
 

@@ -39,7 +39,7 @@ PARAMETERS = {
 def reference(real_data: Path) -> Path:
     folder = real_data.parent / "pidinet"
     if not folder.is_dir():
-        pytest.skip("the authors' checkpoints and maps are not beside the real images")
+        pytest.skip("the authors' checkpoints and maps are not in the folder of the real images")
     return folder
 
 
@@ -173,10 +173,10 @@ class Anything:
     [
         (
             b"",
-            r"are no checkpoint of tensors alone \(truncated, .* pickled objects, which are never loaded\): get t",
+            r"are not a checkpoint of tensors only \(truncated, .* pickled objects, which are never loaded\): get t",
         ),
-        (b"hello", r"are no checkpoint of tensors alone"),
-        ({"state_dict": Anything()}, r"are no checkpoint of tensors alone"),
+        (b"hello", r"are not a checkpoint of tensors only"),
+        ({"state_dict": Anything()}, r"are not a checkpoint of tensors only"),
         (
             {"state_dict": {}},
             r"hold another network: get table5_pidinet\.pth from github\.com/hellozhuo/pidinet",
@@ -203,7 +203,7 @@ def test_a_file_that_is_not_a_checkpoint_is_a_one_line_error_with_the_fix(
 def test_a_truncated_checkpoint_is_refused(kept: int, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "short.pth").write_bytes(tiny.read_bytes()[:kept])
     with pytest.raises(
-        UserError, match=r"^pidinet weights .*short\.pth are no checkpoint of tensors alone \(trunc"
+        UserError, match=r"^pidinet weights .*short\.pth are not a checkpoint of tensors only \(trunc"
     ):
         SKETCHES["pidinet"](weights=tmp_path / "short.pth")
 

@@ -135,19 +135,19 @@ def test_a_synthesiser_that_is_missing_or_has_other_classes_is_refused(
         UserError, match="none/pipeline holds no synthesiser: train one with `rlcas synth train`"
     ):
         fill(tmp_path / "none", tmp_path / "pool", [1, 1])
-    spoilt = tmp_path / "spoilt"
-    shutil.copytree(synthesiser, spoilt)
-    unet = spoilt / "pipeline" / "unet"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(synthesiser, damaged)
+    unet = damaged / "pipeline" / "unet"
     weights, config = unet / "diffusion_pytorch_model.safetensors", unet / "config.json"
-    message = r"spoilt/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
+    message = r"damaged/pipeline cannot be loaded as a synthesiser \(.+\): train one again"
     settings = json.loads(config.read_text())
     config.write_text(json.dumps(settings | {"num_class_embeds": 5}))
     with pytest.raises(UserError, match=message):
-        fill(spoilt, tmp_path / "pool", [1, 1])
+        fill(damaged, tmp_path / "pool", [1, 1])
     config.write_text(json.dumps(settings))
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match=message):
-        fill(spoilt, tmp_path / "pool", [1, 1])
+        fill(damaged, tmp_path / "pool", [1, 1])
     with pytest.raises(UserError, match="makes 2 classes, but 3 are asked for"):
         fill(synthesiser, tmp_path / "pool", [1, 1, 1])
 
