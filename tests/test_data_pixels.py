@@ -43,7 +43,7 @@ def test_a_window_in_the_settings_is_used_and_noted(tmp_path: Path) -> None:
 def test_a_window_is_required_without_training_images(tmp_path: Path) -> None:
     wide = {**arrays(dtype="uint16"), "train_images": None, "train_labels": None}
     name = write_npz(tmp_path, **wide)
-    with pytest.raises(UserError, match=r"no training images to take the range from: give") as caught:
+    with pytest.raises(UserError, match=r"no training images to take the range from: set") as caught:
         load_test(config(name))
     window = typed_window(str(caught.value), 0, 4096)
     assert window == (0, 4096)

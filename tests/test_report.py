@@ -115,9 +115,9 @@ def test_agents_that_fit_curves_have_them_drawn_where_a_class_has_them(tmp_path,
 @pytest.mark.parametrize(
     ("sampler", "text"),
     [
-        ({"agents": "constant"}, "A control: the composition was kept as it was at first"),
+        ({"agents": "constant"}, "A control: the composition stayed as it was at first"),
         ({"agents": "uniform"}, "They are frozen there, as a control: this run is a best-of-3 search"),
-        ({"agents": "pbt"}, "A control: population-based training moved the counts of 3 members"),
+        ({"agents": "pbt"}, "A control: population-based training changed the counts of 3 members"),
         ({"replay": "/runs/one"}, "A control: the surviving compositions of /runs/one were replayed"),
         ({"agents": "response"}, "Agents response : the action probabilities moved at most"),
     ],
@@ -193,7 +193,7 @@ def test_the_kept_epoch_and_its_metric_are_shown(run, page):
 
 
 def test_a_failed_episode_is_shown_with_its_traceback_as_text(page):
-    assert "1 of 15 episodes ended badly." in page.text
+    assert "1 of 15 episodes failed." in page.text
     assert "epoch 4, episode 2: out_of_memory" in page.text
     assert "torch.OutOfMemoryError: <b>tried to allocate 2 GiB</b>" in page.text
 
@@ -317,7 +317,7 @@ def test_a_pool_of_ones_own_is_named_and_its_missing_figures_are_na(small_run):
     page = page_of(small_run)
     assert "Sketch skill n/a." in page.text
     assert page.row("all")[-1] == "36"
-    assert "The pool was brought along (folder:<mine>)" in page.text
+    assert "The pool was given (folder:<mine>)" in page.text
     assert "trained on the pool alone" not in page.text
     assert "not finished" not in page.text
 

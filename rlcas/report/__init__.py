@@ -1,4 +1,4 @@
-"""A run told on one page: report.html and figures/*.png, from the run's folder alone."""
+"""The report of a run: report.html and figures/*.png, from the run's folder alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIGURE_NAMES = {
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` and `figures/*.png` of a run, finished or not, and return the page's path.
 
-    The page is one file without scripts or links to elsewhere; the figures on it are inline SVG.
+    The page is one file without scripts and external links; its figures are inline SVG.
 
     Raises:
         UserError: `run_folder` is not a run's folder.
@@ -47,7 +47,7 @@ def write_report(run_folder: Path) -> Path:
 
 
 def render(template: str, **facts: Any) -> str:
-    """Return a template of this package filled with `facts`; whatever the user named is escaped."""
+    """Return a template of this package filled with `facts`; all values are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

@@ -1,4 +1,4 @@
-"""Figures twice: as PNG on white for papers, and as inline SVG in the page's own colours and fonts."""
+"""Figures in two forms: PNG on white for papers, and inline SVG in the page's colours and fonts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLOURS = {
     "second": ("#d55e00", "#f0894a"),
     "third": ("#009e73", "#2fc79b"),
 }
-"""Name in the style sheet -> colour on light and on dark ground (Okabe and Ito's colour-blind-safe hues)."""
+"""Name in the style sheet -> colour on light and on dark background (Okabe and Ito's colour-blind-safe hues)."""
 INK, MUTED, RULE, ACCENT, SECOND, THIRD = (light for light, _ in COLOURS.values())
 WIDTH_INCHES = 4.6
 PNG_DPI = 160
@@ -57,7 +57,7 @@ STYLE: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """Draw with the report's style and without a display; a name in a script that the font lacks is no fault."""
+    """Draw with the report's style and without a display; class names in a script that the font lacks do not warn."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE), warnings.catch_warnings():
@@ -66,14 +66,22 @@ def drawing() -> Iterator[None]:
 
 
 def panels(count: int, panel_inches: float, *, common_x: bool = True) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels, one above the other."""
+    """Return a figure of `count` panels, one below the other."""
     return grid(count, 1, WIDTH_INCHES, panel_inches, common="x" if common_x else "")
 
 
 def grid(
     count: int, columns: int, width_inches: float, panel_inches: float, *, common: str
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `count` panels in rows of `columns`; `common` names the axes that they share: x, y, xy."""
+    """Return a figure of `count` panels and its axes.
+
+    Args:
+        count: number of panels.
+        columns: panels in a row.
+        width_inches: width of the figure.
+        panel_inches: height of a panel.
+        common: the axes that the panels share: x, y, xy, or none.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -88,9 +96,9 @@ def grid(
 
 
 def save(figure: Figure, png: Path) -> Markup:
-    """Write the figure to `png` and return it as inline SVG; both have one layout, computed once."""
+    """Write the figure to `png` and return it as inline SVG; both have the same layout, which is computed once."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine("none")  # each savefig would compute the layout again, for its own resolution
     with replacing(png) as temporary, temporary.open("wb") as file:
         figure.savefig(file, format="png", dpi=PNG_DPI)
     text = io.StringIO()
@@ -99,7 +107,7 @@ def save(figure: Figure, png: Path) -> Markup:
 
 
 def _inline(svg: str) -> str:
-    """Return an SVG file as an element: no declarations, no ids that other figures have too, themed colours."""
+    """Return an SVG file as an HTML element: without declarations and ids, with the style sheet's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     head, closing, body = svg.partition(">")

@@ -25,26 +25,26 @@ PANEL_INCHES = 1.25
 COLUMNS = 4
 LABEL_POINTS = 7.5
 NEAREST, FARTHEST = 5.0, 90.0
-"""How far a name may be from its dot, in points."""
+"""Distance of a name from its dot, in points."""
 MOST_CLASSES = 40
-"""More classes than this have no names and counts under the heat map."""
+"""With more classes than this, the heat map has no names and counts."""
 DARK_SHARE = 0.85
-"""Share of full colour from which a number in it is white."""
+"""Share of full colour above which the number on it is white."""
 MARGIN = 0.4
-"""Room beside the outermost dots, as a share of their range: intervals may run out of the picture, dots may not."""
+"""Margin around the outermost dots, as a share of their range; intervals may be cut off, dots may not."""
 LEAST_RANGE = 0.1
 EDGE = 0.03
-"""How far an axis goes past 0 and 1, so that no dot is cut."""
+"""How far an axis extends beyond 0 and 1, so that no dot is cut off."""
 NAME_LETTERS = 22
 LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.5, "shrinkB": 2}
-"""From a name to its dot, where it could not stand beside it."""
+"""The line from a name to its dot, if the name is not next to it."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in points."""
 
 
 def f1_by_few(results: Results) -> Figure:
-    """Macro F1 against few-shot recall: a dot a row, with the 95 % intervals of both."""
+    """Macro F1 against few-shot recall: a dot for each row, with the 95 % intervals of both."""
     figure, (axes,) = grid(1, 1, WIDE_INCHES, DOTS_INCHES, common="")
     name, words = rare_axis(results.comparison)
     rows = [row for row in results.rows if row.figures]
@@ -68,7 +68,7 @@ def f1_by_few(results: Results) -> Figure:
 
 
 def rare_axis(comparison: Comparison) -> tuple[str, str]:
-    """Return the figure across and what it is: where no class is few-shot, the smallest class stands for them."""
+    """Return name and description of the x axis: few-shot recall or, if no class is few-shot, the smallest class's."""
     if comparison.shots.few:
         return "few", "mean recall of the few-shot classes"
     (smallest,) = comparison.groups[RAREST]
@@ -79,7 +79,7 @@ def rare_axis(comparison: Comparison) -> tuple[str, str]:
 
 
 def recall_of_classes(results: Results) -> Figure:
-    """Test recall of every class (column, the largest first) by every row, mean over the seeds."""
+    """Test recall of every class (columns, the largest first) for every row, mean over the seeds."""
     comparison = results.comparison
     rows = [row for row in results.rows if row.figures]
     order_C = np.argsort(-comparison.train_counts_C, kind="stable")
@@ -98,7 +98,7 @@ def recall_of_classes(results: Results) -> Figure:
 
 
 def curves(results: Results) -> Figure:
-    """Validation metric against images seen: a panel a row, seeds thin, their mean thick, the budget's end dashed."""
+    """Validation metric against images seen, a panel for each row: seeds thin, mean thick, end of the budget dashed."""
     comparison = results.comparison
     rows = [row for row in comparison.rows if any(cell.curve for cell in row.cells.values())]
     figure, axes_R = grid(len(rows), COLUMNS, WIDE_INCHES, PANEL_INCHES, common="xy")
@@ -119,7 +119,7 @@ def curves(results: Results) -> Figure:
 
 
 def drawable(results: Results) -> dict[str, Callable[[Results], Figure]]:
-    """Return the figures that the comparison has the facts for."""
+    """Return name -> drawing function of the figures for which the comparison has the data."""
     of_test = (f1_by_few, recall_of_classes) if any(row.figures for row in results.rows) else ()
     of_training = (curves,) if any(cell.curve for cell in results.comparison.cells) else ()
     return {draw.__name__: draw for draw in (*of_test, *of_training)}
@@ -133,7 +133,7 @@ def _curves(cells: Iterable[Cell], metric: str) -> Iterator[tuple[Float64, Float
 
 
 def _look(row: Summary) -> tuple[str, str]:
-    """Return colour and marker: ours, the Baseline, controls, rows that add images, and the others."""
+    """Return colour and marker, by kind: ours, the Baseline, controls, rows that add images, and others."""
     if row.method in (OURS, BASELINE):
         return (SECOND, "D") if row.method == OURS else (INK, "s")
     if row.control:
@@ -169,7 +169,7 @@ def _legend(figure: Figure, rows: Sequence[Summary]) -> None:
 def _label(
     axes: Axes, names: Sequence[str], dots: Sequence[tuple[float, float]], colours: Sequence[str]
 ) -> None:
-    """Write the names beside the dots, each at the nearest place where it covers no other name and no dot."""
+    """Write the names next to the dots, each at the nearest place where it covers no other name or dot."""
     scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     dots_R2 = axes.transData.transform(np.array(dots)) * scale
     right_edge = axes.bbox.x1 * scale
@@ -204,7 +204,7 @@ def _width(name: str, weight: str) -> float:
 def _free(
     x: float, y: float, width: float, height: float, taken: Sequence[Box], right_edge: float
 ) -> Iterator[tuple[float, float]]:
-    """Yield the offsets of the label's lower left corner that cover nothing, the nearest first."""
+    """Yield offsets of the label's lower left corner with which it covers nothing, the nearest first."""
     for away in np.arange(NEAREST, FARTHEST, 4):
         for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False):
             along, up = away * np.cos(turn), away * np.sin(turn) - height / 2

@@ -1,4 +1,4 @@
-"""The page of a comparison, and all that its folder shows: tables, figures, one self-contained file."""
+"""The report of a comparison, one self-contained file, and the tables and figures beside it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlcas.storage.atomic import write_text
 def write_tables(path: Path) -> Results:
     """Write compare.md, compare.csv, compare.json, figures and report.html from the cells of a comparison's folder.
 
-    Cells that are not there yet are said to be missing, so that it can be called at any time.
+    It can be called at any time; cells that have not run yet are shown as missing.
 
     Raises:
         UserError: `path` is not a comparison's folder, or a file in it is damaged.
@@ -51,5 +51,5 @@ def write_tables(path: Path) -> Results:
 
 
 def bold(cell: str) -> Markup:
-    """Return a table's cell as HTML: its **bold** parts in bold, everything else escaped."""
+    """Return a table cell as HTML: **bold** parts in bold, everything else escaped."""
     return Markup(re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(cell))))

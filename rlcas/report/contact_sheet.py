@@ -1,4 +1,4 @@
-"""A picture of synthetic images, each beside the real image that is nearest to it."""
+"""A picture of synthetic images, each next to the nearest real image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pair:
 
     synthetic_CHW: Uint8
     real_CHW: Uint8
-    """As it is compared: mirrored where that is nearer."""
+    """As compared: mirrored if that is nearer."""
     distance: float
     real_class: str
     mirrored: bool
@@ -35,17 +35,17 @@ class Pair:
 
 
 def pairs_a_class(num_classes: int) -> int:
-    """Return how many pairs of a class are shown: two rows where classes are few, a third of one where many."""
+    """Return how many pairs of each class are shown: two rows for few classes, a third of a row for many."""
     return next(pairs for most, pairs in ((4, 12), (12, 6), (24, 3), (num_classes, 2)) if num_classes <= most)
 
 
-def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]], told: str) -> None:
+def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]], caption: str) -> None:
     """Write a PNG of every class's pairs, in the order given; copies have a red frame.
 
     Args:
-        path: where it goes.
-        pairs_by_class: class name -> its pairs, `pairs_a_class` of them at most.
-        told: what distances were taken in and how many images there are, for the title.
+        path: the PNG file.
+        pairs_by_class: class name -> its pairs, at most `pairs_a_class`.
+        caption: the features of the distances and the numbers of images, for the title.
     """
     from PIL import Image, ImageDraw
 
@@ -55,7 +55,7 @@ def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]]
     draw.text(
         (MARGIN_PX, MARGIN_PX), "Synthetic images, each with its nearest real one on the right", INK, _font(18)
     )
-    subtitle = f"The most copy-like of each class, copies in red; {told}"
+    subtitle = f"The most copy-like of each class, copies in red; {caption}"
     draw.text(
         (MARGIN_PX, MARGIN_PX + 26), _shortened(subtitle, font, sheet.width_px - 2 * MARGIN_PX), MUTED, font
     )
@@ -71,7 +71,7 @@ def write_contact_sheet(path: Path, pairs_by_class: Mapping[str, Sequence[Pair]]
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Blocks of classes in a grid; a block has a heading and its pairs in rows."""
+    """The layout: a grid of blocks, one for each class, with a heading and the pairs in rows."""
 
     num_blocks: int
     pairs_a_row: int
@@ -84,7 +84,7 @@ class _Layout:
         most = max(len(pairs) for pairs in pairs_by_class.values())
         pairs_a_row = min(most, PAIRS_A_ROW)
         _, height, width = next(iter(pairs_by_class.values()))[0].synthetic_CHW.shape
-        # A whole factor keeps small images crisp.
+        # Nearest-neighbour enlargement by an integer keeps small images sharp.
         factor = max(LARGEST_TILE_PX // max(height, width), 1)
         factor = min(factor, LARGEST_TILE_PX / max(height, width))
         tile_px = (round(width * factor), round(height * factor))
@@ -157,7 +157,7 @@ def _tile(image_CHW: Uint8, tile_px: tuple[int, int]) -> Image.Image:
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return matplotlib's own font, which has more scripts than Pillow's."""
+    """Return the font that matplotlib brings, which has more scripts than Pillow's."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 

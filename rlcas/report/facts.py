@@ -1,4 +1,4 @@
-"""What a run's folder tells: settings, data, epochs, figures, images; what is not there yet is None or empty."""
+"""The content of a run's folder: settings, data, epochs, metrics, images; missing parts are None or empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rlcas.types import Float64, Uint8
 
 UNIFORM = 1 / 3
 HARDLY_MOVED = 0.05
-"""Policies that stay within this of uniform are all but random."""
+"""Policies within this distance of uniform are practically random."""
 
 
 class Metrics(TypedDict, total=False):
@@ -42,11 +42,11 @@ _SECONDS = TypeAdapter(dict[str, float])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """A run's folder, read."""
+    """The content of a run's folder."""
 
     config: RunConfig
     settings_text: str
-    """config.yaml as it stands."""
+    """The text of config.yaml."""
     data: DataFacts | None
     epochs: list[dict[str, Any]]
     metrics: dict[str, Any]
@@ -58,12 +58,12 @@ class RunFacts:
 
     @property
     def name(self) -> str:
-        """Return the data set's name, or the setting `data` until the data are prepared."""
+        """Return the data set's name; the setting `data` until the data are prepared."""
         return self.data["name"] if self.data else self.config.data
 
     @property
     def class_names(self) -> list[str]:
-        """Return [C] names; numbers, where the epochs are all that tells of classes."""
+        """Return [C] names; numbers if the data are not prepared."""
         if self.data:
             return self.data["class_names"]
         num_classes = len(self.epochs[0]["probabilities"]) if self.epochs else 0
@@ -71,12 +71,12 @@ class RunFacts:
 
     @property
     def test(self) -> dict[str, Any] | None:
-        """Return the test figures."""
+        """Return the test metrics."""
         return self.metrics.get("test")
 
     @property
     def missing(self) -> list[str]:
-        """Return what the folder does not hold yet, in words."""
+        """Return the names of the parts that the folder does not have yet."""
         expected = {
             "prepared data": self.data,
             "training log of the synthesiser": self.synthesis_log or self.config.pool,
@@ -84,11 +84,11 @@ class RunFacts:
             "example images": self.gallery,
             "test figures": self.test,
         }
-        return [what for what, there in expected.items() if not there]
+        return [part for part, content in expected.items() if not content]
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Return the episodes that ended badly: epoch, episode, status, traceback."""
+        """Return the failed episodes: epoch, episode, status, traceback."""
         return [
             {
                 "epoch": line["epoch"],
@@ -103,11 +103,11 @@ class RunFacts:
 
     @property
     def retries(self) -> int:
-        """Return how often an episode was run again because its worker or its node died."""
+        """Return how often an episode was retried because its worker or its node died."""
         return sum(sum(line.get("retries", [])) for line in self.epochs)
 
     def winners(self, key: str) -> list[Any]:
-        """Return, an epoch, what the surviving episode has under `key`, which holds a list of K."""
+        """Return, for each epoch, the surviving episode's value of `key`, a list of K values."""
         return [line[key][line["winner"]] for line in self.epochs]
 
     def probabilities_TC3(self) -> Float64:
@@ -116,11 +116,11 @@ class RunFacts:
 
     @property
     def fits_curves(self) -> bool:
-        """Return whether the agents fitted response curves to what they saw."""
+        """Return whether the agents fitted response curves."""
         return bool(self.epochs) and self.epochs[-1].get("curves") is not None
 
     def moved(self) -> float:
-        """Return how far the policies ever were from uniform: max |p − 1/3|."""
+        """Return the largest distance of any policy from uniform in any epoch: max |p − 1/3|."""
         return float(np.abs(self.probabilities_TC3() - UNIFORM).max())
 
 
@@ -128,7 +128,7 @@ def read_run(path: Path) -> RunFacts:
     """Read a run's folder.
 
     Raises:
-        UserError: it is not a run's folder.
+        UserError: it is not a run's folder, or a file in it is damaged.
     """
     folder = RunFolder(path)
     config = settings.load(path)

@@ -1,4 +1,4 @@
-"""The report's figures, drawn from a run's facts."""
+"""The figures of a run's report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
-"""More classes than this are shown as a heat map."""
+"""More classes than this are drawn as a heat map."""
 PANEL_INCHES = 0.95
 CHART_INCHES = 2.4
 SQUARE_INCHES = 4.2
@@ -36,7 +36,7 @@ LOSS_COLOURS = (ACCENT, SECOND, THIRD)
 
 
 def compositions(facts: RunFacts) -> Figure:
-    """Synthetic images a mini-batch of each class: the surviving composition, the K tried as faint marks."""
+    """Synthetic images of each class in a mini-batch: the surviving composition, all K as faint marks."""
     survived_TC = np.array(facts.winners("compositions"))
     if len(facts.class_names) > MOST_PANELS:
         return _heat_map(
@@ -71,9 +71,11 @@ def probabilities(facts: RunFacts) -> Figure:
 
 
 def responses(facts: RunFacts) -> Figure:
-    """The response curves that the agents fitted: the last one of each class, earlier ones faintly, and its peak."""
+    """The agents' response curves: of each class the last one and its peak, and earlier ones faintly."""
     curves_TCG = np.array([line["curves"] for line in facts.epochs], float)
-    curves_TCG -= curves_TCG.mean(axis=2, keepdims=True)  # the level is the classifier's, not the count's
+    curves_TCG -= curves_TCG.mean(
+        axis=2, keepdims=True
+    )  # the level depends on the classifier, not on the count
     counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2], dtype=np.float64)
     if len(facts.class_names) > MOST_PANELS:
         return _peaks(curves_TCG, counts_G, facts)
@@ -97,7 +99,7 @@ def _peaks(curves_TCG: Float64, counts_G: Float64, facts: RunFacts) -> Figure:
 
 
 def distance(facts: RunFacts) -> Figure:
-    """How far the policies are from uniform: each agent's largest |p - 1/3|, and the farthest of all."""
+    """Distance of the policies from uniform: each agent's largest |p - 1/3|, and the largest of all agents."""
     figure, (axes,) = panels(1, CHART_INCHES)
     distance_TC = np.abs(facts.probabilities_TC3() - UNIFORM).max(axis=2)
     drawn_TC = (
@@ -174,7 +176,7 @@ def recall_by_size(facts: RunFacts) -> Figure:
 
 
 def losses(facts: RunFacts) -> Figure:
-    """What the synthesiser's parts logged, on a logarithmic scale."""
+    """The logged losses of the synthesiser's parts, on a logarithmic scale."""
     parts = list(dict.fromkeys(line["part"] for line in facts.synthesis_log))
     figure, axes_P = panels(len(parts), 1.9, common_x=False)
     for part, axes in zip(parts, axes_P, strict=True):
@@ -213,7 +215,7 @@ def _or_nan(value: float | None) -> float:
 
 
 def _logged(lines: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the figures in a log, in the order of their appearance."""
+    """Return the names of the values in a log, in the order of their appearance."""
     return [
         name
         for name in dict.fromkeys(key for line in lines for key in line)
@@ -243,7 +245,7 @@ def _whole_epochs(axes: Axes) -> None:
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Label a logarithmic axis 0.01, 1, 100: powers would need mathematical type, which class names must not set."""
+    """Label a logarithmic axis 0.01, 1, 100: powers need math text, which is off because class names may contain $."""
     from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 3), numticks=5))
@@ -256,7 +258,7 @@ def _short(name: str) -> str:
 
 
 def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high: float) -> Figure:
-    """Classes down, epochs across; a range around 0 gets two hues."""
+    """Draw classes down and epochs across; a range around 0 has two hues."""
     figure, (axes,) = panels(1, SQUARE_INCHES)
     cmap = _two_hues(SECOND, ACCENT) if low < 0 else from_clear(ACCENT)
     first, last = _epochs(facts)[0], _epochs(facts)[-1]
@@ -271,7 +273,7 @@ def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high:
 
 
 def from_clear(colour: str) -> Any:
-    """Return a colour map from nothing to `colour`, which suits a light and a dark ground."""
+    """Return a colour map from transparent to `colour`, for light and dark backgrounds."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
     return LinearSegmentedColormap.from_list("clear", [to_rgba(colour, 0), to_rgba(colour, 1)])
@@ -285,7 +287,7 @@ def _two_hues(low: str, high: str) -> Any:
 
 
 def drawable(facts: RunFacts) -> dict[str, Callable[[RunFacts], Figure]]:
-    """Return the figures that the run's folder has the facts for."""
+    """Return name -> drawing function of the figures for which the run's folder has the data."""
     fitted = (responses,) if facts.fits_curves else ()
     over_epochs = (compositions, probabilities, distance, rewards, validation) if facts.epochs else ()
     of_test = (confusion,) if facts.test else ()

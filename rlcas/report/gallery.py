@@ -26,7 +26,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class ClassImages:
-    """A class's real and synthetic tiles."""
+    """The real and synthetic tiles of a class."""
 
     class_id: int
     name: str
@@ -35,7 +35,7 @@ class ClassImages:
 
 
 def galleries(facts: RunFacts) -> list[ClassImages]:
-    """Return the images of every class or, where these are many, of the largest and the smallest few."""
+    """Return the images of every class or, if there are many, of the largest and the smallest few."""
     if facts.gallery is None:
         return []
     return [
@@ -47,7 +47,7 @@ def galleries(facts: RunFacts) -> list[ClassImages]:
 
 
 def shown_classes(facts: RunFacts) -> list[int]:
-    """Return the ids of the classes whose images are shown, by falling number of training images."""
+    """Return the ids of the classes whose images are shown, by decreasing number of training images if not all are."""
     num_classes = len(facts.class_names)
     if num_classes <= MOST_CLASSES:
         return list(range(num_classes))

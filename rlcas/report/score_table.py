@@ -1,4 +1,4 @@
-"""The figures of a pool as a table for people."""
+"""The scores of a pool as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def score_table(figures: dict[str, Any]) -> Table:
-    """Return a row of the whole pool and one a class; the title names the features and the numbers of images."""
+    """Return a table with a row for the whole pool and one for each class; the title names features and numbers."""
     title = (
         f"{figures['n_synthetic']} synthetic against {figures['n_real']} real training images, in "
         f"{figures['extractor']} (D = {figures['feature_dims']})"
@@ -34,7 +34,7 @@ def score_table(figures: dict[str, Any]) -> Table:
 
 
 def score_notes(figures: dict[str, Any]) -> list[str]:
-    """Return the lines under the table: what its copy rates are held against, and why a figure is missing."""
+    """Return the lines below the table: how to read the copy rates, and why a value is missing."""
     notes = [
         f"copy rate: {format_figure(figures['copy_rate'])} of the pool as it is used, "
         f"{format_figure(figures['copy_rate_before'])} with the marked copies, "

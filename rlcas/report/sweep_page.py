@@ -1,4 +1,4 @@
-"""The page of a sweep: one self-contained file with its table and a figure, from the sweep's folder alone."""
+"""The report of a sweep: one self-contained file with a table and a figure, from the sweep's folder alone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ REPORT_FILE = "sweep.html"
 FIGURE_FILE = "sweep.png"
 PANEL_INCHES = 2.0
 HUES = (ACCENT, SECOND, THIRD)
-"""A setting of no more values than these is told by colour in the other settings' panels."""
+"""Colours of the values of a setting in the panels of the others, if it has no more values than colours."""
 DODGE = 0.018
-"""Share of the axis between dots of two colours."""
+"""Distance between dots of two colours, as a share of the axis."""
 MEAN_POINTS = 22
 MOST_LABELS = 8
 LEGEND_LETTERS = 28
@@ -50,7 +50,7 @@ def write_sweep_report(path: Path) -> Path:
 
 
 def metric_by_setting(sweep: Sweep) -> Figure:
-    """The metric against each swept setting: a dot a trial, a bar the mean of a value that several share."""
+    """The metric against each swept setting: a dot for each trial, a bar for the mean of the trials of a value."""
     trials = [trial for trial in sweep.trials if trial.ended and not np.isnan(trial.metric)]
     figure, axes_S = panels(len(sweep.keys), PANEL_INCHES, common_x=False)
     for key, axes in zip(sweep.keys, axes_S, strict=True):
@@ -90,7 +90,7 @@ def _panel(axes: Axes, key: str, hue_key: str | None, trials: Sequence[Trial]) -
 
 
 def _means(axes: Axes, key: str, places: dict[Any, float], trials: Sequence[Trial]) -> None:
-    """Draw the mean of each value, where values are shared."""
+    """Draw the mean of each value, if any value has several trials."""
     metrics = {value: [trial.metric for trial in trials if _value(trial, key) == value] for value in places}
     if max(map(len, metrics.values())) > 1:
         means = [float(np.mean(of_value)) for of_value in metrics.values()]
@@ -98,7 +98,7 @@ def _means(axes: Axes, key: str, places: dict[Any, float], trials: Sequence[Tria
 
 
 def _places(key: str, trials: Sequence[Trial]) -> dict[Any, float]:
-    """Return where each value of a setting stands: a number at itself, others one after another."""
+    """Return value -> position on the axis: a number at itself, other values one after another."""
     values = _values(key, trials)
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return dict(zip(values, values if numbers else range(len(values)), strict=True))
@@ -109,7 +109,7 @@ def _is_log(places: dict[Any, float]) -> bool:
 
 
 def _aside(places: dict[Any, float]) -> Callable[[float, float], float]:
-    """Return what moves a dot by so many colours, so that those of other colours do not cover it."""
+    """Return a function that shifts a position by a number of colours, so that dots do not cover each other."""
     low, high = min(places.values()), max(places.values())
     if _is_log(places):
         return lambda place, colours: place * (high / low) ** (DODGE * colours)
@@ -117,7 +117,7 @@ def _aside(places: dict[Any, float]) -> Callable[[float, float], float]:
 
 
 def _scale(axes: Axes, places: dict[Any, float]) -> None:
-    """Label the values; numbers a factor of ten or more apart stand on a log scale."""
+    """Label the values; numbers that span a factor of ten or more are on a log scale."""
     axes.margins(x=0.1, y=0.12)
     if _is_log(places):
         axes.set_xscale("log")
@@ -127,7 +127,7 @@ def _scale(axes: Axes, places: dict[Any, float]) -> None:
 
 
 def _hue_setting(sweep: Sweep, key: str) -> str | None:
-    """Return another swept setting, of few values and those short, which colours tell."""
+    """Return another swept setting to show by colour, one with few and short values; None if there is none."""
     labels = {
         other: [as_text(value) for value in _values(other, sweep.trials)]
         for other in sweep.keys
@@ -139,7 +139,7 @@ def _hue_setting(sweep: Sweep, key: str) -> str | None:
 
 
 def _values(key: str, trials: Sequence[Trial]) -> list[Any]:
-    """Return the values of a setting, numbers in their order."""
+    """Return the values of a setting, sorted if they are numbers."""
     values = list(dict.fromkeys(_value(trial, key) for trial in trials))
     return sorted(values) if all(isinstance(value, int | float) for value in values) else values
 
