@@ -131,7 +131,9 @@ class Runs:
             RLCASConfig()
             .training(epochs=NUM_EPOCHS, **sampler)
             .episodes(
-                trainer_factory=lambda: self._trainer, num_classes=NUM_CLASSES, episode_runner="in_process"
+                trainer_factory=lambda sampler: self._trainer,
+                num_classes=NUM_CLASSES,
+                episode_runner="in_process",
             )
             .debugging(log_level="ERROR")
             .build_algo()

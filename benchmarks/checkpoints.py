@@ -30,7 +30,7 @@ NUM_WEIGHTS = 3 * 700_000
 
 def build(num_classes: int, epochs: int) -> RLCAS:
     """Return the engine with episodes that sleep and leave a small classifier."""
-    factory = functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS)
+    factory = functools.partial(SleepingTrainer, num_classes=num_classes, num_weights=NUM_WEIGHTS)
     return (
         RLCASConfig()
         .training(k=K, epochs=epochs)

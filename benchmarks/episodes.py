@@ -18,7 +18,7 @@ from common import emit, interleaved_medians, parser
 from cluster import RLCAS, RLCASConfig
 from cluster.runtime.connection import ensure_ray
 from rlcas.batches.sources import RealImages
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SamplerConfig
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 
@@ -36,8 +36,9 @@ def noise(num_images: int, seed: int) -> ImageSet:
     )
 
 
-def build_trainer(config: RunConfig) -> ClassifierTrainer:
+def build_trainer(config: RunConfig, sampler: SamplerConfig) -> ClassifierTrainer:
     """Return the classifier's trainer, on the GPU that Ray gave or on the CPU."""
+    config = config.model_copy(update={"sampler": sampler})
     names = tuple(f"class {i}" for i in range(NUM_CLASSES))
     data = TrainingData(name="noise", class_names=names, train=noise(NUM_TRAIN, 0), val=noise(NUM_VAL, 1))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

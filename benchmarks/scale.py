@@ -26,7 +26,9 @@ def measure(num_classes: int, epochs: int) -> dict[str, float]:
         RLCASConfig()
         .training(k=K, epochs=epochs)
         .episodes(
-            trainer_factory=functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS, 0.0),
+            trainer_factory=functools.partial(
+                SleepingTrainer, num_classes=num_classes, num_weights=NUM_WEIGHTS, seconds=0.0
+            ),
             num_classes=num_classes,
         )
         .debugging(log_level="ERROR")

@@ -63,7 +63,9 @@ def build(k: int, num_classes: int, epochs: int) -> RLCAS:
     return (
         RLCASConfig()
         .training(k=k, epochs=epochs)
-        .episodes(trainer_factory=functools.partial(SleepingTrainer, num_classes), num_classes=num_classes)
+        .episodes(
+            trainer_factory=functools.partial(SleepingTrainer, num_classes=num_classes), num_classes=num_classes
+        )
         .debugging(log_level="ERROR")
         .build_algo()
     )

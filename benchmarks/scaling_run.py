@@ -28,7 +28,7 @@ END_SECONDS = 30.0
 
 def build(k: int, num_classes: int, sleeps_KE: tuple[tuple[float, ...], ...], timeout: float) -> RLCAS:
     """Return the engine with K episodes that straggle."""
-    factory = functools.partial(StragglingTrainer, num_classes, sleeps_KE=sleeps_KE)
+    factory = functools.partial(StragglingTrainer, num_classes=num_classes, sleeps_KE=sleeps_KE)
     return (
         RLCASConfig()
         .training(k=k, epochs=len(sleeps_KE[0]))

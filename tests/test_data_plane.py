@@ -38,8 +38,8 @@ def private_bytes() -> int:
 class ReadingTrainer(TrivialTrainer):
     """Reads every real image as an epoch of training does, and tells what that and the incumbent cost."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)
+    def __init__(self, folder: Path, sampler: SamplerConfig) -> None:
+        super().__init__(sampler, num_classes=3, num_weights=NUM_WEIGHTS)
         data = open_prepared(folder)
         self.before = private_bytes()
         self.maker = BatchMaker(data, RealImages(data.train), tiny_config(), CPU)

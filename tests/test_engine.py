@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_trainer
+from tiny import tiny_config, tiny_factory, tiny_trainer
 from trivial import TrivialTrainer, dawdles, no_such_data
 
 from cluster.rllib.checkpoint import load_into, save
@@ -62,7 +62,7 @@ def told(algorithm):
 def in_process(epochs, faults=None):
     """Section 2.2 as a plain loop over one environment: reports, winner, B and policy of each epoch."""
     env = BatchCompositionEnv(
-        {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(NUM_CLASSES, faults=faults or {})
+        {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(num_classes=NUM_CLASSES, faults=faults or {})
     )
     agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     adam = torch.optim.Adam(agents.parameters(), lr=0.05)
@@ -197,7 +197,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
 
     sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
-    factory = functools.partial(tiny_trainer, config)
+    factory = tiny_factory(config)
     algorithm = (
         RLCASConfig()
         .training(**dict(config.sampler))

@@ -20,7 +20,9 @@ ALL = tuple(OBSERVATIONS)
 
 def make_env(num_classes=4, faults=None, **sampler):
     sampler = {"epochs": 5} | sampler
-    return BatchCompositionEnv({"sampler": sampler}, trainer=TrivialTrainer(num_classes, faults=faults or {}))
+    return BatchCompositionEnv(
+        {"sampler": sampler}, trainer=TrivialTrainer(num_classes=num_classes, faults=faults or {})
+    )
 
 
 @pytest.mark.parametrize("observation", [("composition",), ALL])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import os
 import traceback
 from collections.abc import Callable
@@ -18,10 +19,31 @@ from cluster.runtime.crash_traces import record_crashes
 from envs import BatchCompositionEnv
 from rlcas.batches.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
+from rlcas.errors import UserError
 from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
 
-TrainerFactory = Callable[[], EpisodeTrainer]
-"""Builds the trainer on the actor; small and picklable: a function of a module, or functools.partial of one."""
+TrainerFactory = Callable[[SamplerConfig], EpisodeTrainer]
+"""Builds the trainer on the actor, with the settings of the sampler that searches or resumes; small and picklable:
+a function or class of a module, or functools.partial of one."""
+
+
+def check_factory(trainer_factory: TrainerFactory) -> None:
+    """Check that a trainer factory can be called with the sampler's settings.
+
+    Raises:
+        UserError: it takes no argument, needs more than one, or cannot be called.
+    """
+    try:
+        inspect.signature(trainer_factory).bind(SamplerConfig())
+    except ValueError:
+        return  # a callable written in C may have no signature to look at
+    except TypeError as error:
+        function = getattr(trainer_factory, "func", trainer_factory)  # a partial's text may hold whole arrays
+        name = getattr(function, "__qualname__", None) or repr(function)
+        raise UserError(
+            f"trainer_factory {name} does not take the sampler's settings ({error}): it is called with one argument, "
+            "an rlcas.config.SamplerConfig"
+        ) from error
 
 
 class Episodes:
@@ -38,7 +60,9 @@ class Episodes:
 
     @functools.cached_property
     def _env(self) -> BatchCompositionEnv:
-        return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=self._trainer_factory())
+        check_factory(self._trainer_factory)
+        trainer = self._trainer_factory(self._sampler)
+        return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=trainer)
 
     def ping(self) -> int:
         """Build the environment; return its number of classes."""

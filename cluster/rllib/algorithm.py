@@ -25,7 +25,7 @@ from ray.rllib.utils.metrics import (
 from ray.tune import PlacementGroupFactory
 
 from cluster.episodes.actor_runner import EpisodeActors
-from cluster.episodes.episode import TrainerFactory
+from cluster.episodes.episode import TrainerFactory, check_factory
 from cluster.episodes.local_runner import LocalEpisodes
 from cluster.episodes.selection import EpisodeError, better, choose
 from cluster.rllib.agents_module import AgentsModule
@@ -116,8 +116,9 @@ class RLCASConfig(AlgorithmConfig):
         """Set what trains an epoch and where.
 
         Args:
-            trainer_factory: a function without arguments that builds the EpisodeTrainer on each actor; it is
-                pickled, so keep the data out of it (functools.partial of a loader).
+            trainer_factory: a function that builds the EpisodeTrainer on each actor from the sampler's settings
+                (rlcas.config.SamplerConfig), which Tune may search; it is pickled, so keep the data out of it
+                (functools.partial of a loader).
             num_classes: C.
             settings: fields of ClusterConfig.
         """
@@ -152,8 +153,8 @@ class RLCASConfig(AlgorithmConfig):
         """Check the settings.
 
         Raises:
-            UserError: a setting is out of its range or of other classes, or `.episodes(trainer_factory=…,
-                num_classes=…)` is missing.
+            UserError: a setting is out of its range or of other classes, `.episodes(trainer_factory=…,
+                num_classes=…)` is missing, or the factory does not take the sampler's settings.
         """
         super().validate()
         sampler = self.sampler_config()
@@ -163,6 +164,7 @@ class RLCASConfig(AlgorithmConfig):
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
                 "call .episodes(trainer_factory=..., num_classes=...)"
             )
+        check_factory(self.trainer_factory)
         initial_counts(sampler, self.num_classes)
         if sampler.agents == POPULATION:
             raise UserError(
