@@ -138,8 +138,7 @@ class Runs:
             .debugging(log_level="ERROR")
             .build_algo()
         )
-        self._start = self._algorithm.incumbent
-        self._learner_arrays = self._algorithm.on_learner(lambda learner: learner.arrays())
+        self._start = self._algorithm.snapshot()
 
     def scores(self, case: Case, num_runs: int) -> Float64:
         """Return [num_runs]: the `final_score` of each seed."""
@@ -154,7 +153,7 @@ class Runs:
         """Train all epochs and return 100 ε of the composition that survived, without noise."""
         self._trainer.seed = seed
         self._algorithm.config = self._algorithm.config.copy(copy_frozen=False).debugging(seed=seed)
-        self._algorithm.resume(self._start, self._start, self._learner_arrays)
+        self._algorithm.resume(self._start)
         for _ in range(NUM_EPOCHS):
             self._algorithm.training_step()
         return float(100 * (0.5 + 0.4 * quality(self._algorithm.incumbent.counts_C).mean()))

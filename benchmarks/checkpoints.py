@@ -19,8 +19,8 @@ from orchestration import K
 from sleeping import SleepingTrainer
 
 from cluster import RLCAS, RLCASConfig
-from cluster.rllib import checkpoint
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.episodes import checkpoint
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
 
 NUM_CLASSES = (8, 1000)

@@ -12,7 +12,7 @@ from orchestration import K
 from sleeping import SleepingTrainer
 
 from cluster import RLCASConfig
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
 from rlcas.runs import epoch_log
 

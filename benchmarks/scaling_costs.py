@@ -29,7 +29,7 @@ from scaling_model import GB, plane
 from sleeping import SleepingTrainer, private_gb
 
 from cluster import RLCAS, RLCASConfig
-from cluster.rllib import checkpoint
+from cluster.episodes import checkpoint
 from cluster.runtime.connection import ensure_ray
 from rlcas import data as datasets
 from rlcas.batches.images import CPU, Normalisation
@@ -172,7 +172,8 @@ def checkpointing(repeats: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         for _ in range(repeats):
             start = time.perf_counter()
-            checkpoint.write(checkpoint.Snapshot(left, left, {"lr": np.zeros(1, np.float32)}), Path(name))
+            incumbents, arrays = {"incumbent": left, "best": left}, {"learner": {"lr": np.zeros(1, np.float32)}}
+            checkpoint.write(checkpoint.Snapshot(incumbents=incumbents, arrays=arrays), Path(name))
             seconds.append(time.perf_counter() - start)
     return statistics.median(seconds) / (sum(array.nbytes for array in left.arrays.values()) / GB)
 

@@ -10,6 +10,7 @@ and its line in REWARDS.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -139,11 +140,33 @@ def reward_named(name: str) -> Reward:
     return found if hasattr(found, "together") else Shared(found)
 
 
-def with_rewards(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[EpisodeReport]:
+def reward_alone(reward: Reward, result: EpochResult, metric: str, epoch: int) -> tuple[float, Parts]:
+    """Return the reward of one episode, whatever others there are, and its parts.
+
+    Args:
+        reward: of `reward_named`.
+        result: the episode's.
+        metric: the name of ε.
+        epoch: from 1, for the error's text.
+
+    Raises:
+        FloatingPointError: the reward is not finite.
+    """
+    value, parts = reward(result, metric)
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the reward of epoch {epoch} is {value} ({parts})")
+    return value, parts
+
+
+def with_rewards(
+    reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerConfig
+) -> list[EpisodeReport]:
     """Return the reports of an epoch with the rewards that its valid episodes have together."""
     valid = [report for report in reports if report.valid]
+    if not valid:
+        return list(reports)
     results = [report.result for report in valid if report.result is not None]
-    rewards_KX, parts = reward_named(sampler.reward).together(results, sampler)
+    rewards_KX, parts = reward.together(results, sampler)
     taught = {
         report.episode_index: dataclasses.replace(
             report,

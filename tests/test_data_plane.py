@@ -82,11 +82,11 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
     try:
         incumbent = runner.initial(np.full(3, 2))
         actions_KC = [np.full(3, j) for j in range(3)]
-        reports, left = runner.train_epoch(incumbent, actions_KC, epoch=1)
+        reports, left = runner.train_epoch([incumbent] * 3, actions_KC, epoch=1)
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
             assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
         assert not runner.fetch(left[1]).arrays["float32"].flags.writeable
     finally:
-        runner.end()
+        runner.close()

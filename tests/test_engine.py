@@ -12,7 +12,7 @@ import torch
 from tiny import tiny_config, tiny_factory, tiny_trainer
 from trivial import TrivialTrainer, dawdles, no_such_data
 
-from cluster.rllib.checkpoint import load_into, save
+from cluster.episodes.checkpoint import load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
 from rlcas.agents import build_agents
@@ -131,7 +131,7 @@ def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
         resumed = [told(algorithm) for _ in range(3) if algorithm.train()]
         assert resumed == records[3:]
         assert algorithm.iteration == 6
-        with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to go on"):
+        with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to train more"):
             algorithm.train()
     finally:
         algorithm.stop()

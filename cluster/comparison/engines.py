@@ -26,6 +26,7 @@ from rlcas.methods import METHODS
 from rlcas.methods.method import Method
 from rlcas.registry import lookup
 from rlcas.runs import epoch_log
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import EPOCHS_FILE
 from rlcas.runs.folder import RunFolder
 from rlcas.seeding import seed_for
@@ -162,7 +163,7 @@ def _episodes(
     from cluster.runs import training  # RLlib takes seconds to import, and the other engines do not need it
 
     run = RunFolder(folder)
-    training.train(run, cell.config, data, _pool(comparison, folder, cell, data))
+    training.train(RunContext(run, cell.config, data, device), _pool(comparison, folder, cell, data))
     shutil.rmtree(run.checkpoints, ignore_errors=True)
     return told_by_epochs(epoch_log.read_epochs(folder))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
+from cluster.episodes.episode import EpisodeActor, TrainerFactory
+from cluster.episodes.outcomes import failed_report
 from cluster.episodes.selection import EpisodeError
 from cluster.runtime.crash_traces import crash_report
 from cluster.runtime.placement import fitting, reserve, told
@@ -42,7 +44,7 @@ class EpisodeActors:
         try:
             self._start(trainer_factory)
         except BaseException:
-            self.end()
+            self.close()
             raise
 
     def initial(self, counts_C: Int64) -> ray.ObjectRef:
@@ -51,9 +53,9 @@ class EpisodeActors:
         return self._actors[0].initial.options(max_task_retries=retries).remote(counts_C)
 
     def train_epoch(
-        self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
+        self, parents_K: Sequence[ray.ObjectRef], actions_KC: Sequence[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
-        """Run the K episodes of `epoch` side by side; return reports and references to what they left, by episode.
+        """Train the episodes of `epoch` side by side; return reports and trained incumbents' references, by episode.
 
         An episode whose worker died more often than it is retried has the status `died`.
 
@@ -68,7 +70,7 @@ class EpisodeActors:
             for episode_index in sorted(to_call, key=self._ended.__contains__):
                 self._revive(episode_index)
                 calls[episode_index] = self._actors[episode_index].episode.remote(
-                    incumbent, actions_KC[episode_index], epoch, episode_index
+                    parents_K[episode_index], actions_KC[episode_index], epoch, episode_index
                 )
             told, deaths = self._gather(calls, epoch, ends_at)
             reports |= told
@@ -83,7 +85,11 @@ class EpisodeActors:
                     retries_K[episode_index] += 1
                 else:
                     reports[episode_index] = self._died(
-                        ray.get(incumbent), actions_KC[episode_index], epoch, episode_index, error
+                        ray.get(parents_K[episode_index]),
+                        actions_KC[episode_index],
+                        epoch,
+                        episode_index,
+                        error,
                     )
                     del calls[episode_index]
         counted = [
@@ -152,7 +158,7 @@ class EpisodeActors:
         """Return a reference to `incumbent`, which the actors may be given."""
         return ray.put(incumbent)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill the actors and give back what they held."""
         for actor in self._actors:
             ray.kill(actor)

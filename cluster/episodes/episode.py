@@ -8,19 +8,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import traceback
 from collections.abc import Callable
 
 import ray
 import torch
 
+from cluster.episodes.outcomes import failed_report, status_of
 from cluster.runtime.crash_traces import record_crashes
+from cluster.runtime.gpus import use_assigned_gpus
 from envs import BatchCompositionEnv
-from rlcas.batches.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
+from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64
 
 TrainerFactory = Callable[[SamplerConfig], EpisodeTrainer]
 """Builds the trainer on the actor, with the settings of the sampler that searches or resumes; small and picklable:
@@ -85,8 +85,7 @@ class Episodes:
         """
         try:
             self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
-            report = self._env.step(actions_C)[-1]["report"]
-            return report, self._env.incumbent
+            return self._env.train(actions_C), self._env.incumbent
         except (Exception, SystemExit) as error:
             failed = failed_report(incumbent.counts_C, actions_C, epoch, episode_index, self._sampler)
             status = status_of(error)
@@ -103,8 +102,7 @@ class EpisodeActor(Episodes):
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
-        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+        use_assigned_gpus()
         record_crashes()
         torch.set_num_threads(num_threads)
         super().__init__(trainer_factory, sampler)
@@ -115,26 +113,3 @@ class EpisodeActor(Episodes):
     ) -> tuple[EpisodeReport, Incumbent | None]:
         """Return `outcome`, as two objects: what a loser left is never fetched."""
         return self.outcome(incumbent, actions_C, epoch, episode_index)
-
-
-def failed_report(
-    parent_counts_C: Int64, actions_C: Int64, epoch: int, episode_index: int, sampler: SamplerConfig
-) -> EpisodeReport:
-    """Return the report of an episode that died; it cannot win."""
-    step = sampler.action_step
-    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
-    return EpisodeReport(
-        epoch=epoch,
-        episode_index=episode_index,
-        status="died",
-        actions_C=actions_C,
-        counts_C=counts_C,
-        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
-    )
-
-
-def status_of(error: BaseException) -> Status:
-    """Return the outcome that `error` is: of memory, of numbers, or any other."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return "out_of_memory"
-    return "non_finite" if isinstance(error, FloatingPointError) else "exception"

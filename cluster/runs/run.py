@@ -28,6 +28,7 @@ from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.report.score_table import score_notes, score_table
 from rlcas.runs import folder as run_folder
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
@@ -274,6 +275,6 @@ def _walk(folder: RunFolder, workers: Workers) -> None:
     pool = stored.kept(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 
-    training.train(folder, config, data, pool)
+    training.train(RunContext(folder, config, data, device), pool)
     results.finish(folder, config, data, pool, device)
     results.show(folder)

@@ -1,51 +1,11 @@
-"""Ray Tune without its output, its hold on signals and its draws from global generators."""
+"""Ray Tune without its output and its hold on signals."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import numpy as np
-
-TUNE_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-}
-"""Tune tells nothing and writes no logs, and an interrupt ends the run as it does elsewhere."""
-
-
-@contextlib.contextmanager
-def preserving_global_random_state() -> Iterator[None]:
-    """Give Python's and NumPy's global generators, which Tune draws from, their states back."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
-
-
-@contextlib.contextmanager
-def environment_variables(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
 
 QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def population(self) -> Path:
-        """What a population's members leave to each other while they train."""
+        """Files of a population's members, as runs begun before populations had checkpoints may still have them."""
         return self.path / "population"
 
     @property
