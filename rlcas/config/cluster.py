@@ -24,7 +24,7 @@ class ClusterConfig(Settings):
     """Where Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as there are, so that none
     shares its disk and memory with more than it must, and a lost node costs one episode. pack: on as few, which leaves
     whole nodes to others, and the incumbent travels to fewer. The synthesiser's workers and those that fill the pool
-    are placed in the same way; members of a population (sampler.agents pbt) where Tune finds room."""
+    are placed in the same way; so are the members of a population (sampler.agents pbt)."""
     start_timeout_seconds: Positive = 300.0
     """Longest wait for Ray to reserve places for the K workers, and to start them, copies of the data to their nodes
     included."""

@@ -31,7 +31,7 @@ class SamplerConfig(Settings):
     k: PositiveCount = 3
     """Episodes an epoch (K): classifiers trained side by side from the incumbent."""
     agents: str = "paper"
-    """A name in rlcas.agents.AGENTS, or package.module:class. pbt has none but K members, whose counts Ray Tune's
+    """A name in rlcas.agents.AGENTS, or package.module:class. pbt has none but K members, whose counts
     population-based training moves (a control)."""
     lr: NonNegative = 1e-3
     """Learning rate of the agents' Adam, where they have parameters; 0 freezes the policy (a control)."""
