@@ -71,7 +71,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
 
     @property
     def incumbent(self) -> Incumbent:
-        """What the last step left, or the last reset set."""
+        """The incumbent that the last step trained, or the last reset set."""
         assert self._incumbent is not None, "reset() comes first"
         return self._incumbent
 

@@ -20,7 +20,7 @@ from rlcas.types import Float32, Incumbent, Int64
 
 
 class Observation(NamedTuple):
-    """One thing to see: how it is read, its largest value (the smallest is 0), and whose it is."""
+    """One thing to see: how it is read, its largest value (the smallest is 0), and whether each class has its own."""
 
     read: Callable[[Incumbent, SamplerConfig], np.ndarray]
     high: Callable[[SamplerConfig], float]
@@ -68,7 +68,7 @@ OBSERVATIONS: dict[str, Observation] = {
 
 
 def names_of(sampler: SamplerConfig) -> tuple[str, ...]:
-    """Return what is seen: `sampler.observation`, or where that is None what the agents ask for."""
+    """Return what is seen: `sampler.observation`, or where that is None what the agents observe."""
     return sampler.observation or agents_named(sampler.agents).observes
 
 

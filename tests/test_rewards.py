@@ -162,5 +162,5 @@ def test_reports_that_differ_in_what_each_agent_was_taught_by_are_not_equal():
 
 
 def test_a_reward_from_outside_that_cannot_be_called_is_told():
-    with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is no function: name a function of an "):
+    with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is not a function: name a function of an "):
         reward_named("math:pi")

@@ -1,4 +1,4 @@
-"""One episode on a Ray actor: from (incumbent, actions) to (report, what it left).
+"""One episode: from (incumbent, actions) to (report, trained incumbent), on a Ray actor or in this process.
 
 Nothing here imports RLlib, so an actor starts in half the time.
 """
@@ -65,10 +65,14 @@ class Episodes:
         return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=trainer)
 
     def ping(self) -> int:
-        """Build the environment; return its number of classes."""
+        """Build the environment and return its number of classes.
+
+        Raises:
+            RuntimeError: the trainer's factory called sys.exit.
+        """
         try:
             return self._env.num_classes
-        except SystemExit as error:  # Ray would end the actor without a word
+        except SystemExit as error:  # Ray would end the actor without an error
             raise RuntimeError(f"the trainer's factory called sys.exit({error.code!r})") from error
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -81,7 +85,7 @@ class Episodes:
         """Train one epoch from `incumbent` under `actions_C`, as episode `episode_index` of `epoch` (from 1).
 
         Returns:
-            The report, and what the epoch left; None where the report is not valid.
+            The report, without a reward, and the trained incumbent; None where the episode failed.
         """
         try:
             self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
@@ -111,5 +115,5 @@ class EpisodeActor(Episodes):
     def episode(
         self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Return `outcome`, as two objects: what a loser left is never fetched."""
+        """Return `outcome`, as two objects: Ray then moves the small report alone, and only the winner is fetched."""
         return self.outcome(incumbent, actions_C, epoch, episode_index)

@@ -10,6 +10,7 @@ from cluster.episodes.actor_runner import EpisodeActors
 from cluster.episodes.episode import TrainerFactory
 from cluster.episodes.local_runner import LocalEpisodes
 from cluster.episodes.selection import EpisodeError
+from rlcas.batches.composition import initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.types import EpisodeReport, Incumbent, Int64
 
@@ -66,9 +67,23 @@ class Trained:
     """A view of it on this node."""
 
 
-def initial(runner: EpisodeRunner, counts_C: Int64) -> Trained:
-    """Return the untrained classifier with the composition `counts_C`."""
-    return _fetched(runner, runner.initial(counts_C))
+def start(
+    trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig, num_classes: int
+) -> tuple[EpisodeRunner, Trained]:
+    """Start the runner of `cluster.episode_runner`; return it and the untrained classifier.
+
+    Args:
+        trainer_factory: builds what trains an epoch.
+        sampler: the sampler's settings.
+        cluster: where and how long the episodes run.
+        num_classes: C.
+    """
+    runner = EPISODE_RUNNERS[cluster.episode_runner](trainer_factory, sampler, cluster)
+    try:
+        return runner, _fetched(runner, runner.initial(initial_counts(sampler, num_classes)))
+    except BaseException:
+        runner.close()
+        raise
 
 
 def put(runner: EpisodeRunner, incumbent: Incumbent) -> Trained:

@@ -15,10 +15,9 @@ from cluster.episodes import runner
 from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
 from cluster.episodes.episode import TrainerFactory
 from cluster.episodes.outcomes import rewarded
-from cluster.episodes.runner import EPISODE_RUNNERS
 from cluster.episodes.selection import EpisodeError, better, choose
 from cluster.population.exchange import exchanged, first_actions, uniform
-from rlcas.batches.composition import ACTIONS, initial_counts
+from rlcas.batches.composition import ACTIONS
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.rewards import reward_named
 from rlcas.seeding import seed_for
@@ -60,12 +59,7 @@ class Population:
         self._sampler, self._cluster = sampler, cluster
         self._num_classes, self._seed = num_classes, seed
         self._reward = reward_named(sampler.reward)
-        self._runner = EPISODE_RUNNERS[cluster.episode_runner](trainer_factory, sampler, cluster)
-        try:
-            start = runner.initial(self._runner, initial_counts(sampler, num_classes))
-        except BaseException:
-            self.stop()
-            raise
+        self._runner, start = runner.start(trainer_factory, sampler, cluster, num_classes)
         self.best = start.incumbent
         self._parents_K = [start] * sampler.k
         self._actions_KC = first_actions(sampler.k, num_classes, seed)

@@ -29,7 +29,7 @@ class AgentsModule(TorchRLModule):
         self.agents = build_agents(sampler, num_classes, indices_CF.shape[1], seed)
 
     def logits(self, observations_BD: Tensor) -> Tensor:
-        """Return [B, C, 3]: each agent is given its own numbers of the joint observation, scaled to [0, 1]."""
+        """Return [B, C, 3]: each agent sees its own numbers of the joint observation, scaled to [0, 1]."""
         return self.agents((observations_BD / self._high_D)[:, self._indices_CF])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

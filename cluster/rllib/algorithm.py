@@ -13,18 +13,13 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    LEARNER_RESULTS,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-)
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import PlacementGroupFactory
 
 from cluster.episodes import runner
 from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
 from cluster.episodes.episode import TrainerFactory, check_factory
 from cluster.episodes.outcomes import rewarded
-from cluster.episodes.runner import EPISODE_RUNNERS
 from cluster.episodes.selection import better, choose
 from cluster.rllib.agents_module import AgentsModule
 from cluster.rllib.env_runner import NoEnvRunner
@@ -114,17 +109,17 @@ class RLCASConfig(AlgorithmConfig):
                 (functools.partial of a loader).
             num_classes: C.
             settings: fields of ClusterConfig.
+
+        Raises:
+            UserError: a setting is unknown.
         """
         if unknown := settings.keys() - ClusterConfig.model_fields.keys():
             raise UserError(
                 f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, "
                 f"{', '.join(ClusterConfig.model_fields)}"
             )
-        if trainer_factory is not None:
-            settings["trainer_factory"] = trainer_factory
-        if num_classes is not None:
-            settings["num_classes"] = num_classes
-        return self._set(settings)
+        own = {"trainer_factory": trainer_factory, "num_classes": num_classes}
+        return self._set(settings | {name: value for name, value in own.items() if value is not None})
 
     def sampler_config(self) -> SamplerConfig:
         """Return the sampler's settings, validated."""
@@ -166,7 +161,7 @@ class RLCASConfig(AlgorithmConfig):
             )
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
-        """Return RLlib's, which would set its own `batch_mode`: its runners have one too, and here are none."""
+        """Return RLlib's with our `batch_mode`: RLlib sets its env runners' setting of that name, which is another."""
         evaluation = super().get_evaluation_config_object()
         if evaluation is not None:
             evaluation.batch_mode = self.batch_mode
@@ -225,20 +220,14 @@ class RLCAS(Algorithm):
         super().setup(config)
         self._result_config = self.config.to_dict()
         sampler = self.config.sampler_config()
-        # The actors need not import the agents' code to know what those ask to see.
+        # With the names resolved here, the actors need not import the code of agents from outside.
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         self._observer, self._reward = Observer(self._sampler), reward_named(self._sampler.reward)
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
-        cluster = self.config.cluster_config()
-        self._runner = EPISODE_RUNNERS[cluster.episode_runner](
-            self.config.trainer_factory, self._sampler, cluster
+        cluster, num_classes = self.config.cluster_config(), self.config.num_classes
+        self._runner, self._parent = runner.start(
+            self.config.trainer_factory, self._sampler, cluster, num_classes
         )
-        try:
-            counts_C = initial_counts(self._sampler, self.config.num_classes)
-            self._parent = runner.initial(self._runner, counts_C)
-        except BaseException:
-            self._runner.close()
-            raise
         self.best = self.incumbent
 
     @property
@@ -256,6 +245,9 @@ class RLCAS(Algorithm):
 
         `metric` is the incumbent's `sampler.metric`, once more and at the top: Tune's CheckpointConfig scores by no
         key below that.
+
+        Raises:
+            UserError: all epochs are trained.
         """
         if self.epoch >= self._sampler.epochs:
             raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to train more")
@@ -382,10 +374,9 @@ class RLCAS(Algorithm):
     ) -> dict[str, Any]:
         """Return RLlib's state and the two incumbents."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(INCUMBENT, components, not_components):
-            state[INCUMBENT] = self.incumbent
-        if self._check_component(BEST, components, not_components):
-            state[BEST] = self.best
+        for name, incumbent in ((INCUMBENT, self.incumbent), (BEST, self.best)):
+            if self._check_component(name, components, not_components):
+                state[name] = incumbent
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:

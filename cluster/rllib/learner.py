@@ -52,7 +52,7 @@ class ReinforceLearner(TorchLearner):
         return None if curves_CG is None else curves_CG.cpu().numpy()
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Give Adam the agents' parameters, where they have any."""
+        """Register Adam for the agents' parameters, where they have any: Adam refuses an empty list."""
         if any(True for _ in self.agents.parameters()):
             super().configure_optimizers_for_module(module_id, config)
 
@@ -86,7 +86,11 @@ class ReinforceLearner(TorchLearner):
         return {DEFAULT_MODULE_ID: loss}
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
-        """RLlib asks for it; `compute_losses` above is what runs."""
+        """Refuse: RLlib declares it abstract, and `compute_losses` above is what runs.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("the loss is that of compute_losses, over all agents at once")
 
     def get_state(
