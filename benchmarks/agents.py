@@ -129,12 +129,11 @@ class Runs:
         self._trainer = PlantedTrainer()
         self._algorithm = build_engine(
             {"epochs": NUM_EPOCHS, **sampler},
-            trainer_factory=lambda: self._trainer,
+            trainer_factory=lambda sampler: self._trainer,
             num_classes=NUM_CLASSES,
             episode_runner="in_process",
         )
-        self._start = self._algorithm.incumbent
-        self._learner_arrays = self._algorithm.on_learner(lambda learner: learner.arrays())
+        self._start = self._algorithm.snapshot()
 
     def scores(self, case: Case, num_runs: int) -> Float64:
         """Return [num_runs]: the `final_score` of each seed."""
@@ -149,7 +148,7 @@ class Runs:
         """Train all epochs and return 100 ε of the incumbent's composition, without noise."""
         self._trainer.seed = seed
         self._algorithm.config = self._algorithm.config.copy(copy_frozen=False).debugging(seed=seed)
-        self._algorithm.resume(self._start, self._start, self._learner_arrays)
+        self._algorithm.resume(self._start)
         for _ in range(NUM_EPOCHS):
             self._algorithm.training_step()
         return float(100 * (0.5 + 0.4 * quality(self._algorithm.incumbent.counts_C).mean()))

@@ -18,8 +18,8 @@ from orchestration import K
 from sleeping import SleepingTrainer
 
 from cluster import RLCAS
-from cluster.rllib import checkpoint
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.episodes import checkpoint
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
 
 NUM_CLASSES = (8, 1000)
@@ -29,7 +29,7 @@ NUM_WEIGHTS = 3 * 700_000
 
 def build(num_classes: int, epochs: int) -> RLCAS:
     """Return the engine with episodes that sleep and return a small classifier."""
-    factory = functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS)
+    factory = functools.partial(SleepingTrainer, num_classes=num_classes, num_weights=NUM_WEIGHTS)
     return build_engine({"k": K, "epochs": epochs}, trainer_factory=factory, num_classes=num_classes)
 
 

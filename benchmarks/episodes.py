@@ -18,7 +18,7 @@ from engines import build_engine
 from cluster import RLCAS
 from cluster.runtime.connection import ensure_ray
 from rlcas.batches.sources import RealImages
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SamplerConfig
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import TrainingData
 
@@ -37,8 +37,9 @@ def noise_data(num_train: int, num_val: int) -> TrainingData:
     return TrainingData(name="noise", class_names=names, train=train, val=val)
 
 
-def build_trainer(config: RunConfig) -> ClassifierTrainer:
+def build_trainer(config: RunConfig, sampler: SamplerConfig) -> ClassifierTrainer:
     """Return the classifier's trainer, on the GPU that Ray assigned or on the CPU."""
+    config = config.model_copy(update={"sampler": sampler})
     data = noise_data(NUM_TRAIN, NUM_VAL)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return ClassifierTrainer(data, config, pool=RealImages(data.train), device=device)

@@ -31,7 +31,7 @@ class BareActor:
     """The same episode without environment, report or checks."""
 
     def __init__(self, num_classes: int) -> None:
-        self._trainer = SleepingTrainer(num_classes)
+        self._trainer = SleepingTrainer(num_classes=num_classes)
 
     @ray.method(num_returns=2)
     def episode(self, incumbent: Incumbent, actions_C: Int64) -> tuple[tuple[float, float], Incumbent]:
@@ -47,7 +47,7 @@ class BareLoop:
 
     def __init__(self, num_classes: int) -> None:
         self._actors = [BareActor.remote(num_classes) for _ in range(K)]
-        self._incumbent = ray.put(SleepingTrainer(num_classes).initial(np.full(num_classes, 2)))
+        self._incumbent = ray.put(SleepingTrainer(num_classes=num_classes).initial(np.full(num_classes, 2)))
         self._rng = np.random.default_rng(0)
         self._logits_C3 = 1e-3 * self._rng.standard_normal((num_classes, 3))
         self._moments = np.zeros_like(self._logits_C3), np.zeros_like(self._logits_C3)
@@ -92,7 +92,7 @@ def compare(num_classes: int, repeats: int) -> dict[str, float]:
     """Return the median overheads of both, taking turns, and their ratio."""
     algorithm = build_engine(
         {"k": K, "epochs": repeats + 1, "agents": "paper"},
-        trainer_factory=functools.partial(SleepingTrainer, num_classes),
+        trainer_factory=functools.partial(SleepingTrainer, num_classes=num_classes),
         num_classes=num_classes,
     )
     bare = BareLoop(num_classes)

@@ -12,7 +12,7 @@ from engines import build_engine
 from orchestration import K
 from sleeping import SleepingTrainer
 
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.runtime.connection import ensure_ray
 from rlcas.runs import epoch_log
 
@@ -22,9 +22,10 @@ NUM_WEIGHTS = 1_000_000
 
 def measure(num_classes: int, epochs: int) -> dict[str, float]:
     """Return the seconds of all epochs, records and checkpoints included, and the driver's peak memory in GiB."""
+    factory = functools.partial(SleepingTrainer, num_classes=num_classes, num_weights=NUM_WEIGHTS, seconds=0.0)
     algorithm = build_engine(
         {"k": K, "epochs": epochs},
-        trainer_factory=functools.partial(SleepingTrainer, num_classes, NUM_WEIGHTS, 0.0),
+        trainer_factory=factory,
         num_classes=num_classes,
     )
     started = time.perf_counter()

@@ -41,7 +41,7 @@ def build(k: int, num_classes: int, epochs: int) -> RLCAS:
     """Return the engine with K episodes that sleep."""
     return build_engine(
         {"k": k, "epochs": epochs},
-        trainer_factory=functools.partial(SleepingTrainer, num_classes),
+        trainer_factory=functools.partial(SleepingTrainer, num_classes=num_classes),
         num_classes=num_classes,
     )
 

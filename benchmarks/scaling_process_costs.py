@@ -15,7 +15,7 @@ from common import median_seconds
 from episodes import NUM_CLASSES, SIZE_PX, noise_data
 from scaling_model import GB
 
-from cluster.rllib import checkpoint
+from cluster.episodes import checkpoint
 from rlcas import data as datasets
 from rlcas.batches.images import CPU, Normalisation
 from rlcas.batches.sources import RealImages
@@ -79,7 +79,8 @@ def opening(repeats: int) -> float:
 def checkpointing(repeats: int) -> float:
     """Return the wall-clock seconds of a checkpoint per GB of one state, fsync included."""
     trained = handover.Holder().trained
-    snapshot = checkpoint.Snapshot(trained, trained, {"lr": np.zeros(1, np.float32)})
+    incumbents, arrays = {"incumbent": trained, "best": trained}, {"learner": {"lr": np.zeros(1, np.float32)}}
+    snapshot = checkpoint.Snapshot(incumbents=incumbents, arrays=arrays)
     with tempfile.TemporaryDirectory() as name:
         seconds = median_seconds(lambda: checkpoint.write(snapshot, Path(name)), repeats)
     return seconds / (sum(array.nbytes for array in trained.arrays.values()) / GB)

@@ -37,7 +37,7 @@ def build(k: int, num_classes: int, sleeps_KE: tuple[tuple[float, ...], ...], ti
         sleeps_KE: [K, epochs] seconds of each episode.
         timeout: longest wait in seconds for the workers' start.
     """
-    factory = functools.partial(StragglingTrainer, num_classes, sleeps_KE=sleeps_KE)
+    factory = functools.partial(StragglingTrainer, num_classes=num_classes, sleeps_KE=sleeps_KE)
     return build_engine(
         {"k": k, "epochs": len(sleeps_KE[0])},
         trainer_factory=factory,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scaling_model import GB
 
+from rlcas.config import SamplerConfig
 from rlcas.metrics import CLASS_SIGNALS
 from rlcas.types import EpochResult, Incumbent, Int64
 
@@ -24,6 +25,9 @@ NUM_WEIGHTS = 1000
 class SleepingTrainer:
     """A trainer whose epoch takes a known time."""
 
+    sampler: SamplerConfig | None = None
+    """What a trainer factory is called with; nothing here depends on it."""
+    _: dataclasses.KW_ONLY
     num_classes: int
     num_weights: int = NUM_WEIGHTS
     seconds: float = EPISODE_SECONDS

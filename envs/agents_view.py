@@ -8,7 +8,6 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from envs.composition_env import BatchCompositionEnv
-from envs.observations import agent_indices
 from rlcas.batches.composition import ACTIONS
 from rlcas.types import Float32, Int64
 
@@ -17,7 +16,7 @@ class AgentsView:
     """Agents `class_0` … `class_{C-1}` of an environment; each sees its own class's numbers and the shared ones."""
 
     def __init__(self, env: BatchCompositionEnv) -> None:
-        self._indices = agent_indices(env.num_classes, env.sampler)
+        self._indices = env.observer.agent_indices(env.num_classes)
         self.names = [f"class_{i}" for i in range(env.num_classes)]
         high = env.observation_space.high
         self.observation_spaces: dict[str, Any] = {

@@ -22,14 +22,14 @@ def check_batch_composition(env: BatchCompositionEnv) -> None:
     observation, _ = env.reset()
     assert env.observation_space.contains(observation), f"{observation} is not in {env.observation_space}"
     start = env.incumbent
-    kept = _step(env, start, keep_C)
+    trained = _step(env, start, keep_C)
     _step(env, start, keep_C + 1)
     again = _step(env, start, keep_C)
-    assert_same(kept, again)
-    assert kept.epoch == start.epoch + 1, f"one step trained {kept.epoch - start.epoch} epochs, not 1"
-    assert np.array_equal(kept.counts_C, start.counts_C), "actions of 0 changed the composition"
+    assert_same(trained, again)
+    assert trained.epoch == start.epoch + 1, f"one step trained {trained.epoch - start.epoch} epochs, not 1"
+    assert np.array_equal(trained.counts_C, start.counts_C), "actions of 0 changed the composition"
     step, max_count = env.sampler.action_step, env.sampler.max_count
-    parent = kept if env.sampler.epochs > 1 else start  # no epoch follows the last
+    parent = trained if env.sampler.epochs > 1 else start  # no epoch follows the last
     for actions_C in (keep_C - 1, keep_C + 1):
         moved = _step(env, parent, actions_C)
         expected_C = np.clip(parent.counts_C + step * ACTIONS[actions_C], 0, max_count)

@@ -18,12 +18,12 @@ import numpy as np
 from gymnasium.spaces import Box, MultiDiscrete
 from numpy.typing import NDArray
 
-from envs.observations import observation_space, observe
+from envs.observations import Observer
 from rlcas import settings
 from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, num_clamped
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.rewards import reward_named
+from rlcas.rewards import reward_alone, reward_named
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
 
 SHOTS = ("many", "medium", "few")
@@ -60,7 +60,8 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self.sampler = self.config.sampler
         self.trainer = trainer or _classifier_trainer(self.config, pool)
         self.num_classes = self.trainer.num_classes
-        self.observation_space = observation_space(self.num_classes, self.sampler)
+        self.observer = Observer(self.sampler)
+        self.observation_space = self.observer.space(self.num_classes)
         self.action_space = MultiDiscrete([len(ACTIONS)] * self.num_classes)
         self._initial_counts_C = initial_counts(self.sampler, self.num_classes)
         self._reward = reward_named(self.sampler.reward)
@@ -70,7 +71,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
 
     @property
     def incumbent(self) -> Incumbent:
-        """What the last step left, or the last reset set."""
+        """The incumbent that the last step trained, or the last reset set."""
         assert self._incumbent is not None, "reset() comes first"
         return self._incumbent
 
@@ -89,18 +90,43 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         options = options or {}
         self._episode_index = options.get("episode_index", options.get("child", 0))
         self._incumbent = options.get("incumbent") or self.initial(self._initial_counts_C)
-        return observe(self.incumbent, self.sampler), {}
+        return self.observer.observe(self.incumbent), {}
 
     def step(self, action: NDArray[np.integer[Any]]) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
-        """Train one epoch under the composition that `action` makes.
+        """Train one epoch under the composition that `action` makes, and reward it.
 
         Returns:
             observation, reward, terminated (never), truncated (at `sampler.epochs`), and info: `report`
             (an EpisodeReport) and the recall of each shot group that is not empty.
 
         Raises:
-            FloatingPointError: a loss, the metric or the reward is not finite; the incumbent stays.
+            FloatingPointError: a loss or the reward is not finite; the incumbent stays.
+            UserError: the trainer does not measure `sampler.metric`.
         """
+        report, result, trained = self._trained(action)
+        reward, parts = reward_alone(self._reward, result, self.sampler.metric, report.epoch)
+        self._incumbent = trained  # not before its reward is known to be finite
+        report = dataclasses.replace(report, reward=reward, reward_parts=parts)
+        truncated = trained.epoch >= self.sampler.epochs
+        shots = {
+            name: value for name, value in result.metrics.items() if name in SHOTS and not math.isnan(value)
+        }
+        return self.observer.observe(trained), reward, False, truncated, {"report": report, **shots}
+
+    def train(self, action: NDArray[np.integer[Any]]) -> EpisodeReport:
+        """Train one epoch as `step` does and return its report without a reward.
+
+        This is for who rewards the episodes of an epoch together (`rlcas.rewards.with_rewards`).
+
+        Raises:
+            FloatingPointError: a loss is not finite; the incumbent stays.
+            UserError: the trainer does not measure `sampler.metric`.
+        """
+        report, _, self._incumbent = self._trained(action)
+        return report
+
+    def _trained(self, action: NDArray[np.integer[Any]]) -> tuple[EpisodeReport, EpochResult, Incumbent]:
+        """Return the report and the result of an epoch and the incumbent that it trained."""
         actions_C = np.asarray(action, dtype=np.int64)
         parent = self.incumbent
         counts_C = apply_actions(
@@ -108,28 +134,22 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         )
         started = time.perf_counter()
         result = self.trainer.train_epoch(parent, counts_C, **{self._index_keyword: self._episode_index})
-        reward, parts = self._finite_reward(result, parent.epoch + 1)
-        self._incumbent = dataclasses.replace(self.trainer.trained(), result=result)
+        self._check_usable(result, parent.epoch + 1)
+        trained = dataclasses.replace(self.trainer.trained(), result=result)
         report = EpisodeReport(
-            epoch=self.incumbent.epoch,
+            epoch=trained.epoch,
             episode_index=self._episode_index,
             status="ok",
             actions_C=actions_C,
             counts_C=counts_C,
             num_clamped=num_clamped(parent.counts_C, counts_C, actions_C, self.sampler.action_step),
-            num_synthetic=int((self.incumbent.positions_C - parent.positions_C).sum()),
-            reward=reward,
-            reward_parts=parts,
+            num_synthetic=int((trained.positions_C - parent.positions_C).sum()),
             result=result,
             seconds=time.perf_counter() - started,
         )
-        truncated = self.incumbent.epoch >= self.sampler.epochs
-        shots = {
-            name: value for name, value in result.metrics.items() if name in SHOTS and not math.isnan(value)
-        }
-        return observe(self.incumbent, self.sampler), reward, False, truncated, {"report": report, **shots}
+        return report, result, trained
 
-    def _finite_reward(self, result: EpochResult, epoch: int) -> tuple[float, dict[str, float]]:
+    def _check_usable(self, result: EpochResult, epoch: int) -> None:
         if not (result.finite and math.isfinite(result.val_loss)):
             raise FloatingPointError(
                 f"a loss of epoch {epoch} is not finite (train {result.train_loss}, validation {result.val_loss})"
@@ -139,10 +159,6 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
                 f"sampler.metric {self.sampler.metric!r} is unknown: use one of "
                 f"{', '.join(sorted(result.metrics))}"
             )
-        reward, parts = self._reward(result, self.sampler.metric)
-        if not math.isfinite(reward):
-            raise FloatingPointError(f"the reward of epoch {epoch} is {reward} ({parts})")
-        return reward, parts
 
 
 def _index_keyword(trainer: EpisodeTrainer) -> str:

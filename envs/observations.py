@@ -20,7 +20,7 @@ from rlcas.types import Float32, Incumbent, Int64
 
 
 class Observation(NamedTuple):
-    """One thing to see: how it is read, its largest value (the smallest is 0), and whose it is."""
+    """One thing to see: how it is read, its largest value (the smallest is 0), and whether each class has its own."""
 
     read: Callable[[Incumbent, SamplerConfig], np.ndarray]
     high: Callable[[SamplerConfig], float]
@@ -68,46 +68,49 @@ OBSERVATIONS: dict[str, Observation] = {
 
 
 def names_of(sampler: SamplerConfig) -> tuple[str, ...]:
-    """Return what is seen: `sampler.observation`, or where that is None what the agents ask for."""
+    """Return what is seen: `sampler.observation`, or where that is None what the agents observe."""
     return sampler.observation or agents_named(sampler.agents).observes
 
 
-def named(sampler: SamplerConfig) -> list[Observation]:
-    """Return the entries of `names_of`.
+class Observer:
+    """Reads what the agents see; the names are looked up once.
+
+    Args:
+        sampler: the sampler's settings.
 
     Raises:
-        UserError: a name is unknown, or is no `Observation`.
+        UserError: a name is unknown, or is not an `Observation`.
     """
-    return [_observation(name) for name in names_of(sampler)]
+
+    def __init__(self, sampler: SamplerConfig) -> None:
+        self._sampler = sampler
+        self._entries = [_observation(name) for name in names_of(sampler)]
+
+    def observe(self, incumbent: Incumbent) -> Float32:
+        """Return [D] float32: the values of all entries, one after another."""
+        parts = [entry.read(incumbent, self._sampler) for entry in self._entries]
+        return np.concatenate(parts).astype(np.float32)
+
+    def space(self, num_classes: int) -> Box:
+        """Return the space of `observe`."""
+        highs = [
+            np.full(num_classes if entry.per_class else 1, entry.high(self._sampler), np.float32)
+            for entry in self._entries
+        ]
+        return Box(0.0, np.concatenate(highs), dtype=np.float32)
+
+    def agent_indices(self, num_classes: int) -> Int64:
+        """Return [C, number of names] int64: which entries of `observe` agent i sees, its own and the shared."""
+        start, columns = 0, []
+        for entry in self._entries:
+            size = num_classes if entry.per_class else 1
+            columns.append(np.broadcast_to(start + np.arange(size), num_classes))
+            start += size
+        return np.stack(columns, axis=1)
 
 
 def _observation(name: str) -> Observation:
     found = registry.lookup(name, OBSERVATIONS, "sampler.observation")
     if not isinstance(found, Observation):
-        raise UserError(f"sampler.observation {name!r} is no envs.observations.Observation: name one")
+        raise UserError(f"sampler.observation {name!r} is not an envs.observations.Observation: name one")
     return found
-
-
-def observe(incumbent: Incumbent, sampler: SamplerConfig) -> Float32:
-    """Return [D] float32: what `named` gives, one after another."""
-    parts = [entry.read(incumbent, sampler) for entry in named(sampler)]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def observation_space(num_classes: int, sampler: SamplerConfig) -> Box:
-    """Return the space of `observe`."""
-    highs = [
-        np.full(num_classes if entry.per_class else 1, entry.high(sampler), np.float32)
-        for entry in named(sampler)
-    ]
-    return Box(0.0, np.concatenate(highs), dtype=np.float32)
-
-
-def agent_indices(num_classes: int, sampler: SamplerConfig) -> Int64:
-    """Return [C, number of names] int64: which entries of `observe` agent i sees, its own and the shared."""
-    start, columns = 0, []
-    for entry in named(sampler):
-        size = num_classes if entry.per_class else 1
-        columns.append(np.broadcast_to(start + np.arange(size), num_classes))
-        start += size
-    return np.stack(columns, axis=1)

@@ -1,7 +1,7 @@
-"""Rewards: from what the episodes of an epoch gave to what the agents are taught by.
+"""Rewards: from the results of an epoch's episodes to the numbers that the agents learn from.
 
-A reward answers twice. Called with one episode's result and the name of the metric ε it returns a number and
-its parts by name: what the environment gives, whatever other episodes there are. `together` takes the valid
+A reward has two forms. Called with one episode's result and the name of the metric ε it returns a number and
+its parts by name: what the environment returns, whatever other episodes there are. `together` takes the valid
 episodes of an epoch and returns [K, 1], a number that all agents share, or [K, C], each agent's own, with the
 parts of each episode. To add one, write a function `(result, metric) -> (reward, parts)` or such an object,
 and its line in REWARDS.
@@ -10,6 +10,7 @@ and its line in REWARDS.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -43,13 +44,13 @@ class Reward(Protocol):
 
 
 class Shared:
-    """A function of one episode: all its agents share the number, whatever the other episodes gave."""
+    """A function of one episode: all its agents share the number, whatever the other episodes achieved."""
 
     def __init__(self, alone: RewardFunction) -> None:
         self._alone = alone
 
     def __call__(self, result: EpochResult, metric: str) -> tuple[float, Parts]:
-        """Return what the function gives."""
+        """Return the function's value."""
         return self._alone(result, metric)
 
     def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
@@ -89,7 +90,7 @@ class Rank:
 class PerClass:
     """Each agent's own: its class's signal and a share of ε, both against the epoch's other episodes.
 
-    A difference reward: what an agent is told depends on its own class alone, but for `sampler.team_share`.
+    A difference reward: an agent's reward depends on its own class alone, but for `sampler.team_share`.
     Alone it is ε.
     """
 
@@ -129,22 +130,44 @@ def reward_named(name: str) -> Reward:
     """Return the reward of the setting `sampler.reward`; a function from outside is shared by all agents.
 
     Raises:
-        UserError: the name is unknown, or nothing that can be called.
+        UserError: the name is unknown, or names nothing that can be called.
     """
     found = registry.lookup(name, REWARDS, "sampler.reward")
     if not callable(found):
         raise UserError(
-            f"sampler.reward {name!r} is no function: name a function of an epoch's result and metric"
+            f"sampler.reward {name!r} is not a function: name a function of an epoch's result and metric"
         )
     return found if hasattr(found, "together") else Shared(found)
 
 
-def with_rewards(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> list[EpisodeReport]:
+def reward_alone(reward: Reward, result: EpochResult, metric: str, epoch: int) -> tuple[float, Parts]:
+    """Return the reward of one episode, whatever others there are, and its parts.
+
+    Args:
+        reward: of `reward_named`.
+        result: the episode's.
+        metric: the name of ε.
+        epoch: from 1, for the error's text.
+
+    Raises:
+        FloatingPointError: the reward is not finite.
+    """
+    value, parts = reward(result, metric)
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the reward of epoch {epoch} is {value} ({parts})")
+    return value, parts
+
+
+def with_rewards(
+    reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerConfig
+) -> list[EpisodeReport]:
     """Return the reports of an epoch with the rewards that its valid episodes have together."""
     valid = [report for report in reports if report.valid]
+    if not valid:
+        return list(reports)
     results = [report.result for report in valid if report.result is not None]
-    rewards_KX, parts = reward_named(sampler.reward).together(results, sampler)
-    taught = {
+    rewards_KX, parts = reward.together(results, sampler)
+    with_own = {
         report.episode_index: dataclasses.replace(
             report,
             reward=float(rewards_X.mean()),
@@ -153,7 +176,7 @@ def with_rewards(reports: Sequence[EpisodeReport], sampler: SamplerConfig) -> li
         )
         for report, rewards_X, own_parts in zip(valid, rewards_KX, parts, strict=True)
     }
-    return [taught.get(report.episode_index, report) for report in reports]
+    return [with_own.get(report.episode_index, report) for report in reports]
 
 
 def with_advantages(

@@ -33,9 +33,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless
-from test_checkpoint import Algorithm
+from test_checkpoint import BEST, INCUMBENT, Algorithm
 
-from cluster.rllib.checkpoint import BEST, DIGESTS, INCUMBENT, STATE, load_into, save
+from cluster.episodes.checkpoint import DIGESTS, STATE, load_into, save
 from rlcas import settings
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.comparison.folder import cell_folder, read_comparison

@@ -216,5 +216,5 @@ def test_the_curves_are_told_at_every_count_that_steps_from_zero_reach():
 
 @pytest.mark.parametrize("name", ["math:pi", "math:sqrt", "collections:Counter"])
 def test_agents_from_outside_that_are_none_are_told(name):
-    with pytest.raises(UserError, match=rf"^sampler.agents '{name}' is no subclass of rlcas.agents.Agents"):
+    with pytest.raises(UserError, match=rf"^sampler.agents '{name}' is not a subclass of rlcas.agents.Agents"):
         agents_named(name)

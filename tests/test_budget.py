@@ -41,10 +41,10 @@ def test_the_expected_counts_are_the_mean_of_many_walks(agents: str) -> None:
 
 
 def test_of_a_population_the_share_that_moves_acts_after_the_first_epoch() -> None:
-    """Members of equal worth, which `cluster.population.local_runner.exchanged` replaces by each other."""
+    """Members of equal worth, of which `cluster.population.exchange.exchanged` replaces some by others."""
     from trivial import TrivialTrainer
 
-    from cluster.population.local_runner import exchanged
+    from cluster.population.exchange import exchanged
 
     sampler, rng = (
         SamplerConfig(agents="pbt", k=5, initial_count=1, action_step=1, max_count=4),

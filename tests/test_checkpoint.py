@@ -1,19 +1,24 @@
 import contextlib
+import json
 import resource
 import threading
 
 import numpy as np
 import pytest
 
-from cluster.rllib import checkpoint_writer
-from cluster.rllib.checkpoint import BEST, DIGESTS, FILES, INCUMBENT, load_into, save
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.episodes import checkpoint_writer
+from cluster.episodes.checkpoint import DIGESTS, STATE, Snapshot, load_into, save
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from rlcas.errors import UserError
 from rlcas.types import EpochResult, Incumbent
 
+BEST, INCUMBENT, LEARNER = "best.safetensors", "incumbent.safetensors", "learner.safetensors"
+FILES = (STATE, INCUMBENT, BEST, LEARNER)
+"""Of a run's checkpoint, beside the digests."""
+
 
 class Algorithm:
-    """What of an RLCAS a checkpoint reads and writes, without Ray; the real one is in test_engine.py."""
+    """The part of an RLCAS that a checkpoint reads and writes, without Ray; the real one is in test_engine.py."""
 
     def __init__(self, epoch, num_classes=3):
         rng = np.random.default_rng(epoch)
@@ -38,14 +43,13 @@ class Algorithm:
     def epoch(self):
         return self.incumbent.epoch
 
-    def on_learner(self, function):
-        return function(self)
+    def snapshot(self):
+        incumbents = {"incumbent": self.incumbent, "best": self.best}
+        return Snapshot(incumbents=incumbents, arrays={"learner": self.learner_arrays})
 
-    def arrays(self):
-        return self.learner_arrays
-
-    def resume(self, incumbent, best, learner_arrays):
-        self.incumbent, self.best, self.learner_arrays = incumbent, best, learner_arrays
+    def resume(self, snapshot):
+        self.incumbent, self.best = snapshot.incumbent("incumbent"), snapshot.incumbent("best")
+        self.learner_arrays = snapshot.arrays["learner"]
 
 
 def assert_same(one, other):
@@ -63,6 +67,15 @@ def test_what_is_loaded_is_what_was_saved(tmp_path):
     assert save(algorithm, tmp_path) == tmp_path / "epoch-0003"
     assert load_into(other, tmp_path) == 3
     assert_same(algorithm, other)
+
+
+def test_a_checkpoint_has_the_files_and_fields_that_it_always_had(tmp_path):
+    path = save(Algorithm(3), tmp_path)
+    assert sorted(file.name for file in path.iterdir()) == sorted([*FILES, DIGESTS])
+    assert json.loads((path / DIGESTS).read_text()).keys() == set(FILES)
+    state = json.loads((path / STATE).read_text())
+    assert state.keys() == {"incumbent", "best"}
+    assert state["incumbent"].keys() == {"epoch", "counts_C", "positions_C", "result"}
 
 
 def test_the_last_two_are_kept_and_nothing_half_written(tmp_path):
@@ -86,7 +99,7 @@ def test_a_corrupt_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert load_into(algorithm, tmp_path) == 1
     assert_same(algorithm, Algorithm(1))
     line = capsys.readouterr().out
-    assert "epoch-0002 is not usable (" in line and "going on from the one before" in line
+    assert "epoch-0002 is not usable (" in line and "resuming from the one before" in line
 
 
 def damaged(path, damage):

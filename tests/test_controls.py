@@ -223,7 +223,7 @@ def test_a_replay_goes_on_without_the_record_of_the_other_run(trained: Path, rep
         (trained / name).unlink()
     done = rlcas("resume", "run-replay", cwd=trained.parent)
     assert done.returncode == 0, done.stderr
-    assert "Going on after epoch 1" in done.stdout
+    assert "Resuming after epoch 1" in done.stdout
     assert timeless(epoch_log.read_epochs(replayed)) == timeless(whole)
 
 

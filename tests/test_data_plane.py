@@ -38,8 +38,8 @@ def private_bytes() -> int:
 class ReadingTrainer(TrivialTrainer):
     """Reads every real image as an epoch of training does, and reports what that and the incumbent cost."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(num_classes=3, num_weights=NUM_WEIGHTS)
+    def __init__(self, folder: Path, sampler: SamplerConfig) -> None:
+        super().__init__(sampler, num_classes=3, num_weights=NUM_WEIGHTS)
         data = open_prepared(folder)
         self.before = private_bytes()
         self.maker = BatchMaker(data, RealImages(data.train), tiny_config(), CPU)
@@ -82,11 +82,11 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_is_returned(
     try:
         incumbent = runner.initial(np.full(3, 2))
         actions_KC = [np.full(3, j) for j in range(3)]
-        reports, trained = runner.train_epoch(incumbent, actions_KC, epoch=1)
+        reports, trained = runner.train_epoch([incumbent] * 3, actions_KC, epoch=1)
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
             assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
         assert not runner.fetch(trained[1]).arrays["float32"].flags.writeable
     finally:
-        runner.end()
+        runner.close()

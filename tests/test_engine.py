@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_config, tiny_trainer
+from tiny import tiny_config, tiny_factory, tiny_trainer
 from trivial import TrivialTrainer, dawdles, no_such_data
 
-from cluster.rllib.checkpoint import load_into, save
+from cluster.episodes.checkpoint import load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
 from rlcas.agents import build_agents
@@ -62,7 +62,7 @@ def told(algorithm):
 def in_process(epochs, faults=None):
     """Section 2.2 as a plain loop over one environment: reports, winner, B and policy of each epoch."""
     env = BatchCompositionEnv(
-        {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(NUM_CLASSES, faults=faults or {})
+        {"sampler": {"epochs": epochs}}, trainer=TrivialTrainer(num_classes=NUM_CLASSES, faults=faults or {})
     )
     agents = build_agents(SamplerConfig(), NUM_CLASSES, 1, seed_for(SEED, "agents"))
     adam = torch.optim.Adam(agents.parameters(), lr=0.05)
@@ -131,7 +131,7 @@ def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
         resumed = [told(algorithm) for _ in range(3) if algorithm.train()]
         assert resumed == records[3:]
         assert algorithm.iteration == 6
-        with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to go on"):
+        with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to train more"):
             algorithm.train()
     finally:
         algorithm.stop()
@@ -197,7 +197,7 @@ def test_with_one_episode_and_frozen_agents_a_constant_composition_is_plain_trai
 
     sampler = {"k": 1, "lr": 0.0, "agents": "constant", "initial_count": count, "epochs": 3}
     config = tiny_config(sampler=sampler)
-    factory = functools.partial(tiny_trainer, config)
+    factory = tiny_factory(config)
     algorithm = (
         RLCASConfig()
         .training(**dict(config.sampler))

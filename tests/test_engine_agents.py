@@ -7,7 +7,7 @@ import pytest
 import torch
 from trivial import TrivialTrainer
 
-from cluster.rllib.checkpoint import load_into, save
+from cluster.episodes.checkpoint import load_into, save
 from rlcas.agents import AGENTS
 from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.errors import UserError

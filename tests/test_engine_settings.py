@@ -1,5 +1,6 @@
 """Settings and resources of the algorithm: what is known before Ray starts."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from trivial import TrivialTrainer
 from cluster.runtime.connection import check_answers
 from cluster.runtime.resources import check_demand, episode_resources
 from rlcas import settings
-from rlcas.config import ClusterConfig, RunConfig
+from rlcas.config import ClusterConfig, RunConfig, SamplerConfig
 from rlcas.cores import available_cores
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
@@ -114,6 +115,34 @@ def test_settings_are_checked_by_name():
         empty().validate()
 
 
+def without_argument():
+    return TrivialTrainer()
+
+
+def with_too_many_arguments(data, sampler):
+    return TrivialTrainer(sampler)
+
+
+@pytest.mark.parametrize(
+    ("factory", "text"),
+    [
+        (without_argument, r"trainer_factory without_argument does not take .* \(too many positional arg"),
+        (functools.partial(without_argument), r"trainer_factory without_argument does not take the sampler's"),
+        (with_too_many_arguments, r"trainer_factory with_too_many_arguments .*\(missing a required arg"),
+        (TrivialTrainer(), r"trainer_factory TrivialTrainer\(.* is not a callable object\)"),
+    ],
+)
+def test_a_factory_that_does_not_take_the_settings_is_refused_in_one_line(factory, text):
+    from cluster.episodes.local_runner import LocalEpisodes
+
+    with pytest.raises(UserError, match=text) as refused:
+        sampled().episodes(trainer_factory=factory).validate()
+    assert str(refused.value).endswith("it is called with one argument, an rlcas.config.SamplerConfig")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=text):
+        LocalEpisodes(factory, SamplerConfig(), ClusterConfig())
+
+
 def test_the_sampler_keeps_its_batch_mode_where_rllib_has_one_of_that_name():
     config = sampled(batch_mode="fixed_total")
     assert config.sampler_config().batch_mode == "fixed_total"
@@ -157,7 +186,7 @@ def test_what_is_no_clusters_address_is_told(address: str):
 @pytest.mark.medium
 def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
     code = (
-        "from cluster.runtime.connection import check_demand; from rlcas.config import RunConfig; "
+        "from cluster.runtime.resources import check_demand; from rlcas.config import RunConfig; "
         "check_demand(RunConfig(device='cpu'))"
     )
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}

@@ -20,7 +20,9 @@ ALL = tuple(OBSERVATIONS)
 
 def make_env(num_classes=4, faults=None, **sampler):
     sampler = {"epochs": 5} | sampler
-    return BatchCompositionEnv({"sampler": sampler}, trainer=TrivialTrainer(num_classes, faults=faults or {}))
+    return BatchCompositionEnv(
+        {"sampler": sampler}, trainer=TrivialTrainer(num_classes=num_classes, faults=faults or {})
+    )
 
 
 @pytest.mark.parametrize("observation", [("composition",), ALL])
@@ -339,5 +341,7 @@ def test_ppo_trains_on_the_multi_agent_view(ray_session):
 
 
 def test_an_observation_from_outside_that_is_none_is_told():
-    with pytest.raises(UserError, match=r"^sampler.observation 'math:pi' is no envs.observations.Observation"):
+    with pytest.raises(
+        UserError, match=r"^sampler.observation 'math:pi' is not an envs.observations.Observation"
+    ):
         make_env(observation=("math:pi",))

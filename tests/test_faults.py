@@ -96,11 +96,11 @@ def test_if_all_episodes_die_again_and_again_the_error_tells_how(ray_session):
     incumbent = ray.get(runner.initial(actions_C))
     for parent, (status, told) in enumerate(FAULTS.values()):
         reference = ray.put(dataclasses.replace(incumbent, epoch=parent))
-        reports, _ = runner.train_epoch(reference, [actions_C, actions_C], epoch=parent + 1)
+        reports, _ = runner.train_epoch([reference] * 2, [actions_C, actions_C], epoch=parent + 1)
         text = rf"(?s)epoch {parent + 1}: none of the 2 episodes is valid \({status}, {status}\).*episode 1:.*{told}"
         with pytest.raises(RunError, match=text):
             choose(reports, "f1")
-    runner.end()
+    runner.close()
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_one_interrupt_ends_after_the_epoch_and_two_at_once_and_the_run_resumes_
         _, error = process.communicate()
     assert process.returncode == 130
     assert error.splitlines()[-1] == (
-        f"rlcas: interrupted after epoch 1, which is kept; `rlcas resume {run}` goes on"
+        f"rlcas: interrupted after epoch 1, which is saved; `rlcas resume {run}` continues"
     )
     (epoch,) = epoch_log.read_epochs(run)
     assert epoch["retries"] == [0, 0] and epoch["statuses"] == ["ok", "ok"]

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlcas import rewards
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
-from rlcas.rewards import REWARDS, against_others, reward_named, with_advantages, with_rewards
+from rlcas.rewards import REWARDS, against_others, reward_named, with_advantages
 from rlcas.types import EpisodeReport, EpochResult
 
 NAN = float("nan")
@@ -39,6 +40,11 @@ def report(episode_index, f1=0.5, signals_C=(0.0, 0.0), **changes):
 def sampler(**settings):
     """Settings of agents that any reward may teach."""
     return SamplerConfig(k=3, **settings)
+
+
+def with_rewards(reports, sampler):
+    """Reward the episodes by the setting `sampler.reward`."""
+    return rewards.with_rewards(reports, reward_named(sampler.reward), sampler)
 
 
 def half(result, metric):
@@ -156,5 +162,5 @@ def test_reports_that_differ_in_what_each_agent_was_taught_by_are_not_equal():
 
 
 def test_a_reward_from_outside_that_cannot_be_called_is_told():
-    with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is no function: name a function of an "):
+    with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is not a function: name a function of an "):
         reward_named("math:pi")

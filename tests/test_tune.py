@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trivial import TrivialTrainer
+from trivial import METRIC_OF, PriorTrainer, TrivialTrainer
 
 NUM_CLASSES, EPOCHS = 4, 5
 
@@ -77,3 +77,36 @@ def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: N
     finally:
         plain.stop()
         restored.stop()
+
+
+@pytest.mark.parametrize("runner", ["actors", "in_process"])
+def test_the_settings_of_an_algorithm_reach_a_trainer_of_ones_own(ray_session: None, runner: str) -> None:
+    from cluster import RLCASConfig
+
+    for prior, metric in METRIC_OF.items():
+        algorithm = (
+            RLCASConfig()
+            .training(k=2, prior=prior, batch_mode="fixed_total")
+            .episodes(trainer_factory=PriorTrainer, num_classes=NUM_CLASSES, episode_runner=runner)
+            .build_algo()
+        )
+        try:
+            assert algorithm.train()["metric"] == metric
+        finally:
+            algorithm.stop()
+
+
+def test_a_search_over_the_prior_reaches_a_trainer_of_ones_own(ray_session: None, tmp_path: Path) -> None:
+    from ray import tune
+
+    from cluster import RLCAS, RLCASConfig
+
+    config = (
+        RLCASConfig()
+        .training(k=1, epochs=1, prior=tune.grid_search(list(METRIC_OF)))
+        .episodes(trainer_factory=PriorTrainer, num_classes=NUM_CLASSES)
+    )
+    run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0)
+    results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
+    assert not results.errors
+    assert {result.config["prior"]: result.metrics["metric"] for result in results} == METRIC_OF

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from rlcas.batches.sources import RealImages
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SamplerConfig
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, SyntheticSource, TrainingData
+
+if TYPE_CHECKING:
+    from cluster.episodes.episode import TrainerFactory  # imports Ray, which most tests do without
 
 CPU = torch.device("cpu")
 
@@ -47,7 +52,18 @@ def tiny_trainer(
     return ClassifierTrainer(data, config or tiny_config(), pool=pool, device=device)
 
 
-def poisoned_trainer(config: RunConfig, *, epoch: int, episode_index: int) -> ClassifierTrainer:
+def tiny_factory(config: RunConfig, data: TrainingData | None = None) -> TrainerFactory:
+    """Return what builds `tiny_trainer` on an actor, with the sampler's settings that it is called with."""
+    return functools.partial(_tiny_trainer_of, config, data)
+
+
+def _tiny_trainer_of(config: RunConfig, data: TrainingData | None, sampler: SamplerConfig) -> ClassifierTrainer:
+    return tiny_trainer(config.model_copy(update={"sampler": sampler}), data)
+
+
+def poisoned_trainer(
+    config: RunConfig, sampler: SamplerConfig, *, epoch: int, episode_index: int
+) -> ClassifierTrainer:
     """Return a trainer whose episode `episode_index` of `epoch` (from 1) starts from weights that are not numbers."""
 
     class Poisoned(ClassifierTrainer):
@@ -58,4 +74,5 @@ def poisoned_trainer(config: RunConfig, *, epoch: int, episode_index: int) -> Cl
             return super().train_epoch(incumbent, counts_C, episode_index=episode_index)
 
     poisoned, data = (epoch, episode_index), tiny_data()
+    config = config.model_copy(update={"sampler": sampler})
     return Poisoned(data, config, pool=RealImages(data.train), device=CPU)

@@ -23,6 +23,8 @@ from rlcas.types import EpochResult, Incumbent, Int64
 class TrivialTrainer:
     """Weights decay towards the composition; the metric is best where each class has a count of its own."""
 
+    sampler: SamplerConfig | None = None
+    """What a trainer factory is called with."""
     num_classes: int = 4
     num_weights: int = 64
     sleep_seconds: float = 0.0
@@ -98,6 +100,19 @@ class TiedTrainer(TrivialTrainer):
         return replace(result, metrics=metrics, val_loss=round(result.val_loss, 2))
 
 
+METRIC_OF = {"real": 0.25, "effective": 0.75}
+"""Metric of PriorTrainer by `sampler.prior`."""
+
+
+class PriorTrainer(TrivialTrainer):
+    """A user's own trainer, whose metric says which `sampler.prior` has reached it."""
+
+    def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
+        result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
+        assert self.sampler is not None
+        return replace(result, metrics={**result.metrics, "f1": METRIC_OF[self.sampler.prior]})
+
+
 class NoFirstClassifier(TrivialTrainer):
     """Fails at once."""
 
@@ -106,23 +121,23 @@ class NoFirstClassifier(TrivialTrainer):
         raise RuntimeError("there is no first classifier")
 
 
-def dawdles() -> TrivialTrainer:
+def dawdles(sampler: SamplerConfig) -> TrivialTrainer:
     """Build the trainer in ten minutes."""
     time.sleep(600)
     return TrivialTrainer()
 
 
-def no_such_data() -> TrivialTrainer:
+def no_such_data(sampler: SamplerConfig) -> TrivialTrainer:
     """Fail as a trainer factory does whose user named data that are not there."""
     raise UserError("data 'nowhere' is unknown: use phantom")
 
 
-def exits() -> TrivialTrainer:
+def exits(sampler: SamplerConfig) -> TrivialTrainer:
     """End the process while the trainer is built."""
     sys.exit(7)
 
 
-def breaks() -> TrivialTrainer:
+def breaks(sampler: SamplerConfig) -> TrivialTrainer:
     """Fail while the trainer is built."""
     raise RuntimeError("the trainer's parts do not fit")
 

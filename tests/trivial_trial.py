@@ -35,7 +35,7 @@ class TrivialTrial(SweepTrial):
 
     def algorithm_config(self) -> RLCASConfig:
         faults = {(2, 0): "exception"} if self._config.sampler.initial_count == FAILING_COUNT else {}
-        factory = functools.partial(TrivialTrainer, NUM_CLASSES, faults=faults)
+        factory = functools.partial(TrivialTrainer, num_classes=NUM_CLASSES, faults=faults)
         return (
             RLCASConfig()
             .training(**dict(self._config.sampler))

@@ -149,10 +149,10 @@ def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Train
     """Train the sampler itself, its K episodes one after another in this process."""
     from cluster.runs import training  # RLlib takes seconds to import, and the other engines do not need it
 
-    folder, pool = context.folder, _pool(comparison, cell, context)
-    training.train(folder, context.config, context.data, pool)
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    return trained_from(epoch_log.read_epochs(folder.path))
+    pool = _pool(comparison, cell, context)
+    training.train(context, pool)
+    shutil.rmtree(context.folder.checkpoints, ignore_errors=True)
+    return trained_from(epoch_log.read_epochs(context.folder.path))
 
 
 def trained_from(lines: Sequence[Mapping[str, Any]]) -> Trained:

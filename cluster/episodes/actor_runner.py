@@ -1,16 +1,18 @@
-"""The K episode actors of a run: start, one epoch, end."""
+"""The K episode actors of a run: started once, then called for each epoch, at last killed."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.episodes.episode import EpisodeActor, TrainerFactory, failed_report
+from cluster.episodes.episode import EpisodeActor, TrainerFactory
+from cluster.episodes.outcomes import failed_report
 from cluster.episodes.selection import EpisodeError
 from cluster.runtime.crash_traces import crash_report
 from cluster.runtime.placement import describe_resources, fitting, reserve
@@ -21,28 +23,33 @@ from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
 class EpisodeActors:
-    """K actors, one an episode; the call of a dead one is run again on a fresh process.
+    """An `EpisodeRunner` of K actors, one for each episode; the call of a dead one is run again on a fresh process.
 
     Args:
         trainer_factory: builds the trainer on each actor.
         sampler: the sampler's settings.
         cluster: where and how long the episodes run.
+
+    Raises:
+        UserError: the episodes ask for more than Ray has, do not start in time, or a setting of the trainer is wrong.
+        EpisodeError: the trainer cannot be built; the text holds the worker's traceback.
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, cluster: ClusterConfig) -> None:
         self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
-        trial = ray.util.get_current_placement_group()  # Tune's, which takes in what starts inside it
-        asked = (
+        # Inside a Tune trial the actors are placed into the trial's own group, one bundle for each.
+        trial = ray.util.get_current_placement_group()
+        demand = (
             trial.bundle_specs[-1] if trial else episode_resources(cluster, sampler.k, ray.cluster_resources())
         )
-        self._resources = fitting(asked)
+        self._resources = fitting(demand)
         self._group = None if trial else reserve(self._resources, sampler.k, cluster)
         self._ended: set[int] = set()
         self._actors: list[ray.actor.ActorHandle] = []
         try:
             self._start(trainer_factory)
         except BaseException:
-            self.end()
+            self.close()
             raise
 
     def initial(self, counts_C: Int64) -> ray.ObjectRef:
@@ -51,9 +58,9 @@ class EpisodeActors:
         return self._actors[0].initial.options(max_task_retries=retries).remote(counts_C)
 
     def train_epoch(
-        self, incumbent: ray.ObjectRef, actions_KC: list[Int64], epoch: int
+        self, parents_K: Sequence[ray.ObjectRef], actions_KC: Sequence[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[ray.ObjectRef | None]]:
-        """Run the K episodes of `epoch` side by side; return reports and references to what they left, by episode.
+        """Train the episodes of `epoch` side by side; return reports and trained incumbents' references, by episode.
 
         An episode whose worker died more often than it is retried has the status `died`.
 
@@ -68,10 +75,10 @@ class EpisodeActors:
             for episode_index in sorted(to_call, key=self._ended.__contains__):
                 self._revive(episode_index)
                 calls[episode_index] = self._actors[episode_index].episode.remote(
-                    incumbent, actions_KC[episode_index], epoch, episode_index
+                    parents_K[episode_index], actions_KC[episode_index], epoch, episode_index
                 )
-            told, deaths = self._gather(calls, epoch, ends_at)
-            reports |= told
+            finished, deaths = self._gather(calls, epoch, ends_at)
+            reports |= finished
             self._ended |= deaths.keys()
             to_call = {
                 episode_index
@@ -83,7 +90,11 @@ class EpisodeActors:
                     retries_K[episode_index] += 1
                 else:
                     reports[episode_index] = self._died(
-                        ray.get(incumbent), actions_KC[episode_index], epoch, episode_index, error
+                        ray.get(parents_K[episode_index]),
+                        actions_KC[episode_index],
+                        epoch,
+                        episode_index,
+                        error,
                     )
                     del calls[episode_index]
         counted = [
@@ -98,29 +109,33 @@ class EpisodeActors:
     def _gather(
         self, calls: dict[int, list[ray.ObjectRef]], epoch: int, ends_at: float
     ) -> tuple[dict[int, EpisodeReport], dict[int, RayActorError]]:
-        """Return all reports; or, as soon as workers have died, no report and what Ray says of each death."""
-        told = {episode_index: report for episode_index, (report, _) in calls.items()}
+        """Return all reports; or, as soon as a worker has died, no report and Ray's error for each that died.
+
+        Raises:
+            UserError: an episode did not answer before `ends_at`, a time of time.monotonic().
+        """
+        report_refs = {episode_index: report for episode_index, (report, _) in calls.items()}
         try:
-            reports = ray.get(list(told.values()), timeout=max(0.0, ends_at - time.monotonic()))
-            return dict(zip(told, reports, strict=True)), {}
+            reports = ray.get(list(report_refs.values()), timeout=max(0.0, ends_at - time.monotonic()))
+            return dict(zip(report_refs, reports, strict=True)), {}
         except GetTimeoutError as error:
-            missing = [episode_index for episode_index, report in told.items() if not _ready(report)]
+            missing = [episode_index for episode_index, report in report_refs.items() if not _ready(report)]
             raise UserError(
                 f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
                 f"cluster.epoch_timeout_seconds {self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): "
                 "raise it, or look for what hangs"
             ) from error
         except RayActorError:
-            deaths = {episode_index: _death(report) for episode_index, report in told.items() if _ready(report)}
+            deaths = {index: _death(report) for index, report in report_refs.items() if _ready(report)}
             return {}, {episode_index: error for episode_index, error in deaths.items() if error is not None}
 
     def _revive(self, episode_index: int) -> None:
-        """Wait until a worker that ended is there again, perhaps on another node.
+        """Wait until a worker that ended has started again, perhaps on another node.
 
         Ray itself would spend the retries of a call on the address of a node that it does not yet know to be lost.
 
         Raises:
-            UserError: it does not start again in time.
+            UserError: it did not start again in time.
         """
         if episode_index not in self._ended:
             return
@@ -129,37 +144,46 @@ class EpisodeActors:
             raise UserError(
                 f"worker {episode_index} ended and did not start again within "
                 f"cluster.start_timeout_seconds {waited:g}: {self._what_ray_has()}: free or add "
-                "resources, then go on with `rlcas resume`"
+                "resources, then continue with `rlcas resume`"
             )
         self._ended.discard(episode_index)
 
-    def fetch(self, left: ray.ObjectRef) -> Incumbent | None:
-        """Return a view of what `left` stands for, which brings it to this node; None where it was lost.
+    def fetch(self, reference: ray.ObjectRef) -> Incumbent | None:
+        """Return a view of the incumbent, which brings it to this node; None where it was lost.
 
-        It is lost where a node died with it, and it could not be made again.
+        It is lost where its node died and it could not be made again.
+
+        Raises:
+            UserError: it did not arrive in time.
         """
         try:
-            return ray.get(left, timeout=self._cluster.epoch_timeout_seconds)
+            return ray.get(reference, timeout=self._cluster.epoch_timeout_seconds)
         except ObjectLostError:
             return None
         except GetTimeoutError as error:
             raise UserError(
-                "what an episode left did not come within cluster.epoch_timeout_seconds "
+                "a trained classifier did not arrive within cluster.epoch_timeout_seconds "
                 f"{self._cluster.epoch_timeout_seconds:g} ({self._what_ray_has()}): raise it, or look for what hangs"
             ) from error
 
     def put(self, incumbent: Incumbent) -> ray.ObjectRef:
-        """Return a reference to `incumbent`, which the actors may be given."""
+        """Return a reference to `incumbent` that the actors can start from."""
         return ray.put(incumbent)
 
-    def end(self) -> None:
-        """Kill the actors and give back what they held."""
+    def close(self) -> None:
+        """Kill the actors and release their resources."""
         for actor in self._actors:
             ray.kill(actor)
         if self._group is not None:
             remove_placement_group(self._group)
 
     def _start(self, trainer_factory: TrainerFactory) -> None:
+        """Start the actors and wait until each has built its trainer.
+
+        Raises:
+            UserError: they did not start in time, or a setting of the trainer is wrong.
+            EpisodeError: a trainer cannot be built.
+        """
         actor = ray.remote(
             num_cpus=self._resources.get("CPU", 0),
             num_gpus=self._resources.get("GPU", 0),
@@ -186,11 +210,11 @@ class EpisodeActors:
             cause = getattr(error, "cause", None)
             if isinstance(cause, UserError):
                 raise cause from error
-            words = (
+            reason = (
                 crash_report(self._actors[episode_index], error) if isinstance(error, RayActorError) else error
             )
             raise EpisodeError(
-                f"worker {episode_index} of {self._sampler.k} cannot be built: {words}"
+                f"worker {episode_index} of {self._sampler.k} cannot be built: {reason}"
             ) from error
 
     def _what_ray_has(self) -> str:
@@ -201,7 +225,7 @@ class EpisodeActors:
         return f"each asks {describe_resources(self._resources)}; Ray has {has}"
 
     def _renew(self, reports: list[EpisodeReport]) -> None:
-        """Restart the processes that failed: an error of CUDA stays in its process, and so may used memory."""
+        """Restart the processes of failed episodes: a CUDA error persists in its process, and so may memory in use."""
         for episode_index, report in enumerate(reports):
             if report.status in ("exception", "out_of_memory"):
                 ray.kill(self._actors[episode_index], no_restart=False)
@@ -210,11 +234,11 @@ class EpisodeActors:
     def _died(
         self, parent: Incumbent, actions_C: Int64, epoch: int, episode_index: int, error: RayActorError
     ) -> EpisodeReport:
-        """Return the report of an episode whose worker died each time, with its last words."""
+        """Return the report of an episode whose worker died each time, with the crash report of the last death."""
         retries = self._cluster.episode_retries
-        words = crash_report(self._actors[episode_index], error)
+        crash = crash_report(self._actors[episode_index], error)
         failed = failed_report(parent.counts_C, actions_C, epoch, episode_index, self._sampler)
-        text = f"the worker died, after cluster.episode_retries {retries} too: {words}"
+        text = f"the worker died, after cluster.episode_retries {retries} too: {crash}"
         return dataclasses.replace(failed, traceback=text)
 
 
@@ -241,7 +265,7 @@ def _missing(refs: list[ray.ObjectRef], timeout_seconds: float) -> list[int]:
 
 
 def _bundle(group: PlacementGroup | None, episode_index: int) -> dict[str, PlacementGroupSchedulingStrategy]:
-    """Return the option that puts an actor into its bundle; none inside a trial, where Tune's group is taken."""
+    """Return the option that puts an actor into its bundle; none inside a trial, whose group Ray takes by itself."""
     if group is None:
         return {}
     return {

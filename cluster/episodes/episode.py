@@ -1,4 +1,4 @@
-"""One episode on a Ray actor: from (incumbent, actions) to (report, what it left).
+"""One episode: from (incumbent, actions) to (report, trained incumbent), on a Ray actor or in this process.
 
 Nothing here imports RLlib, so an actor starts in half the time.
 """
@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
+import inspect
 import traceback
 from collections.abc import Callable
 
 import ray
 import torch
 
+from cluster.episodes.outcomes import failed_report, status_of
 from cluster.runtime.crash_traces import record_crashes
+from cluster.runtime.gpus import use_assigned_gpus
 from envs import BatchCompositionEnv
-from rlcas.batches.composition import apply_actions, num_clamped
 from rlcas.config import RunConfig, SamplerConfig
-from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64, Status
+from rlcas.errors import UserError
+from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64
 
-TrainerFactory = Callable[[], EpisodeTrainer]
-"""Builds the trainer on the actor; small and picklable: a function of a module, or functools.partial of one."""
+TrainerFactory = Callable[[SamplerConfig], EpisodeTrainer]
+"""Builds the trainer on the actor, with the settings of the sampler that searches or resumes; small and picklable:
+a function or class of a module, or functools.partial of one."""
+
+
+def check_factory(trainer_factory: TrainerFactory) -> None:
+    """Check that a trainer factory can be called with the sampler's settings.
+
+    Raises:
+        UserError: it takes no argument, needs more than one, or cannot be called.
+    """
+    try:
+        inspect.signature(trainer_factory).bind(SamplerConfig())
+    except ValueError:
+        return  # a callable written in C may have no signature to look at
+    except TypeError as error:
+        function = getattr(trainer_factory, "func", trainer_factory)  # a partial's text may hold whole arrays
+        name = getattr(function, "__qualname__", None) or repr(function)
+        raise UserError(
+            f"trainer_factory {name} does not take the sampler's settings ({error}): it is called with one argument, "
+            "an rlcas.config.SamplerConfig"
+        ) from error
 
 
 class Episodes:
@@ -38,13 +60,19 @@ class Episodes:
 
     @functools.cached_property
     def _env(self) -> BatchCompositionEnv:
-        return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=self._trainer_factory())
+        check_factory(self._trainer_factory)
+        trainer = self._trainer_factory(self._sampler)
+        return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=trainer)
 
     def ping(self) -> int:
-        """Build the environment; return its number of classes."""
+        """Build the environment and return its number of classes.
+
+        Raises:
+            RuntimeError: the trainer's factory called sys.exit.
+        """
         try:
             return self._env.num_classes
-        except SystemExit as error:  # Ray would end the actor without a word
+        except SystemExit as error:  # Ray would end the actor without an error
             raise RuntimeError(f"the trainer's factory called sys.exit({error.code!r})") from error
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -57,12 +85,11 @@ class Episodes:
         """Train one epoch from `incumbent` under `actions_C`, as episode `episode_index` of `epoch` (from 1).
 
         Returns:
-            The report, and what the epoch left; None where the report is not valid.
+            The report, without a reward, and the trained incumbent; None where the episode failed.
         """
         try:
             self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
-            report = self._env.step(actions_C)[-1]["report"]
-            return report, self._env.incumbent
+            return self._env.train(actions_C), self._env.incumbent
         except (Exception, SystemExit) as error:
             failed = failed_report(incumbent.counts_C, actions_C, epoch, episode_index, self._sampler)
             status = status_of(error)
@@ -79,8 +106,7 @@ class EpisodeActor(Episodes):
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
-        # An actor without a GPU still sees them all: what Ray assigned is what torch may find.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, ray.get_gpu_ids()))
+        use_assigned_gpus()
         record_crashes()
         torch.set_num_threads(num_threads)
         super().__init__(trainer_factory, sampler)
@@ -89,28 +115,5 @@ class EpisodeActor(Episodes):
     def episode(
         self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Return `outcome`, as two objects: what a loser left is never fetched."""
+        """Return `outcome`, as two objects: Ray then moves the small report alone, and only the winner is fetched."""
         return self.outcome(incumbent, actions_C, epoch, episode_index)
-
-
-def failed_report(
-    parent_counts_C: Int64, actions_C: Int64, epoch: int, episode_index: int, sampler: SamplerConfig
-) -> EpisodeReport:
-    """Return the report of an episode that died; it cannot win."""
-    step = sampler.action_step
-    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
-    return EpisodeReport(
-        epoch=epoch,
-        episode_index=episode_index,
-        status="died",
-        actions_C=actions_C,
-        counts_C=counts_C,
-        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
-    )
-
-
-def status_of(error: BaseException) -> Status:
-    """Return the outcome that `error` is: of memory, of numbers, or any other."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return "out_of_memory"
-    return "non_finite" if isinstance(error, FloatingPointError) else "exception"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
 
 from cluster.episodes.episode import Episodes, TrainerFactory
 from rlcas.config import ClusterConfig, SamplerConfig
+from rlcas.devices import torch_threads
 from rlcas.errors import UserError
 from rlcas.types import EpisodeReport, Incumbent, Int64
 
 
 class LocalEpisodes:
-    """Answers as `actor_runner.EpisodeActors`, with the same bits; a reference is the incumbent itself.
+    """An `EpisodeRunner` with the bits of `actor_runner.EpisodeActors`; a reference is the incumbent itself.
 
     Nothing is retried: what ends an episode's process ends the run.
 
@@ -41,27 +42,23 @@ class LocalEpisodes:
         return self._episodes.initial(counts_C)
 
     def train_epoch(
-        self, incumbent: Incumbent, actions_KC: list[Int64], epoch: int
+        self, parents_K: Sequence[Incumbent], actions_KC: Sequence[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[Incumbent | None]]:
-        """Run the K episodes of `epoch`; return reports and what they left, by episode."""
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(self._num_threads)
-        try:
+        """Train the episodes of `epoch` from their parents; return reports and trained incumbents, by episode."""
+        with torch_threads(self._num_threads):
             outcomes = [
-                self._episodes.outcome(incumbent, actions_C, epoch, episode_index)
-                for episode_index, actions_C in enumerate(actions_KC)
+                self._episodes.outcome(parent, actions_C, epoch, episode_index)
+                for episode_index, (parent, actions_C) in enumerate(zip(parents_K, actions_KC, strict=True))
             ]
-        finally:
-            torch.set_num_threads(num_threads)
-        return [report for report, _ in outcomes], [left for _, left in outcomes]
+        return [report for report, _ in outcomes], [trained for _, trained in outcomes]
 
     def put(self, incumbent: Incumbent) -> Incumbent:
         """Return the incumbent itself."""
         return incumbent
 
-    def fetch(self, left: Incumbent | None) -> Incumbent | None:
-        """Return what an episode left, which is here already."""
-        return left
+    def fetch(self, reference: Incumbent | None) -> Incumbent | None:
+        """Return the incumbent itself."""
+        return reference
 
-    def end(self) -> None:
-        """Nothing runs on."""
+    def close(self) -> None:
+        """Do nothing: the episodes have no process of their own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from cluster.episodes.episode import TrainerFactory
 from cluster.pools.stored import open_filtered
 from cluster.runtime.node_folder import NodeFolder
-from rlcas.config import RunConfig
+from rlcas.config import RunConfig, SamplerConfig
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.runs.folder import RunFolder
@@ -18,7 +18,7 @@ from synth.manifest import pool_digests
 
 
 def trainer_factory(folder: RunFolder, config: RunConfig, pool_folder: Path) -> TrainerFactory:
-    """Return what builds the trainer of a run on any node; call it where the folders lie, with Ray there."""
+    """Return what builds the trainer of a run on any node; call it where the folders lie, with Ray started."""
     cache = config.cluster.cache
     pool = NodeFolder.of(pool_folder, cache, pool_digests)
     own_marks = folder.pool.resolve() != pool_folder.resolve()
@@ -27,8 +27,17 @@ def trainer_factory(folder: RunFolder, config: RunConfig, pool_folder: Path) -> 
 
 
 def build_trainer(
-    config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder
+    config: RunConfig, prepared: NodeFolder, pool: NodeFolder, marks: NodeFolder, sampler: SamplerConfig
 ) -> EpisodeTrainer:
-    """Return the trainer of a run's settings, images, pool and marks of copies."""
+    """Return the trainer of a run on the node that calls.
+
+    Args:
+        config: the run's settings, but for those of the sampler.
+        prepared: the training and validation images.
+        pool: the synthetic images.
+        marks: which images of the pool are copies of training images.
+        sampler: the sampler's settings as the algorithm has them.
+    """
+    config = config.model_copy(update={"sampler": sampler})
     data, source = open_prepared(prepared.here()), open_filtered(config, pool.here(), marks.here())
     return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))

@@ -9,7 +9,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import Tensor
 
-from envs.observations import agent_indices
+from envs.observations import Observer
 from rlcas.agents import build_agents
 from rlcas.config import SamplerConfig
 from rlcas.seeding import seed_for
@@ -22,14 +22,14 @@ class AgentsModule(TorchRLModule):
         """Build the agents from the run's seed."""
         sampler = SamplerConfig.model_validate(self.model_config["sampler"])
         num_classes = len(self.action_space.nvec)
-        indices_CF = torch.from_numpy(agent_indices(num_classes, sampler))
+        indices_CF = torch.from_numpy(Observer(sampler).agent_indices(num_classes))
         self.register_buffer("_indices_CF", indices_CF, persistent=False)
         self.register_buffer("_high_D", torch.from_numpy(self.observation_space.high), persistent=False)
         seed = seed_for(self.model_config["seed"], "agents")
         self.agents = build_agents(sampler, num_classes, indices_CF.shape[1], seed)
 
     def logits(self, observations_BD: Tensor) -> Tensor:
-        """Return [B, C, 3]: each agent is given its own numbers of the joint observation, scaled to [0, 1]."""
+        """Return [B, C, 3]: each agent sees its own numbers of the joint observation, scaled to [0, 1]."""
         return self.agents((observations_BD / self._high_D)[:, self._indices_CF])
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -4,59 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 import ray
-import torch
 from gymnasium.spaces import Box, MultiDiscrete
-from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    LEARNER_RESULTS,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-)
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import PlacementGroupFactory
 
-from cluster.episodes.actor_runner import EpisodeActors
-from cluster.episodes.episode import TrainerFactory
-from cluster.episodes.local_runner import LocalEpisodes
-from cluster.episodes.selection import EpisodeError, better, choose
+from cluster.episodes import runner
+from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
+from cluster.episodes.episode import TrainerFactory, check_factory
+from cluster.episodes.outcomes import rewarded
+from cluster.episodes.selection import better, choose
 from cluster.rllib.agents_module import AgentsModule
 from cluster.rllib.env_runner import NoEnvRunner
-from cluster.rllib.learner import COUNTS, PROGRESS, SIGNALS, ReinforceLearner
+from cluster.rllib.learner import ReinforceLearner, learner_batch
 from cluster.rllib.results import results_of
 from cluster.runtime.connection import ensure_ray
 from cluster.runtime.placement import fitting
 from cluster.runtime.resources import episode_resources
-from envs.observations import names_of, observation_space, observe
+from envs.observations import Observer, names_of
 from rlcas.batches.composition import ACTIONS, initial_counts
 from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
+from rlcas.devices import torch_threads
 from rlcas.errors import UserError
-from rlcas.metrics import signal_of
 from rlcas.reinforce import draw_actions
-from rlcas.rewards import with_advantages, with_rewards
+from rlcas.rewards import reward_named, with_advantages
 from rlcas.runs import replay
 from rlcas.seeding import rng_for
 from rlcas.settings import validated
 from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
 
 INCUMBENT = "incumbent"
-BEST = "best"
+LEARNER = "learner"
+"""Like `BEST`, names of what a checkpoint holds."""
 TIMED_PHASES = ("policy", "episodes", "learning")
-"""What an epoch's wall time is told by: drawing the actions, the K episodes, choosing and learning."""
-
-
-RUNNERS: dict[str, type[EpisodeActors] | type[LocalEpisodes]] = {
-    "actors": EpisodeActors,
-    "in_process": LocalEpisodes,
-}
+"""Parts of an epoch's wall time: drawing the actions, the K episodes with the winner's choice, and learning."""
 
 
 class RLCASConfig(AlgorithmConfig):
@@ -116,21 +104,22 @@ class RLCASConfig(AlgorithmConfig):
         """Set what trains an epoch and where.
 
         Args:
-            trainer_factory: a function without arguments that builds the EpisodeTrainer on each actor; it is
-                pickled, so keep the data out of it (functools.partial of a loader).
+            trainer_factory: a function that builds the EpisodeTrainer on each actor from the sampler's settings
+                (rlcas.config.SamplerConfig), which Tune may search; it is pickled, so keep the data out of it
+                (functools.partial of a loader).
             num_classes: C.
             settings: fields of ClusterConfig.
+
+        Raises:
+            UserError: a setting is unknown.
         """
         if unknown := settings.keys() - ClusterConfig.model_fields.keys():
             raise UserError(
                 f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, "
                 f"{', '.join(ClusterConfig.model_fields)}"
             )
-        if trainer_factory is not None:
-            settings["trainer_factory"] = trainer_factory
-        if num_classes is not None:
-            settings["num_classes"] = num_classes
-        return self._set(settings)
+        own = {"trainer_factory": trainer_factory, "num_classes": num_classes}
+        return self._set(settings | {name: value for name, value in own.items() if value is not None})
 
     def sampler_config(self) -> SamplerConfig:
         """Return the sampler's settings, validated."""
@@ -145,15 +134,15 @@ class RLCASConfig(AlgorithmConfig):
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
         assert self.num_classes is not None, "validate() has passed"
-        space = observation_space(self.num_classes, self.sampler_config())
+        space = Observer(self.sampler_config()).space(self.num_classes)
         return space, MultiDiscrete([len(ACTIONS)] * self.num_classes)
 
     def validate(self) -> None:
         """Check the settings.
 
         Raises:
-            UserError: a setting is out of its range or of other classes, or `.episodes(trainer_factory=…,
-                num_classes=…)` is missing.
+            UserError: a setting is out of its range or of other classes, `.episodes(trainer_factory=…,
+                num_classes=…)` is missing, or the factory does not take the sampler's settings.
         """
         super().validate()
         sampler = self.sampler_config()
@@ -163,15 +152,16 @@ class RLCASConfig(AlgorithmConfig):
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
                 "call .episodes(trainer_factory=..., num_classes=...)"
             )
+        check_factory(self.trainer_factory)
         initial_counts(sampler, self.num_classes)
         if sampler.agents == POPULATION:
             raise UserError(
-                f"sampler.agents {POPULATION} is no RLlib algorithm: use `rlcas train`, or "
-                "cluster.population.tune_runner"
+                f"sampler.agents {POPULATION} is not an RLlib algorithm: use `rlcas train`, or "
+                "cluster.population.population.Population"
             )
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
-        """Return RLlib's, which would set its own `batch_mode`: its runners have one too, and here are none."""
+        """Return RLlib's with our `batch_mode`: RLlib sets its env runners' setting of that name, which is another."""
         evaluation = super().get_evaluation_config_object()
         if evaluation is not None:
             evaluation.batch_mode = self.batch_mode
@@ -200,10 +190,11 @@ class RLCAS(Algorithm):
     """
 
     record: EpochRecord | None = None
-    """What the last epoch gave."""
-    _next_policy: tuple[Float32, Float64] | None = None
+    """The record of the last epoch."""
     best: Incumbent
     """The incumbent with the best validation metric so far; the initial one before the first epoch."""
+    _next_policy: tuple[Float32, Float64] | None = None
+    """What the agents see of the incumbent and their probabilities [C, 3], once they are computed."""
 
     @classmethod
     def get_default_config(cls) -> RLCASConfig:
@@ -227,24 +218,22 @@ class RLCAS(Algorithm):
         """Start what runs the K episodes and make the initial incumbent."""
         ensure_ray(config.k)  # before RLlib starts a Ray of its own
         super().setup(config)
-        self._told_config = self.config.to_dict()
+        self._result_config = self.config.to_dict()
         sampler = self.config.sampler_config()
-        # The actors need not import the agents' code to know what those ask to see.
+        # With the names resolved here, the actors need not import the code of agents from outside.
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
+        self._observer, self._reward = Observer(self._sampler), reward_named(self._sampler.reward)
         self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
-        cluster = self.config.cluster_config()
-        self._runner = RUNNERS[cluster.episode_runner](self.config.trainer_factory, self._sampler, cluster)
-        try:
-            self._go_on_from(self._runner.initial(initial_counts(self._sampler, self.config.num_classes)))
-        except BaseException:
-            self._runner.end()
-            raise
+        cluster, num_classes = self.config.cluster_config(), self.config.num_classes
+        self._runner, self._parent = runner.start(
+            self.config.trainer_factory, self._sampler, cluster, num_classes
+        )
         self.best = self.incumbent
 
     @property
     def incumbent(self) -> Incumbent:
         """The surviving classifier, which the next epoch starts from."""
-        return self._incumbent
+        return self._parent.incumbent
 
     @property
     def epoch(self) -> int:
@@ -256,58 +245,45 @@ class RLCAS(Algorithm):
 
         `metric` is the incumbent's `sampler.metric`, once more and at the top: Tune's CheckpointConfig scores by no
         key below that.
+
+        Raises:
+            UserError: all epochs are trained.
         """
         if self.epoch >= self._sampler.epochs:
-            raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to go on")
+            raise UserError(f"sampler.epochs {self._sampler.epochs} are trained: raise it to train more")
         result = super().step()
         assert self.record is not None
-        told = results_of(self.record)
-        metric = told["metrics"][self._sampler.metric]
-        return {**result, "rlcas": told, "metric": metric, "done": self.epoch >= self._sampler.epochs}
+        own = results_of(self.record)
+        metric = own["metrics"][self._sampler.metric]
+        return {**result, "rlcas": own, "metric": metric, "done": self.epoch >= self._sampler.epochs}
 
     def get_auto_filled_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return Tune's own entries of a result; RLlib would copy all settings anew, which no longer change."""
-        return {**super(Algorithm, self).get_auto_filled_metrics(*args, **kwargs), "config": self._told_config}
+        return {
+            **super(Algorithm, self).get_auto_filled_metrics(*args, **kwargs),
+            "config": self._result_config,
+        }
 
     def training_step(self) -> None:
-        """Draw, train, choose, learn: `_epoch` on one torch thread.
-
-        The policy is tiny: waking more threads for it costs several times what it computes.
-        """
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            self._epoch()
-        finally:
-            torch.set_num_threads(num_threads)
-
-    def _epoch(self) -> None:
-        """Train the K episodes of one epoch, keep the best, teach the agents.
+        """Draw, train, choose, learn, record.
 
         Raises:
-            EpisodeError: none of the K episodes is valid, or one gave no answer.
+            EpisodeError: none of the K episodes is valid, or one did not answer.
         """
-        times = [time.perf_counter()]
-        epoch, k = self.epoch + 1, self._sampler.k
-        observation_D, probabilities_C3 = self._next_policy or self._policy()
-        actions_KC = [
-            draw_actions(probabilities_C3, rng_for(self._seed, "actions", epoch, j)) for j in range(k)
-        ]
-        times.append(time.perf_counter())
-        reports, winner = self._train(actions_KC, epoch)
-        times.append(time.perf_counter())
-        reports = with_rewards(reports, self._sampler)
-        self.best = better(self.best, self.incumbent, self._sampler.metric)
+        # The policy is tiny: waking more threads for it costs several times what it computes.
+        with torch_threads(1):
+            times = [time.perf_counter()]
+            observation_D, probabilities_C3 = self._next_policy or self._policy()
+            actions_KC = self._draw(probabilities_C3)
+            times.append(time.perf_counter())
+            reports, winner = self._train(actions_KC)
+            times.append(time.perf_counter())
+            reports, baseline, curves_CG = self._learn(observation_D, reports)
+            self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
+            times.append(time.perf_counter())
         assert self.best.result is not None
-        if self._schedule_TC is None:
-            self._learn(observation_D, [report for report in reports if report.valid])
-        baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
-        if self._schedule_TC is None:
-            reports = with_advantages(reports, baseline, self._sampler)
-        self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
-        times.append(time.perf_counter())
         self.record = EpochRecord(
-            epoch=epoch,
+            epoch=self.epoch,
             reports=tuple(reports),
             winner=winner,
             baseline=baseline,
@@ -319,25 +295,47 @@ class RLCAS(Algorithm):
             seconds_by_part=dict(zip(TIMED_PHASES, np.diff(times).tolist(), strict=True)),
         )
 
-    def _train(self, actions_KC: list[Int64], epoch: int) -> tuple[list[EpisodeReport], int]:
-        """Run the K episodes and hold what the winner left; return the reports and the winner.
+    def _draw(self, probabilities_C3: Float64) -> list[Int64]:
+        """Return the joint actions of the next epoch's K episodes."""
+        return [
+            draw_actions(probabilities_C3, rng_for(self.config.seed, "actions", self.epoch + 1, j))
+            for j in range(self._sampler.k)
+        ]
 
-        Where that was lost with its node, the epoch is run again, to the same bits.
-        """
-        tries = 1 + self.config.episode_retries
-        for lost in range(tries):
-            reports, left = self._runner.train_epoch(self._incumbent_ref, actions_KC, epoch)
-            winner = choose(reports, self._sampler.metric)
-            if (incumbent := self._runner.fetch(left[winner])) is not None:
-                self._hold(left[winner], incumbent)
-                if lost:
-                    reports = [replace(report, retries=report.retries + lost) for report in reports]
-                return reports, winner
-        raise EpisodeError(f"epoch {epoch}: what its winner left was lost with its node, {tries} times")
+    def _train(self, actions_KC: list[Int64]) -> tuple[list[EpisodeReport], int]:
+        """Train the K episodes; the winner's classifier becomes the incumbent."""
+        metric = self._sampler.metric
+        reports, trained = runner.train_epoch(
+            self._runner,
+            [self._parent] * self._sampler.k,
+            actions_KC,
+            self.epoch + 1,
+            rewarded=lambda reports: rewarded(reports, self._reward, self._sampler),
+            needed=lambda reports: [choose(reports, metric)],
+            retries=self.config.episode_retries,
+        )
+        ((winner, self._parent),) = trained.items()
+        self.best = better(self.best, self.incumbent, metric)
+        return reports, winner
+
+    def _learn(
+        self, observation_D: Float32, reports: list[EpisodeReport]
+    ) -> tuple[list[EpisodeReport], float, Float64 | None]:
+        """Let the agents learn from the valid episodes; return the reports with advantages, B and the curves."""
+        learns = self._schedule_TC is None
+        if learns:
+            valid = [report for report in reports if report.valid]
+            batch = learner_batch(observation_D, valid, self._sampler)
+            loss = self.on_learner(lambda learner: learner.learn(batch))
+            self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
+            lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
+            self.metrics.log_value(lifetime, len(valid), reduce="lifetime_sum")
+        baseline, curves_CG = self.on_learner(lambda learner: (learner.baseline, learner.curves()))
+        return with_advantages(reports, baseline, self._sampler) if learns else reports, baseline, curves_CG
 
     def _policy(self) -> tuple[Float32, Float64]:
         """Return what the agents see, and [C, 3], their probabilities: all on the recorded actions in a replay."""
-        observation_D = observe(self.incumbent, self._sampler)
+        observation_D = self._observer.observe(self.incumbent)
         if self._schedule_TC is None:
             return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
         return observation_D, np.eye(len(ACTIONS))[
@@ -345,14 +343,26 @@ class RLCAS(Algorithm):
         ]
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
-        """Return what `function` gives on the learner."""
+        """Return what `function` returns on the learner."""
         return next(iter(self.learner_group.foreach_learner(function))).get()
 
-    def resume(self, incumbent: Incumbent, best: Incumbent, learner_arrays: dict[str, np.ndarray]) -> None:
-        """Go on from these, as if the run had not stopped (`cluster.rllib.checkpoint`)."""
-        self._go_on_from(self._runner.put(incumbent))
+    def snapshot(self) -> Snapshot:
+        """Return what a checkpoint holds (`cluster.episodes.checkpoint`)."""
+        arrays = self.on_learner(lambda learner: learner.arrays())
+        return Snapshot(incumbents={INCUMBENT: self.incumbent, BEST: self.best}, arrays={LEARNER: arrays})
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Continue from `snapshot`, to the bits of a run that did not stop.
+
+        Raises:
+            CorruptCheckpointError: a classifier or the learner is missing.
+        """
+        incumbent, best = snapshot.incumbent(INCUMBENT), snapshot.incumbent(BEST)
+        if LEARNER not in snapshot.arrays:
+            raise CorruptCheckpointError("it has no learner")
+        self._start_from(incumbent)
         self.best = best
-        self.on_learner(lambda learner: learner.load_arrays(learner_arrays))
+        self.on_learner(lambda learner: learner.load_arrays(snapshot.arrays[LEARNER]))
         self._iteration = incumbent.epoch
 
     def get_state(
@@ -364,58 +374,23 @@ class RLCAS(Algorithm):
     ) -> dict[str, Any]:
         """Return RLlib's state and the two incumbents."""
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(INCUMBENT, components, not_components):
-            state[INCUMBENT] = self.incumbent
-        if self._check_component(BEST, components, not_components):
-            state[BEST] = self.best
+        for name, incumbent in ((INCUMBENT, self.incumbent), (BEST, self.best)):
+            if self._check_component(name, components, not_components):
+                state[name] = incumbent
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore RLlib's state and the two incumbents."""
         super().set_state(state)
         if INCUMBENT in state:
-            self._go_on_from(self._runner.put(state[INCUMBENT]))
+            self._start_from(state[INCUMBENT])
         self.best = state.get(BEST, self.best)
 
     def cleanup(self) -> None:
         """Kill the actors, then what RLlib holds."""
-        self._runner.end()
+        self._runner.close()
         super().cleanup()
 
-    @property
-    def _seed(self) -> int:
-        return self.config.seed
-
-    def _go_on_from(self, reference: Any) -> None:
-        """Hold an incumbent that no epoch has left; agents that learnt elsewhere may come with it."""
-        self._next_policy = None
-        incumbent = self._runner.fetch(reference)
-        assert incumbent is not None, "it was made or put just now"
-        self._hold(reference, incumbent)
-
-    def _hold(self, reference: Any, incumbent: Incumbent) -> None:
-        """Keep the reference, which the next epoch is given, and a view of what it stands for."""
-        self._incumbent_ref, self._incumbent = reference, incumbent
-
-    def _learn(self, observation_D: Float32, reports: list[EpisodeReport]) -> None:
-        told = learner_batch(observation_D, reports, self._sampler)
-        loss = self.on_learner(lambda learner: learner.learn(told))
-        self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
-        lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
-        self.metrics.log_value(lifetime, len(reports), reduce="lifetime_sum")
-
-
-def learner_batch(
-    observation_D: Float32, reports: list[EpisodeReport], sampler: SamplerConfig
-) -> dict[str, NDArray[Any]]:
-    """Return what the learner is given of an epoch's valid episodes, a row each."""
-    own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
-    results = [report.result for report in reports if report.result is not None]
-    return {
-        Columns.OBS: np.tile(observation_D, (len(reports), 1)),
-        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
-        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
-        COUNTS: np.stack([report.counts_C for report in reports]),
-        SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
-        PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
-    }
+    def _start_from(self, incumbent: Incumbent) -> None:
+        """Take over an incumbent that is not this process's; the agents that come with it may have learnt since."""
+        self._parent, self._next_policy = runner.put(self._runner, incumbent), None

@@ -1,4 +1,4 @@
-"""RLlib always makes a local env runner; this one runs nothing, for the episodes run on `cluster.episodes.episode`."""
+"""RLlib always makes a local env runner; this one runs nothing, because `cluster.episodes` runs the episodes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 
 class NoEnvRunner(EnvRunner, Checkpointable):
-    """Knows the spaces, which the module and the learner ask for, and has no environment and no state."""
+    """Knows the spaces, which the module and the learner need, and has no environment and no state."""
 
     def assert_healthy(self) -> None:
-        """It always is."""
+        """Do nothing: it is always healthy."""
 
     def sample(self, **kwargs: Any) -> Any:
-        """Refuse: nothing samples here."""
-        raise NotImplementedError("episodes run on the actors of cluster.episodes.episode")
+        """Refuse: nothing samples here.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("the episodes run on the actors of cluster.episodes")
 
     def get_metrics(self) -> dict[str, Any]:
-        """Return none."""
+        """Return no metrics."""
         return {}
 
     def get_spaces(self) -> dict[str, Any]:
@@ -34,7 +38,7 @@ class NoEnvRunner(EnvRunner, Checkpointable):
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take nothing."""
+        """Do nothing: it has no state."""
 
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what builds it again."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from cluster.rllib.agents_module import AgentsModule, probabilities
 from rlcas.batches.composition import ACTIONS
+from rlcas.config import SamplerConfig
+from rlcas.metrics import signal_of
 from rlcas.reinforce import advantages, log_prob, policy_entropy, policy_loss, update_baseline
-from rlcas.types import Float32, Float64
+from rlcas.types import EpisodeReport, Float32, Float64
 
 BASELINE = "baseline"
 ARRAYS = "arrays"
@@ -49,19 +52,18 @@ class ReinforceLearner(TorchLearner):
         return None if curves_CG is None else curves_CG.cpu().numpy()
 
     def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig | None = None) -> None:
-        """Give Adam the agents' parameters, where they have any."""
+        """Register Adam for the agents' parameters, where they have any: Adam refuses an empty list."""
         if any(True for _ in self.agents.parameters()):
             super().configure_optimizers_for_module(module_id, config)
 
     def learn(self, learner_batch: dict[str, np.ndarray]) -> float:
-        """Take one step of eqs. 1 and 2 on an epoch's valid episodes (`algorithm.lesson`); return the loss.
+        """Take one step of eqs. 1 and 2 on an epoch's valid episodes (`learner_batch`); return the loss.
 
         These are the parts of RLlib's own `update`, whose mini-batches and metrics cost more than the step.
         """
         batch = {name: torch.from_numpy(values).to(self._device) for name, values in learner_batch.items()}
-        told = {DEFAULT_MODULE_ID: batch}
         forward = {DEFAULT_MODULE_ID: self.agents.forward_train(batch)}
-        losses = self.compute_losses(fwd_out=forward, batch=told)
+        losses = self.compute_losses(fwd_out=forward, batch={DEFAULT_MODULE_ID: batch})
         self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
         return losses[DEFAULT_MODULE_ID].item()
 
@@ -70,13 +72,13 @@ class ReinforceLearner(TorchLearner):
 
         `batch` holds the valid episodes: rewards [K, 1] or [K, C], actions, counts and signals [K, C].
         """
-        told = batch[DEFAULT_MODULE_ID]
+        episodes = batch[DEFAULT_MODULE_ID]
         logits_KC3 = fwd_out[DEFAULT_MODULE_ID][Columns.ACTION_DIST_INPUTS].unflatten(-1, (-1, len(ACTIONS)))
-        rewards = told[Columns.REWARDS].double()
+        rewards = episodes[Columns.REWARDS].double()
         self.baseline = update_baseline(self.baseline, rewards, self._sampler.baseline_gamma)
-        self.agents.agents.learn(told[COUNTS], told[SIGNALS], told[PROGRESS][0].item())
+        self.agents.agents.learn(episodes[COUNTS], episodes[SIGNALS], episodes[PROGRESS][0].item())
         loss = policy_loss(
-            log_prob(logits_KC3, told[Columns.ACTIONS]),
+            log_prob(logits_KC3, episodes[Columns.ACTIONS]),
             advantages(rewards, self.baseline, self._sampler.advantages),
         )
         if bonus := self._sampler.entropy_bonus:
@@ -84,7 +86,11 @@ class ReinforceLearner(TorchLearner):
         return {DEFAULT_MODULE_ID: loss}
 
     def compute_loss_for_module(self, **kwargs: Any) -> Tensor:
-        """RLlib asks for it; `compute_losses` above is what runs."""
+        """Refuse: RLlib declares it abstract, and `compute_losses` above is what runs.
+
+        Raises:
+            NotImplementedError: always.
+        """
         raise NotImplementedError("the loss is that of compute_losses, over all agents at once")
 
     def get_state(
@@ -137,6 +143,22 @@ class ReinforceLearner(TorchLearner):
             for optimizer in optimizers
             for name, parameter in self.agents.named_parameters()
         }
+
+
+def learner_batch(
+    observation_D: Float32, reports: Sequence[EpisodeReport], sampler: SamplerConfig
+) -> dict[str, NDArray[Any]]:
+    """Return what `ReinforceLearner.learn` takes of an epoch's valid, rewarded episodes, a row each."""
+    own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
+    results = [report.result for report in reports if report.result is not None]
+    return {
+        Columns.OBS: np.tile(observation_D, (len(reports), 1)),
+        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
+        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+        COUNTS: np.stack([report.counts_C for report in reports]),
+        SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
+        PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
+    }
 
 
 def _copied(tensor: Tensor) -> np.ndarray:

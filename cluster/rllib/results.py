@@ -9,9 +9,9 @@ from rlcas.types import EpochRecord
 
 
 def results_of(record: EpochRecord) -> dict[str, Any]:
-    """Return what the epoch gave, nested by the parts of its tags; RLlib knows classes by their numbers alone.
+    """Return the epoch's figures, nested by the parts of their tags; RLlib knows classes by their numbers alone.
 
-    RLlib's MetricsLogger takes a millisecond an epoch for these, which it has nothing to reduce of.
+    They bypass RLlib's MetricsLogger, which would take a millisecond an epoch and has nothing to reduce.
     """
     class_tags = [f"class_{c}" for c in range(len(record.probabilities_C3))]
     values = {"epoch": record.epoch, **charts.scalars(record, class_tags), **charts.histograms(record)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from envs.observations import named
+from envs.observations import Observer
 from rlcas.batches.composition import check_composition
 from rlcas.classifiers import build_classifier
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
@@ -90,7 +90,7 @@ def _check_sampler(config: SamplerConfig) -> None:
         if name not in known:
             raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
     reward_named(config.reward)
-    named(config)
+    Observer(config)
 
 
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:

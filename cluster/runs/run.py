@@ -276,6 +276,6 @@ def run_stages(folder: RunFolder, workers: Workers) -> None:
     pool = run_pool(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 
-    training.train(folder, config, data, pool)
+    training.train(context, pool)
     results.finish(context, pool)
     results.show(folder)

@@ -1,129 +1,147 @@
-"""Phase two of a run: epochs of K episodes on Ray, from the first or from a checkpoint."""
+"""Phase two of a run: its epochs, from the first or from a checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import ray
 
+from cluster.episodes import checkpoint
+from cluster.episodes.checkpoint import Resumable
+from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.episodes.trainer_factory import trainer_factory
-from cluster.population.local_runner import train_population_in_process
-from cluster.population.tune_runner import train_population
-from cluster.rllib import checkpoint
-from cluster.rllib.algorithm import RLCAS
-from cluster.rllib.checkpoint_writer import CheckpointWriter
+from cluster.population.population import Population
 from cluster.rllib.run_config import algorithm_config
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.head_watchdog import watched_head
 from cluster.runtime.interrupts import first_interrupt_waits
-from rlcas.config import POPULATION, RunConfig
+from rlcas.config import POPULATION
 from rlcas.console import say
 from rlcas.runs import epoch_log
-from rlcas.runs.folder import RunFolder
+from rlcas.runs.context import RunContext
 from rlcas.runs.stages import stage
 from rlcas.storage.atomic import quiet_threads_without_room
 from rlcas.tracking.epoch_view import epoch_view
 from rlcas.tracking.tensorboard import Tracker
 from rlcas.training.saved_classifier import MODEL_FILE, save_incumbent
-from rlcas.types import EpochRecord, Incumbent, TrainingData
+from rlcas.types import EpochRecord, Incumbent
 from synth.pool import SyntheticPool
 
-POPULATIONS = {"actors": train_population, "in_process": train_population_in_process}
-"""What trains a population, by `cluster.episode_runner`."""
+
+class Trainee(Resumable, Protocol):
+    """What trains the epochs of a run: `cluster.RLCAS` or a `Population`."""
+
+    record: EpochRecord | None
+
+    def train(self) -> Any:
+        """Train one epoch; `record` is then that of it."""
+        ...
+
+    def stop(self) -> None:
+        """End the episodes' processes."""
+        ...
 
 
-def train(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> None:
+def train(context: RunContext, pool: SyntheticPool) -> None:
     """Train the epochs that are missing and save the classifier that was best on validation."""
-    if (folder.path / MODEL_FILE).exists():
+    if (context.folder.path / MODEL_FILE).exists():
         return
     quiet_ray()
     started_here = not ray.is_initialized()
-    trained = _population if config.sampler.agents == POPULATION else _agents
     try:
-        best = trained(folder, config, data, pool)
-        save_incumbent(folder.path, best, data, config)
+        save_incumbent(context.folder.path, _best(context, pool), context.data, context.config)
     finally:
         if started_here:
             ray.shutdown()
 
 
-def _agents(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
-    with stage(folder, f"Starting Ray with K={config.sampler.k} episodes", "ray"):
-        ensure_ray(config.sampler.k)  # before the factory, which keeps on which node the folders lie
-        algorithm = algorithm_config(folder, config, data.num_classes, pool.folder).build_algo()
+def _best(context: RunContext, pool: SyntheticPool) -> Incumbent:
+    trainee = _started(context, pool)
     try:
-        with (
-            watched_head(folder.path),
-            stage(folder, f"Training {config.sampler.epochs} epochs", "episodes"),
-        ):
-            _epochs(algorithm, folder, config, data)
-        return algorithm.best
+        watched = watched_head(context.folder.path) if ray.is_initialized() else contextlib.nullcontext()
+        title = f"Training {_population_of(context)}{context.config.sampler.epochs} epochs"
+        with watched, stage(context.folder, title, "episodes"):
+            _train_missing(trainee, context)
+        return trainee.best
     finally:
-        algorithm.stop()
+        trainee.stop()
 
 
-def _epochs(algorithm: RLCAS, folder: RunFolder, config: RunConfig, data: TrainingData) -> None:
-    """Train the missing epochs.
+def _population_of(context: RunContext) -> str:
+    sampler = context.config.sampler
+    return f"a population of K={sampler.k} for " if sampler.agents == POPULATION else ""
+
+
+def _started(context: RunContext, pool: SyntheticPool) -> Trainee:
+    sampler, in_process = context.config.sampler, context.config.cluster.episode_runner == "in_process"
+    if sampler.agents == POPULATION and in_process:
+        return _population(context, pool)  # the only one without RLlib and actors, so without Ray
+    with stage(context.folder, f"Starting Ray with K={sampler.k} episodes", "ray"):
+        ensure_ray(sampler.k)  # before the trainer's factory, which records on which node the folders are
+        if sampler.agents == POPULATION:
+            return _population(context, pool)
+        return algorithm_config(
+            context.folder, context.config, context.data.num_classes, pool.folder
+        ).build_algo()
+
+
+def _population(context: RunContext, pool: SyntheticPool) -> Population:
+    shutil.rmtree(context.folder.population, ignore_errors=True)
+    return Population(
+        trainer_factory(context.folder, context.config, pool.folder),
+        context.config.sampler,
+        context.config.cluster,
+        num_classes=context.data.num_classes,
+        seed=context.config.seed,
+    )
+
+
+def _train_missing(trainee: Trainee, context: RunContext) -> None:
+    """Train the missing epochs, with their checkpoints.
 
     Raises:
-        KeyboardInterrupt: the user interrupted, and the epoch then under way is trained and kept.
+        KeyboardInterrupt: the user interrupted, and the epoch then under way is trained and saved.
     """
-    if checkpoint.load_into(algorithm, folder.checkpoints):
-        say(f"Going on after epoch {algorithm.epoch}")
-    epoch_log.keep_epochs(folder.path, algorithm.epoch)
+    folder, config = context.folder, context.config
+    if checkpoint.load_into(trainee, folder.checkpoints):
+        say(f"Resuming after epoch {trainee.epoch}")
+    epoch_log.keep_epochs(folder.path, trainee.epoch)
     with (
-        _telling(folder, config, data) as tell,
+        _recording(context) as record_epoch,
         CheckpointWriter(folder.checkpoints) as writer,
         first_interrupt_waits() as interrupt,
     ):
         ending = False
-        while algorithm.epoch < config.sampler.epochs and not ending:
-            algorithm.train()
-            assert algorithm.record is not None
-            tell(algorithm.record)
+        while trainee.epoch < config.sampler.epochs and not ending:
+            trainee.train()
+            assert trainee.record is not None
+            record_epoch(trainee.record)
             ending = interrupt.asked
-            if ending or algorithm.epoch % config.cluster.checkpoint_epochs == 0:
-                writer.save(algorithm)
+            if ending or trainee.epoch % config.cluster.checkpoint_epochs == 0:
+                writer.save(trainee)
     if ending:
-        again = f"`rlcas resume {shlex.quote(str(folder.path))}` goes on"
-        raise KeyboardInterrupt(f"interrupted after epoch {algorithm.epoch}, which is kept; {again}")
-
-
-def _population(folder: RunFolder, config: RunConfig, data: TrainingData, pool: SyntheticPool) -> Incumbent:
-    """Train a population; it has no checkpoints, so that an interrupted one starts with the first epoch again."""
-    if config.cluster.episode_runner == "actors":
-        ensure_ray(config.sampler.k)  # as above
-    epoch_log.keep_epochs(folder.path, 0)
-    title = f"Training a population of K={config.sampler.k} for {config.sampler.epochs} epochs"
-    with stage(folder, title, "episodes"), _telling(folder, config, data) as tell:
-        return POPULATIONS[config.cluster.episode_runner](
-            trainer_factory(folder, config, pool.folder),
-            config.sampler,
-            config.cluster,
-            num_classes=data.num_classes,
-            seed=config.seed,
-            folder=folder.population,
-            tell=tell,
-        )
+        again = f"`rlcas resume {shlex.quote(str(folder.path))}` continues"
+        raise KeyboardInterrupt(f"interrupted after epoch {trainee.epoch}, which is saved; {again}")
 
 
 @contextlib.contextmanager
-def _telling(
-    folder: RunFolder, config: RunConfig, data: TrainingData
-) -> Iterator[Callable[[EpochRecord], None]]:
-    """Yield what writes an epoch's record down and shows it."""
+def _recording(context: RunContext) -> Iterator[Callable[[EpochRecord], None]]:
+    """Yield a function that writes an epoch's record to the run's log and to TensorBoard, and shows it."""
+    folder, config, class_names = context.folder.path, context.config, context.data.class_names
     with (
         quiet_threads_without_room(),
-        Tracker(folder.path, data.class_names) as tracker,
-        epoch_view(data.class_names, config.sampler.epochs, config.sampler.metric) as view,
+        Tracker(folder, class_names) as tracker,
+        epoch_view(class_names, config.sampler.epochs, config.sampler.metric) as view,
     ):
         tracker.settings(config)
 
-        def tell(record: EpochRecord) -> None:
-            epoch_log.append_epoch(folder.path, record)
+        def record_epoch(record: EpochRecord) -> None:
+            epoch_log.append_epoch(folder, record)
             tracker.epoch(record)
             view.show(record)
 
-        yield tell
+        yield record_epoch

@@ -1,15 +1,12 @@
-"""Ray Tune without its output, its signal handlers and its draws from global random generators."""
+"""Ray Tune without its output and its signal handlers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import threading
 from collections.abc import Iterator
-
-import numpy as np
 
 QUIET_TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -17,24 +14,10 @@ QUIET_TUNE = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-"""Environment in which Tune prints nothing and writes no logs: runs and trials write their own.
+"""Environment in which Tune prints nothing and writes no logs: trials write their own.
 
 A trial saves after every epoch, which Tune would warn of where its experiment's state is written as often.
 """
-QUIET_TUNE_WITHOUT_SIGINT = {**QUIET_TUNE, "TUNE_DISABLE_SIGINT_HANDLER": "1"}
-"""The same for a population: an interrupt ends its run as it ends any other. A sweep leaves the signal to Tune, which
-saves what its trials have reported before it ends."""
-
-
-@contextlib.contextmanager
-def preserving_global_random_state() -> Iterator[None]:
-    """Restore the states of Python's and NumPy's global generators, which Tune draws from."""
-    state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(state)
-        np.random.set_state(numpy_state)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ from typing import Any
 
 from ray import tune
 
+from cluster.episodes import checkpoint
 from cluster.pools.stored import open_pool
-from cluster.rllib import checkpoint
 from cluster.rllib.algorithm import RLCAS, RLCASConfig
 from cluster.rllib.run_config import algorithm_config
 from cluster.runtime.connection import quiet_ray

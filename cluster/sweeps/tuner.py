@@ -11,10 +11,10 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from cluster.population.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.runtime.node_folder import for_ray
 from cluster.runtime.tune import QUIET_TUNE, environment_variables, preserving_signal_handlers
 from cluster.sweeps.resources import Room
+from cluster.sweeps.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweepRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say

@@ -30,11 +30,11 @@ def agents_named(name: str) -> type[Agents]:
     """Return the class of the setting `sampler.agents`.
 
     Raises:
-        UserError: the name is unknown, or is no subclass of `Agents`.
+        UserError: the name is unknown, or does not name a subclass of `Agents`.
     """
     found = registry.lookup(name, AGENTS, "sampler.agents")
     if not (isinstance(found, type) and issubclass(found, Agents)):
-        raise UserError(f"sampler.agents {name!r} is no subclass of rlcas.agents.Agents: name one")
+        raise UserError(f"sampler.agents {name!r} is not a subclass of rlcas.agents.Agents: name one")
     return found
 
 

@@ -1,7 +1,7 @@
-"""Agents that REINFORCE teaches, and two that nothing teaches.
+"""Agents that learn by REINFORCE, and two that do not learn.
 
-Logits are float64: advantages that cancel over the episodes then leave a gradient of nothing. In float32 they leave
-the rounding, which Adam would scale up to whole steps.
+Logits are float64: advantages that cancel over the episodes then leave a gradient of exactly zero. In float32 they
+leave the rounding error, which Adam would scale up to whole steps.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rlcas.config import SamplerConfig
 RIDGE = 0.1
 """Prior precision of the slopes, in observations: the curve is flat until something was seen."""
 FLAT = 1e-9
-"""A curve that spans less tells nothing."""
+"""A curve that spans less counts as flat."""
 LEAST_SHARE = 1e-12
 
 
@@ -27,7 +27,7 @@ class ResponseAgents(Agents):
     """
 
     counts_G: Tensor
-    """The counts 0, step, … that the curves are told at."""
+    """The counts 0, step, … that the curves are evaluated at."""
     moments_CZZ: Tensor
     """Σ w z zᵀ over what was seen, z = (1, u, u², τ, signal)."""
     progress: Tensor
@@ -72,7 +72,7 @@ class ResponseAgents(Agents):
     def curves(self) -> Tensor:
         """Return [C, G] float64: the signal expected at the counts 0, step, … in this epoch.
 
-        NaN for a class of which nothing was seen.
+        NaN for a class without observations.
         """
         means_C3, level_C, slopes_C3 = self._fit()
         u_G = self._centred(self.counts_G)

@@ -24,7 +24,7 @@ class ClusterConfig(Settings):
     """On which nodes Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as possible, so
     that few share a node's disk and memory and a lost node costs few episodes. pack: on as few nodes as possible, which
     leaves whole nodes free and sends the incumbent to fewer. The workers that train the synthesiser and fill the pool
-    are placed in the same way; Tune places the members of a population (sampler.agents pbt)."""
+    are placed in the same way."""
     start_timeout_seconds: Positive = 300.0
     """Longest wait for Ray to reserve resources for the K workers and to start them, including the copying of data to
     their nodes."""

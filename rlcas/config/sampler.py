@@ -31,8 +31,8 @@ class SamplerConfig(Settings):
     k: PositiveCount = 3
     """Episodes in an epoch (K): classifiers that are trained in parallel, all from the incumbent."""
     agents: str = "paper"
-    """A name in rlcas.agents.AGENTS, or package.module:class. pbt: no agents; Ray Tune's population-based training
-    changes the counts of a population of K members (a control)."""
+    """A name in rlcas.agents.AGENTS, or package.module:class. pbt: no agents; population-based training changes the
+    counts of a population of K members (a control)."""
     lr: NonNegative = 1e-3
     """Learning rate of the agents' Adam, if they have parameters; 0 freezes the policy (a control)."""
     entropy_bonus: NonNegative = 0.0

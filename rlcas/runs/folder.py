@@ -49,7 +49,7 @@ class RunFolder:
 
     @property
     def population(self) -> Path:
-        """The state that a population's members hand to each other while they train."""
+        """Files of a population's members, as runs begun before populations had checkpoints may still have them."""
         return self.path / "population"
 
     @property

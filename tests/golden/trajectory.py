@@ -5,7 +5,6 @@ Make the file again, after a change that is meant to move them: `python tests/go
 
 from __future__ import annotations
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def trajectory(runner: str = "actors") -> list[dict[str, Any]]:
         RLCASConfig()
         .training(**dict(config.sampler))
         .episodes(
-            trainer_factory=functools.partial(tiny.tiny_trainer, config, tiny.tiny_data(150)),
+            trainer_factory=tiny.tiny_factory(config, tiny.tiny_data(150)),
             num_classes=3,
             episode_runner=runner,
         )

@@ -6,20 +6,17 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from cluster.rllib.checkpoint import NUM_KEPT, Snapshot, write
+from cluster.episodes.checkpoint import BEST, NUM_KEPT, Resumable, Snapshot, write
 from rlcas.storage.remote import publish
 from rlcas.types import Incumbent
 
-if TYPE_CHECKING:
-    from cluster.rllib.algorithm import RLCAS
-
 
 class CheckpointWriter:
-    """Writes what it is given, the newest where the disk is slower than the epochs; its end waits for the last.
+    """Writes snapshots, the newest alone where the disk is slower than the epochs; its end waits for the last.
 
-    One snapshot is being written and one waits at most, so memory is bounded.
+    At most one snapshot is being written and one waits, so memory is bounded.
 
     Args:
         folder: the folder of checkpoints.
@@ -38,14 +35,14 @@ class CheckpointWriter:
         self._bests: deque[tuple[Path, Incumbent]] = deque(maxlen=NUM_KEPT)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
 
-    def save(self, algo: RLCAS) -> None:
-        """Hand over what `algo` holds now.
+    def save(self, trainee: Resumable) -> None:
+        """Hand over the state of `trainee` as it is now.
 
         Raises:
             UserError: an earlier checkpoint could not be written.
         """
         self._raise_errors([write for write in self._writes if write.done()])
-        self._waiting.append(Snapshot.of(algo))
+        self._waiting.append(trainee.snapshot())
         self._writes.append(self._executor.submit(self._write_newest))
 
     def __enter__(self) -> Self:
@@ -54,7 +51,7 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for the last checkpoint; raise what befell it, unless something is raised already."""
+        """Wait for the last checkpoint; raise its error, unless another one is being raised."""
         self._executor.shutdown(wait=True)
         if error is None:
             self._raise_errors(self._writes)
@@ -66,10 +63,11 @@ class CheckpointWriter:
 
     def _write_newest(self) -> None:
         if not self._waiting:
-            return  # a newer one took its place and is written
+            return  # a newer snapshot took its place and was written
         snapshot = self._waiting.popleft()
-        checkpoint = write(snapshot, self._folder, self._checkpoint_with(snapshot.best))
-        self._bests.append((checkpoint, snapshot.best))
+        best = snapshot.incumbents[BEST]
+        checkpoint = write(snapshot, self._folder, self._checkpoint_with(best))
+        self._bests.append((checkpoint, best))
         publish(self._folder)
 
     def _checkpoint_with(self, best: Incumbent) -> Path | None:

@@ -1,35 +1,14 @@
-"""An incumbent as a safetensors file, and its fields as JSON."""
+"""The fields of an incumbent as JSON, without its arrays."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from rlcas.jsonable import jsonable
-from rlcas.storage.atomic import replacing
 from rlcas.types import EpochResult, Incumbent
-
-
-def write_incumbent(incumbent: Incumbent, path: Path) -> None:
-    """Write an incumbent as one safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(
-            contiguous(incumbent.arrays), temporary, metadata={"incumbent": json.dumps(described(incumbent))}
-        )
-
-
-def read_incumbent(path: Path) -> Incumbent:
-    """Return what `write_incumbent` wrote."""
-    with safe_open(path, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-        return incumbent_of(json.loads(file.metadata()["incumbent"]), arrays)
 
 
 def described(incumbent: Incumbent) -> dict[str, Any]:
@@ -45,11 +24,11 @@ def incumbent_of(fields: dict[str, Any], arrays: dict[str, np.ndarray]) -> Incum
     """Return the incumbent that `described` wrote, with its arrays.
 
     Raises:
-        ValueError: the fields describe no incumbent.
+        ValueError: the fields are not those of an incumbent.
     """
     counts_C, positions_C = (np.array(fields[name], dtype=np.int64) for name in ("counts_C", "positions_C"))
     if counts_C.ndim != 1 or counts_C.shape != positions_C.shape or not isinstance(fields["epoch"], int):
-        raise ValueError("it describes no incumbent")
+        raise ValueError("the fields are not those of an incumbent")
     return Incumbent(
         epoch=fields["epoch"],
         arrays=arrays,
@@ -70,8 +49,3 @@ def _result(fields: dict[str, Any]) -> EpochResult:
 def _number(value: float | None) -> float:
     """Return a float that JSON may have turned from NaN into null."""
     return float("nan") if value is None else value
-
-
-def contiguous(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays in C order, as safetensors stores them."""
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

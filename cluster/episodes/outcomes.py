@@ -1,0 +1,87 @@
+"""What becomes of an episode: its status where it fails, and its reward where it does not."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rlcas.batches.composition import apply_actions, num_clamped
+from rlcas.config import SamplerConfig
+from rlcas.rewards import Reward, reward_alone, with_rewards
+from rlcas.types import EpisodeReport, Int64, Status
+
+
+def failed_report(
+    parent_counts_C: Int64, actions_C: Int64, epoch: int, episode_index: int, sampler: SamplerConfig
+) -> EpisodeReport:
+    """Return the report of an episode whose process died; it cannot win.
+
+    Args:
+        parent_counts_C: [C], the composition of the incumbent that it started from.
+        actions_C: [C], indices of -step, 0 and +step.
+        epoch: from 1.
+        episode_index: j in 0..K-1.
+        sampler: the sampler's settings.
+    """
+    step = sampler.action_step
+    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
+    return EpisodeReport(
+        epoch=epoch,
+        episode_index=episode_index,
+        status="died",
+        actions_C=actions_C,
+        counts_C=counts_C,
+        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
+    )
+
+
+def status_of(error: BaseException) -> Status:
+    """Return the outcome that `error` is: of memory, of numbers, or any other."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        return "out_of_memory"
+    return "non_finite" if isinstance(error, FloatingPointError) else "exception"
+
+
+def rewarded(reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerConfig) -> list[EpisodeReport]:
+    """Return an epoch's reports with the rewards that its valid episodes have together.
+
+    An episode whose own reward raises or is not finite fails here, before a winner is chosen, and the others are
+    compared without it.
+    """
+    try:
+        together = with_rewards(reports, reward, sampler)
+    except (Exception, SystemExit):
+        pass  # one episode's fault is found below; any other is raised again by the second try
+    else:
+        if all(_finite(report) for report in together):
+            return together
+    return with_rewards([_checked(report, reward, sampler.metric) for report in reports], reward, sampler)
+
+
+def _finite(report: EpisodeReport) -> bool:
+    rewards = report.reward if report.rewards_C is None else report.rewards_C
+    return not report.valid or bool(np.isfinite(rewards).all())
+
+
+def _checked(report: EpisodeReport, reward: Reward, metric: str) -> EpisodeReport:
+    """Return the report, as that of a failed episode where its reward alone raises or is not finite."""
+    if not report.valid:
+        return report
+    assert report.result is not None
+    try:
+        reward_alone(reward, report.result, metric, report.epoch)
+    except (Exception, SystemExit) as error:
+        return EpisodeReport(
+            epoch=report.epoch,
+            episode_index=report.episode_index,
+            status=status_of(error),
+            actions_C=report.actions_C,
+            counts_C=report.counts_C,
+            num_clamped=report.num_clamped,
+            traceback=traceback.format_exc(),
+            retries=report.retries,
+        )
+    return report
