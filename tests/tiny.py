@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from cluster.episodes.episode import TrainerFactory  # imports Ray, which most tests do without
 
 CPU = torch.device("cpu")
+ZEROS = np.zeros(3, np.int64)
+"""The composition of the Baseline."""
+MIXED = np.array([0, 4, 2])
+"""A composition with synthetic images of two classes."""
+FIXED = {"batch_mode": "fixed_total", "max_count": 5}
+"""Settings `sampler` under which synthetic images replace real ones in a batch."""
 
 
 def tiny_set(num_images: int, seed: int, *, channels: int = 1, num_classes: int = 3) -> ImageSet:
