@@ -357,7 +357,7 @@ def test_a_server_without_the_file_and_one_that_is_down_are_different_errors(
 
 
 @pytest.mark.slow
-def test_a_run_at_an_address_goes_on_elsewhere_with_the_same_bits(
+def test_a_run_at_an_address_continues_elsewhere_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store keeps a run that stopped after its first epoch; a machine with an empty cache ends it."""

@@ -12,7 +12,11 @@ from rlcas.storage.atomic import check_place
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Write the predictions of a run's classifier for new images."""
+    """Write the predictions of a run's classifier for new images.
+
+    Raises:
+        UserError: --out is not a CSV file.
+    """
     check_is_run(arguments.folder)
     if arguments.out.suffix.lower() != ".csv":
         raise UserError(f"--out {arguments.out} is not a CSV file: name one that ends in .csv")

@@ -39,7 +39,14 @@ def open_folder(root: Path, window: Window | None) -> Source:
 
 
 def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, window: Window | None) -> RawSplit:
-    """Return a split of image files, named by their paths below `root`."""
+    """Return a split of image files, named by their paths below `root`.
+
+    Args:
+        root: the folder of the data set.
+        paths: the N files.
+        labels_N: their classes.
+        window: values shown as black and white; None: a DICOM file's own.
+    """
     return RawSplit(
         labels_N=labels_N,
         names=[path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths],

@@ -128,7 +128,14 @@ def _open_split(name: SplitName, counts_C: Int64, starts_C: Int64, size_px: int,
 
 
 def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
-    """Return phantom `index` of a class: uint8 [size_px, size_px]."""
+    """Return a phantom: uint8 [size_px, size_px].
+
+    Args:
+        seed: of the data set.
+        class_id: index in SUBTYPES.
+        index: number of the image within its class.
+        size_px: side of the image.
+    """
     rng = rng_for(seed, "phantom", class_id, index)
     grid = OVERSAMPLING * size_px
     centers = (np.arange(grid) + 0.5) / grid

@@ -11,8 +11,9 @@ from rlcas.comparison.cell import Cell
 from rlcas.comparison.folder import Comparison
 from rlcas.comparison.intervals import RAREST
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Results, Summary
+from rlcas.report.axes import from_clear, shortened
 from rlcas.report.canvas import ACCENT, INK, MUTED, RULE, SECOND, THIRD, grid
-from rlcas.report.figures import MOST_PANELS, from_clear
+from rlcas.report.figures import MOST_PANELS
 from rlcas.types import Float64
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ def rare_axis(comparison: Comparison) -> tuple[str, str]:
     if comparison.shots.few:
         return "few", "mean recall of the few-shot classes"
     (smallest,) = comparison.groups[RAREST]
-    return (
-        RAREST,
-        f"recall of the smallest class, {_short(comparison.class_names[smallest])} (no class is few-shot)",
-    )
+    name = shortened(comparison.class_names[smallest], NAME_LETTERS)
+    return RAREST, f"recall of the smallest class, {name} (no class is few-shot)"
 
 
 def recall_of_classes(results: Results) -> Figure:
@@ -91,7 +90,10 @@ def recall_of_classes(results: Results) -> Figure:
     if len(order_C) <= MOST_PANELS:
         _numbers(axes, recall_RC)
     if len(order_C) <= MOST_CLASSES:
-        counts = [f"{_short(comparison.class_names[c])} ({comparison.train_counts_C[c]})" for c in order_C]
+        counts = [
+            f"{shortened(comparison.class_names[c], NAME_LETTERS)} ({comparison.train_counts_C[c]})"
+            for c in order_C
+        ]
         axes.set_xticks(range(len(order_C)), counts, rotation=30, ha="right", rotation_mode="anchor")
     axes.tick_params(length=0)
     return figure
@@ -223,7 +225,3 @@ def _numbers(axes: Axes, recall_RC: Float64) -> None:
     for (row, column), recall in np.ndenumerate(recall_RC):
         colour = "#ffffff" if recall > DARK_SHARE else INK
         axes.text(column, row, f"{recall:.2f}", ha="center", va="center", color=colour, fontsize=6.8)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"

@@ -157,7 +157,7 @@ def _tile(image_CHW: Uint8, tile_px: tuple[int, int]) -> Image.Image:
 
 
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return the font that matplotlib brings, which has more scripts than Pillow's."""
+    """Return matplotlib's own font, which has more scripts than Pillow's."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rlcas.report.axes import epochs_on, from_clear, plain_numbers, shortened, two_hues
 from rlcas.report.canvas import (
     ACCENT,
     INK,
@@ -21,7 +22,6 @@ from rlcas.types import Float64
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 MOST_PANELS = 12
@@ -85,7 +85,7 @@ def responses(facts: RunFacts) -> Figure:
         axes.plot(counts_G, curves_TCG[-1, c], color=ACCENT, linewidth=2)
         peak = curves_TCG[-1, c].argmax()
         axes.plot(counts_G[peak], curves_TCG[-1, c, peak], "o", color=SECOND, markersize=5, mew=0)
-        axes.set_title(f"{c}  {_short(facts.class_names[c])}")
+        axes.set_title(f"{c}  {shortened(facts.class_names[c], NAME_LETTERS)}")
         axes.set_yticks([0])
     axes_C[-1].set_xlabel("synthetic images a mini-batch")
     return figure
@@ -225,42 +225,22 @@ def _logged(lines: list[dict[str, Any]]) -> list[str]:
 
 def _of_classes(figure: Figure, axes_C: list[Axes], facts: RunFacts) -> Figure:
     for c, (axes, name) in enumerate(zip(axes_C, facts.class_names, strict=True)):
-        axes.set_title(f"{c}  {_short(name)}")
-    _whole_epochs(axes_C[-1])
+        axes.set_title(f"{c}  {shortened(name, NAME_LETTERS)}")
+    epochs_on(axes_C[-1])
     return figure
 
 
 def _over_epochs(figure: Figure, axes: Axes) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels))
-    _whole_epochs(axes)
+    epochs_on(axes)
     return figure
-
-
-def _whole_epochs(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlabel("epoch")
-
-
-def plain_numbers(axis: Axis) -> None:
-    """Label a logarithmic axis 0.01, 1, 100: powers need math text, which is off because class names may contain $."""
-    from matplotlib.ticker import LogLocator, StrMethodFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1, 3), numticks=5))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(LogLocator(subs=(), numticks=0))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_LETTERS else name[: NAME_LETTERS - 1] + "…"
 
 
 def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high: float) -> Figure:
     """Draw classes down and epochs across; a range around 0 has two hues."""
     figure, (axes,) = panels(1, SQUARE_INCHES)
-    cmap = _two_hues(SECOND, ACCENT) if low < 0 else from_clear(ACCENT)
+    cmap = two_hues(SECOND, ACCENT) if low < 0 else from_clear(ACCENT)
     first, last = _epochs(facts)[0], _epochs(facts)[-1]
     extent = (first - 0.5, last + 0.5, len(values_CT) - 0.5, -0.5)
     image = axes.imshow(
@@ -268,22 +248,8 @@ def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high:
     )
     figure.colorbar(image, label=label, location="top", aspect=40).outline.set_visible(False)
     axes.set_ylabel("class")
-    _whole_epochs(axes)
+    epochs_on(axes)
     return figure
-
-
-def from_clear(colour: str) -> Any:
-    """Return a colour map from transparent to `colour`, for light and dark backgrounds."""
-    from matplotlib.colors import LinearSegmentedColormap, to_rgba
-
-    return LinearSegmentedColormap.from_list("clear", [to_rgba(colour, 0), to_rgba(colour, 1)])
-
-
-def _two_hues(low: str, high: str) -> Any:
-    from matplotlib.colors import LinearSegmentedColormap, to_rgba
-
-    shades = [to_rgba(low, 1), to_rgba(low, 0), to_rgba(high, 0), to_rgba(high, 1)]
-    return LinearSegmentedColormap.from_list("hues", list(zip((0, 0.5, 0.5, 1), shades, strict=True)))
 
 
 def drawable(facts: RunFacts) -> dict[str, Callable[[RunFacts], Figure]]:

@@ -90,7 +90,11 @@ def files_of(store: AbstractFileSystem, root: str) -> tuple[str | None, dict[str
 
 
 def check_answers(store: AbstractFileSystem, root: str) -> None:
-    """Raise the error that kept a store from answering: fsspec reports a server that is down as a missing file."""
+    """Check that an empty result is not a failed connection: fsspec reports a server that is down as a missing file.
+
+    Raises:
+        OSError: the error of the connection.
+    """
     try:
         store.info(root)
     except FileNotFoundError as error:
