@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlcas import cores
-from rlcas.config import ClusterConfig
-from rlcas.cores import available_cores, cgroup_cores, describe_limits
+from rlcas.config import ClusterConfig, cores
+from rlcas.config.cores import available_cores, cgroup_cores, describe_limits
 from rlcas.doctor import machine
 
 

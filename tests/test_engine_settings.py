@@ -15,7 +15,7 @@ from cluster.runtime.connection import check_answers
 from cluster.runtime.resources import check_demand, episode_resources
 from rlcas import settings
 from rlcas.config import ClusterConfig, RunConfig, SamplerConfig
-from rlcas.cores import available_cores
+from rlcas.config.cores import available_cores
 from rlcas.errors import UserError
 from rlcas.runs import folder as run_folder
 

@@ -16,7 +16,7 @@ from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
-from rlcas.cores import available_cores
+from rlcas.config.cores import available_cores
 from rlcas.errors import UserError, first_line
 
 CONNECT_SECONDS = 10.0

@@ -12,7 +12,7 @@ import torch
 from cluster.runtime.connection import check_can_start, ensure_ray, own_ray_ends
 from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
 from rlcas.config import ClusterConfig, RunConfig
-from rlcas.cores import available_cores
+from rlcas.config.cores import available_cores
 from rlcas.errors import UserError
 
 MIN_CPUS = 0.01

@@ -21,8 +21,8 @@ from cluster.runtime.gloo_interface import RayNetworkConfig
 from cluster.runtime.node_folder import check_reached, for_ray
 from cluster.synthesis.local import train_here
 from rlcas import settings
+from rlcas.config.cores import available_cores
 from rlcas.console import progress
-from rlcas.cores import available_cores
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from rlcas.config.cores import available_cores
 from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
-from rlcas.cores import available_cores
 
 
 class ClusterConfig(Settings):

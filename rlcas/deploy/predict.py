@@ -14,8 +14,8 @@ import numpy as np
 from rlcas import settings
 from rlcas.classifiers.inference import BATCH_SIZE
 from rlcas.classifiers.meta import ClassifierMeta
+from rlcas.config.cores import available_cores
 from rlcas.console import progress, say
-from rlcas.cores import available_cores
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlcas.cores import core_limits, describe_limits, machine_cores
+from rlcas.config.cores import core_limits, describe_limits, machine_cores
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.doctor.probe import run_python
 from rlcas.storage.reading import available_memory_bytes

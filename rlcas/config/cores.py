@@ -51,9 +51,8 @@ def _cgroup_folders(of_process: Path, root: Path) -> Iterator[Path]:
         controllers, _, name = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):
             continue
-        mount = (
-            root / "cpu" if controllers else root
-        )  # version 2 names no controllers, and is mounted at the root
+        # Version 2 names no controllers, and is mounted at the root.
+        mount = root / "cpu" if controllers else root
         place = PurePosixPath(name.lstrip("/"))
         yield from (mount / above for above in (place, *place.parents))
 
@@ -75,7 +74,7 @@ def _read(path: Path) -> str:
 
 
 def describe_limits(limits: Mapping[str, int], machine: int) -> str:
-    """Return "2 of 64, by its cgroup CPU quota" from `core_limits`, or the machine's number alone without limits."""
+    """Return, for example, "2 of 64, limited by the cgroup CPU quota"; without limits the machine's number alone."""
     if not limits:
         return f"{machine}"
     least = min(limits, key=lambda name: limits[name])
