@@ -39,7 +39,7 @@ def main(work: Path) -> None:
             os.environ["RAY_ADDRESS"] = cluster.address
             ray.init(log_to_driver=False)
             wait_for_node()
-            print(json.dumps(told(work, run)), flush=True)
+            print(json.dumps(observed(work, run)), flush=True)
             pool = work / "run/stored"
             bits = [trained(run, pool, runner) for runner in ("actors", "in_process")]
             print(json.dumps({"same_bits": bits[0] == bits[1]}))
@@ -105,7 +105,7 @@ def wait_for_node() -> None:
         threading.Event().wait(0.2)
 
 
-def told(work: Path, run: RunFolder) -> dict[str, Any]:
+def observed(work: Path, run: RunFolder) -> dict[str, Any]:
     """Return what both nodes see, how many copies there are, and what becomes of one that is altered."""
     pool, prepared = NodeFolder.of(work / "run/stored", None, pool_digests), NodeFolder.of(run.prepared, None)
     on_far = ray.remote(num_cpus=1, resources=FAR)(look)
@@ -114,13 +114,13 @@ def told(work: Path, run: RunFolder) -> dict[str, Any]:
     inode = shard.stat().st_ino
     content = shard.read_bytes()
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    mended = ray.get(on_far.remote(prepared, pool))
+    after_damage = ray.get(on_far.remote(prepared, pool))
     return {
         "here": look(prepared, pool),
         "far": both,
         "copies": len(list(work.glob("far/*/files"))),
         "fetched_again": shard.read_bytes() == content and shard.stat().st_ino != inode,
-        "mended": mended,
+        "after_damage": after_damage,
         "hashed_here": (run.prepared / NOTE_FILE).exists(),
         "unreached": ray.get(ray.remote(resources=FAR)(reached).remote(run.path)),
     }

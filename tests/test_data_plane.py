@@ -36,7 +36,7 @@ def private_bytes() -> int:
 
 
 class ReadingTrainer(TrivialTrainer):
-    """Reads every real image as an epoch of training does, and tells what that and the incumbent cost."""
+    """Reads every real image as an epoch of training does, and reports what that and the incumbent cost."""
 
     def __init__(self, folder: Path, sampler: SamplerConfig) -> None:
         super().__init__(sampler, num_classes=3, num_weights=NUM_WEIGHTS)
@@ -47,11 +47,11 @@ class ReadingTrainer(TrivialTrainer):
     def train_epoch(self, incumbent: Incumbent, counts_C: Int64, *, episode_index: int) -> EpochResult:
         result = super().train_epoch(incumbent, counts_C, episode_index=episode_index)
         assert self.maker._images.sum() == 0
-        told = {
+        costs = {
             "grown_mb": (private_bytes() - self.before) / MB,
             "copied": float(incumbent.arrays["float32"].flags.writeable),
         }
-        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **told}})
+        return EpochResult(**{**vars_of(result), "metrics": {**result.metrics, **costs}})
 
 
 def vars_of(result: EpochResult) -> dict[str, object]:
@@ -82,11 +82,11 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_comes_back(
     try:
         incumbent = runner.initial(np.full(3, 2))
         actions_KC = [np.full(3, j) for j in range(3)]
-        reports, left = runner.train_epoch([incumbent] * 3, actions_KC, epoch=1)
+        reports, trained = runner.train_epoch([incumbent] * 3, actions_KC, epoch=1)
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"
             assert report.result.metrics["copied"] == 0, "the incumbent is a view of Ray's object store"
-        assert not runner.fetch(left[1]).arrays["float32"].flags.writeable
+        assert not runner.fetch(trained[1]).arrays["float32"].flags.writeable
     finally:
         runner.close()

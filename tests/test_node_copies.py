@@ -48,7 +48,7 @@ def test_actors_of_a_node_share_one_copy(told: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_a_copy_that_was_altered_is_fetched_again(told: dict[str, Any]) -> None:
-    assert told["fetched_again"] and told["mended"]["digest"] == told["here"]["digest"]
+    assert told["fetched_again"] and told["after_damage"]["digest"] == told["here"]["digest"]
 
 
 @pytest.mark.slow
