@@ -1,4 +1,4 @@
-"""Five epochs on clusters that lose nodes; prints what came of it as JSON.
+"""Five epochs on clusters that lose nodes; prints the outcome as JSON.
 
 First the node with all actors is lost twice, then one of three, and another is added.
 """
@@ -45,7 +45,7 @@ def main() -> None:
         "retries": [record.retries for record in records],
         "nodes": nodes,
         "packed": packed(),
-        "left": sorted(left_behind(set())),
+        "left_behind": sorted(left_behind(set())),
     }
     print(json.dumps({**facts, "of_three": of_three}))
     ray.shutdown()
@@ -114,25 +114,25 @@ def packed():
     return len(set(nodes))
 
 
-def kept_by(algorithm):
-    """Return a list that will have what the episodes of the last epoch left."""
-    train_epoch, kept = algorithm._runner.train_epoch, []
+def references_of_last_epoch(algorithm):
+    """Return a list that will hold references to the trained incumbents of the last epoch."""
+    train_epoch, references = algorithm._runner.train_epoch, []
 
-    def keeping(*words):
-        reports, left = train_epoch(*words)
-        kept[:] = left
-        return reports, left
+    def recording(*arguments):
+        reports, trained = train_epoch(*arguments)
+        references[:] = trained
+        return reports, trained
 
-    algorithm._runner.train_epoch = keeping
-    return kept
+    algorithm._runner.train_epoch = recording
+    return references
 
 
-def fetched_by_driver(algorithm, kept, head):
-    """Return for each episode whether what it left came to the driver's node, the winner's first; keep no more."""
-    kept.insert(0, kept.pop(algorithm.record.winner))
-    places = ray.experimental.get_object_locations(kept)
-    fetched = [head in places[reference]["node_ids"] for reference in kept]
-    kept.clear()
+def fetched_by_driver(algorithm, references, head):
+    """Return for each episode whether its incumbent came to the driver's node, the winner's first; forget them."""
+    references.insert(0, references.pop(algorithm.record.winner))
+    places = ray.experimental.get_object_locations(references)
+    fetched = [head in places[reference]["node_ids"] for reference in references]
+    references.clear()
     del algorithm._runner.train_epoch
     return fetched
 
@@ -146,14 +146,14 @@ def with_lost_nodes(cluster, first):
 
     algorithm = build(EPISODE_SECONDS)
     nodes, choose = [first], module.choose
-    kept, fetched = kept_by(algorithm), []
+    references, fetched = references_of_last_epoch(algorithm), []
 
     def lose():
         cluster.remove_node(nodes.pop(0), allow_graceful=False)
 
     def before(epoch):
         if epoch == 2:
-            fetched.extend(fetched_by_driver(algorithm, kept, cluster.head_node.node_id))
+            fetched.extend(fetched_by_driver(algorithm, references, cluster.head_node.node_id))
         if epoch in (2, 4):
             nodes.append(cluster.add_node(num_cpus=4))
         if epoch == 2:

@@ -20,7 +20,7 @@ def make(name, seed=3, num_classes=NUM_CLASSES, **settings):
 
 
 def taught(agents, num_epochs=3, k=3, seed=0):
-    """Give the agents a few epochs to learn from; return some features."""
+    """Let the agents learn from a few epochs; return some features."""
     rng = np.random.default_rng(seed)
     for epoch in range(1, num_epochs + 1):
         counts_KC = torch.from_numpy(rng.integers(0, 9, (k, NUM_CLASSES)) * 2)
@@ -179,7 +179,7 @@ def test_it_acts_by_chance_while_it_knows_nothing():
         signals_KC = torch.tensor([[0.1, float("nan")], [0.7, float("nan")]])
         agents.learn(torch.full((2, 2), 2), signals_KC, epoch / 30)
         np.testing.assert_allclose(probabilities(agents, [2, 2]), 1 / 3, rtol=1e-6)
-    assert agents.peaks().isnan().all(), "equal counts tell nothing, and neither does a class without images"
+    assert agents.peaks().isnan().all(), "nothing follows from equal counts, nor from a class without images"
 
 
 @given(
@@ -206,7 +206,7 @@ def test_what_the_settings_say_of_agents_and_rewards_is_true_of_them():
     assert set(REWARD_DEFAULTS) | set(COMPARING_REWARDS) <= set(REWARDS)
 
 
-def test_the_curves_are_told_at_every_count_that_steps_from_zero_reach():
+def test_the_curves_are_evaluated_at_every_count_that_steps_from_zero_reach():
     agents = make("response", max_count=7, action_step=3, initial_count=0)
     taught(agents)
     assert agents.counts_G.tolist() == [0, 3, 6]
@@ -215,6 +215,6 @@ def test_the_curves_are_told_at_every_count_that_steps_from_zero_reach():
 
 
 @pytest.mark.parametrize("name", ["math:pi", "math:sqrt", "collections:Counter"])
-def test_agents_from_outside_that_are_none_are_told(name):
+def test_agents_from_outside_that_are_not_agents_are_refused(name):
     with pytest.raises(UserError, match=rf"^sampler.agents '{name}' is not a subclass of rlcas.agents.Agents"):
         agents_named(name)

@@ -119,7 +119,7 @@ def epochs_told(run: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_is_told_in_one_line_and_resumed(own_pool: Path) -> None:
+def test_a_disk_that_is_full_at_a_checkpoint_is_reported_in_one_line_and_resumed(own_pool: Path) -> None:
     run = own_pool / "full"
     run.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", run], capture_output=True)

@@ -68,7 +68,7 @@ def test_the_schedule_is_the_winners_actions_up_to_the_epochs_asked(run: Path) -
         ({"agents": "pbt"}, 4, r"sampler.agents pbt beside sampler.replay .*run: leave one out"),
     ],
 )
-def test_what_does_not_fit_the_record_is_told_with_both_values(
+def test_what_does_not_fit_the_record_is_refused_with_both_values(
     run: Path, sampler: dict[str, Any], num_classes: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
@@ -94,7 +94,7 @@ def test_an_initial_count_is_as_recorded_however_it_is_written(run: Path) -> Non
         ),
     ],
 )
-def test_a_record_that_cannot_be_replayed_is_told(run: Path, line: str, message: str) -> None:
+def test_a_record_that_cannot_be_replayed_is_refused(run: Path, line: str, message: str) -> None:
     (run / epoch_log.EPOCHS_FILE).write_text(line)
     with pytest.raises(UserError, match=message):
         replay.schedule(SamplerConfig(replay=run, epochs=1), 2)
@@ -108,7 +108,7 @@ def test_a_population_is_not_replayed(tmp_path: Path) -> None:
         replay.base_settings({"sampler": {"replay": run}})
 
 
-def test_what_is_no_run_is_told_by_the_setting(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_runs_is_refused_by_the_setting(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^sampler.replay: .* is not a run's folder: it has no config.yaml"):
         replay.base_settings({"sampler": {"replay": tmp_path}})
 
@@ -153,11 +153,11 @@ def test_the_engine_trains_the_recorded_compositions_and_teaches_nobody(ray_sess
     )
     try:
         before = algorithm.on_learner(lambda learner: learner.arrays())
-        told = [algorithm.record for _ in range(3) if algorithm.train()]
+        records = [algorithm.record for _ in range(3) if algorithm.train()]
         after = algorithm.on_learner(lambda learner: learner.arrays())
     finally:
         algorithm.stop()
-    for record, actions_C, counts_C in zip(told, ACTIONS, COMPOSITIONS, strict=True):
+    for record, actions_C, counts_C in zip(records, ACTIONS, COMPOSITIONS, strict=True):
         assert [report.counts_C.tolist() for report in record.reports] == [counts_C] * 2
         np.testing.assert_array_equal(record.probabilities_C3, np.eye(3)[actions_C])
         assert record.baseline == 0.0
@@ -213,7 +213,7 @@ def test_a_replayed_run_of_one_episode_has_its_bits_again(trained: Path, replaye
 
 
 @pytest.mark.medium
-def test_a_replay_goes_on_without_the_record_of_the_other_run(trained: Path, replayed: Path) -> None:
+def test_a_replay_resumes_without_the_record_of_the_other_run(trained: Path, replayed: Path) -> None:
     """As if killed after its first epoch, and the record gone: what lies in its own folder is enough."""
     whole = epoch_log.read_epochs(replayed)
     for name in ("metrics.json", "report.html", "model.safetensors"):

@@ -40,12 +40,12 @@ def make_config(faults=None, cluster=None, **sampler):
 
 
 def trained(epochs, **options):
-    """Return an algorithm after `epochs` epochs and what it told of each."""
+    """Return an algorithm after `epochs` epochs and the bits of each."""
     algorithm = make_config(**options).build_algo()
-    return algorithm, [told(algorithm) for _ in range(epochs) if algorithm.train()]
+    return algorithm, [bits_of(algorithm) for _ in range(epochs) if algorithm.train()]
 
 
-def told(algorithm):
+def bits_of(algorithm):
     """What must be the same bits: the record but for its seconds, and the incumbent."""
     record, incumbent = algorithm.record, algorithm.incumbent
     return (
@@ -71,13 +71,13 @@ def in_process(epochs, faults=None):
     for epoch in range(1, epochs + 1):
         p_C3 = agents.logits_C3.detach().double().softmax(-1).numpy()
         actions_KC = [draw_actions(p_C3, rng_for(SEED, "actions", epoch, j)) for j in range(K)]
-        reports, left = [], []
+        reports, trained_K = [], []
         for episode_index, actions_C in enumerate(actions_KC):
             env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
             reports.append(env.step(actions_C)[-1]["report"])
-            left.append(env.incumbent)
+            trained_K.append(env.incumbent)
         winner = int(np.argmax([report.result.metrics["f1"] for report in reports]))
-        incumbent = left[winner]
+        incumbent = trained_K[winner]
         rewards_K = torch.tensor([report.reward for report in reports])
         baseline = update_baseline(baseline, rewards_K, 0.99)
         loss = policy_loss(
@@ -96,7 +96,7 @@ def six_epochs(ray_session, tmp_path_factory):
     algorithm, records = trained(3)
     save(algorithm, folder)
     rllib_checkpoint = algorithm.save_to_path(str(folder / "rllib"))
-    records += [told(algorithm) for _ in range(3) if algorithm.train()]
+    records += [bits_of(algorithm) for _ in range(3) if algorithm.train()]
     yield algorithm, records, folder, rllib_checkpoint
     algorithm.stop()
 
@@ -107,8 +107,8 @@ def test_k_actors_give_the_bits_of_the_environment_called_in_process(six_epochs)
         assert [report.advantage for report in record[0]] == pytest.approx(
             [report.reward - baseline for report in reports], abs=1e-7
         )
-        for told_of, report in zip(record[0], reports, strict=True):
-            assert told_of == dataclasses.replace(report, advantage=told_of.advantage)
+        for reported, report in zip(record[0], reports, strict=True):
+            assert reported == dataclasses.replace(report, advantage=reported.advantage)
         assert record[1] == winner
         assert record[2] == pytest.approx(baseline, rel=1e-12)
         np.testing.assert_allclose(np.frombuffer(record[3]).reshape(-1, 3), p_C3, rtol=1e-5)
@@ -128,7 +128,7 @@ def test_three_epochs_a_checkpoint_and_three_more_are_six(six_epochs):
     algorithm = make_config().build_algo()
     try:
         assert load_into(algorithm, folder) == 3
-        resumed = [told(algorithm) for _ in range(3) if algorithm.train()]
+        resumed = [bits_of(algorithm) for _ in range(3) if algorithm.train()]
         assert resumed == records[3:]
         assert algorithm.iteration == 6
         with pytest.raises(UserError, match=r"sampler.epochs 6 are trained: raise it to train more"):
@@ -143,7 +143,7 @@ def test_rllib_builds_it_again_from_its_own_checkpoint(six_epochs):
     _, records, _, rllib_checkpoint = six_epochs
     algorithm = RLCAS.from_checkpoint(rllib_checkpoint)
     try:
-        assert [told(algorithm) for _ in range(3) if algorithm.train()] == records[3:]
+        assert [bits_of(algorithm) for _ in range(3) if algorithm.train()] == records[3:]
     finally:
         algorithm.stop()
 
@@ -162,7 +162,7 @@ def test_an_older_state_in_memory_is_restored_whole(six_epochs):
     algorithm.train()
     algorithm.set_state(state)
     algorithm.train()
-    assert told(algorithm) == records[3]
+    assert bits_of(algorithm) == records[3]
 
 
 def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
@@ -245,10 +245,10 @@ def test_tune_searches_a_sampler_setting(ray_session, tmp_path):
     results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
     assert not results.errors
     assert [result.metrics["training_iteration"] for result in results] == [1, 1], "it ends at sampler.epochs"
-    told = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
-    for gamma, figures in told.items():
+    figures_of = {result.config["baseline_gamma"]: result.metrics["rlcas"] for result in results}
+    for gamma, figures in figures_of.items():
         assert figures["reward"]["baseline"] == pytest.approx(gamma * figures["reward"]["mean"], rel=1e-6)
-    assert set(told) == {0.5, 0.9}
+    assert set(figures_of) == {0.5, 0.9}
 
 
 def start_actors(factory=TrivialTrainer, sampler=None, **cluster):
@@ -262,7 +262,7 @@ def test_a_fault_of_the_user_in_the_factory_is_shown_as_it_is(ray_session):
         start_actors(no_such_data)
 
 
-def test_workers_that_do_not_start_are_told_with_what_they_asked(ray_session):
+def test_workers_that_do_not_start_are_named_with_what_they_ask_for(ray_session):
     with pytest.raises(
         UserError, match=r"workers \[0\] of 1 did not start within .* each asks 1 CPU and 0 GPU"
     ):

@@ -33,10 +33,10 @@ def build(trainer=TrivialTrainer, faults=None, **sampler):
 
 def epochs(algorithm, count):
     """Train and return what must be the same bits of each epoch."""
-    return [told(algorithm) for _ in range(count) if algorithm.train()]
+    return [bits_of(algorithm) for _ in range(count) if algorithm.train()]
 
 
-def told(algorithm):
+def bits_of(algorithm):
     record, incumbent = algorithm.record, algorithm.incumbent
     learner_arrays = algorithm.on_learner(lambda learner: learner.arrays())
     return (
@@ -50,7 +50,7 @@ def told(algorithm):
 
 
 @pytest.mark.parametrize("name", sorted(AGENTS.keys() - {POPULATION}))
-def test_a_run_goes_on_from_any_checkpoint_to_the_same_bits(ray_session, tmp_path, name):
+def test_a_run_resumes_from_any_checkpoint_to_the_same_bits(ray_session, tmp_path, name):
     from cluster import RLCAS
 
     algorithm = build(agents=name, faults=FAULTS)
@@ -118,14 +118,14 @@ def test_state_agents_learn_by_the_gradient_of_their_own_advantages(ray_session)
         taken_KC = torch.stack([log_p_C3[torch.arange(NUM_CLASSES), r.actions_C] for r in reports])
         entropy = -(log_p_C3.exp() * log_p_C3).sum()
         adam.zero_grad()
-        told_K = [report.advantage for report in reports]
-        np.testing.assert_allclose(told_K, advantages_KC.mean(dim=1), atol=1e-6)
+        reported_K = [report.advantage for report in reports]
+        np.testing.assert_allclose(reported_K, advantages_KC.mean(dim=1), atol=1e-6)
         (-(advantages_KC * taken_KC).sum() / K - 0.1 * entropy).backward()
         adam.step()
     algorithm.stop()
 
 
-def test_response_agents_are_told_what_the_valid_episodes_gave(ray_session):
+def test_response_agents_learn_from_the_results_of_the_valid_episodes(ray_session):
     algorithm = build(agents="response", faults=FAULTS)
     alone = AGENTS["response"](NUM_CLASSES, 1, SamplerConfig(agents="response"))
     for epoch in range(1, 5):
@@ -150,7 +150,7 @@ class WithoutImages(TrivialTrainer):
 
 
 @pytest.mark.parametrize("name", ["state", "response"])
-def test_a_class_without_validation_images_is_no_obstacle(ray_session, name):
+def test_a_class_without_validation_images_is_not_an_obstacle(ray_session, name):
     algorithm = build(WithoutImages, agents=name)
     for _ in range(4):
         algorithm.train()

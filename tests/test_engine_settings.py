@@ -149,7 +149,7 @@ def test_the_sampler_keeps_its_batch_mode_where_rllib_has_one_of_that_name():
     assert config.get_evaluation_config_object().sampler_config().batch_mode == "fixed_total"
 
 
-def test_a_cluster_that_does_not_answer_is_told_at_once():
+def test_a_cluster_that_does_not_answer_is_reported_at_once():
     with pytest.raises(UserError, match=r"RAY_ADDRESS 'ray://127.0.0.1:1' does not answer .*: start it"):
         check_answers("ray://127.0.0.1:1")
 
@@ -162,13 +162,13 @@ def ray_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "ray" / "ray_current_cluster"
 
 
-def test_a_lost_head_that_ray_start_noted_here_is_told_at_once(ray_note: Path):
+def test_a_lost_head_that_ray_start_noted_here_is_reported_at_once(ray_note: Path):
     ray_note.write_text("127.0.0.1:1")
     with pytest.raises(UserError, match=r"RAY_ADDRESS 'auto' \(127.0.0.1:1\) does not answer .*: start it"):
         check_answers("auto")
 
 
-def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pytest.MonkeyPatch):
+def test_no_ray_on_this_machine_is_reported_at_once(ray_note: Path, monkeypatch: pytest.MonkeyPatch):
     """Other tests' Ray, which would be found among the processes, is hidden."""
     monkeypatch.setattr("cluster.runtime.connection.find_gcs_addresses", set)
     with pytest.raises(UserError, match=r"RAY_ADDRESS 'auto' finds no Ray on this machine: start it"):
@@ -176,7 +176,7 @@ def test_no_ray_on_this_machine_is_told_at_once(ray_note: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8265", "127.0.0.1:1 ", "host:99999"])
-def test_what_is_no_clusters_address_is_told(address: str):
+def test_an_address_that_is_not_a_clusters_is_refused(address: str):
     with pytest.raises(
         UserError, match=rf"RAY_ADDRESS '{address}' is not a cluster's address: write HOST:6379 or"
     ):
@@ -184,7 +184,7 @@ def test_what_is_no_clusters_address_is_told(address: str):
 
 
 @pytest.mark.medium
-def test_a_cluster_that_does_not_answer_is_told_before_phase_one_where_no_gpu_is_asked_for():
+def test_a_cluster_that_does_not_answer_is_reported_before_phase_one_where_no_gpu_is_needed():
     code = (
         "from cluster.runtime.resources import check_demand; from rlcas.config import RunConfig; "
         "check_demand(RunConfig(device='cpu'))"

@@ -33,7 +33,7 @@ def test_gymnasium_accepts_it(observation):
         check_env(make_env(observation=observation), skip_render_check=True)
 
 
-def test_gymnasium_makes_it_by_its_name_and_finds_nothing_to_say_against_it():
+def test_gymnasium_makes_it_by_its_name_and_accepts_it():
     env = gym.make(
         ENV_ID, config={"sampler": {"epochs": 5}}, trainer=TrivialTrainer(), disable_env_checker=True
     )
@@ -102,8 +102,8 @@ class Hasty(BatchCompositionEnv):
         return super().step(action)
 
 
-class Leaving(BatchCompositionEnv):
-    """Does with the composition that a step leaves what is asked."""
+class Changing(BatchCompositionEnv):
+    """Changes the composition of each trained incumbent."""
 
     def __init__(self, config, change, **options):
         super().__init__(config, **options)
@@ -111,8 +111,8 @@ class Leaving(BatchCompositionEnv):
 
     @property
     def incumbent(self):
-        left = super().incumbent
-        return left if left.epoch == 0 else dataclasses.replace(left, counts_C=self.change(left.counts_C))
+        own = super().incumbent
+        return own if own.epoch == 0 else dataclasses.replace(own, counts_C=self.change(own.counts_C))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ class Leaving(BatchCompositionEnv):
         (Generous, "^the reward is not the report's"),
         (Hasty, "^one step trained 2 epochs, not 1"),
         (
-            functools.partial(Leaving, change=lambda counts_C: counts_C + 1),
+            functools.partial(Changing, change=lambda counts_C: counts_C + 1),
             "^actions of 0 changed the composit",
         ),
         (
-            functools.partial(Leaving, change=lambda counts_C: np.maximum(counts_C, 1)),
+            functools.partial(Changing, change=lambda counts_C: np.maximum(counts_C, 1)),
             r"^\[1 1 1 1\] is not \[0 0 0 0\]",
         ),
     ],
@@ -208,7 +208,7 @@ def test_the_run_is_cut_at_its_epochs_and_never_ended():
     assert ended == [(False, False), (False, True)]
 
 
-def test_the_observation_tells_what_is_named():
+def test_the_observation_holds_what_is_named():
     env = make_env(observation=ALL, epochs=4)
     assert env.reset()[0].tolist() == [2, 2, 2, 2] + [0] * 10
     observation, *_, info = env.step(np.array([0, 1, 2, 2]))
@@ -232,7 +232,7 @@ def test_an_observation_may_come_from_outside():
     assert env.step(np.ones(4))[0].tolist() == [2, 2, 2, 2, 2]
 
 
-def test_a_reset_to_an_incumbent_goes_on_from_it():
+def test_a_reset_to_an_incumbent_continues_from_it():
     env = make_env()
     env.reset()
     env.step(np.array([2, 2, 1, 0]))
@@ -340,7 +340,7 @@ def test_ppo_trains_on_the_multi_agent_view(ray_session):
     assert result["learners"]["class_1"]["num_module_steps_trained"] > 0
 
 
-def test_an_observation_from_outside_that_is_none_is_told():
+def test_an_observation_from_outside_that_is_not_one_is_refused():
     with pytest.raises(
         UserError, match=r"^sampler.observation 'math:pi' is not an envs.observations.Observation"
     ):

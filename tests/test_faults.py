@@ -1,4 +1,4 @@
-"""What goes wrong in a run, done for real: each fault leaves the bits of the run without it, or one clear error."""
+"""What goes wrong in a run, done for real: each fault gives the bits of a run without it, or one clear error."""
 
 import dataclasses
 import functools
@@ -74,10 +74,10 @@ def test_one_episode_that_fails_again_and_again_is_an_outcome_that_cannot_win(ra
     """A fault an epoch, each followed by one where all is well."""
     faults = {(1 + 2 * i, 1): fault for i, fault in enumerate(FAULTS)}
     records, _ = epochs_of(functools.partial(TrivialTrainer, faults=faults), 10, k=2, episode_retries=1)
-    for record, (status, told) in zip(records[::2], FAULTS.values(), strict=True):
+    for record, (status, text) in zip(records[::2], FAULTS.values(), strict=True):
         assert [report.status for report in record.reports] == ["ok", status]
         assert record.winner == 0
-        assert re.search(told, record.reports[1].traceback, re.DOTALL)
+        assert re.search(text, record.reports[1].traceback, re.DOTALL)
         before = records[record.epoch - 2]
         parent_C = before.reports[before.winner].counts_C if record.epoch > 1 else 2
         assert np.abs(record.reports[1].counts_C - parent_C).max() <= 2
@@ -85,7 +85,7 @@ def test_one_episode_that_fails_again_and_again_is_an_outcome_that_cannot_win(ra
         assert [report.status for report in record.reports] == ["ok", "ok"], "its process was started again"
 
 
-def test_if_all_episodes_die_again_and_again_the_error_tells_how(ray_session):
+def test_if_all_episodes_die_again_and_again_the_error_says_how(ray_session):
     from cluster.episodes.actor_runner import EpisodeActors
     from cluster.episodes.selection import choose
 
@@ -94,24 +94,24 @@ def test_if_all_episodes_die_again_and_again_the_error_tells_how(ray_session):
     runner = EpisodeActors(factory, SamplerConfig(k=2), ClusterConfig(episode_retries=1))
     actions_C = np.ones(NUM_CLASSES, np.int64)
     incumbent = ray.get(runner.initial(actions_C))
-    for parent, (status, told) in enumerate(FAULTS.values()):
+    for parent, (status, text) in enumerate(FAULTS.values()):
         reference = ray.put(dataclasses.replace(incumbent, epoch=parent))
         reports, _ = runner.train_epoch([reference] * 2, [actions_C, actions_C], epoch=parent + 1)
-        text = rf"(?s)epoch {parent + 1}: none of the 2 episodes is valid \({status}, {status}\).*episode 1:.*{told}"
-        with pytest.raises(RunError, match=text):
+        whole = rf"(?s)epoch {parent + 1}: none of the 2 episodes is valid \({status}, {status}\).*episode 1:.*{text}"
+        with pytest.raises(RunError, match=whole):
             choose(reports, "f1")
     runner.close()
 
 
 @pytest.mark.parametrize(
-    ("factory", "told"),
+    ("factory", "text"),
     [
         (trivial.breaks, r"in breaks.*RuntimeError: the trainer's parts do not fit"),
         (trivial.exits, r"the trainer's factory called sys.exit\(7\)"),
     ],
 )
-def test_a_worker_that_cannot_be_built_is_told_with_its_traceback(ray_session, factory, told):
-    with pytest.raises(RunError, match=rf"(?s)worker 0 of 2 cannot be built: .*{told}"):
+def test_a_worker_that_cannot_be_built_is_named_with_its_traceback(ray_session, factory, text):
+    with pytest.raises(RunError, match=rf"(?s)worker 0 of 2 cannot be built: .*{text}"):
         epochs_of(factory, 1, k=2, episode_retries=1)
 
 
@@ -126,7 +126,7 @@ def test_a_hanging_episode_ends_the_run_with_one_line_that_names_it(ray_session)
 
 
 def test_a_real_classifier_whose_loss_is_not_finite_cannot_win(ray_session):
-    """Child 0 of epoch 2 trains from weights that are not numbers."""
+    """Episode 0 of epoch 2 trains from weights that are not numbers."""
     config = tiny_config(sampler={"k": 2})
     factory = functools.partial(poisoned_trainer, config, epoch=2, episode_index=0)
     records, incumbent = epochs_of(factory, 3, k=2, num_classes=3)
@@ -142,33 +142,33 @@ def test_a_real_classifier_whose_loss_is_not_finite_cannot_win(ray_session):
 
 @pytest.fixture(scope="module")
 def with_lost_nodes():
-    """What `node_loss.py` tells."""
+    """What `node_loss.py` prints."""
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("node_loss.py")], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(
         next(line for line in done.stdout.splitlines() if line.startswith('{"same_bits"'))
-    )  # Ray talks too
+    )  # Ray prints too
 
 
 @pytest.mark.slow
 def test_a_lost_node_changes_no_bit(with_lost_nodes):
     """All actors and the incumbent are on the node that is lost: in mid-epoch, then before the winner is fetched."""
-    told = with_lost_nodes
-    assert told["same_bits"] == [True] * 5
-    assert told["retries"][1] >= 3 and told["retries"][3] >= 1
-    assert "gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 2" in told["demand"]
-    assert told["fetched"] == [True, False, False], "only the winner's weights travel to the driver"
+    outcome = with_lost_nodes
+    assert outcome["same_bits"] == [True] * 5
+    assert outcome["retries"][1] >= 3 and outcome["retries"][3] >= 1
+    assert "gpus_per_episode 1 x sampler.k 3 = 3 GPUs, but Ray has 2" in outcome["demand"]
+    assert outcome["fetched"] == [True, False, False], "only the winner's weights travel to the driver"
 
 
 @pytest.mark.slow
 def test_episodes_spread_over_three_nodes_lose_one_and_gain_one_to_the_same_bits(with_lost_nodes):
-    told = with_lost_nodes["of_three"]
-    assert told["same_bits"] == [True] * 5
-    before, after = told["nodes"]["1"], told["nodes"]["3"]
+    outcome = with_lost_nodes["of_three"]
+    assert outcome["same_bits"] == [True] * 5
+    before, after = outcome["nodes"]["1"], outcome["nodes"]["3"]
     assert len(set(before)) == 3, "an episode on each node"
     assert before[0] not in after and after[1:] == before[1:], "only those of the lost node move"
-    assert told["retries"][1] >= 1 and told["retries"][2:] == [0, 0, 0]
-    assert told["packed"] == 1
-    assert told["left"] == [], "no actor, no placement group"
+    assert outcome["retries"][1] >= 1 and outcome["retries"][2:] == [0, 0, 0]
+    assert outcome["packed"] == 1
+    assert outcome["left_behind"] == [], "no actor, no placement group"

@@ -12,12 +12,12 @@ def on_actors(ray_session):
     return trajectory()
 
 
-def test_a_short_real_training_gives_the_figures_kept(on_actors):
-    kept = json.loads(FILE.read_text())["epochs"]
-    assert [sorted(epoch) for epoch in kept] == [sorted(epoch) for epoch in on_actors]
-    for expected, told in zip(kept, on_actors, strict=True):
+def test_a_short_real_training_gives_the_recorded_figures(on_actors):
+    recorded = json.loads(FILE.read_text())["epochs"]
+    assert [sorted(epoch) for epoch in recorded] == [sorted(epoch) for epoch in on_actors]
+    for expected, actual in zip(recorded, on_actors, strict=True):
         for name, value in expected.items():
-            values, expected_values = np.array(told[name]), np.array(value)
+            values, expected_values = np.array(actual[name]), np.array(value)
             tolerance = 0 if expected_values.dtype.kind == "i" else 1e-3
             np.testing.assert_allclose(values, expected_values, rtol=tolerance, err_msg=name)
 

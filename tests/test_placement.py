@@ -120,7 +120,7 @@ def test_nothing_is_left_behind_however_a_run_ends(ray_session: None, factory, a
 
 
 @pytest.mark.medium
-def test_room_that_others_hold_is_told_with_what_each_node_has(ray_session: None) -> None:
+def test_room_that_others_hold_is_reported_with_what_each_node_has(ray_session: None) -> None:
     from cluster.episodes.actor_runner import EpisodeActors
 
     before, all_cpus = held(), ray.cluster_resources()["CPU"]

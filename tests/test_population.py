@@ -84,7 +84,7 @@ def test_the_worst_quarter_takes_over_the_best_and_moves_the_others_go_on(popula
     start = trainer.initial(np.full(NUM_CLASSES, 2))
     parents = [start] * K
     moved = set(range(K))
-    kept, best_f1 = start, -1.0
+    best_so_far, best_f1 = start, -1.0
     for epoch, record in enumerate(records, start=1):
         assert [report.episode_index for report in record.reports] == list(range(K))
         trained = []
@@ -99,12 +99,12 @@ def test_the_worst_quarter_takes_over_the_best_and_moves_the_others_go_on(popula
         worst, *_, first = sorted(range(K), key=lambda j: f1_K[j])
         assert f1_K[record.winner] == max(f1_K)
         if max(f1_K) > best_f1:
-            kept, best_f1 = trained[record.winner], max(f1_K)
-        assert (record.best_metric, record.best_epoch) == (best_f1, kept.epoch)
+            best_so_far, best_f1 = trained[record.winner], max(f1_K)
+        assert (record.best_metric, record.best_epoch) == (best_f1, best_so_far.epoch)
         parents, moved = trained, {worst}
         parents[worst] = trained[first]
-    np.testing.assert_array_equal(best.arrays["float32"], kept.arrays["float32"])
-    np.testing.assert_array_equal(best.counts_C, kept.counts_C)
+    np.testing.assert_array_equal(best.arrays["float32"], best_so_far.arrays["float32"])
+    np.testing.assert_array_equal(best.counts_C, best_so_far.counts_C)
 
 
 def test_it_begins_as_k_episodes_of_uniform_agents_do_and_says_that_nothing_learns(population: Any) -> None:
@@ -313,7 +313,7 @@ def test_settings_that_a_population_cannot_have_are_refused(sampler: dict[str, A
         settings.of({"sampler": {"agents": "pbt", **sampler}})
 
 
-def test_a_population_is_no_rllib_algorithm() -> None:
+def test_a_population_is_not_an_rllib_algorithm() -> None:
     from cluster import RLCASConfig
 
     config = RLCASConfig().training(agents="pbt").episodes(trainer_factory=TrivialTrainer, num_classes=4)

@@ -105,7 +105,7 @@ def test_rewards_follow_their_episodes_wherever_they_stand(name, k, num_classes,
 
 
 @given(st.integers(2, 5), st.integers(0, 2**32 - 1))
-def test_what_all_episodes_share_is_no_ones_merit(k, seed):
+def test_what_all_episodes_share_is_nobodys_merit(k, seed):
     values_KC = np.random.default_rng(seed).normal(size=(k, 3))
     compared_KC = against_others(values_KC)
     np.testing.assert_allclose(compared_KC.sum(axis=0), 0, atol=1e-12)
@@ -124,23 +124,23 @@ def test_an_episode_that_failed_is_left_out_of_what_the_others_are_compared_with
     assert first.reward_parts == {"f1": 0.5, "own": 1, "team": 0}
 
 
-def test_the_advantage_told_is_the_one_that_the_sampler_weighs_by():
+def test_the_reported_advantage_is_the_one_that_the_sampler_weighs_by():
     reports = [report(0, 0.2), report(1, status="died"), report(2, 0.6)]
     against_baseline = sampler(reward="linear")
-    told = with_advantages(with_rewards(reports, against_baseline), 0.3, against_baseline)
-    np.testing.assert_allclose([each.advantage for each in told], [0.2 - 0.3, NAN, 0.6 - 0.3])
+    weighed = with_advantages(with_rewards(reports, against_baseline), 0.3, against_baseline)
+    np.testing.assert_allclose([each.advantage for each in weighed], [0.2 - 0.3, NAN, 0.6 - 0.3])
     against_each_other = sampler(reward="linear", advantages="normalised")
-    told = with_advantages(with_rewards(reports, against_each_other), 0.3, against_each_other)
-    np.testing.assert_allclose([each.advantage for each in told], [-1, NAN, 1])
+    weighed = with_advantages(with_rewards(reports, against_each_other), 0.3, against_each_other)
+    np.testing.assert_allclose([each.advantage for each in weighed], [-1, NAN, 1])
 
 
 def test_the_advantage_of_agents_with_rewards_of_their_own_is_the_mean():
     own = sampler(reward="per_class", team_share=0.0, advantages="normalised")
-    told = with_advantages(
+    weighed = with_advantages(
         with_rewards([report(0, 0.5, (0.0, 0.0)), report(1, 0.5, (2.0, -6.0))], own), 0.3, own
     )
     deviation = np.sqrt((1 + 9) / 2)
-    np.testing.assert_allclose([each.advantage for each in told], [2 / 2 / deviation, -2 / 2 / deviation])
+    np.testing.assert_allclose([each.advantage for each in weighed], [2 / 2 / deviation, -2 / 2 / deviation])
 
 
 def test_a_function_from_outside_is_shared_by_all_agents():
@@ -150,7 +150,7 @@ def test_a_function_from_outside_is_shared_by_all_agents():
     assert first.rewards_C is None
 
 
-def test_a_signal_that_the_trainer_does_not_give_is_told_with_those_it_gives():
+def test_a_signal_that_the_trainer_does_not_measure_is_refused_with_those_it_does():
     with pytest.raises(UserError, match=r"^sampler.signal 'recall' is unknown: use one of log_likelihood$"):
         with_rewards([report(0), report(1)], sampler(reward="per_class", signal="recall"))
 
@@ -161,6 +161,6 @@ def test_reports_that_differ_in_what_each_agent_was_taught_by_are_not_equal():
     assert one != dataclasses.replace(one, rewards_C=np.array([0.1, 0.3]))
 
 
-def test_a_reward_from_outside_that_cannot_be_called_is_told():
+def test_a_reward_from_outside_that_cannot_be_called_is_refused():
     with pytest.raises(UserError, match=r"^sampler.reward 'math:pi' is not a function: name a function of an "):
         reward_named("math:pi")

@@ -56,7 +56,7 @@ def test_a_tuner_is_restored_to_the_bits_of_a_run_without_a_fault(ray_session: N
     results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
     assert "epoch 4: none of the" in str(results.errors[0])
 
-    f1_of = {told["training_iteration"]: told["metric"] for _, told in results[0].best_checkpoints}
+    f1_of = {figures["training_iteration"]: figures["metric"] for _, figures in results[0].best_checkpoints}
     assert max(f1_of.values()) == results[0].metrics["rlcas"]["metrics"]["best"]
     best = max(f1_of, key=lambda epoch: f1_of[epoch])
     on_disk = {folder.name for folder in (tmp_path / "raw").glob("*/checkpoint_*")}

@@ -48,7 +48,7 @@ class TrivialTrainer:
         quality_C = 1 - ((counts_C - best_C) / 16.0) ** 2
         drive = np.resize(counts_C, self.num_weights)
         weights = np.tanh(0.9 * incumbent.arrays["float32"] + 0.01 * drive).astype(np.float32)
-        self._left = Incumbent(
+        self._trained = Incumbent(
             epoch=epoch,
             arrays={"float32": weights},
             counts_C=counts_C,
@@ -66,8 +66,8 @@ class TrivialTrainer:
         )
 
     def trained(self) -> Incumbent:
-        """Return what the last epoch left."""
-        return self._left
+        """Return the incumbent that the last epoch trained."""
+        return self._trained
 
     def _fault(self, fault: str) -> bool:
         if fault == "exception":

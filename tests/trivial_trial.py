@@ -23,10 +23,10 @@ from rlcas.runs.sweep_folder import Sweep, read_sweep
 from rlcas.training.saved_classifier import MODEL_FILE
 
 IN_PROCESS = {"cluster.episode_runner": "in_process"}
-"""For trials of which it is not the episodes' processes that matter."""
+"""For tests of trials to which the episodes' processes do not matter."""
 NUM_CLASSES = 4
 FAILING_COUNT = 14
-"""The initial count of which a trial fails in its second epoch."""
+"""The initial count with which a trial fails in its second epoch."""
 CORES = {"CPU": 8.0}
 
 

@@ -82,7 +82,13 @@ class Episodes:
     def outcome(
         self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Train one epoch from `incumbent` under `actions_C`, as episode `episode_index` of `epoch` (from 1).
+        """Train one epoch.
+
+        Args:
+            incumbent: what the episode starts from.
+            actions_C: [C], indices of -step, 0 and +step.
+            epoch: from 1.
+            episode_index: j in 0..K-1.
 
         Returns:
             The report, without a reward, and the trained incumbent; None where the episode failed.
@@ -115,5 +121,12 @@ class EpisodeActor(Episodes):
     def episode(
         self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
     ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Return `outcome`, as two objects: Ray then moves the small report alone, and only the winner is fetched."""
+        """Return `outcome`, as two objects: Ray then moves the small report alone, and only the winner is fetched.
+
+        Args:
+            incumbent: what the episode starts from.
+            actions_C: [C], indices of -step, 0 and +step.
+            epoch: from 1.
+            episode_index: j in 0..K-1.
+        """
         return self.outcome(incumbent, actions_C, epoch, episode_index)

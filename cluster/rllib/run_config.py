@@ -11,7 +11,14 @@ from rlcas.runs.folder import RunFolder
 
 
 def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
-    """Return the RLlib config of a run's sampler; what it replays is what its own folder keeps of that run."""
+    """Return the RLlib config of a run's sampler.
+
+    Args:
+        folder: the run's; the schedule that it replays is the copy in there.
+        config: the run's settings.
+        num_classes: C.
+        pool_folder: where the synthetic images are.
+    """
     replayed = {"replay": folder.replay} if config.sampler.replay else {}
     return (
         RLCASConfig()

@@ -39,7 +39,14 @@ def agents_named(name: str) -> type[Agents]:
 
 
 def build_agents(sampler: SamplerConfig, num_classes: int, num_features: int, seed: int) -> Agents:
-    """Return the agents of the setting `sampler.agents`, initialised from `seed` alone."""
+    """Return the agents of the setting `sampler.agents`.
+
+    Args:
+        sampler: the sampler's settings.
+        num_classes: C.
+        num_features: F, the numbers that an agent sees.
+        seed: all of the initialisation follows from it; the global random state stays as it was.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return agents_named(sampler.agents)(num_classes, num_features, sampler)

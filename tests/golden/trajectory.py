@@ -1,4 +1,4 @@
-"""A short real training through the engine, whose figures are kept in trajectory.json.
+"""A short real training through the engine, whose figures are recorded in trajectory.json.
 
 Make the file again, after a change that is meant to move them: `python tests/golden/trajectory.py`.
 """
@@ -29,7 +29,7 @@ HEADER = {
 
 
 def trajectory(runner: str = "actors") -> list[dict[str, Any]]:
-    """Train three epochs of two episodes and return what each gave, as JSON values."""
+    """Train three epochs of two episodes and return the results of each, as JSON values."""
     config = tiny.tiny_config(sampler={"k": 2, "epochs": NUM_EPOCHS, "lr": 0.1})
     algorithm = (
         RLCASConfig()
@@ -43,12 +43,12 @@ def trajectory(runner: str = "actors") -> list[dict[str, Any]]:
         .build_algo()
     )
     try:
-        return [_told(algorithm.record) for _ in range(NUM_EPOCHS) if algorithm.train()]
+        return [_result(algorithm.record) for _ in range(NUM_EPOCHS) if algorithm.train()]
     finally:
         algorithm.stop()
 
 
-def _told(record: Any) -> dict[str, Any]:
+def _result(record: Any) -> dict[str, Any]:
     return jsonable(
         {
             "epoch": record.epoch,
