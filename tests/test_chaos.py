@@ -103,7 +103,7 @@ def test_a_driver_killed_at_a_random_moment_changes_no_bit(own_pool: Path) -> No
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while process.poll() is None and epochs_told(run) == 0:
+    while process.poll() is None and epochs_logged(run) == 0:
         time.sleep(0.01)
     time.sleep(rng_for(0, "kills").uniform(0, 0.2))
     assert process.poll() is None, "it ended before it could be killed"
@@ -114,7 +114,7 @@ def test_a_driver_killed_at_a_random_moment_changes_no_bit(own_pool: Path) -> No
     assert same_run(run, own_pool / "undisturbed")
 
 
-def epochs_told(run: Path) -> int:
+def epochs_logged(run: Path) -> int:
     path = run / "epochs.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
 

@@ -367,7 +367,7 @@ def test_a_comparisons_folder_is_not_taken_for_a_runs(
     )
 
 
-def cells_told(out: Path) -> list[Path]:
+def cells_with_progress(out: Path) -> list[Path]:
     return list(out.glob("cells/*/*/test.npz"))
 
 
@@ -384,9 +384,9 @@ def test_an_interrupted_and_killed_comparison_resumes_to_the_same_cells(finished
     out = home / "interrupted"
     flags = [*small_run.flags(), *OF_ALL, "--methods", "baseline,rlcas"]
     words = command("compare", "--data", "npz:shapes.npz", *flags, "--out", out)
-    signalled(signal.SIGINT, lambda: len(cells_told(out)) >= 2, words, home)
-    before_kill = len(cells_told(out))
-    signalled(signal.SIGKILL, lambda: len(cells_told(out)) > before_kill, command("resume", out), home)
+    signalled(signal.SIGINT, lambda: len(cells_with_progress(out)) >= 2, words, home)
+    before_kill = len(cells_with_progress(out))
+    signalled(signal.SIGKILL, lambda: len(cells_with_progress(out)) > before_kill, command("resume", out), home)
     kept = {path.parent for path in out.glob("cells/*/*/cell.json") if (path.parent / "test.npz").exists()}
     before = {folder: bytes_below(folder) for folder in kept}
     assert 3 <= len(kept) < 6

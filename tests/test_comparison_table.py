@@ -236,10 +236,10 @@ def test_missing_cells_of_equal_compute_are_named_with_their_number_and_reason(t
     assert equal == (
         f"Not all seeds of equal compute: {FAILED} (2 of 3; {why}), proco (0 of 3; {why}), ncl (1 of 3; {why})."
     )
-    assert not any("equal compute" in text for text in _told_without_equal_compute(tmp_path))
+    assert not any("equal compute" in text for text in _summary_without_equal_compute(tmp_path))
 
 
-def _told_without_equal_compute(path: Path) -> list[str]:
+def _summary_without_equal_compute(path: Path) -> list[str]:
     """Return the sentences of a comparison that was not asked for equal compute, and has none."""
     shutil.rmtree(path / "cells")
     write_fake_comparison(path, rows=("baseline", "ncl"))

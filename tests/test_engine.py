@@ -174,7 +174,7 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         assert [report.status for report in record.reports] == ["exception", "out_of_memory", "ok"]
         assert record.winner == 2
         assert record.baseline == pytest.approx(0.99 * record.reports[2].reward, rel=1e-6)
-        assert "told to fail" in record.reports[0].traceback
+        assert "set to fail" in record.reports[0].traceback
         assert math.isnan(record.reports[1].reward)
         before = record.probabilities_C3
         result = algorithm.train()
@@ -183,7 +183,7 @@ def test_failed_episodes_cannot_win_and_teach_nothing(ray_session):
         after = algorithm.record.probabilities_C3
         moved = np.take_along_axis(after - before, record.reports[2].actions_C[:, None], axis=1)
         assert (moved > 0).all(), "one valid episode with a reward above B^1 makes its own actions likelier"
-        with pytest.raises(RuntimeError, match=r"(?s)epoch 3: none of the 3 episodes is valid .*told to fail"):
+        with pytest.raises(RuntimeError, match=r"(?s)epoch 3: none of the 3 episodes is valid .*set to fail"):
             algorithm.train()
         assert algorithm.epoch == 2
     finally:

@@ -39,20 +39,27 @@ def logged(num_classes):
 
 
 def test_a_few_classes_are_scalars():
-    told = logged(3)
-    assert told["composition"] == {"class_0": 0, "class_1": 1, "class_2": 2, "sum": 3, "drawn": 9, "clamped": 2}
-    assert told["policy"]["class_2"] == {"less": 0.2, "same": 0.3, "more": 0.5}
-    assert told["policy"]["distance_from_uniform"] == pytest.approx(1 / 6)
-    assert told["policy"]["entropy"] == pytest.approx(1.0297, abs=1e-4)
+    values = logged(3)
+    assert values["composition"] == {
+        "class_0": 0,
+        "class_1": 1,
+        "class_2": 2,
+        "sum": 3,
+        "drawn": 9,
+        "clamped": 2,
+    }
+    assert values["policy"]["class_2"] == {"less": 0.2, "same": 0.3, "more": 0.5}
+    assert values["policy"]["distance_from_uniform"] == pytest.approx(1 / 6)
+    assert values["policy"]["entropy"] == pytest.approx(1.0297, abs=1e-4)
     expected = {"mean": 0.3, "episode_1": 0.3, "advantage_1": 0.05, "baseline": 0.25, "winner": 1}
-    assert told["reward"] == pytest.approx(expected)
-    assert told["metrics"] == {"f1": 0.5, "best": 0.6, "val_loss": 0.1, "train_loss": 0.2}
-    assert told["faults"] == {"failed": 1, "retries": 2}
-    assert told["time"] == {"epoch_seconds": 2.0, "episode_1_seconds": 1.5}
+    assert values["reward"] == pytest.approx(expected)
+    assert values["metrics"] == {"f1": 0.5, "best": 0.6, "val_loss": 0.1, "train_loss": 0.2}
+    assert values["faults"] == {"failed": 1, "retries": 2}
+    assert values["time"] == {"epoch_seconds": 2.0, "episode_1_seconds": 1.5}
 
 
 def test_many_classes_are_histograms():
-    told = logged(33)
-    assert set(told["composition"]) == {"counts", "sum", "drawn", "clamped"}
-    np.testing.assert_array_equal(told["composition"]["counts"], np.arange(33))
-    assert told["policy"]["less"].shape == (33,)
+    values = logged(33)
+    assert set(values["composition"]) == {"counts", "sum", "drawn", "clamped"}
+    np.testing.assert_array_equal(values["composition"]["counts"], np.arange(33))
+    assert values["policy"]["less"].shape == (33,)

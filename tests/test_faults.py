@@ -59,8 +59,8 @@ def test_a_killed_actor_changes_no_bit_and_is_counted(ray_session, tmp_path):
 
 
 FAULTS = {
-    "exception": ("exception", r"Traceback .*in _fault.*told to fail"),
-    "exit": ("exception", r"Traceback .*in _fault.*SystemExit: the trivial trainer was told to exit"),
+    "exception": ("exception", r"Traceback .*in _fault.*set to fail"),
+    "exit": ("exception", r"Traceback .*in _fault.*SystemExit: the trivial trainer was set to exit"),
     "allocate": ("out_of_memory", r"Traceback .*in _fault.*can't allocate memory: you tried to allocate 11529"),
     "kill": (
         "died",

@@ -164,7 +164,7 @@ def test_a_member_that_fails_ends_it_with_its_traceback_on_actors(ray_session: N
 
     before = held()
     with pytest.raises(
-        EpisodeError, match=r"(?s)epoch 1: member 1 of the population failed \(exception\).*told to fail"
+        EpisodeError, match=r"(?s)epoch 1: member 1 of the population failed \(exception\).*set to fail"
     ):
         train(runner="actors", faults={(1, 1): "exception"})
     assert left_behind(before) == set()
@@ -174,7 +174,7 @@ def test_a_member_that_fails_ends_it_with_its_traceback() -> None:
     from cluster.episodes.selection import EpisodeError
 
     with pytest.raises(
-        EpisodeError, match=r"(?s)epoch 2: member 1 of the population failed \(exception\).*told to fail"
+        EpisodeError, match=r"(?s)epoch 2: member 1 of the population failed \(exception\).*set to fail"
     ):
         train(faults={(2, 1): "exception"})
 

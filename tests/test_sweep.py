@@ -179,7 +179,7 @@ def ended(out: Path) -> dict[str, float | None]:
     return {trial.name: trial.seconds for trial in read_sweep(out).trials if trial.ended}
 
 
-def epochs_told(out: Path) -> int:
+def epochs_logged(out: Path) -> int:
     return sum(path.read_text().count("\n") for path in out.glob("trials/*/epochs.jsonl"))
 
 
@@ -191,8 +191,8 @@ def test_an_interrupted_and_killed_sweep_resumes_to_the_same_table(home: Path) -
     assert done.returncode == 0, done.stderr
     whole, out = home / "whole", home / "interrupted"
     signalled(signal.SIGINT, lambda: ended(out), command(*flags, "--out", out), home)
-    before = epochs_told(out)
-    signalled(signal.SIGKILL, lambda: epochs_told(out) != before, command("--resume", out), home)
+    before = epochs_logged(out)
+    signalled(signal.SIGKILL, lambda: epochs_logged(out) != before, command("--resume", out), home)
     kept = ended(out)
     assert 1 <= len(kept) < 4
     done = rlcas("--resume", out, cwd=home)

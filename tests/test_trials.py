@@ -60,7 +60,7 @@ def test_a_trial_that_fails_is_reported_and_the_others_continue(three_trials: Sw
     assert failed.epochs == 1
     assert failed.reason == "epoch 2: none of the 1 episodes is valid (exception)"
     traceback = (three_trials.folder(failed) / ERROR_FILE).read_text()
-    assert "told to fail" in traceback and "Traceback" in traceback
+    assert "set to fail" in traceback and "Traceback" in traceback
 
 
 def test_nothing_is_left_behind(three_trials: Sweep, held_before: set[str]) -> None:

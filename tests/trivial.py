@@ -71,9 +71,9 @@ class TrivialTrainer:
 
     def _fault(self, fault: str) -> bool:
         if fault == "exception":
-            raise RuntimeError("the trivial trainer was told to fail")
+            raise RuntimeError("the trivial trainer was set to fail")
         if fault == "out_of_memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. (told to)")
+            raise torch.OutOfMemoryError("CUDA out of memory. (on demand)")
         if fault == "allocate":
             torch.empty(2**60, dtype=torch.uint8)
         if fault == "kill":
@@ -81,7 +81,7 @@ class TrivialTrainer:
         if fault == "segfault":
             ctypes.string_at(0)
         if fault == "exit":
-            sys.exit("the trivial trainer was told to exit")
+            sys.exit("the trivial trainer was set to exit")
         if fault == "sleep":
             time.sleep(0.5)
         if fault.startswith("/") and not Path(fault).exists():
