@@ -193,7 +193,7 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
     ("methods", "stated", "message"),
     [
         ("nope", {}, r"^compare\.methods 'nope' is unknown: use one of baseline, baseline_best_of_k, "),
-        ("os.path:join", {}, r"^compare\.methods 'os\.path:join' is no rlcas\.methods\.method\."),
+        ("os.path:join", {}, r"^compare\.methods 'os\.path:join' is not an rlcas\.methods\.method\."),
         ("", {}, r"^compare\.methods is empty: name rows of baseline, ce, .*, or all$"),
         (
             "baseline",
