@@ -193,6 +193,7 @@ def _nodes() -> list[NodeReport]:
             NodeReport(
                 one["NodeID"],
                 f"{one['NodeManagerHostname']} ({one['NodeName']})",
+                # Ray leaves out a resource of which a node has none.
                 one["Resources"].get("CPU", 0),
                 one["Resources"].get("GPU", 0),
             )
@@ -208,8 +209,10 @@ def _probe(out: Path) -> Iterator[Path]:
     """Yield a new file in `out`, or in the nearest folder above that exists."""
     folder = next(place for place in (out, *out.parents) if place.is_dir())
     with tempfile.NamedTemporaryFile("w", prefix=".rlcas-doctor-", dir=folder) as file:
+        # Its own path: a node that has another file of this name at this place is found out.
         file.write(file.name)
         file.flush()
+        # Other nodes read it from the storage, not from this machine's cache.
         os.fsync(file.fileno())
         yield Path(file.name)
 
@@ -217,15 +220,18 @@ def _probe(out: Path) -> Iterator[Path]:
 def _reads(probe: Path) -> bool:
     try:
         return probe.read_text() == str(probe)
+    # A folder that the node lacks or may not read: either way it does not share it.
     except OSError:
         return False
 
 
 def _ask(nodes: Sequence[NodeReport], probe: Path, data: str | None) -> dict[str, NodeFacts | str]:
     """Return each node's facts, or why it has none."""
+    # No cores, so that busy nodes answer too.
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
     for node in nodes:
+        # Hard: another node's answer would be taken for this one's.
         on_node = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
         asked[node.name] = task.options(scheduling_strategy=on_node).remote(probe, data)
     done, _ = ray.wait(list(asked.values()), num_returns=len(asked), timeout=NODE_LIMIT_SECONDS)
@@ -238,6 +244,7 @@ def _answer(answer: ray.ObjectRef, done: bool) -> NodeFacts | str:
     try:
         return ray.get(answer)
     except RayError as error:
+        # Ray's errors hold the worker's traceback; the cause is its last line.
         return str(error).strip().splitlines()[-1]
 
 
@@ -263,6 +270,7 @@ def _code_digest() -> str:
     for package in OUR_PACKAGES:
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.origin is not None
+        # Sorted, as the order of a folder's files differs between file systems.
         for source in sorted(Path(spec.origin).parent.rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:12]

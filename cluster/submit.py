@@ -100,6 +100,7 @@ def package(working_dir: Path) -> dict[str, int]:
     silent = logging.getLogger(__name__)
     silent.disabled = True  # Ray would log what is raised below as one line
     try:
+        # Ray's own private walk (2.60): only it leaves out exactly what Ray will leave out.
         packaging._dir_travel(
             working_dir,
             [packaging._get_excludes(working_dir, get_runtime_env_default_excludes())],
@@ -126,6 +127,7 @@ def check_size(files: Mapping[str, int], working_dir: Path) -> None:
         UserError: it is too large; the line names the largest parts.
     """
     num_bytes = sum(files.values()) + ZIP_BYTES
+    # aiohttp, which receives it, refuses the limit itself too.
     if num_bytes < DASHBOARD_CLIENT_MAX_SIZE:
         return
     parts = Counter[str]()
@@ -147,12 +149,14 @@ def exit_status(job: JobDetails) -> int:
         message, _, _ = (job.message or "").partition("\n")  # Ray's own traceback may follow
         say(f"job {job.status}: {message}")
         return 1
+    # A negative code is that of a signal, as Python's subprocess gives it.
     return code if code > 0 else 128 - code
 
 
 def _connect(address: str) -> JobSubmissionClient:
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address!r} is not a dashboard's address: write it as http://HOST:8265")
+    # Ray's job client needs it, and Ray without its extra `default` does not install it.
     if importlib.util.find_spec("aiohttp") is None:
         raise UserError(
             "rlcas submit needs Ray's job client, which is not installed: pip install 'rlcas[cluster]'"

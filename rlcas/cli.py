@@ -41,12 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         fix = fix_for(error)
+        # An error that the user cannot fix keeps its traceback.
         if fix is None:
             raise
         print(f"rlcas: {error}: {fix}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"rlcas: {interrupt if interrupt.args else INTERRUPTED}", file=sys.stderr)
+        # 128 + SIGINT, as a shell gives it.
         return 130
 
 

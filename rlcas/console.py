@@ -22,6 +22,7 @@ LINES_PER_BAR = 10
 MAX_LOG_WIDTH = 1000
 """Characters: wider than any table."""
 
+# rich would colour numbers and paths.
 _CONSOLE = Console(highlight=False)
 
 
@@ -32,15 +33,18 @@ def console() -> Console:
 
 def say(text: str) -> None:
     """Print one line; in a log it is never wrapped."""
+    # Text, as rich reads square brackets in a plain string as markup.
     console().print(Text(text), soft_wrap=True)
 
 
 def show_table(table: Table) -> None:
     """Print a table: on a terminal in parts that fit its width, in a log in its full width."""
     if console().is_terminal:
+        # rich would cut or fold the cells of a table that is too wide.
         for part in parts_of(table, console().width):
             console().print(part)
         return
+    # Outside of a terminal rich takes 80 columns.
     width = console().measure(table, options=console().options.update(width=MAX_LOG_WIDTH)).maximum
     Console(file=console().file, width=width, highlight=False).print(table)
 
@@ -111,6 +115,7 @@ class Stopwatch:
 def phase(title: str) -> Iterator[Stopwatch]:
     """Announce a phase, and its duration if it ends without an error."""
     say(f"{title} ...")
+    # Monotonic: the clock may be set while a phase runs.
     watch, started = Stopwatch(), time.monotonic()
     yield watch
     watch.seconds = time.monotonic() - started

@@ -26,6 +26,7 @@ _QUERY = re.compile(
 
 def without_credentials(text: str) -> str:
     """Return `text` with `***` for user name and password before the @, and for the secrets in a query."""
+    # Most texts have no address, and the patterns need one.
     if "://" not in text:
         return text
     return _QUERY.sub(rf"\g<name>{HIDDEN}", _USER_INFO.sub(rf"\g<scheme>{HIDDEN}@", text))

@@ -26,6 +26,7 @@ class RunError(RuntimeError):
 
 
 def _printable(text: str) -> str:
+    # A name in a stranger's file could otherwise send escape sequences to the terminal.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

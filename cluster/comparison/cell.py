@@ -40,13 +40,16 @@ def train_cell(comparison: Path, cell: PlannedCell) -> Cell:
     Raises:
         UserError: this node does not reach the comparison's folder, so that nothing can be written into it.
     """
+    # Outside of the try: without the folder there is no place for the failure that `fail` would write.
     check_reached(comparison, settings.COMPARE_CONFIG_FILE)
     folder = comparison / cell.name
     done = read_cell(folder)
+    # Ray may run the task again after its worker died, and a resume starts it once more.
     if done is not None and done.status == "finished":
         return done
     try:
         return _train_and_test(comparison, folder, cell)
+    # Written here, where the traceback is the cell's own; Ray would wrap it in one of its own.
     except Exception as error:
         return fail(comparison, cell, first_line(error), traceback.format_exc())
 
@@ -61,6 +64,7 @@ def fail(comparison: Path, cell: PlannedCell, reason: str, traceback_text: str) 
         traceback_text: the whole traceback.
     """
     failed = replace(_blank(comparison, cell), status="failed", reason=reason)
+    # Before cell.json, so that a cell which counts as failed has its traceback.
     write_text(comparison / cell.name / ERROR_FILE, traceback_text)
     write_facts(comparison / cell.name, failed)
     return failed
@@ -86,6 +90,7 @@ def _blank(comparison: Path, cell: PlannedCell) -> Cell:
 
 
 def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
+    # Ray 2.60 hides no GPU from a task that reserved none, so the choice of the device would see them all.
     if ray.is_initialized():
         use_assigned_gpus()
     _open(comparison, folder, cell)
@@ -94,13 +99,17 @@ def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     context = RunContext(RunFolder(folder), config, data, device)
     threads = config.cluster.threads_per_episode
     assert threads is not None, "a plan's settings are concrete"
+    # The number of threads is part of the bits of a cell.
     with torch_threads(threads):
         trained = ENGINES[cell.engine](comparison, cell, context)
+    # Its lines would count as the progress of a cell that still trains.
     remove_progress(folder)
     ended = _trained_cell(comparison, cell, trained, len(data.train), device)
+    # Settings are chosen by validation alone: a trial never reads a test image.
     if cell.trial is not None:
         write_facts(folder, ended)
         return ended
+    # The only place where a comparison reads test images: the best epoch is chosen and saved by now.
     test, _ = datasets.load_test(config)
     figures, p_NC = examine(folder, test, config.shots, device)
     write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
@@ -112,6 +121,7 @@ def _trained_cell(
 ) -> Cell:
     """Return the cell after its training, before the test images are read."""
     epochs = cell.config.sampler.epochs
+    # Epochs count from 1.
     best = trained.curve[trained.best_epoch - 1]
     return replace(
         _blank(comparison, cell),
@@ -133,6 +143,7 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(cell.config, folder)
+    # Of an earlier attempt, as is the log of epochs: the plain loop has no checkpoints and starts again.
     (folder / ERROR_FILE).unlink(missing_ok=True)
     remove_progress(folder)
     _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)

@@ -87,6 +87,7 @@ def cells_of_row(
     own = {**row.method.settings, **(tried or {})}
     return [
         _cell(row, data, row.config.seed + number, equal, own)
+        # The full budget comes first under each seed: `tries_of` takes cell 0 as the trial of a setting.
         for number in range(compare.seeds)
         for equal in ((False, True) if needs_more_passes else (False,))
     ]
@@ -95,6 +96,8 @@ def cells_of_row(
 def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
     num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
     passes = row.method.passes(row.config)
+    # Whole epochs come nearest to the full budget, but at equal compute they must not exceed the Baseline's
+    # passes.
     budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
     epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
     run = row.config.run
@@ -103,6 +106,8 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
             "seed": seed,
             "out": None,
             "sampler": run.sampler.model_copy(update={"epochs": epochs}),
+            # In process: a cell that waited for actors of its own could wait for what other cells hold. The
+            # bits are the same.
             "cluster": run.cluster.model_copy(
                 update={"episode_runner": "in_process", "gpus_per_episode": None}
             ),
@@ -116,9 +121,11 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
         engine=row.method.engine,
         pool=row.method.pool,
         select=row.method.select,
+        # The other engines train K classifiers and count the images of each themselves.
         passes_per_image=row.method.passes(config) if row.method.engine == "fit" else 1,
         counts_C=tuple(counts_C.tolist()),
         own=own,
+        # `added` is called again, as the iterator that found the epochs is used up.
         passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
         missing=row.missing,
     )
@@ -138,6 +145,7 @@ def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]
     sampler = row.config.sampler
     num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
     if sampler.batch_mode == "fixed_total":
+        # Added images replace real ones, so an epoch has the same number whatever the composition.
         return lambda: itertools.repeat(0.0)
     if row.method.engine == "episodes":
         return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))

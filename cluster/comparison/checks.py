@@ -23,8 +23,10 @@ def load_checked(planned: ComparisonPlan) -> TrainingData:
     if planned.pools:
         require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
+    # Reads no test image: only whether there will be some, which would otherwise show after all training.
     datasets.require_test(config)
     check_pools(planned, data)
+    # For the errors that it raises: the cells are planned again where they are trained.
     cells_of(planned, data)
     return data
 

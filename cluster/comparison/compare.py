@@ -51,6 +51,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     planned = plan(stated)
     assert planned.config.out is not None, "a plan has its folder"
     out = check_is_new(planned.config.out, "rlcas compare --resume")
+    # Before the folder is made, so that a fault in images or pools leaves none behind.
     data = load_checked(planned)
     for note in data.notes:
         say(f"note: {note}")
@@ -79,6 +80,7 @@ def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str])
     """Return the plan with weights that were not given before, after writing its settings."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():
+        # Cells with other weights would stand in one row.
         if (before := value_of(config, key)) not in (None, value_of(completed, key)):
             raise UserError(
                 f"{key} {weight}: {path} has trained with {before}: leave it out, or compare anew with another --out"
@@ -122,6 +124,7 @@ def _write_settings(path: Path, planned: ComparisonPlan) -> None:
         folder = path / POOLS_FOLDER / name
         if not (folder / settings.CONFIG_FILE).exists():
             settings.save(config, folder)
+    # Last: with the new weights in it, a resume expects the folders of their pools.
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(planned.config))
 
 
@@ -153,6 +156,7 @@ def _train(path: Path, planned: ComparisonPlan) -> bool:
     _leave_out(path, waiting)
     rows = {cell.method for cell in waiting if not cell.missing}
     reasons = _make_pools(path, planned, rows)
+    # Ray is started only where something is left to train.
     if able := rows - reasons.keys():
         with cell_slots(planned.config) as slots:
             reasons |= _search_and_train(path, planned, data, able, slots)
@@ -183,6 +187,7 @@ def _search_and_train(
     """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
     tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
     _run(path, still_to_try(path, tries), slots, "trials of settings")
+    # After all trials: a row's cells have the settings that were best on validation.
     settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
     cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
     _run(path, _waiting(path, cells), slots, "cells")

@@ -49,6 +49,7 @@ def describe(stated: Mapping[str, Any]) -> str:
 def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -> str:
     """Return the estimate of the time: that of a few steps on this machine, times the number of steps."""
     parts: dict[str, float] = {}
+    # In the order of `POOLS`, in which they are made: a pool takes over parts of those before it.
     making = [name for name, pool in planned.pools.items() if pool.pool is None]
     for number, name in enumerate(making):
         spared = parts_taken_over(name, making[:number])
@@ -62,6 +63,7 @@ def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -
 def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
     lines = []
     for cell in cells_of(planned, data):
+        # Rows differ between seeds in nothing that is shown.
         if cell.seed != planned.config.seed:
             continue
         name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"

@@ -57,6 +57,7 @@ def _pool(comparison: Path, cell: PlannedCell, context: RunContext) -> Synthetic
     """Return the pool that the cell's row shares, without its marked copies."""
     shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
     stored = open_pool(shared, settings.load(shared.path), context.data)
+    # The marks of copies lie in the pool's folder of the comparison, to which the cell's `pool` is a link.
     return run_pool(context.folder, context.config, stored.folder)
 
 
@@ -71,6 +72,7 @@ def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[
     shared = RunFolder(comparison / POOLS_FOLDER / str(cell.pool))
     judge = real_classifier(RunContext(shared, settings.load(shared.path), data, context.device))
     selected = lookup(cell.select, SELECTIONS, "a method's select")(data, pool, judge, context.config)
+    # The batch gets as many images as in the other rows; the selection only shares them out anew.
     return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
@@ -89,10 +91,12 @@ def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trai
     mixture = _mixture(comparison, cell, context)
     fits, started = [], time.perf_counter()
     for j in range(cell.config.sampler.k):
+        # The first is the row's plain classifier to the bit; the others have a random stream of their own each.
         seed = cell.seed if j == 0 else seed_for(cell.seed, "best_of_k", j)
         config = cell.config.model_copy(update={"seed": seed})
         fits.append((config, *_fitted(dataclasses.replace(context, config=config), mixture)))
     seconds, metric = time.perf_counter() - started, cell.config.sampler.metric
+    # max keeps the first of equals: ties go to the lower index.
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
     save_incumbent(context.folder.path, best, context.data, config)
     passes = sum(_images(results) for _, _, results in fits)
@@ -103,6 +107,8 @@ def _fitted(context: RunContext, mixture: tuple[SyntheticSource, Int64]) -> tupl
     source, counts_C = mixture
     config = context.config
     trainer = ClassifierTrainer(context.data, config, pool=source, device=context.device)
+    # A line is flushed at its end, as the driver counts them while the cell trains; appended, as the K
+    # classifiers of a cell write one after another.
     with (context.folder.path / PROGRESS_FILE).open("a", encoding="utf-8", buffering=1) as lines:
         return fit(
             trainer,
@@ -116,6 +122,7 @@ def passes_done(comparison: Path, cell: PlannedCell) -> int:
     """Return the passes that a cell in training has done, by the epochs that are logged in its folder."""
     names = (EPOCHS_FILE,) if cell.engine == "episodes" else (PROGRESS_FILE, FORMER_PROGRESS_FILE)
     logs = [path for name in names if (path := comparison / cell.name / name).exists()]
+    # A line without its end is still being written.
     num_epochs = logs[0].read_bytes().count(b"\n") if logs else 0
     fits = cell.config.sampler.k if cell.engine == "best_of_k" else 1
     all_epochs = fits * cell.config.sampler.epochs
@@ -151,6 +158,7 @@ def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Train
 
     pool = _pool(comparison, cell, context)
     training.train(context, pool)
+    # model.safetensors is written, and the cell's result needs nothing else of the two checkpoints.
     shutil.rmtree(context.folder.checkpoints, ignore_errors=True)
     return trained_from(epoch_log.read_epochs(context.folder.path))
 

@@ -95,6 +95,7 @@ def _rows(config: CompareRunConfig) -> list[PlannedRow]:
         try:
             rows.append(row_of(config, name))
         except UserError as error:
+            # A row that the user named must not be left out silently; one that `all` stands for may be.
             if name in config.compare.methods:
                 raise
             unsuited.append(error)
@@ -118,6 +119,7 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
         own = settings.override(config, {**method.settings, "classifier.method": name, **(tried or {})})
         if missing := _missing(own, method):
             return PlannedRow(name=name, method=method, config=own, missing=missing)
+        # After the weights: it raises where they are missing, which only leaves the row out.
         check_training(own)
     except UserError as error:
         raise UserError(f"row {name}: {error}") from None
@@ -126,6 +128,7 @@ def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None 
 
 def _missing(config: CompareRunConfig, method: Method) -> str:
     """Return why a row is left out, or nothing; where a pool is given, its generator's weights are not needed."""
+    # A pool that is given is read, so that nothing has to generate it.
     missing = None if method.pool in config.compare.pools else missing_weights(method, config)
     return " ".join((missing or "").split())
 
@@ -135,9 +138,13 @@ def _concrete(config: CompareRunConfig) -> CompareRunConfig:
     out = local_out(config.out or default_out(config, "compare"))
     pools = dict(config.compare.pools)
     if config.pool is not None:
+        # `compare.pools` is the more specific of the two.
         pools.setdefault("sketch", config.pool)
     pools = {name: _absolute_pool(config, pool) for name, pool in pools.items()}
+    # Cells share the cores: one thread each, whatever the machine, so that their bits do not depend on it.
     threads = config.cluster.threads_per_episode or 1
+    # Fixed here, as the cells have seeds of their own: the images are split once, and each cell's config.yaml
+    # names them.
     data_seed = config.seed if config.dataset.seed is None else config.dataset.seed
     update = {
         "out": out,
@@ -166,6 +173,7 @@ def _check_pool_names(config: CompareRunConfig) -> None:
 def _check_have_effect(planned: ComparisonPlan) -> None:
     """Refuse a setting that is stated but that every row replaces by its own."""
     config = planned.config
+    # Only a value other than the preset's is certain to have been stated by the user.
     usual = settings.of_comparison({"data": config.data, "preset": config.preset})
     for key in sorted(set.intersection(*({"classifier.method", *row.method.settings} for row in planned.rows))):
         if (value := value_of(config, key)) != value_of(usual, key):

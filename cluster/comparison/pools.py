@@ -29,6 +29,7 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
     failed: dict[str, str] = {}
     for name in names:
         folder = RunFolder(comparison / POOLS_FOLDER / name)
+        # The scores come after everything that the rows need of a pool.
         if folder.scores.exists():
             continue
         say(f"pool {name}:")
@@ -36,6 +37,7 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
             _share(comparison, folder)
             make_pool(folder.path)
             _score(folder)
+        # A pool that fails takes only its own rows with it.
         except Exception as error:
             write_text(folder.path / ERROR_FILE, traceback.format_exc())
             failed[name] = f"pool {name}: {first_line(error)}"
@@ -52,15 +54,20 @@ def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
 def _share(comparison: Path, folder: RunFolder) -> None:
     """Link the images and the judge into a pool's folder, and take over what other pools have trained alike."""
     shared = RunFolder(comparison)
+    # A folder before the link to it: mkdir does not make what a dangling link points to. One judge for all
+    # pools, so that their distances are in the same features.
     shared.judge.mkdir(exist_ok=True)
     for target, link in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
         if not link.is_symlink():
+            # Relative, so that the comparison's folder may be moved.
             link.symlink_to(os.path.relpath(target, folder.path))
+    # A given pool is only read: nothing is trained for it.
     if settings.load(folder.path).pool is not None:
         return
     for name in POOLS:  # in the order in which they were made, as one may have taken over from another
         other = RunFolder(comparison / POOLS_FOLDER / name)
         if other != folder and (other.synth / PIPELINE_FOLDER).exists():
+            # Loaded anew, because taking over from the pool before may have changed the settings.
             _take_over(other, folder, settings.load(folder.path))
 
 
@@ -70,11 +77,15 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
     if ours.generator not in ("ldm", "mgdm") or ours.autoencoder != theirs.autoencoder:
         return
     pipeline, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
+    # MGDM disturbs the images of a plain diffusion model: the trained one is the same where all else is equal.
     if ours.generator == "mgdm" and ours.model_copy(update={"generator": theirs.generator}) == theirs:
+        # Neither over a finished generator nor over a diffusion model that was taken over before.
         if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
             with replacing_folder(ldm) as temporary:
                 shutil.copytree(other.synth, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
     elif ours.autoencoder.pretrained is None:
+        # As a pretrained one it is used unchanged; the latents, and so the images, are those of training it
+        # again.
         autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(pipeline / "vae")})
         synth = ours.model_copy(update={"autoencoder": autoencoder})
         settings.save(config.model_copy(update={"synth": synth}), folder.path)

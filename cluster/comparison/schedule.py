@@ -72,7 +72,9 @@ def share_of(config: CompareRunConfig, number: int, total: Mapping[str, float]) 
 
 def run_cells(comparison: Path, cells: Sequence[PlannedCell], slots: CellSlots) -> list[Cell]:
     """Train cells to their ends, the longest first; return them as they end."""
+    # A long cell that started last would train alone at the end.
     waiting = deque(sorted(cells, key=lambda cell: -cell.passes))
+    # Ray retries a task whose worker died, not one that raised: that would fail again.
     task = ray.remote(train_cell).options(**slots.resources, max_retries=slots.retries)
     training: dict[ray.ObjectRef, PlannedCell] = {}
     ended: list[Cell] = []
@@ -82,6 +84,7 @@ def run_cells(comparison: Path, cells: Sequence[PlannedCell], slots: CellSlots) 
             while waiting and len(training) < slots.number:
                 cell = waiting.popleft()
                 training[task.remote(for_ray(comparison), cell)] = cell
+            # The timeout lets the bar advance between the ends of cells.
             done, _ = ray.wait(list(training), num_returns=1, timeout=POLL_SECONDS)
             for task_done in done:
                 cell = training.pop(task_done)
@@ -132,9 +135,11 @@ def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
     """Return the result of a task; a cell whose worker died once too often fails."""
     try:
         return ray.get(task)
+    # Before RayError, of which it is a kind.
     except WorkerCrashedError as error:
         return fail(comparison, cell, f"its worker died: {first_line(error)}", str(error))
     except RayError as error:
+        # Ray colours the tracebacks of its errors.
         text = ANSI_COLOUR.sub("", str(error))
         return fail(comparison, cell, f"its worker could not train it: {text.strip().splitlines()[-1]}", text)
 

@@ -38,6 +38,7 @@ class Found:
 def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
     """Return a cell for each trial of each row, under the first seed and with the full budget of images."""
     return [
+        # The first cell: that of the first seed, under the full budget.
         replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
         for row in plan.rows
         if not row.missing
@@ -65,6 +66,7 @@ def points_of(row: PlannedRow) -> list[Point]:
     if not number:
         return []
     own = {key: value_of(config, key) for key in space}
+    # The same seed for every row, so that all draw the same factors of their learning rates.
     return [own, *draws(space, number - 1, seed_for(config.seed, "tune"))]
 
 
@@ -93,6 +95,7 @@ def found(path: Path, plan: ComparisonPlan, tries: Sequence[PlannedCell]) -> lis
 def _best(plan: ComparisonPlan, row: PlannedRow, ended: Sequence[tuple[PlannedCell, Cell]]) -> Found:
     if not ended:
         return Found(row=row, settings={}, tried=())
+    # A cell's own settings hold the method's fixed ones too, which were not tried.
     keys = space_of(row)
     points = [{key: cell.own[key] for key in keys} for cell, _ in ended]
     scores = [_score(row, cell) for _, cell in ended]
@@ -101,6 +104,7 @@ def _best(plan: ComparisonPlan, row: PlannedRow, ended: Sequence[tuple[PlannedCe
     if not good:
         reason = f"each of the {len(ended)} settings that compare.tune tried failed, the first so: {ended[0][1].reason}"
         return Found(row=row, settings={}, tried=tried, reason=reason)
+    # max keeps the first of equals: the row's own settings, which were tried first.
     best = points[max(good, key=scores.__getitem__)]
     return Found(row=row_of(plan.config, row.name, best), settings=best, tried=tried)
 

@@ -55,6 +55,7 @@ def find_and_mark_copies(context: RunContext, pool: SyntheticPool) -> None:
     copies_N, labels_N = judgement.memory.copies_N, judgement.made.labels_N
     copies_C = [judgement.numbers_N[copies_N & (labels_N == c)] for c in range(data.num_classes)]
     sizes_C = judgement.made.class_counts(data.num_classes)
+    # A class of copies alone keeps them, as none may be empty.
     marks_C = [
         copies if len(copies) < size else copies[:0] for copies, size in zip(copies_C, sizes_C, strict=True)
     ]
@@ -73,14 +74,17 @@ def judge_pool(context: RunContext, pool: SyntheticPool, extractor: FeatureExtra
         UserError: no validation image is held out.
     """
     data = context.data
+    # Marked images are compared again, so that the figures do not depend on whether they were marked before.
     pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=context.folder.pool)
     made, train = all_images(pool), data.train.images_NCHW
+    # A validation image that is a training image too would have distance 0 and pull the threshold down.
     held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
     if len(held_out) == 0:
         raise UserError(
             f"data {context.config.data}: every validation image is a training image too, so that none shows how near "
             "a new image comes: bring other validation images, or cut some with --dataset.val_from_train"
         )
+    # A generator trained on mirrored images too may copy the mirror image of one.
     made_ND, train_MD, mirrored_MD, held_out_KD = map(
         extractor, (made.images_NCHW, train, train[..., ::-1], held_out)
     )

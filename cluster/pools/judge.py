@@ -24,6 +24,7 @@ def pool_extractor(context: RunContext) -> FeatureExtractor:
 def real_classifier(context: RunContext) -> Classifier:
     """Return the Baseline of the run's settings, trained on the real images alone; it is trained once."""
     folder, data, config = context.folder, context.data, context.config
+    # In a comparison or sweep the folder is a link to one that all share: the first that comes trains it.
     if not (folder.judge / MODEL_FILE).exists():
         with stage(folder, "Training the judge on the real images", "judge"):
             train_baseline(folder.judge, data.train, data, config, config.sampler.epochs, context.device)

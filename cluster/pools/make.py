@@ -26,6 +26,7 @@ MOST_PER_CLASS = 1000
 def open_or_make_pool(context: RunContext) -> SyntheticPool:
     """Return the run's pool: the one that exists, the user's own, or a new one from a new synthesiser."""
     folder, config, data = context.folder, context.config, context.data
+    # The manifest is written last, so a pool that has one is whole.
     if is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
         return open_pool(folder, config, data)
     if config.pool is not None:
@@ -50,6 +51,7 @@ def check_phase_one(config: RunConfig, data: TrainingData) -> None:
     elif is_stored(config):
         SyntheticPool(stored_folder(config)).require(data.class_names, data.image_shape_CHW)
     else:
+        # Imported in full and thrown away: only so is every image of the user's known to be readable.
         with tempfile.TemporaryDirectory() as scratch:
             import_folder(
                 own_images_folder(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW

@@ -34,6 +34,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
     folder, data = context.folder, context.data
     judgement = judge_pool(context, pool, pool_extractor(context))
     memory, made = judgement.memory, judgement.made
+    # Where copies are not left out, all images are trained on and the figures are of all.
     kept_N = ~judgement.marked_N | (not context.config.synth.scoring.leave_out_copies)
     scores = pool_scores(
         judgement.made_ND,
@@ -49,6 +50,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
     ]
     figures = {
         **scores,
+        # Only a synthesiser that was trained here with sketches has it.
         "sketch_skill": read_facts(folder.synth / FIGURES_FILE).get("sketch_skill"),
         "held_out_copy_rate": memory.held_out_copy_rate,
         "n_held_out": judgement.num_held_out,
@@ -94,6 +96,7 @@ def _write_image_scores(folder: RunFolder, data: TrainingData, judgement: Judgem
         "marked": judgement.marked_N.astype(int),
         "authentic": memory.authentic_N.astype(int),
     }
+    # newline="": the csv module writes line ends of its own.
     with replacing(folder.image_scores) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -108,6 +111,7 @@ def _write_contact_sheet(folder: RunFolder, data: TrainingData, judgement: Judge
         real_CHW = data.train.images_NCHW[memory.nearest_N[i]]
         return Pair(
             synthetic_CHW=made.images_NCHW[i],
+            # Shown as it was compared.
             real_CHW=real_CHW[..., ::-1] if memory.mirrored_N[i] else real_CHW,
             distance=float(memory.distances_N[i]),
             real_class=data.class_names[data.train.labels_N[memory.nearest_N[i]]],

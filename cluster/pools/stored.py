@@ -26,6 +26,7 @@ def open_pool(folder: RunFolder, config: RunConfig, data: TrainingData) -> Synth
         pool = SyntheticPool(folder.pool)
     else:
         raise UserError(f"{folder.path} has no pool: make it with `rlcas synth sample {folder.path}`")
+    # A pool may be from anywhere: its images must have these classes and this shape.
     pool.require(data.class_names, data.image_shape_CHW)
     return pool
 

@@ -89,6 +89,7 @@ def _check_sampler(config: SamplerConfig) -> None:
     ):
         if name not in known:
             raise UserError(f"sampler.{setting} {name!r} is unknown: use one of {', '.join(sorted(known))}")
+    # For the errors that they raise.
     reward_named(config.reward)
     Observer(config)
 
@@ -120,6 +121,7 @@ def _check_backbone(config: ClassifierConfig) -> None:
     """Build the classifier without memory or weights; with weights only where these make the settings impossible."""
     impossible = config.pretrained and config.width is not None
     with torch.device("meta"):
+        # Any shape will do: this looks for unknown names and for settings that do not go together.
         build_classifier(
             config.model_copy(update={"pretrained": impossible}), channels=3, num_classes=2, size_px=224
         )

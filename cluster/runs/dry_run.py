@@ -73,6 +73,7 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
         f"{config.cluster.threads_per_episode} thread each (here: {machine['CPU']:g} cores)",
         f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
         "optimiser an episode",
+        # Two checkpoints are kept, each with the incumbent and the best classifier.
         f"disk: {(real + pool) / MB:.0f} MB of images, {4 * state / MB:.0f} MB of checkpoints",
     ]
 
@@ -118,6 +119,7 @@ def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]
         figures = generator.train(_some(data), short, folder, device=device, progress=False)
         batch = synth.generation.micro_batch
         started = time.perf_counter()
+        # A micro-batch is of one size whatever the classes in it.
         one_batch = [batch] + [0] * (data.num_classes - 1)
         fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False)
         sampling_seconds = time.perf_counter() - started
@@ -128,6 +130,7 @@ def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]
     }
     return {
         **{part: figures[f"{part}_seconds"] / MEASURED_STEPS * number for part, number in steps.items()},
+        # -(-a // b) rounds up: the last micro-batch is padded and takes as long.
         "pool": sampling_seconds * -(-_pool_images(config, data) // batch) / samplers,
     }
 
@@ -136,6 +139,7 @@ def _some(data: TrainingData) -> TrainingData:
     """Return a few images of each split: a step takes as long on them, while encoding all would take longer."""
 
     def few(images: ImageSet) -> ImageSet:
+        # Evenly over the whole set: images may be sorted by class, and the first few would lack classes.
         return images.take(np.linspace(0, len(images) - 1, min(len(images), MEASURED_IMAGES)).astype(np.int64))
 
     return dataclasses.replace(data, train=few(data.train), val=few(data.val))

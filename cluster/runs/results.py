@@ -34,6 +34,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
     """Write metrics.json and the report of a run whose classifier is trained."""
     folder, config = context.folder, context.config
     with stage(folder, "Reading the test images", "test"):
+        # The classifier is chosen and saved: test images are read here and never before.
         test, _ = datasets.load_test(config)
         figures = evaluate(folder.path, test, config.shots, context.device)
     with stage(folder, "Judging the pool", "pool_figures"):
@@ -53,6 +54,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},
         },
     )
+    # Last: `resume` takes metrics.json for the end of a run, and writes a report that is missing.
     write_report(folder.path)
 
 
@@ -74,6 +76,8 @@ def write_gallery(context: RunContext, pool: SyntheticSource) -> None:
     }
     sketches = {f"{name}_sketch": _sketched(sketch, images) for name, images in shown.items()}
     with replacing(folder.gallery) as temporary, temporary.open("wb") as file:
+        # An open file, as NumPy would add .npz to a name; without pickle, as nothing that is read back may hold
+        # one.
         np.savez_compressed(file, allow_pickle=False, **shown, **sketches)
     with Tracker(folder.path, data.class_names) as tracker:
         tracker.gallery({**shown, **sketches})

@@ -48,6 +48,7 @@ def run(config: RunConfig) -> Path:
         UserError: a setting, a file or the folder is wrong; then no folder is made.
     """
     with process_group(choose_device(config.device)) as workers:
+        # Of torchrun's processes one makes the folder; the others get its path.
         folder = RunFolder(workers.run_on_first(lambda: _open(config, with_test=True).path))
         with _alone(folder, workers):
             run_stages(folder, workers)
@@ -91,6 +92,7 @@ def run_or_show(config: RunConfig) -> Path:
     out = local_out(config.out or default_out(config))
     if not (out / settings.CONFIG_FILE).exists():
         return run(config)
+    # The folder has resolved settings, so that what is asked must be resolved before it is compared.
     if settings.load(out) != resolved(config):
         raise UserError(
             f"out {out} holds a run of other settings: name another folder with --out, or delete it"
@@ -205,10 +207,12 @@ def _alone(folder: RunFolder, workers: Workers) -> Iterator[None]:
         UserError: another command works in it.
         KeyboardInterrupt: the user interrupted; the text says how to resume.
     """
+    # The first process holds it for all: flock would refuse a second one to the others of the same run.
     with exclusive_lock(folder.path) if workers.leads else contextlib.nullcontext():
         try:
             yield
         except KeyboardInterrupt as interrupt:
+            # An interrupt between epochs has a text of its own, which says what is saved.
             again = f"interrupted; `rlcas resume {shlex.quote(str(folder.path))}` resumes it"
             raise KeyboardInterrupt(*(interrupt.args or [again])) from None
 
@@ -219,6 +223,7 @@ def check(config: RunConfig) -> TrainingData:
     Raises:
         UserError: a setting, a file or an image is wrong.
     """
+    # Cheap checks first: the images are read only once the settings and Ray allow the run.
     check_settings(config)
     choose_device(config.device)
     from cluster.runtime.resources import check_demand  # Ray takes a second to import
@@ -249,6 +254,7 @@ def _reopen(path: Path, given: Mapping[str, str] | None = None) -> RunContext:
     config = settings.load(path)
     folder = RunFolder(path.absolute())
     _prepare(folder, config)
+    # After the images are prepared: these stay the run's own, whatever is given.
     config = settings.override(config, given or {})
     return RunContext(folder, config, datasets.open_prepared(folder.prepared), choose_device(config.device))
 
@@ -267,6 +273,8 @@ def run_stages(folder: RunFolder, workers: Workers) -> None:
     workers.run_on_first(lambda: _prepare(folder, config))
     data, device = datasets.open_prepared(folder.prepared), choose_device(config.device)
     context = RunContext(folder, config, data, device)
+    # Training together is collective: every process must come here before all but the first return. The first
+    # finds the generator trained when it makes the pool.
     if workers.size > 1 and config.pool is None:
         train_generator(context)
     if not workers.leads:

@@ -48,9 +48,11 @@ class Trainee(Resumable, Protocol):
 
 def train(context: RunContext, pool: SyntheticPool) -> None:
     """Train the epochs that are missing and save the classifier that was best on validation."""
+    # Written after the last epoch, whole or not at all.
     if (context.folder.path / MODEL_FILE).exists():
         return
     quiet_ray()
+    # A connection of the caller's must survive the run.
     started_here = not ray.is_initialized()
     try:
         save_incumbent(context.folder.path, _best(context, pool), context.data, context.config)
@@ -90,6 +92,7 @@ def _started(context: RunContext, pool: SyntheticPool) -> Trainee:
 
 
 def _population(context: RunContext, pool: SyntheticPool) -> Population:
+    # Of a run begun by an earlier version; populations have checkpoints now.
     shutil.rmtree(context.folder.population, ignore_errors=True)
     return Population(
         trainer_factory(context.folder, context.config, pool.folder),
@@ -109,6 +112,7 @@ def _train_missing(trainee: Trainee, context: RunContext) -> None:
     folder, config = context.folder, context.config
     if checkpoint.load_into(trainee, folder.checkpoints):
         say(f"Resuming after epoch {trainee.epoch}")
+    # The log is always ahead of the checkpoints: the epochs after this one are trained and logged again.
     epoch_log.keep_epochs(folder.path, trainee.epoch)
     with (
         _recording(context) as record_epoch,
@@ -119,8 +123,10 @@ def _train_missing(trainee: Trainee, context: RunContext) -> None:
         while trainee.epoch < config.sampler.epochs and not ending:
             trainee.train()
             assert trainee.record is not None
+            # Before the checkpoint, which must never be ahead of the log.
             record_epoch(trainee.record)
             ending = interrupt.asked
+            # A first Ctrl-C ends the run after the epoch, and must not lose it.
             if ending or trainee.epoch % config.cluster.checkpoint_epochs == 0:
                 writer.save(trainee)
     if ending:

@@ -62,6 +62,8 @@ def plan(stated: Mapping[str, Any]) -> SweepPlan:
     _check_metric(swept)
     space = space_of(swept.sweep.over, stated)
     _check_search(swept.sweep, space)
+    # Planned here and not drawn by Tune, so that all are checked before the start and a resume has the same
+    # trials.
     points = grid(space) if swept.sweep.search == "grid" else draws(space, swept.sweep.trials, swept.seed)
     pools: dict[str, RunConfig] = {}
     trials, configs = [], {}
@@ -82,6 +84,8 @@ def metric_of(config: SweepRunConfig) -> str:
 def _pool_of(stated: Mapping[str, Any], point: Point, out: Path, pools: dict[str, RunConfig]) -> str:
     """Return the folder of the phase one that the point shares with others, after adding a new one to `pools`."""
     own = {key: value for key, value in point.items() if key.startswith(OF_PHASE_ONE)}
+    # Compared as whole settings, under one `out`: points that differ only in what phase one does not read share
+    # a pool.
     config = _resolved(stated, own, out)
     known = (name for name, pool in pools.items() if pool.model_copy(update={"out": out}) == config)
     name = next(known, f"{POOLS_FOLDER}/{len(pools) + 1:02d}")

@@ -38,6 +38,7 @@ def concurrency(asked: int | None, configs: Sequence[RunConfig], total: Mapping[
         total: all CPUs and GPUs, as in `ray.cluster_resources()`.
     """
     if asked is None:
+        # The trial that takes most decides, as any of them may run beside any other.
         asked = max(1, min(_side_by_side(config, total) for config in configs))
     return min(asked, len(configs))
 
@@ -70,8 +71,10 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
             f"sweep.concurrent {concurrent} x sampler.k {k} x cluster.gpus_per_episode {asked:g} = "
             f"{concurrent * k * asked:g} GPUs, but Ray has {num_gpus} (room for {room} episodes): lower one of them"
         )
+    # One process of the trials is left in: `episode_resources` itself leaves a core for the driver.
     shared = {"CPU": num_cpus - (concurrent - 1) * TRIAL_CPUS, "GPU": float(num_gpus)}
     episode = episode_resources(cluster, concurrent * k, shared)
+    # The first bundle is where Tune places the trial; the actors that it starts land in the others.
     return [{"CPU": TRIAL_CPUS}, *[fitting(episode)] * k]
 
 
@@ -81,12 +84,15 @@ def check_trials_fit(trials: Sequence[Bundles], timeout_seconds: float) -> None:
     Raises:
         UserError: it cannot; the text has the arithmetic.
     """
+    # Reserved by us once, as Tune would wait in silence for what Ray cannot give.
     groups = [placement_group(bundles) for bundles in trials]
     try:
         ready, _ = ray.wait(
             [group.ready() for group in groups], num_returns=len(groups), timeout=timeout_seconds
         )
     finally:
+        # Before the groups are removed, for the error. Tune reserves each trial's group itself, so these must
+        # go.
         free = ray.available_resources()
         for group in groups:
             remove_placement_group(group)

@@ -136,6 +136,7 @@ def create(planned: SweepPlan, out: Path) -> None:
         trials = {f"{TRIALS_FOLDER}/{name}": config for name, config in planned.configs.items()}
         for name, config in {**planned.pools, **trials}.items():
             settings.save(config, temporary / name)
+        # Saved where the folder is being made; it is read again from its place.
         table.path = temporary
         table.save()
 
@@ -146,9 +147,11 @@ def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
         run_trials,  # RLlib takes seconds to import, and what comes before does not need it
     )
 
+    # Read under the lock: another process may have ended trials since.
     with exclusive_lock(path):
         table = read_sweep(path)
         waiting = _waiting(table)
+        # Each once, in the order of the trials.
         for pool in dict.fromkeys(trial.pool for trial in waiting):
             make_pool(path / pool)
         for trial in waiting:
@@ -176,6 +179,7 @@ def link_phase_one(pool: Path, trial: Path) -> None:
         (shared.pool, own.pool),
         (shared.judge, own.judge),
     ):
+        # Where the pool is given there is no synthesiser. Relative, so that the sweep's folder may be moved.
         if target.exists() and not link.is_symlink():
             link.symlink_to(os.path.relpath(target, trial))
 
@@ -191,15 +195,18 @@ def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Itera
     with own_ray_ends():
         with phase("Starting Ray"):
             number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
+            # A process and K episodes for each trial; `ensure_ray` adds one core itself.
             ensure_ray(number * (1 + max(trial.sampler.k for trial in configs.values())) - 1)
         total = ray.cluster_resources()
         bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
+        # Trials with the most episodes: any `number` of the others fit where these do.
         largest = sorted(bundles.values(), key=len, reverse=True)[:number]
         check_trials_fit(largest, config.cluster.start_timeout_seconds)
         yield Room(bundles, number)
 
 
 def _waiting(table: Sweep) -> list[Trial]:
+    # The driver writes that a trial ended, the trial its classifier: both must be there.
     return [
         trial for trial in table.trials if not (trial.ended and (table.folder(trial) / MODEL_FILE).exists())
     ]

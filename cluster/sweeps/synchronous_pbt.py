@@ -47,6 +47,7 @@ class SynchronousPBT(PopulationBasedTraining):
             perturbation_interval=every,
             synch=True,
             custom_explore_fn=explore,
+            # Otherwise Tune writes files of its own about each exchange into the trials' folders.
             log_config=False,
         )
         self._time, self._every, self._seed = time, every, seed
@@ -63,10 +64,12 @@ class SynchronousPBT(PopulationBasedTraining):
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Exchange when all members stand still; return the one that is behind the others, where there is room."""
         members, live = tune_controller.get_trials(), tune_controller.get_live_trials()
+        # Tune makes trials one by one: paused ones are not all of the population before the last is made.
         begun = len(members) == self._num_members
         if begun and live and all(member.status == Trial.PAUSED for member in live):
             self._exchange(tune_controller, [member for member in members if member in live])
         active = sum(member.status in (Trial.PENDING, Trial.RUNNING) for member in live)
+        # Those in `_waiting` are paused for the exchange; after it all are paused and none waits.
         idle = [member for member in members if member.status == Trial.PAUSED and member not in self._waiting]
         if not idle or active >= self._concurrent:
             return None
@@ -75,8 +78,11 @@ class SynchronousPBT(PopulationBasedTraining):
     def _exchange(self, tune_controller: Any, members: list[Trial]) -> None:
         """Let Tune take the members' results: with the last, the worse ones take over the better ones' states."""
         state = random.getstate()  # Tune draws from the global generator
+        # A stream of its own, named by the epoch.
         random.seed(seed_for(self._seed, "population", members[0].last_result[self._time]))
         try:
+            # In the order of the trials, not of their reports. Each is paused already, so that Tune's answer is
+            # not needed.
             for member in members:
                 super().on_trial_result(tune_controller, member, member.last_result)
         finally:
@@ -100,4 +106,6 @@ class MembersInTurn(BasicVariantGenerator):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Make room where a member is paused."""
         if result[self._time] % self._every == 0:
+            # The generator counts live trials against `max_concurrent`: ending this one there makes room for
+            # the next.
             self.on_trial_complete(trial_id)

@@ -56,6 +56,8 @@ class SweepTrial(tune.Trainable):
         self._point = config["trial"]["settings"]
         check_reached(self._sweep, settings.SWEEP_CONFIG_FILE)
         self._folder = RunFolder(self._sweep / TRIALS_FOLDER / self.trial_name)
+        # An exchange of the population gives a member other settings than its folder has: the folder must say
+        # what trained.
         self._config = settings.override(settings.load(self._folder.path), self._point)
         settings.save(self._config, self._folder.path)
         self._saved = False
@@ -63,7 +65,9 @@ class SweepTrial(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Run another trial in this process, which has imported RLlib already."""
+        # Tune does not call it where it reuses the process.
         self.cleanup()
+        # cached_property keeps its value there; the next trial may be on other images.
         self.__dict__.pop("_data", None)
         self.setup(new_config)
         return True
@@ -72,6 +76,8 @@ class SweepTrial(tune.Trainable):
         """Train one epoch and return what is reported to Tune; where it fails, `reason` says why."""
         try:
             return self._epoch(self._algorithm or self._started())
+        # Returned and not raised: Tune retries a trial that raised as it does one whose process died, but this
+        # would fail again.
         except Exception as error:
             write_text(self._folder.path / ERROR_FILE, traceback.format_exc())
             return {METRIC: WORST, CURRENT: WORST, "reason": first_line(error), "done": True}
@@ -127,12 +133,15 @@ class SweepTrial(tune.Trainable):
 
     def _resume_after(self, epoch: int) -> None:
         """Cut the log back to `epoch` epochs; the tracker itself cuts TensorBoard's events."""
+        # The log is written before the checkpoint and may be ahead of it.
         epoch_log.keep_epochs(self._folder.path, epoch)
+        # After the cut, so that the epochs which are trained again are not counted twice.
         self._seconds = sum(line["seconds"] for line in epoch_log.read_epochs(self._folder.path))
         self._tracker = Tracker(self._folder.path, self.class_names())
         self._tracker.settings(self._config)
 
     def _epoch(self, algorithm: RLCAS) -> dict[str, Any]:
+        # Nothing is left to train where the checkpoint is that of the last epoch: only its result is reported.
         if algorithm.epoch < self._config.sampler.epochs:
             algorithm.train()
             assert algorithm.record is not None
@@ -164,5 +173,6 @@ class SweepTrial(tune.Trainable):
 
 def earlier_checkpoints(sweep: Path, trial: str) -> list[Path]:
     """Return Tune's folders of a trial's checkpoints, the newest first: by session, then by number."""
+    # Names of sessions and checkpoints are zero-padded, so that text sorts as numbers do.
     found = sweep.glob(f"{TUNE_FOLDER}/*/{trial}/checkpoint_*")
     return sorted(found, key=lambda path: (path.parents[1].name, path.name), reverse=True)

@@ -43,6 +43,7 @@ def run_trials(
     Raises:
         KeyboardInterrupt: the user interrupted them; all have ended.
     """
+    # Failures of trials are reported by `Watcher`; Tune would log each a second time.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     trials = {trial.name: trial for trial in table.trials if trial.name in room.bundles}
     planned = [
@@ -65,12 +66,15 @@ def run_trials(
             param_space={
                 "sweep": str(for_ray(table.path)),
                 "metric": table.metric,
+                # One grid over the planned points; Tune draws nothing. Its bundles travel in the config for
+                # `default_resource_request`, a class method.
                 "trial": tune.grid_search(planned),
             },
             tune_config=tune.TuneConfig(
                 **searched(
                     config, len(trials), max(trial.num_epochs for trial in trials.values()), room.concurrent
                 ),
+                # The process has imported RLlib, which takes seconds.
                 reuse_actors=True,
                 trial_name_creator=_name,
                 trial_dirname_creator=_name,
@@ -81,13 +85,16 @@ def run_trials(
                 callbacks=[Watcher(table, bar)],
                 checkpoint_config=tune.CheckpointConfig(
                     num_to_keep=None if config.sweep.search == "pbt" else KEPT_CHECKPOINTS,
+                    # The incumbent's, as it is what an exchange of a population copies.
                     checkpoint_score_attribute=CURRENT,
                     checkpoint_frequency=1,
                 ),
+                # Counts only deaths: an exception in a trial is its result.
                 failure_config=tune.FailureConfig(max_failures=config.cluster.episode_retries),
                 verbose=0,
             ),
         ).fit()
+    # After Ctrl-C `fit` returns as if all had ended (Tune 2.60 handles the signal itself).
     if any(trial.status == "waiting" for trial in trials.values()):
         raise KeyboardInterrupt
 
@@ -123,6 +130,7 @@ def searched(config: SweepRunConfig, num_trials: int, num_epochs: int, concurren
             seed=config.seed,
         )
         return {
+            # Tune takes one limit on concurrent trials only: here it is the search algorithm's own.
             "search_alg": MembersInTurn(time=EPOCHS, every=every, concurrent=concurrent),
             "scheduler": exchange,
         }
@@ -134,8 +142,10 @@ def explorer(space: Space, seed: int) -> Callable[[dict[str, Any]], dict[str, An
     exchanges = itertools.count()
 
     def explore(config: dict[str, Any]) -> dict[str, Any]:
+        # A stream of its own for each copying member, independent of Tune's draws.
         rng = rng_for(seed, "exchange", next(exchanges))
         settings = perturbed(config["trial"]["settings"], space, rng)
+        # A copy: the better member's config is in use.
         return {**config, "trial": {**config["trial"], "settings": settings}}
 
     return explore
@@ -156,6 +166,7 @@ class Watcher(tune.Callback):
         row = self._trials[str(trial)]
         if "reason" in result:
             return
+        # A trial that continues from a checkpoint reports some epochs again.
         self._bar.advance(max(result[EPOCHS] - row.epochs, 0), _best(self._table))
         row.metric, row.epochs, row.seconds = result[METRIC], result[EPOCHS], result["seconds"]
         row.best_epoch, row.settings = result["best_epoch"], result["settings"]
@@ -177,6 +188,7 @@ class Watcher(tune.Callback):
         self._ended(row)
 
     def _ended(self, row: Trial) -> None:
+        # The epochs that a stopped or failed trial does not train.
         self._bar.advance(row.num_epochs - row.epochs, _best(self._table))
         self._table.save()
         ended = sum(trial.status != "waiting" for trial in self._table.trials)
@@ -188,6 +200,7 @@ class Watcher(tune.Callback):
 
 
 def _best(table: Sweep) -> str:
+    # NaN is the only number that differs from itself: a trial without a figure yet.
     best = max((trial.metric for trial in table.trials if trial.metric == trial.metric), default=None)
     return f"best {table.metric} {format_figure(best)}" if best is not None else ""
 

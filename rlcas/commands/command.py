@@ -59,10 +59,13 @@ def parse(name: str, command: Command, words: Sequence[str]) -> argparse.Namespa
     if command.own:
         takes.append(command.own(parser))
     takes += ["[--SETTING VALUE ...]"] * bool(command.settings)
+    # argparse's own usage would list every setting.
     parser.usage = " ".join(["rlcas", name, *takes])
     if not command.settings:
         return parser.parse_args(words)
     _add_settings(parser, command.settings)
+    # Known, as an unknown setting gets an error of ours with the most similar one; intermixed, so that RUN may
+    # stand between flags.
     arguments, unknown = parser.parse_known_intermixed_args(words)
     if unknown:
         parser.error(_unknown(name, command, unknown[0].partition("=")[0].lstrip("-")))
@@ -86,7 +89,10 @@ def check_resumes_alone(arguments: argparse.Namespace, what: str, allowed: Colle
 def add_flags(group: Any, flags: Sequence[Flag], *aliases: str) -> None:
     """Add settings as dotted flags to a group of a parser."""
     for flag in flags:
+        # argparse formats help texts with %.
         text = f"{flag.help} [{flag.default}]".replace("%", "%%")
+        # SUPPRESS: only what is on the command line may be in the namespace, as defaults come from preset and
+        # file.
         options: dict[str, Any] = {"dest": flag.key, "action": _Given, "default": argparse.SUPPRESS}
         group.add_argument(*aliases, f"--{flag.key}", metavar="VALUE", help=text, **options)
 
@@ -95,6 +101,7 @@ class _Given(argparse.Action):
     """Collects the settings on the command line in one dict, `given`."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        # A new dict: the old one is the parser's default.
         namespace.given = {**namespace.given, self.dest: values}
 
 
@@ -125,6 +132,7 @@ class Gathered(argparse.Action):
 
 def _add_settings(parser: Parser, starts: tuple[str, ...]) -> None:
     """Add the settings with one of these prefixes, a group of arguments for each section."""
+    # Inside, as are all imports of settings: `rlcas --help` needs no pydantic.
     from rlcas.settings import flags
 
     groups: dict[str, Any] = {}

@@ -20,6 +20,7 @@ def predict(arguments: argparse.Namespace) -> int:
     check_is_run(arguments.folder)
     if arguments.out.suffix.lower() != ".csv":
         raise UserError(f"--out {arguments.out} is not a CSV file: name one that ends in .csv")
+    # Before torch is imported and the images are read.
     check_place(arguments.out)
     from rlcas.deploy.predict import predict as predict_images
 

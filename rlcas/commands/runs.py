@@ -161,6 +161,7 @@ def _settings(arguments: argparse.Namespace, base: dict[str, Any] | None = None)
     from rlcas.settings import resolve, stated
 
     given, file = arguments.given, arguments.config
+    # A replayed run's settings are the base, under the file and the flags.
     return resolve(given=given, file=file, base=base or base_settings(stated(given=given, file=file)))
 
 

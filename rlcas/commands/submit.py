@@ -27,6 +27,7 @@ def submit(arguments: argparse.Namespace) -> int:
     from cluster.submit import package
     from cluster.submit import submit as submit_job
 
+    # argparse's REMAINDER keeps a leading --, which is cut: True is 1.
     words = arguments.words[arguments.words[:1] == ["--"] :]
     for word in words:
         if has_credentials(word):
@@ -82,6 +83,7 @@ def check_paths(
     Raises:
         UserError: a file to read is not uploaded, or a folder to write to is not on the cluster's storage.
     """
+    # A folder that is named is uploaded where a file in it is.
     places = {*uploaded, *(str(parent) for name in uploaded for parent in PurePosixPath(name).parents)}
     for name, path in _paths(command, job, working_dir):
         if "://" in path or Path(path).expanduser().is_absolute():
@@ -112,6 +114,7 @@ def _paths(command: Command, job: argparse.Namespace, working_dir: Path) -> Iter
     own = {key: value for key, value in vars(job).items() if key != "given"}
     for key, value in own.items():
         if isinstance(value, Path):
+            # pathlib drops a slash of s3://, without which an address would look like a relative path.
             yield "RUN" if key == "folder" else f"--{key}", address_of(value) or str(value)
     yield from (("IMAGES", image) for image in own.get("images", ()))
     if command.settings == ALL and own.get("resume") is None:
@@ -127,6 +130,7 @@ def _setting_paths(job: argparse.Namespace, working_dir: Path) -> Iterator[tuple
     on_cluster = job.config is not None and job.config.is_absolute()
     file = None if on_cluster or job.config is None else working_dir / job.config
     settings = stated(given=job.given, file=file)
+    # For the errors that it raises.
     of(settings)
     if not (on_cluster and "out" not in settings):
         yield "--out", str(settings.get("out") or "runs/")

@@ -15,6 +15,7 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     check_resumes_alone(arguments, "sweep")
     settings = stated(given=arguments.given, file=arguments.config)
+    # After the flags are parsed: Ray takes seconds to import.
     from cluster.sweeps import sweep as sweeps
 
     if arguments.dry_run:

@@ -72,6 +72,7 @@ def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: In
         probabilities_NC: [N, C] of the test images.
         labels_N: [N] true classes of the test images.
     """
+    # An open file, as NumPy would add .npz to the temporary name; without pickle, as `read_arrays` loads none.
     with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, probabilities=probabilities_NC, labels=labels_N)
     write_facts(folder, cell)
@@ -92,6 +93,7 @@ def read_cell(folder: Path) -> Cell | None:
     if not (facts := read_facts(path)):
         return None
     cell = typed(facts, _CELL, path, _retrain_hint(folder))
+    # A cell.json that came without its predictions, as by a copy in part: the cell is trained again.
     return None if cell.test and not (folder / PREDICTIONS_FILE).exists() else cell
 
 

@@ -14,6 +14,7 @@ MINUS = "−"
 
 def signed(value: float) -> str:
     """Return a difference with its sign and three decimals."""
+    # z: a difference that rounds to zero is +0.000, not -0.000.
     return f"{value:+z.3f}".replace("-", MINUS)
 
 

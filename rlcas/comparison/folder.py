@@ -139,6 +139,7 @@ def row_names(config: CompareRunConfig) -> list[str]:
     """Return the names of the rows to compare; `all` stands for those of `METHODS`, in their order."""
     asked = config.compare.methods
     names = [name for method in asked for name in (METHODS if method == ALL else [method])]
+    # A row that is named beside `all` is one row, at its first place.
     return list(dict.fromkeys(names))
 
 
@@ -201,6 +202,7 @@ def _predictions(
         folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
         found_NC, found_N = read_predictions(folder)
         labels_N, first = (found_N, folder) if first is None else (labels_N, first)
+        # Rows are compared image by image, in one draw of the test images for all.
         if found_NC.shape[1] != num_classes or not np.array_equal(found_N, labels_N):
             other = f"other images than {first}" if found_NC.shape[1] == num_classes else "other classes"
             raise UserError(f"{folder} was tested on {other}: delete it, then resume the comparison")
@@ -214,4 +216,5 @@ def _pools(path: Path) -> dict[str, RunFolder]:
 
 def _seconds_of_making(folder: RunFolder) -> float | None:
     seconds = typed(read_facts(folder.timings), _SECONDS, folder.timings)
+    # Without the training of the synthesiser the pool was made elsewhere.
     return seconds["synthesiser"] + seconds.get("pool", 0.0) if "synthesiser" in seconds else None

@@ -57,7 +57,9 @@ def image_draws(labels_N: Int64, draws: int = RESAMPLES) -> Float32:
 
     A draw takes as many images of a class as it has, with replacement, so that none loses a rare class.
     """
+    # A stream of its own, without the row or the seed: all are compared on the same draws.
     rng = rng_for(SEED, "comparison", "images")
+    # float32 holds these whole numbers and their sums exactly, up to 2^24 images.
     weights_BN = np.ones((draws + 1, len(labels_N)), np.float32)
     for c in np.unique(labels_N):
         members = np.flatnonzero(labels_N == c)
@@ -82,6 +84,7 @@ def drawn_figures(
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = ratio(found_BC, true_BC)
     return {
+        # 2 TP / (2 TP + FP + FN), macro.
         "f1": ratio(2 * found_BC, predicted_BC + true_BC).mean(axis=1),
         "recall": recall_BC.mean(axis=1),
         "precision": ratio(found_BC, predicted_BC).mean(axis=1),
@@ -96,6 +99,7 @@ def drawn_figures(
 
 def interval(draws: Mapping[int, Float64]) -> Interval:
     """Return the mean over seeds of one figure, seed -> [B + 1], with its 95 % interval."""
+    # The same draws of Student's t for all figures over as many seeds.
     value, means_B = mean_draws(draws, rng_for(SEED, "comparison", "seeds", len(draws)))
     low, high = np.quantile(means_B, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value=value, low=float(low), high=float(high), num_seeds=len(draws))
@@ -108,6 +112,7 @@ def mean_draws(draws: Mapping[int, Float64], rng: np.random.Generator) -> tuple[
     standard error, is added to it. The spread of the seeds holds some of the images' own, so that the draws err
     to the wide side where the images are few and the seeds agree.
     """
+    # [S, B + 1], by seed: the sums' last bits must not depend on the order in which cells were read.
     draws_SB = np.stack([draws[seed] for seed in sorted(draws)])
     values_S, means_B = draws_SB[:, 0], draws_SB[:, 1:].mean(axis=0)
     if len(values_S) > 1:
@@ -128,6 +133,7 @@ def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) ->
     both = row.keys() & other.keys()
     if not both:
         return None
+    # Paired by seed and by image: what is hard for both rows cancels before the quantiles are taken.
     found = interval({seed: row[seed] - other[seed] for seed in both})
     return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
@@ -150,6 +156,7 @@ def ranks(figures: Mapping[str, Mapping[int, float]]) -> dict[str, dict[int, flo
         present = {name: of_row[seed] for name, of_row in figures.items() if seed in of_row}
         values = np.array(list(present.values()))
         for name, value in present.items():
+            # Those above, and the mean place among the equals.
             found[name][seed] = float((values > value).sum() + ((values == value).sum() + 1) / 2)
     return found
 
@@ -162,6 +169,7 @@ def _counts(
     predicted_NC = probabilities_NC.argmax(axis=1)[:, None] == classes_C
     true_NC = labels_N[:, None] == classes_C
     found, predicted, true = (
+        # [B + 1, N] x [N, C]: exact counts in float32; the ratios made of them are in float64.
         (weights_BN @ marks_NC.astype(np.float32)).astype(np.float64)
         for marks_NC in (predicted_NC & true_NC, predicted_NC, true_NC)
     )
@@ -170,5 +178,6 @@ def _counts(
 
 def _calibration_errors(probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32) -> Float64:
     gaps_N, bins_N = calibration_gaps(probabilities_NC, labels_N)
+    # [N, E]: each image's gap in the column of its bin, so that a draw's sum over a bin is a product.
     gaps_NE = gaps_N[:, None] * (bins_N[:, None] == np.arange(NUM_ECE_BINS))
     return np.abs(weights_BN @ gaps_NE).sum(axis=1) / len(labels_N)

@@ -223,6 +223,7 @@ def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure
         values = {seed: draws[seed][0] if draws else cell.test[name] for seed, cell in cells.items()}
         mean, std = mean_and_std({seed: _or_nan(value) for seed, value in values.items()})
         over = interval(draws) if draws else None
+        # Student's t knows no bounds, but a figure has them.
         low, high = np.clip((over.low, over.high), 0, 1).tolist() if over else (NAN, NAN)
         found[name] = Figure(mean=mean, std=std, low=low, high=high)
     return found
@@ -264,7 +265,9 @@ def _distinctly_best(rows: Mapping[str, Mapping[int, Float64]], figure: str) -> 
     ranked = sorted((name for name in means if not np.isnan(means[name])), key=means.__getitem__, reverse=True)
     if len(ranked) < 2:
         return None
+    # Against the next best alone, without a correction for the number of rows, as the tables' note says.
     found = paired_interval(rows[ranked[0]], rows[ranked[1]])
+    # Where smaller is better, the whole interval must be below 0.
     return ranked[0] if found and found.sign == sign else None
 
 

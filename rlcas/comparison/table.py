@@ -60,6 +60,7 @@ def grid_markdown(grid: Grid) -> str:
     """Return a table in Markdown."""
 
     def line(cells: Sequence[str]) -> str:
+        # A reason may quote anything, and a bar would begin a new cell.
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     rule = ["---", *["---:"] * (len(grid.head) - 1)]
@@ -129,6 +130,7 @@ def summary_table(results: Results) -> Table:
         ]
         against, ours, rank = (text.strip("*") for text in difference_texts(results, row)[:3])
         time = format_seconds(row.cost["seconds"]) if row.figures else DASH
+        # Text, as rich would read square brackets in a plain string as markup.
         table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
     return table
 

@@ -116,4 +116,5 @@ class FileConfig(SweepRunConfig, CompareRunConfig):
 
 def only(model: type[Part], config: RunConfig) -> Part:
     """Return the settings of `config` that `model` has."""
+    # Not validated again: the values come from validated settings.
     return cast("Part", model.model_construct(**{name: getattr(config, name) for name in model.model_fields}))

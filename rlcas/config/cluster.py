@@ -52,5 +52,6 @@ class ClusterConfig(Settings):
     def concrete(self, k: int, device: str = "auto") -> ClusterConfig:
         """Return the settings with the values that depend on K and this machine: threads, and no GPU on device cpu."""
         gpus = 0.0 if device == "cpu" and self.gpus_per_episode is None else self.gpus_per_episode
+        # K episodes share the cores. The number is part of the bits, so that it is fixed once and recorded.
         threads = self.threads_per_episode or max(1, available_cores() // k)
         return self.model_copy(update={"threads_per_episode": threads, "gpus_per_episode": gpus})

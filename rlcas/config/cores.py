@@ -27,6 +27,7 @@ def core_limits() -> dict[str, int]:
 
 def _affinity() -> int | None:
     """Return the cores that the scheduler may place this process on; None where the system has no such limit."""
+    # Slurm and taskset limit a process so; os.cpu_count does not know of it. macOS has no such call.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
@@ -38,6 +39,7 @@ def cgroup_cores(of_process: Path, root: Path) -> int | None:
         root: where the cgroup file systems are mounted.
     """
     quotas = [quota for folder in _cgroup_folders(of_process, root) if (quota := _quota(folder)) is not None]
+    # A quota holds for all cgroups below it, so the least of them counts.
     return max(1, int(min(quotas))) if quotas else None
 
 
@@ -69,6 +71,7 @@ def _quota(folder: Path) -> float | None:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    # No such controller, no permission, or a system without cgroups: none of these is a limit.
     except (OSError, ValueError):
         return ""
 

@@ -14,6 +14,7 @@ class PhantomConfig(Settings):
 
     num_images: PositiveCount = 5622
     """Images in all three splits together (the paper's Breast-LT-8 has 5622)."""
+    # That of the paper's Breast-LT-8.
     imbalance: Annotated[float, Field(ge=1.0)] = 47.98
     """Images of the largest class divided by those of the smallest; 1: a balanced set."""
     size_px: Annotated[int, Field(ge=16)] = 32

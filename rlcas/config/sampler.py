@@ -82,9 +82,12 @@ class SamplerConfig(Settings):
     def _fill(cls, stated: Any) -> Any:
         """Fill in the agents' and the reward's own defaults of settings that are not stated."""
         if not isinstance(stated, dict):
+            # An instance of the class itself, which is complete.
             return stated
+        # The agents first: their defaults may name the reward, which has defaults of its own.
         for setting, table in (("agents", AGENT_DEFAULTS), ("reward", REWARD_DEFAULTS)):
             name = stated.get(setting, cls.model_fields[setting].default)
+            # None counts as not stated: a resolved config.yaml has it wherever a setting is for other agents.
             known = {key: value for key, value in stated.items() if value is not None}
             stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
         return stated
@@ -118,6 +121,7 @@ class SamplerConfig(Settings):
 
     def _check_agents(self) -> None:
         for name in ("exploration", "memory_epochs"):
+            # Agents from outside, package.module:class, may read any setting.
             if getattr(self, name) is not None and self.agents != "response" and ":" not in self.agents:
                 raise ValueError(
                     f"sampler.{name} {getattr(self, name)} is for sampler.agents response, not for "

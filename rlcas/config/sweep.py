@@ -18,6 +18,7 @@ def _dotted(over: Any, prefix: str = "") -> Any:
         if isinstance(values, dict):
             flat |= _dotted(values, f"{prefix}{name}.")
         else:
+            # Text stays whole: commas in it separate values, or the members of one that is a list.
             flat[f"{prefix}{name}"] = values if isinstance(values, str | list | tuple) else (values,)
     return flat
 

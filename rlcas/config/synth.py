@@ -148,6 +148,7 @@ class SkinSdmConfig(Settings):
     Its safety checker is not used."""
     prompt: str = "an ultrasound image of a breast lesion, {class}"
     """Text prompt of a class; {class} becomes its name."""
+    # Stable Diffusion's autoencoder has a factor of 8.
     size_px: Annotated[int, Field(ge=8, multiple_of=8)] = 512
     """Side to which images are resized, in pixels; samples are resized back to the size of the data."""
     rank: PositiveCount = 8

@@ -18,11 +18,13 @@ Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+# The networks normalise channels in 8 groups.
 Width = Annotated[int, Field(ge=8, multiple_of=8)]
 Prompt = Annotated[str, Field(pattern=r"\{class\}")]
 """A text with {class} in place of a class's name."""
 Counts = Annotated[
     Annotated[Count, Tag("one")] | Annotated[tuple[Count, ...], Tag("each")],
+    # Named branches: pydantic then checks the one that is meant, and its error is one and not one for each.
     Discriminator(lambda value: "each" if isinstance(value, list | tuple) else "one"),
 ]
 """One count for all classes, or one for each."""
@@ -34,14 +36,19 @@ CREDENTIALS = "credentials"
 class Settings(BaseModel):
     """A frozen group of settings; an unknown key is an error, and so is inf or nan, or a password in an address."""
 
+    # use_attribute_docstrings makes the text under a field its help; inf and nan would pass a mere lower limit.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    # Before anything else: pydantic's own errors quote the values that they refuse.
     @model_validator(mode="before")
     @classmethod
     def _refuse_credentials(cls, given: Any) -> Any:
         for key, value in given.items() if isinstance(given, dict) else ():
+            # A group checks its own settings, and the error then has their full names.
             for text in _texts(value) if not cls._is_group(key) else ():
                 if has_credentials(text):
+                    # A type of its own, by which `_one_line` knows to put the section's name before the
+                    # message.
                     raise PydanticCustomError(CREDENTIALS, "{fault}", {"fault": _fault_of(key, text)})
         return given
 

@@ -80,16 +80,19 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
         "seconds_by_part": dict(record.seconds_by_part),
         "episode_seconds": [report.seconds for report in record.reports],
     }
+    # NaN and infinities become null, as JSON has no others; `append_epoch` refuses them.
     return jsonable(line)
 
 
 def append_epoch(folder: Path, record: EpochRecord) -> None:
     """Append the record to the run's epochs.jsonl and fsync it: the whole line, or none of it on a full disk."""
     line = f"{without_credentials(json.dumps(epoch_line(record), allow_nan=False))}\n".encode()
+    # Unbuffered, so that an error comes at the write and not when the file is closed, too late to cut it.
     with (folder / EPOCHS_FILE).open("ab", buffering=0) as file:
         end = file.tell()
         try:
             while line:
+                # A raw write may take a part of the bytes only.
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         except OSError:
@@ -115,9 +118,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
+        # splitlines also splits at U+2028 and its like, which json.dumps escapes: it finds our line ends only.
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({first_line(error)}): {RESTORE}") from error
+    # Whoever appends was perhaps killed in mid-write.
     whole = [line for line in lines if line.endswith("\n")]
     return [_object(line, f"{path} line {number}") for number, line in enumerate(whole, start=1)]
 

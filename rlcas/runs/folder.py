@@ -114,6 +114,7 @@ def create(config: RunConfig) -> RunFolder:
     out = check_run_is_new(config)
     address = remote.address_of(config.out or "")
     with naming_out(out):
+        # Clears the local folder, so it comes before anything is written there.
         if address is not None:
             remote.begin(address, out)
         out.mkdir(parents=True, exist_ok=True)

@@ -142,6 +142,7 @@ def _absolute_clip(method: MethodConfig) -> MethodConfig:
 
 def _absolute_model(name: str | None) -> str | None:
     folder = Path(name or "").expanduser()
+    # A hub name such as owner/model looks like a relative path; only what is a folder is one.
     return str(folder.absolute()) if name and folder.is_dir() else name
 
 

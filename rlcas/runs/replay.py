@@ -44,10 +44,12 @@ def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
             f"sampler.replay {run} is a population's, whose winners do not follow from each other by actions: "
             "replay a run of agents"
         )
+    # A replayed run may itself be a replay: its record counts, not the one that it followed.
     sampler = config.sampler.model_dump(exclude={"replay"}) | {"epochs": num_epochs}
     own_pool = config.pool is None or config.pool.startswith(FOLDER_PREFIX)
     return config.model_dump() | {
         "sampler": sampler,
+        # The pool in that run's folder, which has been made, or imported from the user's images.
         "pool": str(run) if own_pool else config.pool,
         "out": run.with_name(f"{run.name}-replay"),
     }
@@ -121,6 +123,7 @@ def _winners(lines: list[dict[str, Any]], name: str, run: Path) -> Int64:
     """Return [T, C] int64: the winner's entry of `name` in each epoch."""
     try:
         return np.array([line[name][line["winner"]] for line in lines], dtype=np.int64)
+    # The lines are a user's file: entries may be missing, of another type or length, or too large for int64.
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(run, error) from error
 

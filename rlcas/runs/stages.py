@@ -16,8 +16,10 @@ def stage(folder: RunFolder, title: str, name: str) -> Iterator[None]:
     """Announce `title`; on success add the seconds to the run's timings under `name`, and publish the stage's files."""
     with phase(title) as watch:
         yield
+    # Read only now: a stage inside may have written its own.
     seconds = timings(folder)
     write_json(folder.timings, {**seconds, name: seconds.get(name, 0.0) + watch.seconds})
+    # After the timings, so that what is at the address has them.
     publish(folder.path)
 
 

@@ -41,6 +41,7 @@ class Trial:
     status: TrialStatus = "waiting"
     epochs: int = 0
     """Epochs trained."""
+    # NaN is written as null, as JSON has none.
     metric: Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)] = math.nan
     """The sweep's metric on the validation images, of the classifier that the trial keeps."""
     best_epoch: int = 0
@@ -53,6 +54,7 @@ class Trial:
     @property
     def ended(self) -> bool:
         """Return whether its metric is final."""
+        # A failed trial is tried again when the sweep is resumed.
         return self.status in ("finished", "stopped")
 
 
@@ -74,6 +76,7 @@ class Sweep:
 
     def ranked(self) -> list[Trial]:
         """Return the trials, the best first, those without a final metric last."""
+        # -1 is below every metric: NaN would leave the order undefined. Ties go by name.
         return sorted(self.trials, key=lambda trial: (not trial.ended, -_or(trial.metric, -1.0), trial.name))
 
     def folder(self, trial: Trial) -> Path:

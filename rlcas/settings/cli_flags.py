@@ -64,8 +64,11 @@ def parse(key: str, text: Any) -> Any:
     kinds = kinds_in(FileConfig, key)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
+    # A setting that takes one number or several, as `sampler.initial_count`, is several only with a comma.
     if tuple in kinds and (int not in kinds or "," in text):
         return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
+    # pydantic does not take the text "1" for Literal[1]. Other texts stay: pydantic parses numbers and booleans
+    # itself.
     return next((kind.value for kind in kinds if isinstance(kind, _Choice) and str(kind.value) == text), text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # The defaults themselves are the best that we found.
     "best": {},
     "quick": {
         "classifier": {"width": 16, "batch_size": 64},

@@ -91,6 +91,8 @@ def of_comparison(stated: Mapping[str, Any]) -> CompareRunConfig:
 def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None) -> FileConfig:
     overrides = {key: parse(key, value) for key, value in (point or {}).items()}
     nested = merged(nested_of(stated, "settings"), nested_of(overrides, "sweep.over"))
+    # Looked up before validation, as what it names is under the stated settings; a wrong name is pydantic's to
+    # refuse.
     preset = nested.get("preset", RunConfig.model_fields["preset"].default)
     return _checked(FileConfig, merged(PRESETS.get(preset, {}) if isinstance(preset, str) else {}, nested))
 
@@ -106,6 +108,7 @@ def override(config: Given, given: Mapping[str, Any]) -> Given:
     typed = nested_of({key: parse(key, value) for key, value in given.items()}, "flag")
     known = config.model_dump()
     if "agents" in typed.get("sampler", {}):
+        # As if only these had been stated: the validator fills in the defaults of the new agents.
         known["sampler"] = config.sampler.stated()
     return _checked(type(config), merged(known, typed))
 
@@ -153,6 +156,7 @@ def save(config: RunConfig, folder: Path) -> None:
 
 def as_yaml(config: RunConfig) -> str:
     """Return the settings as YAML, in the order of their declaration."""
+    # mode="json": paths and tuples become texts and lists, which safe YAML can hold.
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -165,6 +169,7 @@ def _setting_at(parts: list[str]) -> str:
 
 def _one_line(error: ValidationError) -> str:
     first, *rest = error.errors()
+    # Numbers in the place are those of a tuple's members.
     key = _setting_at([part for part in first["loc"] if isinstance(part, str)])
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
@@ -172,6 +177,7 @@ def _one_line(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":  # a member of a tuple, because every setting has a default
         return f"{key} is {_shown(first['input'])}: it takes more values; see --help for --{key}{more}"
+    # Our own validators name the setting themselves.
     if first["type"] == "value_error":
         return f"{message}{more}"
     if first["type"] == CREDENTIALS:

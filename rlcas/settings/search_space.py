@@ -76,6 +76,8 @@ class Range:
 
     def draw(self, rng: np.random.Generator) -> float:
         """Return a number, uniform on the scale; integers are equally likely on a linear scale."""
+        # Integers are rounded down, so that the last one needs a whole step above it to be as likely as the
+        # others.
         low, high, share = self.low, self.high + self.whole, rng.random()
         return self._number(low * (high / low) ** share if self.log else low + share * (high - low))
 
@@ -90,6 +92,8 @@ class Range:
     def _number(self, value: float) -> float:
         if self.whole:
             return int(min(max(math.floor(value), self.low), self.high))
+        # Rounded before it is clipped, as rounding may leave the range; what is trained is what the tables
+        # show.
         return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), self.low), self.high)
 
 
@@ -116,6 +120,8 @@ def space_of(over: Mapping[str, str | Sequence[Any]], stated: Mapping[str, Any])
                 f"sweep.over {named({key: values})}: every trial has its own folder below out: leave it out"
             )
     raw = {key: _range(key, values) or _choices(key, values) for key, values in over.items()}
+    # A value is checked with the first values of the other settings, not in all combinations, which the plan
+    # checks.
     firsts = {key: axis.ends[0] for key, axis in raw.items()}
     return {key: _typed(key, axis, firsts, stated) for key, axis in raw.items()}
 
@@ -147,6 +153,7 @@ def draws(space: Space, number: int, seed: int) -> list[Point]:
             break
         rng = rng_for(seed, "sweep", i)
         point = {key: axis.draw(rng) for key, axis in space.items()}
+        # Two points with the same text would be the same trial.
         drawn.setdefault(named(point), point)
     return list(drawn.values())
 
@@ -154,6 +161,8 @@ def draws(space: Space, number: int, seed: int) -> list[Point]:
 def perturbed(point: Point, space: Space, rng: np.random.Generator) -> Point:
     """Return the next values of a member of the population: a step from each, or sometimes a new draw."""
     return {
+        # Every setting takes draws of the one generator in the order of the space: the order is part of the
+        # bits.
         key: axis.draw(rng) if rng.random() < RESAMPLED else axis.step(point[key], rng)
         for key, axis in space.items()
     }
@@ -227,4 +236,5 @@ def _checked(key: str, value: Any, firsts: Point, stated: Mapping[str, Any]) -> 
         resolved = of_sweep(stated, {**firsts, key: value})
     except UserError as error:
         raise UserError(f"sweep.over {named({key: value})}: {error}") from None
+    # As pydantic parsed it, so that points compare equal to settings.
     return value_of(resolved, key)

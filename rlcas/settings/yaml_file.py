@@ -45,6 +45,7 @@ def read_yaml(path: Path, named_by: str = "") -> dict[str, Any]:
         raise UserError(
             f"{name} is not YAML: {text} holds half a character: write the whole character, or \\U and its number"
         )
+    # YAML keys may be numbers, dates or null: as text they end in the error for an unknown setting.
     return nested_of({str(key): value for key, value in content.items()}, name)
 
 
@@ -104,6 +105,7 @@ class _SettingsLoader(yaml.SafeLoader):
         return mapping
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        # First, so that what is not an integer at all gets PyYAML's own error.
         number = super().construct_yaml_int(node)
         if re.match(r"[-+]?0[0-9_]", node.value):
             text = node.value[:QUOTED_CHARACTERS]
@@ -113,11 +115,14 @@ class _SettingsLoader(yaml.SafeLoader):
         return number
 
 
+# PyYAML's table of constructors holds functions, which a method of the same name does not replace.
 _SettingsLoader.add_constructor(INT_TAG, _SettingsLoader.construct_yaml_int)
 
 
 def _is_small(content: Any) -> bool:
     """Return whether it holds at most `MAX_VALUES` values, an alias counted wherever it is used."""
+    # Counted no further than the limit: aliases of aliases can stand for more values than could ever be
+    # counted.
     return sum(1 for _ in itertools.islice(_values_in(content), MAX_VALUES + 1)) <= MAX_VALUES
 
 
@@ -130,6 +135,7 @@ def _lone_surrogate(content: Any) -> str | None:
 
 def _values_in(content: Any) -> Iterator[Any]:
     """Yield every value of a settings file, keys included."""
+    # No recursion, as the depth is the file's.
     waiting = [content]
     while waiting:
         yield (value := waiting.pop())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CHUNK_BYTES = 1 << 20
+# A full disk, a quota, a limit on the size of files.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = (
     "free disk space, then continue with `rlcas resume` or the same command; all complete files are kept"
@@ -48,6 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = _new_beside(path)
         try:
             yield temporary
+            # Before the rename: else a power cut can leave the new name with an empty file.
             _fsync(temporary)
             temporary.chmod(0o644)  # mkstemp makes files that only their owner may read
             temporary.replace(path)
@@ -88,14 +90,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or write-protected.
     """
+    # Beside `path`, because a rename works within one file system only.
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with _naming_the_fix(path):
         temporary.mkdir(parents=True)
         try:
             yield temporary
+            # A folder's fsync keeps its entries, but not what the files hold.
             for written in (*temporary.rglob("*"), temporary):
                 _fsync(written)
+            # POSIX renames no folder over one that is not empty. Killed in between, neither is there, which
+            # counts as not made.
             shutil.rmtree(path, ignore_errors=True)
             temporary.replace(path)
             _fsync(path.parent)
@@ -114,6 +120,7 @@ def exclusive_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock.
     """
+    # flock works on a folder's descriptor: no lock file stays behind, and the kernel drops it with the process.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some network file systems cannot lock folders
@@ -148,6 +155,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """
     import numpy as np
 
+    # `array.data` below must be the bytes in C order, without gaps.
     array = np.ascontiguousarray(array)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
@@ -212,6 +220,7 @@ def quiet_threads_without_room() -> Iterator[None]:
 def _naming_the_fix(path: Path) -> Iterator[None]:
     try:
         yield
+    # safetensors and NumPy raise errors of their own for a full disk.
     except Exception as error:
         fix = fix_for(error)
         if isinstance(error, UserError) or fix is None:

@@ -47,6 +47,7 @@ def digests_of(folder: Path) -> Digests:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name an existing one")
+    # Processes of one node that open the folder together hash it once: the others find the note.
     with exclusive_lock(folder, wait=True):
         names = sorted(names_below(folder))
         stamps = dict(zip(names, stamps_of(folder, names), strict=True))
@@ -54,6 +55,7 @@ def digests_of(folder: Path) -> Digests:
         digests = {name: known.get(name) or sha256_of(folder / name) for name in names}
         if known.keys() != digests.keys():
             note = {name: [digest, *stamps[name]] for name, digest in digests.items()}
+            # A read-only folder is hashed at every opening.
             with contextlib.suppress(OSError, UserError):
                 write_json(folder / NOTE_FILE, note)
     return digests
@@ -73,6 +75,7 @@ def copied(
     Raises:
         UserError: a file repeatedly arrives with another sha256, or the disk is full.
     """
+    # The lock is on this folder, as `replacing_folder` swaps the one inside.
     place = cache / digest_of(digests)
     place.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(place, wait=True):
@@ -91,6 +94,7 @@ def holds(folder: Path, digests: Digests, digests_of: Callable[[Path], Digests] 
 
 def digest_of(digests: Mapping[str, str]) -> str:
     """Return one digest for all of a folder's files and their names."""
+    # Sorted: the order in which a file system lists the files must not count.
     return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
 
 
@@ -113,12 +117,14 @@ def _remembered(folder: Path, stamps: Mapping[str, Stamp]) -> Digests:
     path = folder / NOTE_FILE
     try:
         note = json.loads(path.read_bytes())
+        # ctime is compared, as a program can set mtime to any value but not this.
         before_ns = path.stat().st_mtime_ns - CLOCK_TICKS_NS
         return {
             name: str(note[name][0])
             for name, stamp in stamps.items()
             if name in note and tuple(note[name][1:]) == stamp and stamp[2] < before_ns
         }
+    # A note that is missing or damaged costs only the hashing.
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return {}
 
@@ -139,6 +145,7 @@ def _written(path: Path, pieces: Iterable[memoryview]) -> str:
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for piece in pieces:
+            # The bytes as they arrived, not as they are on the disk.
             digest.update(piece)
             file.write(piece)
     return digest.hexdigest()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Kind = TypeVar("Kind")
 
 RESTORE = "restore or delete it"
+# Invalid JSON and invalid UTF-8 are both ValueErrors; brackets nested deep enough are a RecursionError.
 NOT_JSON = (ValueError, RecursionError)
 NOT_ARRAYS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
@@ -84,6 +85,7 @@ def typed(value: Any, kind: TypeAdapter[Kind], where: Path | str, fix: str = RES
     try:
         return kind.validate_python(value)
     except ValidationError as error:
+        # The input may be the whole file.
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         fault = f"{place}: {first['msg']}" if place else first["msg"]
@@ -99,7 +101,9 @@ def open_array(path: Path, fix: str) -> NDArray[Any]:
     import numpy as np
 
     with _naming_the_file(path, "is missing, truncated or altered", fix):
+        # Mapped: all processes of a node share the pages. A pickle in a user's file could run any code.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # np.load goes by the content: a zip file is an NpzFile whatever its name.
         if not isinstance(array, np.ndarray):
             raise ValueError("it holds several arrays")
     return array
@@ -143,7 +147,9 @@ def read_member(file: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[An
     """
     assert file.zip is not None  # it is None once the file is closed
     packed = file.zip.NameToInfo
+    # NumPy drops the ending in the names that it gives.
     member = packed.get(f"{name}.npy") or packed[name]
+    # Before it is unpacked: a few kilobytes can unpack to more than the memory.
     require_memory(member.file_size, f"{path}: {name}")
     return file[name]
 

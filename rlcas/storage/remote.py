@@ -47,6 +47,7 @@ def address_of(place: str | Path) -> str | None:
     match = _ADDRESS.fullmatch(str(place))
     if match is None or (isinstance(place, str) and "://" not in place):
         return None
+    # Paths on a disk start with the third slash: file:///folder.
     root = "/" if match["scheme"] in ("file", "local") else ""
     return f"{match['scheme']}://{root}{match['rest']}"
 
@@ -81,6 +82,8 @@ def local(place: Path, *, without: Collection[str] = ()) -> Path:
     address = address_of(place)
     if address is None:
         return place
+    # A place of its own for a copy in part: in the working folder, `_pull` would delete the parts that are left
+    # out.
     folder = _folder_for(address, None, "parts" if without else "runs")
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(folder):
@@ -135,15 +138,19 @@ def publish(place: Path) -> None:
     address = str(read_facts(folder / ADDRESS_FILE)["address"])
     store, root = open_store(address)
     note = read_facts(folder / NOTE_FILE)
+    # Files that list others come after these: what is at the address is complete at any moment.
     names = sorted(names_below(folder), key=_rank)
     with store_errors(
         address, "written", f"; all files are kept in {folder}; continue with `rlcas resume {folder}`"
     ):
         for name in names:
+            # Before the upload: what is written to the file meanwhile counts as a change next time.
             stamp = _stamp(folder, name)
             if note.get(name, [None, None])[1] != stamp:
                 put_file(store, folder / name, f"{root}/{name}")
                 note[name] = [version_of(store.info(f"{root}/{name}")), stamp]
+        # In reverse: first the file that lists the others, so that it never lists missing ones. New files are
+        # there by now.
         for name in sorted(note.keys() - set(names), key=_rank, reverse=True):
             with contextlib.suppress(
                 FileNotFoundError
@@ -168,6 +175,7 @@ def _pull(address: str, folder: Path, without: Collection[str] = ()) -> str | No
                 note[name] = [version_of(info), _stamp(folder, name)]
     if not wanted:
         raise UserError(f"{address} does not exist or is empty: correct the address")
+    # What was removed at the address, or never published, would count as part of the run.
     for name in set(names_below(folder)) - wanted.keys():
         (folder / name).unlink()
     write_json(folder / NOTE_FILE, {name: note[name] for name in wanted})
@@ -181,6 +189,7 @@ def _is_wanted(name: str, without: Collection[str]) -> bool:
 def _folder_for(address: str, cache: Path | None, kind: str) -> Path:
     """Return the folder below the cache that stands for an address."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", address.rstrip("/").rpartition("/")[2])
+    # Two addresses may end in the same name.
     digest = hashlib.sha256(address.rstrip("/").encode()).hexdigest()
     return cache_folder(cache) / kind / f"{name}-{digest[:16]}"
 

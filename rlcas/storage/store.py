@@ -67,6 +67,7 @@ def store_errors(address: str, done: str, more: str = "") -> Iterator[None]:
         yield
     except UserError:
         raise
+    # The stores' packages share no class of errors.
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise UserError(
@@ -85,6 +86,8 @@ def files_of(store: AbstractFileSystem, root: str) -> tuple[str | None, dict[str
     return None, {
         name: by_name[name]
         for name in sorted(by_name)
+        # The names become paths below a local folder, which they must not leave; hidden files are uploads under
+        # way.
         if ".." not in parts[name] and not any(part.startswith(".") for part in parts[name])
     }
 
@@ -111,6 +114,7 @@ def get_file(store: AbstractFileSystem, info: dict[str, Any], path: Path) -> Non
     """
     with replacing(path) as temporary:
         store.get_file(info["name"], str(temporary))
+        # A connection that breaks off may look like the end of the file; some servers report no size.
         if info["size"] not in (None, size := temporary.stat().st_size):
             raise OSError(f"{path.name} arrived with {size} bytes, not {info['size']}")
 
@@ -120,6 +124,7 @@ def put_file(store: AbstractFileSystem, file: Path, path: str) -> None:
     protocols = (store.protocol,) if isinstance(store.protocol, str) else store.protocol
     atomic = any(protocol in ATOMIC for protocol in protocols)
     parent, _, name = path.rpartition("/")
+    # Hidden, so that `files_of` does not take an unfinished upload for a file.
     target = path if atomic else f"{parent}/.{name}.tmp"
     if not atomic:
         store.makedirs(parent, exist_ok=True)
