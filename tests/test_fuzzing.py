@@ -259,7 +259,10 @@ def test_a_library_error_that_quotes_half_a_file_is_shortened(tmp_path: Path) ->
     ("arrays_of", "message"),
     [
         ({"labels": np.zeros(2, np.int64)}, "does not hold a prediction of every image"),
-        ({"probabilities": np.zeros((3, 2)), "labels": np.zeros(2, np.int64)}, "does not hold a prediction of every image"),
+        (
+            {"probabilities": np.zeros((3, 2)), "labels": np.zeros(2, np.int64)},
+            "does not hold a prediction of every image",
+        ),
         ({"probabilities": np.zeros((2, 2)), "labels": np.array([0, 2])}, "a label is not a class's"),
     ],
 )
