@@ -16,6 +16,7 @@ class AgentsView:
     """Agents `class_0` … `class_{C-1}` of an environment; each sees its own class's numbers and the shared ones."""
 
     def __init__(self, env: BatchCompositionEnv) -> None:
+        # [C, F]: which of the D numbers each agent sees.
         self._indices = env.observer.agent_indices(env.num_classes)
         self.names = [f"class_{i}" for i in range(env.num_classes)]
         high = env.observation_space.high

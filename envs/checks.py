@@ -54,4 +54,5 @@ def assert_same(one: Incumbent, other: Incumbent) -> None:
     assert np.array_equal(one.positions_C, other.positions_C), "the pool's positions differ: not pure"
     assert one.result is not None and other.result is not None
     assert one.result.val_loss == other.result.val_loss, "the validation losses differ: not pure"
+    # As text, in which NaN equals itself and every bit of a float shows.
     assert repr(one.result.metrics) == repr(other.result.metrics), "the metrics differ: not pure"

@@ -107,7 +107,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         reward, parts = reward_alone(self._reward, result, self.sampler.metric, report.epoch)
         self._incumbent = trained  # not before its reward is known to be finite
         report = dataclasses.replace(report, reward=reward, reward_parts=parts)
-        truncated = trained.epoch >= self.sampler.epochs
+        truncated = trained.epoch >= self.sampler.epochs  # not terminated: the run could be trained further
         shots = {
             name: value for name, value in result.metrics.items() if name in SHOTS and not math.isnan(value)
         }
@@ -143,6 +143,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
             actions_C=actions_C,
             counts_C=counts_C,
             num_clamped=num_clamped(parent.counts_C, counts_C, actions_C, self.sampler.action_step),
+            # A position is the number of images drawn so far.
             num_synthetic=int((trained.positions_C - parent.positions_C).sum()),
             result=result,
             seconds=time.perf_counter() - started,

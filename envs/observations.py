@@ -104,6 +104,7 @@ class Observer:
         start, columns = 0, []
         for entry in self._entries:
             size = num_classes if entry.per_class else 1
+            # A shared number: the same index for all agents.
             columns.append(np.broadcast_to(start + np.arange(size), num_classes))
             start += size
         return np.stack(columns, axis=1)

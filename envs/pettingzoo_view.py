@@ -42,7 +42,7 @@ class ParallelComposition(ParallelEnv):
 
     def step(self, actions: dict[str, int]) -> tuple[Any, ...]:
         """Train one epoch under all agents' actions; all leave together at the last epoch."""
-        acting = self.agents
+        acting = self.agents  # the results are theirs even in the step in which they leave
         observation, reward, terminated, truncated, info = self.env.step(self._view.joined(actions))
         self.agents = [] if truncated else acting
         return (

@@ -27,6 +27,7 @@ class MultiAgentComposition(MultiAgentEnv):
         self.env = config if isinstance(config, BatchCompositionEnv) else BatchCompositionEnv(config)
         self._view = AgentsView(self.env)
         self.possible_agents = self._view.names
+        # RLlib declares `agents` as a mutable class attribute, which all environments would share.
         self.agents = list(self.possible_agents)
         self.observation_spaces = self._view.observation_spaces
         self.action_spaces = self._view.action_spaces

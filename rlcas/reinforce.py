@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rlcas.types import Float64, Int64
 
-LEAST_DEVIATION = 1e-8
+LEAST_DEVIATION = 1e-8  # rewards that are all the same have deviation 0 and get advantages 0, not NaN
 
 
 def update_baseline(baseline: float, rewards: Tensor | Sequence[float], gamma: float) -> float:
@@ -25,6 +25,7 @@ def update_baseline(baseline: float, rewards: Tensor | Sequence[float], gamma: f
         rewards: rewards of the valid episodes alone; the mean is over all of them.
         gamma: weight of the new mean.
     """
+    # gamma weighs the new mean: with the paper's 0.99, B^t is nearly the mean of this epoch's rewards.
     return (1.0 - gamma) * baseline + gamma * torch.as_tensor(rewards, dtype=torch.float64).mean().item()
 
 
@@ -35,6 +36,7 @@ def log_prob(logits: Tensor, actions_KC: Tensor) -> Tensor:
         logits: [C, 3], or [K, C, 3] where the agents saw something else in each episode.
         actions_KC: [K, C] indices 0, 1, 2.
     """
+    # [C, 3] or [K, C, 3] -> [K, C, 3]
     log_probs_KC3 = torch.log_softmax(logits, dim=-1).expand(*actions_KC.shape, 3)
     return log_probs_KC3.gather(-1, actions_KC.long().unsqueeze(-1)).squeeze(-1)
 
@@ -53,6 +55,7 @@ def policy_loss(log_probs: Tensor, rewards: Tensor | Sequence[float], baseline: 
         baseline: B^t, after its update with these rewards; 0 where `rewards` are advantages already.
     """
     advantages = torch.as_tensor(rewards, dtype=log_probs.dtype, device=log_probs.device) - baseline
+    # Summed over agents, not averaged: log g(a) = sum_i log p(a_i), so each agent has its own gradient.
     return -(advantages * log_probs).sum() / len(log_probs)
 
 
@@ -84,5 +87,6 @@ def policy_entropy(logits: Tensor) -> Tensor:
 
 def draw_actions(probabilities_C3: Float64, rng: np.random.Generator) -> Int64:
     """Return [C] int64: one index 0, 1, 2 for each agent, drawn from its row of probabilities."""
+    # Without the last column: where rounding leaves it below 1, a draw above it would give index 3.
     cumulative_C2 = probabilities_C3.cumsum(axis=1)[:, :2]
     return (rng.random(len(probabilities_C3))[:, None] >= cumulative_C2).sum(axis=1)

@@ -81,8 +81,9 @@ class Rank:
     def together(self, results: Sequence[EpochResult], sampler: SamplerConfig) -> tuple[Float64, list[Parts]]:
         """Return [K, 1] in [0, 1]; one half where there is only one."""
         values_K = np.array([result.metrics[sampler.metric] for result in results])
-        differences_KK = np.sign(values_K[:, None] - values_K)
+        differences_KK = np.sign(values_K[:, None] - values_K)  # 1 won, 0 tied (with itself too), -1 lost
         others = max(len(values_K) - 1, 1)
+        # (won + tied / 2) / (K - 1), since won + tied + lost = K - 1.
         ranks_K = 0.5 + 0.5 * differences_KK.sum(axis=1) / others
         return ranks_K[:, None], [{sampler.metric: float(value)} for value in values_K]
 
@@ -115,6 +116,7 @@ class PerClass:
 def against_others(values_KX: Float64) -> Float64:
     """Return [K, X]: each row minus the mean of the other rows; 0 where there is no other."""
     k = len(values_KX)
+    # x_j - (sum - x_j) / (K - 1) = (x_j - mean) K / (K - 1).
     return (values_KX - values_KX.mean(axis=0)) * k / max(k - 1, 1)
 
 
@@ -185,6 +187,7 @@ def with_advantages(
     """Return the rewarded reports of an epoch with the advantages that its valid episodes have under B^t."""
     valid = [report for report in reports if report.valid]
     own = [[report.reward] if report.rewards_C is None else report.rewards_C for report in valid]
+    # By the function that the learner calls, so that the record shows the weights of eq. 1.
     advantages_KX = advantages(torch.from_numpy(np.array(own)), baseline, sampler.advantages)
     means = dict(
         zip((report.episode_index for report in valid), advantages_KX.mean(dim=1).tolist(), strict=True)

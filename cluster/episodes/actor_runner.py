@@ -39,15 +39,18 @@ class EpisodeActors:
         self._sampler, self._cluster = sampler, cluster.concrete(sampler.k)
         # Inside a Tune trial the actors are placed into the trial's own group, one bundle for each.
         trial = ray.util.get_current_placement_group()
+        # The trial reserves RLlib's own bundles and then one an episode (`RLCAS.default_resource_request`),
+        # so the last one is an episode's.
         demand = (
             trial.bundle_specs[-1] if trial else episode_resources(cluster, sampler.k, ray.cluster_resources())
         )
         self._resources = fitting(demand)
+        # A second group of our own inside a trial would take the room that other trials wait for.
         self._group = None if trial else reserve(self._resources, sampler.k, cluster)
         self._ended: set[int] = set()
         self._actors: list[ray.actor.ActorHandle] = []
         try:
-            self._start(trainer_factory)
+            self._start(trainer_factory)  # a Ctrl-C while it waits must release the group as well
         except BaseException:
             self.close()
             raise
@@ -72,11 +75,15 @@ class EpisodeActors:
         retries_K, to_call = [0] * len(self._actors), set(range(len(self._actors)))
         ends_at = time.monotonic() + self._cluster.epoch_timeout_seconds
         while len(reports) < len(self._actors):
+            # Living workers first: their episodes must not wait while a dead worker starts again.
             for episode_index in sorted(to_call, key=self._ended.__contains__):
                 self._revive(episode_index)
+                # No max_task_retries: a dead worker's call is sent again here, once it answers (`_revive`).
                 calls[episode_index] = self._actors[episode_index].episode.remote(
                     parents_K[episode_index], actions_KC[episode_index], epoch, episode_index
                 )
+            # After a death the reports that were ready are read again in the next round: `calls` keeps their
+            # references, so they stay in Ray's object store.
             finished, deaths = self._gather(calls, epoch, ends_at)
             reports |= finished
             self._ended |= deaths.keys()
@@ -96,7 +103,7 @@ class EpisodeActors:
                         episode_index,
                         error,
                     )
-                    del calls[episode_index]
+                    del calls[episode_index]  # else the next round would raise this death again
         counted = [
             _with_retries(reports[episode_index], retries) for episode_index, retries in enumerate(retries_K)
         ]
@@ -119,6 +126,7 @@ class EpisodeActors:
             reports = ray.get(list(report_refs.values()), timeout=max(0.0, ends_at - time.monotonic()))
             return dict(zip(report_refs, reports, strict=True)), {}
         except GetTimeoutError as error:
+            # The hung actor is not restarted, as Ray would send it the hung call again; `close` kills it.
             missing = [episode_index for episode_index, report in report_refs.items() if not _ready(report)]
             raise UserError(
                 f"epoch {epoch}: episodes {missing} of {len(self._actors)} did not answer within "
@@ -126,6 +134,7 @@ class EpisodeActors:
                 "raise it, or look for what hangs"
             ) from error
         except RayActorError:
+            # `ray.get` raises one death, but several may have died: ask each report that is ready.
             deaths = {index: _death(report) for index, report in report_refs.items() if _ready(report)}
             return {}, {episode_index: error for episode_index, error in deaths.items() if error is not None}
 
@@ -140,6 +149,7 @@ class EpisodeActors:
         if episode_index not in self._ended:
             return
         waited = self._cluster.start_timeout_seconds
+        # Ray retries this call without end, so `waited` alone is the limit.
         if not _ready(self._actors[episode_index].__ray_ready__.options(max_task_retries=-1).remote(), waited):
             raise UserError(
                 f"worker {episode_index} ended and did not start again within "
@@ -157,6 +167,7 @@ class EpisodeActors:
             UserError: it did not arrive in time.
         """
         try:
+            # NumPy arrays come out of the object store as read-only views, so this copies no weights.
             return ray.get(reference, timeout=self._cluster.epoch_timeout_seconds)
         except ObjectLostError:
             return None
@@ -187,13 +198,17 @@ class EpisodeActors:
         actor = ray.remote(
             num_cpus=self._resources.get("CPU", 0),
             num_gpus=self._resources.get("GPU", 0),
-            max_restarts=-1,
+            max_restarts=-1,  # `train_epoch` counts the retries of an episode
         )(EpisodeActor)
         for episode_index in range(self._sampler.k):
             place = _bundle(self._group, episode_index)
             threads = self._cluster.threads_per_episode
+            # Small arguments alone: Ray keeps large ones in its object store, and cannot restart the actor
+            # once they are lost (ray-project/ray issue 53727).
             self._actors.append(actor.options(**place).remote(trainer_factory, self._sampler, threads))
         retries, waited = self._cluster.episode_retries, self._cluster.start_timeout_seconds
+        # The first call waits for the process to start and import torch, so it has a limit of its own;
+        # without it that time would count against the first epoch.
         pings = [actor.ping.options(max_task_retries=retries).remote() for actor in self._actors]
         if missing := _missing(pings, waited):
             raise UserError(
@@ -207,7 +222,7 @@ class EpisodeActors:
         try:
             ray.get(ping)
         except RayError as error:
-            cause = getattr(error, "cause", None)
+            cause = getattr(error, "cause", None)  # RayTaskError alone has the exception of the worker
             if isinstance(cause, UserError):
                 raise cause from error
             reason = (

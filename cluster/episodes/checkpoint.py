@@ -31,7 +31,7 @@ STATE = "state.json"
 DIGESTS = "sha256.json"
 BEST = "best"
 """Name of the classifier that was best on validation so far."""
-NUM_KEPT = 2
+NUM_KEPT = 2  # the one before is resumed where the newest is damaged
 
 
 class CorruptCheckpointError(Exception):
@@ -114,6 +114,7 @@ def write(snapshot: Snapshot, folder: Path, with_same_best: Path | None = None) 
             digests[_file_of(name)] = _saved(arrays, temporary / _file_of(name))
         for name, incumbent in snapshot.incumbents.items():
             file = _file_of(name)
+            # `is`: where the newest classifier is the best one so far, both names hold one object (`better`).
             twins = [_file_of(other) for other, its in snapshot.incumbents.items() if its is incumbent]
             if twins[0] in digests and _linked(temporary / twins[0], temporary / file):
                 digests[file] = digests[twins[0]]
@@ -124,6 +125,7 @@ def write(snapshot: Snapshot, folder: Path, with_same_best: Path | None = None) 
             else:
                 digests[file] = _saved(incumbent.arrays, temporary / file)
         _write_json(temporary / DIGESTS, digests)
+    # Only now: the new checkpoint is whole and on the disk.
     for old in _checkpoints(folder)[NUM_KEPT:]:
         shutil.rmtree(old)
     return checkpoint
@@ -142,6 +144,7 @@ def load_into(trainee: Resumable, folder: Path) -> int:
     for checkpoint in checkpoints:
         try:
             snapshot = _read(checkpoint)
+            # Its error is a UserError, which ends the loop: the older checkpoints are of the same run.
             _check_classes(trainee, snapshot, checkpoint)
             trainee.resume(snapshot)
         except CorruptCheckpointError as error:
@@ -156,15 +159,18 @@ def load_into(trainee: Resumable, folder: Path) -> int:
 def _read(checkpoint: Path) -> Snapshot:
     try:
         digests = _digests(checkpoint)
+        # STATE by name too, so that a list of digests without it ends in a KeyError.
         for file in {STATE, *digests}:
             if sha256_of(checkpoint / file) != digests[file]:
                 raise CorruptCheckpointError(f"{file} is not what was written")
         state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
         names = [file.removesuffix(_file_of("")) for file in digests if file != STATE]
+        # safetensors and JSON hold no code, so these files need not be trusted (docs/security.md).
         arrays = {name: load_file(checkpoint / _file_of(name)) for name in names}
         incumbents = {name: incumbent_of(state.pop(name), arrays.pop(name)) for name in names if name in state}
         return Snapshot(incumbents=incumbents, arrays=arrays, state=state)
     except (*NOT_ARRAYS, SafetensorError, AttributeError) as error:
+        # AttributeError: JSON that is valid, but no object where one is expected.
         raise CorruptCheckpointError(f"{type(error).__name__}: {error}") from error
 
 
@@ -178,6 +184,7 @@ def _check_classes(trainee: Resumable, snapshot: Snapshot, checkpoint: Path) -> 
 
 def _checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints, the newest first."""
+    # By number: as text, epoch-10000 would come before epoch-9999.
     return sorted(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")), reverse=True)
 
 

@@ -30,8 +30,10 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # No lock: a deque's append and popleft are atomic, and only the worker thread takes from it.
         self._waiting: deque[Snapshot] = deque(maxlen=1)
         self._writes: list[Future[None]] = []
+        # Those still on the disk, the older first.
         self._bests: deque[tuple[Path, Incumbent]] = deque(maxlen=NUM_KEPT)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
 
@@ -41,8 +43,9 @@ class CheckpointWriter:
         Raises:
             UserError: an earlier checkpoint could not be written.
         """
+        # Before anything else: a run that can write no checkpoint should not train on to its last epoch.
         self._raise_errors([write for write in self._writes if write.done()])
-        self._waiting.append(trainee.snapshot())
+        self._waiting.append(trainee.snapshot())  # taken on this thread: the next epoch changes the trainee
         self._writes.append(self._executor.submit(self._write_newest))
 
     def __enter__(self) -> Self:
@@ -68,7 +71,7 @@ class CheckpointWriter:
         best = snapshot.incumbents[BEST]
         checkpoint = write(snapshot, self._folder, self._checkpoint_with(best))
         self._bests.append((checkpoint, best))
-        publish(self._folder)
+        publish(self._folder)  # to the run's address, if it has one: whole checkpoints only
 
     def _checkpoint_with(self, best: Incumbent) -> Path | None:
         """Return the last checkpoint but one where `best` was its best too.

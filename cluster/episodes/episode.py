@@ -58,10 +58,13 @@ class Episodes:
         self._trainer_factory = trainer_factory
         self._sampler = sampler
 
+    # Not in the constructor: an error there reaches the driver as ActorDiedError, without the exception
+    # itself, and the driver shows a UserError in one line.
     @functools.cached_property
     def _env(self) -> BatchCompositionEnv:
         check_factory(self._trainer_factory)
         trainer = self._trainer_factory(self._sampler)
+        # With a trainer given, the environment reads no settings but the sampler's.
         return BatchCompositionEnv(RunConfig(sampler=self._sampler), trainer=trainer)
 
     def ping(self) -> int:
@@ -97,6 +100,7 @@ class Episodes:
             self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
             return self._env.train(actions_C), self._env.incumbent
         except (Exception, SystemExit) as error:
+            # Returned, as a failure is an outcome; sys.exit would end the actor without a traceback.
             failed = failed_report(incumbent.counts_C, actions_C, epoch, episode_index, self._sampler)
             status = status_of(error)
             return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
@@ -112,8 +116,9 @@ class EpisodeActor(Episodes):
     """
 
     def __init__(self, trainer_factory: TrainerFactory, sampler: SamplerConfig, num_threads: int) -> None:
-        use_assigned_gpus()
+        use_assigned_gpus()  # first: CUDA reads the variable only once
         record_crashes()
+        # Ray derives OMP_NUM_THREADS from the reserved CPUs, but the number decides the last bits.
         torch.set_num_threads(num_threads)
         super().__init__(trainer_factory, sampler)
 

@@ -13,10 +13,12 @@ from rlcas.types import EpochResult, Incumbent
 
 def described(incumbent: Incumbent) -> dict[str, Any]:
     """Return the incumbent as JSON values, without its arrays; floats keep every bit."""
+    # Not dataclasses.asdict on the whole, which would deep-copy the weights.
     fields = {field.name: getattr(incumbent, field.name) for field in dataclasses.fields(incumbent)}
     del fields["arrays"]
     if incumbent.result is not None:
         fields["result"] = dataclasses.asdict(incumbent.result)
+    # Every bit: json writes a float by its repr, which reads back to the same number.
     return jsonable(fields)
 
 

@@ -35,7 +35,7 @@ class LocalEpisodes:
         assert threads is not None, "the settings are concrete"
         self._num_threads = threads
         self._episodes = Episodes(trainer_factory, sampler)
-        self._episodes.ping()
+        self._episodes.ping()  # builds the trainer, so that its errors come here, as with actors
 
     def initial(self, counts_C: Int64) -> Incumbent:
         """Return the untrained classifier with the composition `counts_C`."""
@@ -45,6 +45,7 @@ class LocalEpisodes:
         self, parents_K: Sequence[Incumbent], actions_KC: Sequence[Int64], epoch: int
     ) -> tuple[list[EpisodeReport], list[Incumbent | None]]:
         """Train the episodes of `epoch` from their parents; return reports and trained incumbents, by episode."""
+        # As many threads as an actor would have: another number changes the last bits.
         with torch_threads(self._num_threads):
             outcomes = [
                 self._episodes.outcome(parent, actions_C, epoch, episode_index)

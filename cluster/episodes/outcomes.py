@@ -40,6 +40,7 @@ def failed_report(
 
 def status_of(error: BaseException) -> Status:
     """Return the outcome that `error` is: of memory, of numbers, or any other."""
+    # torch.OutOfMemoryError is for GPUs; for want of main memory torch raises a RuntimeError with this text.
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out_of_memory"
     return "non_finite" if isinstance(error, FloatingPointError) else "exception"

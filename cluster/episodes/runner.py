@@ -81,7 +81,7 @@ def start(
     runner = EPISODE_RUNNERS[cluster.episode_runner](trainer_factory, sampler, cluster)
     try:
         return runner, _fetched(runner, runner.initial(initial_counts(sampler, num_classes)))
-    except BaseException:
+    except BaseException:  # after Ctrl-C too: actors hold their resources until they are killed
         runner.close()
         raise
 
@@ -127,6 +127,7 @@ def train_epoch(
         EpisodeError: incumbents that are needed were lost each time.
     """
     references_K = [parent.reference for parent in parents_K]
+    # Episodes are pure functions: another run of the epoch has the same rewards, and so the same winner.
     for lost in range(1 + retries):
         reports, outputs_K = runner.train_epoch(references_K, actions_KC, epoch)
         reports = rewarded(reports)

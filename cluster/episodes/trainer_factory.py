@@ -21,6 +21,7 @@ def trainer_factory(folder: RunFolder, config: RunConfig, pool_folder: Path) -> 
     """Return what builds the trainer of a run on any node; call it where the folders lie, with Ray started."""
     cache = config.cluster.cache
     pool = NodeFolder.of(pool_folder, cache, pool_digests)
+    # Where the pool is another run's, this run has marks of its own: they refer to its own training images.
     own_marks = folder.pool.resolve() != pool_folder.resolve()
     marks = NodeFolder.of(folder.pool, cache) if own_marks else pool
     return functools.partial(build_trainer, config, NodeFolder.of(folder.prepared, cache), pool, marks)
@@ -40,4 +41,6 @@ def build_trainer(
     """
     config = config.model_copy(update={"sampler": sampler})
     data, source = open_prepared(prepared.here()), open_filtered(config, pool.here(), marks.here())
+    # auto: an actor's CUDA_VISIBLE_DEVICES names the GPUs that Ray assigned to it (`use_assigned_gpus`), and
+    # torch finds none where no GPU was assigned.
     return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))

@@ -45,7 +45,7 @@ def exchanged(
     number = num_moving(len(members))
     worst_first = sorted(range(len(members)), key=lambda member: (keys_K[member], -member))
     parents, actions_KC = list(members), [np.full(num_classes, KEEP) for _ in members]
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # Python's, to make the draws of Tune's scheduler
     for member in worst_first[:number]:
         parents[member] = members[rng.choice(worst_first[-number:])]
         actions_KC[member] = np.array(rng.choices(range(len(ACTIONS)), k=num_classes))

@@ -87,17 +87,19 @@ class Population:
         )
         winner = choose(reports, metric)
         self.best = better(self.best, trained_K[winner].incumbent, metric)
+        # All have a result: where a member failed, `_all_members` has raised.
         keys_K = [selection_key(report.result, metric) for report in reports if report.result is not None]
         self._parents_K, self._actions_KC = exchanged(
             [trained_K[member] for member in range(self._sampler.k)],
             keys_K,
             self._num_classes,
-            seed_for(self._seed, "population", epoch),
+            seed_for(self._seed, "population", epoch),  # a path for each epoch: a resumed run draws the same
         )
         self.record = self._recorded(reports, winner, time.perf_counter() - started)
 
     def snapshot(self) -> Snapshot:
         """Return what the next epoch starts from, and the best classifier."""
+        # Members that continue from one classifier hold one object, which a checkpoint writes once.
         incumbents = {_parent(member): parent.incumbent for member, parent in enumerate(self._parents_K)}
         actions_KC = [actions_C.tolist() for actions_C in self._actions_KC]
         return Snapshot(incumbents={**incumbents, BEST: self.best}, state={ACTIONS_KEY: actions_KC})
@@ -108,6 +110,7 @@ class Population:
         Raises:
             CorruptCheckpointError: a member is missing, or the actions are not those of K members.
         """
+        # First what may be missing, since nothing may have changed then (`Resumable`).
         parents_K = [snapshot.incumbent(_parent(member)) for member in range(self._sampler.k)]
         best, actions_KC = snapshot.incumbent(BEST), self._actions_in(snapshot)
         self._parents_K = [runner.put(self._runner, parent) for parent in parents_K]

@@ -23,6 +23,7 @@ class AgentsModule(TorchRLModule):
         sampler = SamplerConfig.model_validate(self.model_config["sampler"])
         num_classes = len(self.action_space.nvec)
         indices_CF = torch.from_numpy(Observer(sampler).agent_indices(num_classes))
+        # Not persistent: both buffers follow from the settings, and a checkpoint holds the whole state_dict.
         self.register_buffer("_indices_CF", indices_CF, persistent=False)
         self.register_buffer("_high_D", torch.from_numpy(self.observation_space.high), persistent=False)
         seed = seed_for(self.model_config["seed"], "agents")
@@ -30,7 +31,7 @@ class AgentsModule(TorchRLModule):
 
     def logits(self, observations_BD: Tensor) -> Tensor:
         """Return [B, C, 3]: each agent sees its own numbers of the joint observation, scaled to [0, 1]."""
-        return self.agents((observations_BD / self._high_D)[:, self._indices_CF])
+        return self.agents((observations_BD / self._high_D)[:, self._indices_CF])  # [B, D] -> [B, C, F]
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self.logits(batch[Columns.OBS]).flatten(1)}
@@ -40,4 +41,5 @@ def probabilities(module: AgentsModule, observation_D: Any) -> Any:
     """Return [C, 3] float64: each agent's policy for one observation."""
     with torch.no_grad():
         logits_1C3 = module.logits(torch.as_tensor(observation_D)[None])
+        # In float64, so that equal logits give the float64 nearest to 1/3.
         return logits_1C3[0].double().softmax(dim=-1).cpu().numpy()

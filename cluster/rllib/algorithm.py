@@ -75,6 +75,7 @@ class RLCASConfig(AlgorithmConfig):
 
     def __getattr__(self, name: str) -> Any:
         """Return a setting of the sampler that was not stated: a default, perhaps of its agents or reward."""
+        # Python calls this only for attributes that do not exist, so stated settings never get here.
         if name in SamplerConfig.model_fields:
             return getattr(self.sampler_config(), name)
         raise AttributeError(f"{type(self).__name__} has no setting {name!r}")
@@ -208,8 +209,9 @@ class RLCAS(Algorithm):
         own = super().default_resource_request(config)
         if ours.episode_runner == "in_process":
             return own
-        ensure_ray(ours.k)
+        ensure_ray(ours.k)  # an episode's share depends on what Ray has
         episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
+        # The episodes' bundles last: `EpisodeActors` finds their size there.
         return PlacementGroupFactory(
             [*own.bundles, *[fitting(episode)] * ours.k], strategy=ours.placement.upper()
         )
@@ -273,6 +275,7 @@ class RLCAS(Algorithm):
         # The policy is tiny: waking more threads for it costs several times what it computes.
         with torch_threads(1):
             times = [time.perf_counter()]
+            # None before the first epoch, and after another state was loaded.
             observation_D, probabilities_C3 = self._next_policy or self._policy()
             actions_KC = self._draw(probabilities_C3)
             times.append(time.perf_counter())
@@ -298,6 +301,7 @@ class RLCAS(Algorithm):
     def _draw(self, probabilities_C3: Float64) -> list[Int64]:
         """Return the joint actions of the next epoch's K episodes."""
         return [
+            # A seed path for each episode: its draw depends neither on K nor on draws before it.
             draw_actions(probabilities_C3, rng_for(self.config.seed, "actions", self.epoch + 1, j))
             for j in range(self._sampler.k)
         ]
@@ -307,13 +311,14 @@ class RLCAS(Algorithm):
         metric = self._sampler.metric
         reports, trained = runner.train_epoch(
             self._runner,
-            [self._parent] * self._sampler.k,
+            [self._parent] * self._sampler.k,  # one reference: each node fetches the incumbent once
             actions_KC,
             self.epoch + 1,
             rewarded=lambda reports: rewarded(reports, self._reward, self._sampler),
             needed=lambda reports: [choose(reports, metric)],
             retries=self.config.episode_retries,
         )
+        # `needed` names one episode. An epoch that raised has not come here: the incumbent is as it was.
         ((winner, self._parent),) = trained.items()
         self.best = better(self.best, self.incumbent, metric)
         return reports, winner
@@ -327,6 +332,7 @@ class RLCAS(Algorithm):
             valid = [report for report in reports if report.valid]
             batch = learner_batch(observation_D, valid, self._sampler)
             loss = self.on_learner(lambda learner: learner.learn(batch))
+            # window=1: the value itself; RLlib's default is a moving average of coefficient 0.01.
             self.metrics.log_value((LEARNER_RESULTS, DEFAULT_MODULE_ID, "policy_loss"), loss, window=1)
             lifetime: tuple[str, str] = (ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME)
             self.metrics.log_value(lifetime, len(valid), reduce="lifetime_sum")
@@ -338,12 +344,14 @@ class RLCAS(Algorithm):
         observation_D = self._observer.observe(self.incumbent)
         if self._schedule_TC is None:
             return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
+        # [C] -> [C, 3], one-hot. After the last epoch it is called once more, and that policy is not used.
         return observation_D, np.eye(len(ACTIONS))[
             self._schedule_TC[min(self.epoch, len(self._schedule_TC) - 1)]
         ]
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` returns on the learner."""
+        # The one learner, in this process (num_learners 0).
         return next(iter(self.learner_group.foreach_learner(function))).get()
 
     def snapshot(self) -> Snapshot:
@@ -357,13 +365,14 @@ class RLCAS(Algorithm):
         Raises:
             CorruptCheckpointError: a classifier or the learner is missing.
         """
+        # First what may be missing, since nothing may have changed then (`Resumable`).
         incumbent, best = snapshot.incumbent(INCUMBENT), snapshot.incumbent(BEST)
         if LEARNER not in snapshot.arrays:
             raise CorruptCheckpointError("it has no learner")
         self._start_from(incumbent)
         self.best = best
         self.on_learner(lambda learner: learner.load_arrays(snapshot.arrays[LEARNER]))
-        self._iteration = incumbent.epoch
+        self._iteration = incumbent.epoch  # RLlib's number of the iteration, which is in every result
 
     def get_state(
         self,
@@ -374,6 +383,8 @@ class RLCAS(Algorithm):
     ) -> dict[str, Any]:
         """Return RLlib's state and the two incumbents."""
         state = super().get_state(components, not_components=not_components, **kwargs)
+        # RLlib writes this state as pickle, so its checkpoints are for trusted folders only
+        # (docs/security.md).
         for name, incumbent in ((INCUMBENT, self.incumbent), (BEST, self.best)):
             if self._check_component(name, components, not_components):
                 state[name] = incumbent

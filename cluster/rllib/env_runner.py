@@ -10,6 +10,7 @@ from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.checkpoints import Checkpointable
 
 
+# RLlib 2.60 ignores create_local_env_runner=False, and its own runner raises where the config has no env.
 class NoEnvRunner(EnvRunner, Checkpointable):
     """Knows the spaces, which the module and the learner need, and has no environment and no state."""
 

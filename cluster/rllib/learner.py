@@ -64,6 +64,7 @@ class ReinforceLearner(TorchLearner):
         batch = {name: torch.from_numpy(values).to(self._device) for name, values in learner_batch.items()}
         forward = {DEFAULT_MODULE_ID: self.agents.forward_train(batch)}
         losses = self.compute_losses(fwd_out=forward, batch={DEFAULT_MODULE_ID: batch})
+        # The loss of agents without parameters has no grad_fn; RLlib then returns no gradients.
         self.apply_gradients(self.postprocess_gradients(self.compute_gradients(losses)))
         return losses[DEFAULT_MODULE_ID].item()
 
@@ -73,8 +74,11 @@ class ReinforceLearner(TorchLearner):
         `batch` holds the valid episodes: rewards [K, 1] or [K, C], actions, counts and signals [K, C].
         """
         episodes = batch[DEFAULT_MODULE_ID]
+        # [K, 3C] -> [K, C, 3]
         logits_KC3 = fwd_out[DEFAULT_MODULE_ID][Columns.ACTION_DIST_INPUTS].unflatten(-1, (-1, len(ACTIONS)))
+        # In float64, so that advantages that cancel leave no gradient (`rlcas.agents.policies`).
         rewards = episodes[Columns.REWARDS].double()
+        # Eq. 2 before eq. 1: the advantages are against B^t, which has these rewards in it.
         self.baseline = update_baseline(self.baseline, rewards, self._sampler.baseline_gamma)
         self.agents.agents.learn(episodes[COUNTS], episodes[SIGNALS], episodes[PROGRESS][0].item())
         loss = policy_loss(
@@ -109,6 +113,7 @@ class ReinforceLearner(TorchLearner):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore RLlib's state and `arrays`, older ones than it holds too."""
         super().set_state(state)
+        # After RLlib's own: it casts to float32, and keeps its weights where they are newer than the state's.
         if ARRAYS in state:
             self.load_arrays(state[ARRAYS])
 
@@ -125,12 +130,14 @@ class ReinforceLearner(TorchLearner):
         """Take over what `arrays` returned."""
         self.baseline = float(arrays[BASELINE][0])
         for name, tensor in self.agents.state_dict().items():
+            # In place, as the optimiser holds these tensors. Reshaped, because a 0-d array comes back from a
+            # file as [1] (np.ascontiguousarray makes it so).
             tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]).reshape(tensor.shape))
         for name, state in self._adam_states().items():
             prefix = f"adam/{name}/"
-            state.clear()
+            state.clear()  # the optimiser's own dict, changed in place
             state |= {
-                key.removeprefix(prefix): torch.from_numpy(value.copy())
+                key.removeprefix(prefix): torch.from_numpy(value.copy())  # Adam updates in place
                 for key, value in arrays.items()
                 if key.startswith(prefix)
             }
@@ -139,7 +146,7 @@ class ReinforceLearner(TorchLearner):
         """Return what Adam keeps of each parameter, by the parameter's name; none before the first step."""
         optimizers = [optimizer for _, optimizer in self.get_optimizers_for_module(DEFAULT_MODULE_ID)]
         return {
-            name: optimizer.state[parameter]
+            name: optimizer.state[parameter]  # a defaultdict: {} before the first step
             for optimizer in optimizers
             for name, parameter in self.agents.named_parameters()
         }
@@ -152,9 +159,9 @@ def learner_batch(
     own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
     results = [report.result for report in reports if report.result is not None]
     return {
-        Columns.OBS: np.tile(observation_D, (len(reports), 1)),
-        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),
-        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),
+        Columns.OBS: np.tile(observation_D, (len(reports), 1)),  # all K saw one incumbent
+        Columns.ACTIONS: np.stack([report.actions_C for report in reports]),  # as drawn, even where clamped
+        Columns.REWARDS: np.array(own, dtype=np.float32).reshape(len(reports), -1),  # [K, 1] or [K, C]
         COUNTS: np.stack([report.counts_C for report in reports]),
         SIGNALS: np.stack([signal_of(result, sampler.signal) for result in results]),
         PROGRESS: np.array([report.epoch / sampler.epochs for report in reports]),
@@ -162,4 +169,4 @@ def learner_batch(
 
 
 def _copied(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy().copy()
+    return tensor.detach().cpu().numpy().copy()  # .numpy() shares memory with what the next step changes

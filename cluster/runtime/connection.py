@@ -89,7 +89,7 @@ def _on_loopback() -> Iterator[None]:
 
 def _join(address: str, quiet: dict[str, Any]) -> None:
     try:
-        ray.init(**quiet)
+        ray.init(**quiet)  # no address: Ray reads RAY_ADDRESS itself
     except (ConnectionError, ValueError, AuthenticationError) as error:
         raise UserError(
             f"RAY_ADDRESS {address!r} refuses the connection ({first_line(error)}): check that Ray runs there, and set "
@@ -119,6 +119,7 @@ def check_answers(address: str) -> None:
     if address == AUTO:
         address = _address_of_this_machine()
         named += f" ({address})"
+    # An IPv6 address is in brackets, which are not part of the name that a socket connects to.
     match = re.fullmatch(r"(?:ray://)?(?:\[([\da-fA-F:]+)\]|([^:/\s]+)):(\d+)", address)
     if not match or int(match[3]) > MAX_PORT:
         raise UserError(

@@ -19,6 +19,8 @@ NO_STACK = (
 
 def record_crashes() -> None:
     """Let a crash of this actor's process, such as a segfault or an abort, write its stack."""
+    # The file stays open: faulthandler writes to its descriptor. Appended, because a restarted actor keeps
+    # its id, and so its file where it starts on the same node.
     faulthandler.enable(_path(ray.get_runtime_context().get_actor_id()).open("a"), all_threads=False)
 
 
@@ -34,6 +36,7 @@ def crash_report(actor: ray.actor.ActorHandle, error: RayError) -> str:
 def _read_on(node_id: str, actor_id: str) -> str:
     """Return the crash's stack on one node; empty where the node has none or does not answer."""
     on_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    # num_cpus=0: the episodes may hold every core.
     reading = ray.remote(num_cpus=0, scheduling_strategy=on_node)(_read).remote(actor_id)
     try:
         return ray.get(reading, timeout=READ_SECONDS)
@@ -45,6 +48,7 @@ def _read(actor_id: str) -> str:
     path = _path(actor_id)
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     start = text.rfind(CRASH)
+    # Without the list of C modules with which Python ends the dump.
     return text[start:].partition("\n\nExtension modules")[0] if start >= 0 else ""
 
 

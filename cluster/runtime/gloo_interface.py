@@ -28,7 +28,7 @@ class RayNetworkConfig(TorchConfig):
 
 class _RayNetwork(_TorchBackend):
     def on_start(self, worker_group: WorkerGroup, backend_config: TorchConfig) -> None:
-        worker_group.execute(choose_interface)
+        worker_group.execute(choose_interface)  # first: gloo reads the variable when the group is formed
         super().on_start(worker_group, backend_config)
 
 

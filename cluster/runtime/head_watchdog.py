@@ -40,6 +40,7 @@ def watched_head(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
+        # A failed call of Ray may show the loss before the thread's half minute is over.
         if not _answers(address):
             _exit_process(address, folder)
         raise
@@ -70,4 +71,4 @@ def _exit_process(address: str, folder: Path) -> NoReturn:
     try:
         print(line, file=sys.stderr, flush=True)
     finally:
-        os._exit(1)
+        os._exit(1)  # sys.exit would end one thread only, and Ray's clean-up at exit would block

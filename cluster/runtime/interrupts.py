@@ -35,11 +35,13 @@ def first_interrupt_waits() -> Iterator[Interrupt]:
     Outside of the main thread no handler is set, and a signal that a user's program handles or ignores keeps its own.
     """
     interrupt = Interrupt()
+    # Python lets no other thread set a handler.
     in_main_thread = threading.current_thread() is threading.main_thread()
     taken = [each for each in SIGNALS if in_main_thread and _is_free(each)]
 
     def wait(number: int, frame: FrameType | None) -> None:
         for each in taken:
+            # Both handlers: the next signal of either kind raises KeyboardInterrupt.
             signal.signal(each, signal.default_int_handler)
         interrupt.asked = True
         print(ENDING_NOTICE, file=sys.stderr, flush=True)
@@ -56,4 +58,5 @@ def _is_free(number: signal.Signals) -> bool:
     """Return whether the signal's handler is Python's or Ray's own, rather than the user's."""
     handler = signal.getsignal(number)
     by_ray = getattr(handler, "__module__", None) in RAY_MODULES
+    # SIG_IGN is not among them: a background job that ignores Ctrl-C goes on ignoring it.
     return by_ray or handler in (signal.default_int_handler, signal.SIG_DFL)

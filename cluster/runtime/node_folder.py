@@ -68,6 +68,7 @@ class NodeFolder:
         path = self.path / name
         size = self._ask(_size, path)
         offsets = range(0, size, CHUNK_BYTES)
+        # While the caller writes one chunk, the next is on its way.
         coming = [self._start(_chunk, path, offset) for offset in offsets[:IN_FLIGHT]]
         for number in range(len(offsets)):
             yield memoryview(_result(coming.pop(0)))
@@ -80,6 +81,7 @@ class NodeFolder:
         """Call a function on the node that has the folder."""
         assert self.node_id is not None
         on_node = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        # num_cpus=0: the episodes may hold every core of that node, and the call must not wait for them.
         return ray.remote(num_cpus=0)(function).options(scheduling_strategy=on_node).remote(*arguments)
 
 

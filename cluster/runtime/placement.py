@@ -25,7 +25,7 @@ def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup
     Raises:
         UserError: the nodes have no room for it, or not within `cluster.start_timeout_seconds`.
     """
-    check_room(bundle, k, nodes_of_ray())
+    check_room(bundle, k, nodes_of_ray())  # first: Ray would only wait for a group that never fits
     group = placement_group([dict(bundle)] * k, strategy=cluster.placement.upper())
     waited = cluster.start_timeout_seconds
     try:
@@ -36,7 +36,7 @@ def reserve(bundle: Resources, k: int, cluster: ClusterConfig) -> PlacementGroup
                 f"{_described(_free(), bundle)}: free or add nodes, lower sampler.k, or wait longer"
             )
     except BaseException:
-        remove_placement_group(group)
+        remove_placement_group(group)  # else a waiting group takes what others free
         raise
     return group
 
@@ -61,14 +61,14 @@ def check_room(bundle: Resources, k: int, nodes: Sequence[NodeResources]) -> Non
 
 def room(bundle: Resources, has: Resources) -> int:
     """Return how many bundles fit on a node with these resources."""
-    unit = (
-        10**RAY_DIGITS
-    )  # Ray counts in whole units, and so avoids rounding: 0.1 three times must fit into 0.3
+    # Ray counts in whole units, and so avoids rounding: 0.1 three times must fit into 0.3.
+    unit = 10**RAY_DIGITS
     return min(round(has.get(kind, 0.0) * unit) // round(amount * unit) for kind, amount in bundle.items())
 
 
 def fitting(amounts: Resources) -> dict[str, float]:
     """Return the amounts in the decimals that Ray keeps, rounded down, so that six times a sixth fits into one."""
+    # Rounded before the floor: 0.57 * 10**4 is 5699.999999999999.
     unit = 10**RAY_DIGITS
     return {kind: math.floor(round(amount * unit, 3)) / unit for kind, amount in amounts.items() if amount}
 

@@ -103,9 +103,11 @@ def _gpus_each(asked: float | None, number: int, num_gpus: int, setting: str, co
     if asked is not None and asked > 1 and asked != int(asked):
         raise UserError(f"{setting} {asked:g} is more than one GPU and not a whole number: set {int(asked)}")
     if asked is None:
+        # 1 / ceil(number / GPUs): a whole number of such shares fits into each GPU.
         return 0.0 if num_gpus == 0 else 1.0 / -(-number // num_gpus)
     if asked == 0:
         return 0.0
+    # Ray takes a share from one GPU: what is left over on several cannot be added up.
     room = int(num_gpus / asked) if asked >= 1 else num_gpus * int(1 / asked)
     if room < number:
         raise UserError(

@@ -56,6 +56,7 @@ class SynthesisLog:
             total: all steps of the part.
             figures: name -> value, such as the loss.
         """
+        # Only the first step shows from which checkpoint the training goes on.
         if not self._rewound:
             keep_lines(self._path, lambda line: line["part"] != part or line["step"] < step)
             self._rewound = True

@@ -82,11 +82,14 @@ class SamplingWorkers:
         cluster = self._config.cluster
         ensure_ray(cluster.sampling_workers)
         quiet_ray()
+        # No GPUs on device cpu: `SamplingWorker` takes a GPU where Ray has assigned one.
         total = ray.cluster_resources() | ({"GPU": 0.0} if self._config.device == "cpu" else {})
         resources = sampler_resources(cluster, self._config.synth.generation.threads, total)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        # By default (-1) Ray Data 2.60 does not wait for its actors; so it raises GetTimeoutError.
         context.wait_for_min_actors_s = int(cluster.start_timeout_seconds)
+        # A block for each micro-batch: a block is what Ray Data hands to a worker.
         rows = ray.data.from_items(
             [{"micro_batch": np.array(batch)} for batch in wanted], override_num_blocks=len(wanted)
         )
@@ -114,6 +117,7 @@ class SamplingWorker:
         self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._synth_folder, self._config = synth_folder, config
 
+    # Not in the constructor, where Ray would report a UserError as the actor's death.
     @functools.cached_property
     def _sampler(self) -> ImageSampler:
         return open_sampler(self._synth_folder.here(), self._config, self._device)
@@ -139,6 +143,7 @@ def _within(timeout_seconds: float, rows: Iterable[Sampled]) -> Iterator[Sampled
     Raises:
         UserError: the next row takes longer than that.
     """
+    # maxsize=1: the thread must not collect images in memory faster than the pool is written.
     arrived: queue.Queue[tuple[list[Sampled], BaseException | None]] = queue.Queue(maxsize=1)
     stopped = threading.Event()
 
@@ -152,6 +157,7 @@ def _within(timeout_seconds: float, rows: Iterable[Sampled]) -> Iterator[Sampled
         except BaseException as error:
             arrived.put(([], error))
 
+    # daemon: a thread that hangs in Ray must not keep the process from ending.
     threading.Thread(target=pull, daemon=True).start()
     try:
         while True:

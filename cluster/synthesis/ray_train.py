@@ -49,7 +49,7 @@ def train_on_workers(context: RunContext) -> None:
     num_workers, on_gpu = cluster.synth_workers, context.device.type == "cuda"
     ensure_ray(num_workers)
     _check_fits(num_workers, "GPU" if on_gpu else "CPU")
-    scratch = folder.path / SCRATCH_FOLDER
+    scratch = folder.path / SCRATCH_FOLDER  # for Ray's own state alone: the checkpoints are in the run's folder
     trainer = TorchTrainer(
         _train,
         train_loop_config={"folder": str(for_ray(folder.path))},
@@ -82,11 +82,12 @@ def _train(loop: dict[str, Any]) -> str | None:
         config = settings.load(folder.path)
         device = choose_device(config.device)
         if device.type == "cpu":
+            # Workers may share this machine, and more threads than cores make training several times slower.
             torch.set_num_threads(max(1, available_cores() // config.cluster.synth_workers))
         train_here(RunContext(folder, config, open_prepared(folder.prepared), device), progress=False)
     except UserError as error:
         return str(error)
-    except OSError as error:
+    except OSError as error:  # a disk that is full or read-only fails each retry too
         if (fix := fix_for(error)) is None:
             raise
         return f"{error}: {fix}"
@@ -126,6 +127,7 @@ def _follow(log: Path, ended: threading.Event) -> None:
                 if part not in bars:
                     stack.close()
                     bars[part] = stack.enter_context(progress(part, line["steps"]))
+                # max: workers that start again log from their checkpoint on, which the bar has passed.
                 bars[part].advance(max(0, line["step"] - bars[part].done))
             if is_last:  # read once more after the end: the bars reach 100 %
                 return

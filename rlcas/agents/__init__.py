@@ -47,6 +47,7 @@ def build_agents(sampler: SamplerConfig, num_classes: int, num_features: int, se
         num_features: F, the numbers that an agent sees.
         seed: all of the initialisation follows from it; the global random state stays as it was.
     """
+    # devices=[]: all is drawn on the CPU; by default the state of every GPU would be saved.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return agents_named(sampler.agents)(num_classes, num_features, sampler)

@@ -13,10 +13,11 @@ from rlcas.agents.base import Agents
 from rlcas.batches.composition import ACTIONS
 from rlcas.config import SamplerConfig
 
+# The paper gives none; this is the one of AWSnet, whose search has the same stateless agents.
 INITIAL_STD = 1e-3
 CONTEXT_SCALE = 0.25
 """What an agent sees beside its own count is scaled by this: Adam then learns it the slower."""
-NEVER = -1e9
+NEVER = -1e9  # finite: with -inf the entropy would be 0 * inf = NaN
 """A logit of probability 0."""
 
 

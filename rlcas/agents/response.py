@@ -13,7 +13,7 @@ RIDGE = 0.1
 """Prior precision of the slopes, in observations: the curve is flat until something was seen."""
 FLAT = 1e-9
 """A curve that spans less counts as flat."""
-LEAST_SHARE = 1e-12
+LEAST_SHARE = 1e-12  # in place of probability 0, whose logit is -inf
 
 
 class ResponseAgents(Agents):
@@ -50,6 +50,7 @@ class ResponseAgents(Agents):
         """Return logits [B, C, 3]."""
         counts_BC = features_BCF[..., self._own_count].double() * self.sampler.max_count
         steps_BC = (self.peaks() - counts_BC) / self.sampler.action_step
+        # NaN, a flat curve, becomes 0 only to be an index: its share of greed below is 0.
         towards_BC = steps_BC.nan_to_num().round().clamp(-1, 1).long() + 1
         chosen_BC3 = torch.nn.functional.one_hot(towards_BC, len(ACTIONS))
         chance_BC3 = torch.full_like(chosen_BC3, 1 / len(ACTIONS), dtype=torch.float64)
@@ -66,7 +67,9 @@ class ResponseAgents(Agents):
         z_KCZ = torch.stack(
             [torch.ones_like(u_KC), u_KC, u_KC**2, tau_KC, signals_KC.double().nan_to_num()], dim=-1
         )
+        # Zeros for a class without validation images; its NaN were replaced before, as 0 * NaN is NaN.
         z_KCZ = z_KCZ * seen_KC[..., None]
+        # One call an epoch, so an observation of age a has the weight decay**a = exp(-a / memory_epochs).
         self.moments_CZZ.mul_(self.decay).add_(torch.einsum("kcy,kcz->cyz", z_KCZ, z_KCZ))
 
     def curves(self) -> Tensor:
@@ -79,18 +82,22 @@ class ResponseAgents(Agents):
         tau_G = (2 * self.progress - 1).expand_as(u_G)
         x_G3 = torch.stack([u_G, u_G**2, tau_G], dim=-1)
         curves_CG = level_C[:, None] + ((x_G3 - means_C3[:, None]) * slopes_C3[:, None]).sum(dim=-1)
+        # The first moment is the sum of weights: 0 where nothing was seen.
         return curves_CG.where(self.moments_CZZ[:, :1, 0] > 0, torch.nan)
 
     def peaks(self) -> Tensor:
         """Return [C] float64: the count at which each curve peaks; NaN where the curve is flat."""
         curves_CG = self.curves()
         span_C = curves_CG.amax(dim=1) - curves_CG.amin(dim=1)
+        # NaN > FLAT is false: a class not seen is flat.
         return self.counts_G[curves_CG.argmax(dim=1)].where(span_C > FLAT, torch.nan)
 
     def _fit(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the means [C, 3] of (u, u², τ), the mean signal [C] and the slopes [C, 3]."""
+        # Clamped: a class that was not seen gets means of 0, not 0 / 0.
         weight_C11 = self.moments_CZZ[:, :1, :1].clamp_min(torch.finfo(torch.float64).tiny)
         means_C4 = self.moments_CZZ[:, 0, 1:] / weight_C11[:, 0]
+        # About the means, so that the ridge leaves the level α free.
         centred_C44 = self.moments_CZZ[:, 1:, 1:] - weight_C11 * means_C4[:, :, None] * means_C4[:, None]
         ridge_33 = RIDGE * torch.eye(3, dtype=torch.float64, device=means_C4.device)
         slopes_C3 = torch.linalg.solve(centred_C44[:, :3, :3] + ridge_33, centred_C44[:, :3, 3])
