@@ -77,6 +77,7 @@ def same_bits(device: torch.device) -> Iterator[None]:
     Our CPU kernels are deterministic anyway, at a given number of threads.
     """
     on_gpu = device.type == "cuda"
+    # By default torch saves the generators of all GPUs of the machine.
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
         if on_gpu:
             with _deterministic_kernels():

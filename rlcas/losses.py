@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rlcas.config import CbFocalConfig
 
+# So that the defaults of a loss and of the method `cbfocal` are declared in one place.
 CB_FOCAL = CbFocalConfig()
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From logits [N, C], labels [N] and the training images of each class [C] to a scalar."""
@@ -28,6 +29,7 @@ def balanced_softmax(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> T
         labels_N: [N] int64 labels y.
         counts_C: [C] training images of each class n, all above 0.
     """
+    # The log-softmax of z + log n is the logarithm in eq. 4; at prediction z alone is used.
     return F.cross_entropy(logits_NC + counts_C.to(logits_NC).log(), labels_N)
 
 
@@ -42,6 +44,7 @@ def logit_adjusted(logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Ten
 
 def class_balanced_weights(counts_C: Tensor, beta: float) -> Tensor:
     """Return [C]: w_c ∝ (1 - β) / (1 - β^n_c) with Σ_c w_c = C (Cui et al. 2019, eq. 2, and their code)."""
+    # 1 / E_n, with the effective number of images E_n = (1 - β^n) / (1 - β).
     weights_C = (1 - beta) / (1 - beta**counts_C)
     return weights_C * len(weights_C) / weights_C.sum()
 
@@ -71,6 +74,7 @@ def class_balanced_focal(
     cross_entropy_NC = F.binary_cross_entropy_with_logits(logits_NC, targets_NC, reduction="none")
     # (1 - p_t)^γ as the exponential of its logarithm: 1 - p_t itself underflows for large logits.
     modulator_NC = torch.exp(-gamma * (targets_NC * logits_NC + F.softplus(-logits_NC)))
+    # Over all C outputs, but divided by N: one positive output an image, as in the authors' code.
     return (weights_C[labels_N, None] * modulator_NC * cross_entropy_NC).sum() / len(labels_N)
 
 

@@ -25,6 +25,7 @@ LEAST_PROBABILITY = 1e-4
 
 def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
     """Return [C, C] int64: images of true class (row) by predicted class (column)."""
+    # One number for each pair (true, predicted): bincount counts all cells at once.
     cells = np.bincount(labels_N * num_classes + predictions_N, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
@@ -81,6 +82,7 @@ def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
     A class that no image or every image belongs to is left out of the mean; NaN if that leaves no class.
     """
     num_classes = probabilities_NC.shape[1]
+    # Of two classes P(label 1) alone, as MedMNIST's evaluator computes it.
     classes = range(1, 2) if num_classes == 2 else range(num_classes)
     areas = [_auc(probabilities_NC[:, c], labels_N == c) for c in classes]
     known = [area for area in areas if not np.isnan(area)]
@@ -97,6 +99,7 @@ def calibration_gaps(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[
     """Return each image's [correct] - confidence of the top class, and the bin of that confidence, [N] each."""
     confidence_N = probabilities_NC.max(axis=1).astype(np.float64)
     correct_N = probabilities_NC.argmax(axis=1) == labels_N
+    # Bins (b/15, (b + 1)/15]: a confidence on a border belongs to the lower one, and 0 to the first.
     bins_N = np.clip(np.ceil(confidence_N * NUM_ECE_BINS) - 1, 0, NUM_ECE_BINS - 1).astype(np.int64)
     return correct_N - confidence_N, bins_N
 
@@ -111,6 +114,7 @@ METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
 }
 
 """Metrics of probabilities [N, C] and labels [N], by name."""
+# ECE is better when smaller, and would select the worst-calibrated epoch.
 SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
 """Metrics that may be the reward and select epochs: the larger the better."""
 
@@ -198,6 +202,8 @@ def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:
     if num_positive == 0 or num_negative == 0:
         return float("nan")
     _, tie_N, tie_sizes = np.unique(scores_N, return_inverse=True, return_counts=True)
+    # A group of t equal scores that ends at rank r has the mean rank r - (t - 1) / 2.
     mean_ranks = np.cumsum(tie_sizes) - (tie_sizes - 1) / 2
     rank_sum = mean_ranks[tie_N][positive_N].sum()
+    # U = the positives' rank sum minus its least value, divided by the number of pairs.
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))

@@ -23,6 +23,7 @@ def lookup(name: str, known: Mapping[str, Entry], setting: str) -> Entry:
         module_name, _, attribute = name.partition(":")
         try:
             return getattr(importlib.import_module(module_name), attribute)
+        # ValueError: no module before the colon; SyntaxError: in the module that is imported.
         except (ImportError, AttributeError, ValueError, SyntaxError) as error:
             raise UserError(
                 f"{setting} {name!r} cannot be imported: {error}: name package.module:object"

@@ -15,6 +15,7 @@ def seed_for(seed: int, *path: str | int) -> int:
     >>> seed_for(0, "order", 3) == seed_for(0, "order", 4)
     False
     """
+    # With the type, because the paths ("a", 1) and ("a", "1") must not have one seed.
     text = "/".join([str(seed), *(f"{type(part).__name__}:{part}" for part in path)])
     # 63 bits, because torch's seeds are signed; SHA-256, because Python's hash() of text differs between processes.
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

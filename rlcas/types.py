@@ -149,6 +149,7 @@ class EpisodeTrainer(Protocol):
         ...
 
 
+# eq=False: the generated == would compare arrays, whose == has no single truth value.
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeReport:
     """The outcome of episode j of epoch t, whether it succeeded or failed; small enough to send and log.
@@ -229,6 +230,7 @@ class EpochRecord:
     @property
     def entropy_C(self) -> Float64:
         """Return [C]: entropy of each agent's policy, in nats; ln 3 is uniform."""
+        # The probability of an action is 0 where a schedule is replayed: 0 log 0 counts as 0.
         p_C3 = np.clip(self.probabilities_C3, 1e-12, 1.0)
         return -(p_C3 * np.log(p_C3)).sum(axis=1)
 

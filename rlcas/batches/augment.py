@@ -41,6 +41,7 @@ class Augment:
         brightness_N1, contrast_N1 = draws_N7[:, 5:].split(1, dim=1)
         shift_N = (MAX_BRIGHTNESS_CHANGE * brightness_N1)[..., None, None]
         factor_N = (1 + MAX_CONTRAST_CHANGE * contrast_N1)[..., None, None]
+        # shift + factor x image in one pass; the result is a new tensor, so it may be clamped in place.
         return torch.addcmul(shift_N, moved_NCHW, factor_N).clamp_(0, 1)
 
 
@@ -60,7 +61,9 @@ def move(images_NCHW: Tensor, draws_N5: Tensor) -> Tensor:
     scale_N = 1 + MAX_SCALE_CHANGE * scale_N
     matrix_N33 = get_affine_matrix2d(
         translations=MAX_SHIFT * torch.stack([shift_x_N, shift_y_N], dim=1) * size_2,
+        # The centre of pixels 0..W-1, as align_corners=True counts: a mirrored image covers itself exactly.
         center=((size_2 - 1) / 2).expand(len(images_NCHW), 2),
+        # A negative scale along x mirrors, so that the image is resampled once for all of these changes.
         scale=torch.stack([torch.where(mirror_N < 0, -scale_N, scale_N), scale_N], dim=1),
         angle=MAX_ROTATION_DEGREES * angle_N,
     )

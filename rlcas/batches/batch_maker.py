@@ -68,6 +68,7 @@ class BatchMaker:
         self.num_steps = len(batch_starts(len(data.train), config.classifier.batch_size))
         self._config = config
         self._device = device
+        # On a CPU these are the mapped files' own pages, which the K workers of a node share.
         self._images = as_tensor(data.train.images_NCHW, device)
         self._labels = as_tensor(data.train.labels_N, device)
         self._synthetic = SyntheticImages(pool, device)
@@ -83,6 +84,7 @@ class BatchMaker:
 
     def plan(self, incumbent: Incumbent, counts_C: Int64, episode_index: int) -> EpochPlan:
         """Return which images are in which batch of the epoch after `incumbent`."""
+        # The path names the epoch and (without common random numbers) the episode, never the composition.
         rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_stream(episode_index))
         return epoch_plan(
             rng.permutation(len(self._labels)),
@@ -105,7 +107,9 @@ class BatchMaker:
         for step, indices in enumerate(plan.real_batches):
             real = as_tensor(indices, self._device)
             synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
+            # Real images first: a batch without synthetic images is, to the bit, the start of one with them.
             images = torch.cat([self._images[real], *synthetic])
+            # Two streams, so that the draws of the real images do not depend on the number of synthetic ones.
             draws = [
                 torch.cat(
                     [
@@ -126,6 +130,7 @@ class BatchMaker:
                 if self._resamples
                 else None,
             )
+            # A position in the epoch's permutations, which batches of any composition continue without a gap.
             num_seen += len(images)
 
     def _resampled(
@@ -135,6 +140,7 @@ class BatchMaker:
         path = (epoch, step, self._real_stream(episode_index))
         if self._chances_N is None:
             seed = seed_for(self._config.seed, "permuted", epoch, self._real_stream(episode_index))
+            # The pool's cycles over one class, all training images, below a seed of their own.
             permutations = PoolCycles(np.array([len(self._labels)]), seed)
             indices_N = permutations.take(0, num_seen, num_images)
         else:
@@ -189,6 +195,7 @@ def _check_pool(pool: SyntheticSource, data: TrainingData) -> None:
                 f"the pool has no images of class {data.class_names[class_id]!r}: "
                 "every class needs one at least; add some, or leave out --pool to make a pool"
             )
+    # Reads one image: the shape is known only from the images themselves.
     shape = pool.images(0, np.zeros(1, np.int64)).shape[1:]
     if shape != data.image_shape_CHW:
         raise UserError(

@@ -17,6 +17,7 @@ MOVING_SHARE = 0.25
 
 def num_moving(num_members: int) -> int:
     """Return how many members of a population move after an epoch: a quarter, rounded up, but no more than half."""
+    # As in Tune's PopulationBasedTraining: as many of the best are copied, and nobody is in both groups.
     return min(int(np.ceil(MOVING_SHARE * num_members)), num_members // 2)
 
 
@@ -29,6 +30,7 @@ def expected_added(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
     counts.
     """
     if sampler.agents == "constant":
+        # Endless: the lines below are for the other agents only.
         yield from itertools.repeat(float(initial_counts(sampler, num_classes).sum()))
     acting = num_moving(sampler.k) / sampler.k if sampler.agents == POPULATION else 1.0
     walks = [
@@ -49,6 +51,7 @@ def expected_count(initial: int, *, step: int, max_count: int, acting: float = 1
     """
     counts_S = np.arange(max_count + 1)
     walk_SS = _uniform_walk(step, max_count)
+    # The first action comes before the first epoch, so the walk starts one step after `initial`.
     chances_S = walk_SS[initial]
     while True:
         yield float(chances_S @ counts_S)
@@ -84,5 +87,6 @@ def _uniform_walk(step: int, max_count: int) -> Float64:
     counts_S = np.arange(max_count + 1)
     for action in range(len(ACTIONS)):
         after_S = apply_actions(counts_S, np.full_like(counts_S, action), step=step, max_count=max_count)
+        # += over the actions, because clamped ones reach the same count; within an action the cells differ.
         walk_SS[counts_S, after_S] += 1 / len(ACTIONS)
     return walk_SS

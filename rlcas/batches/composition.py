@@ -90,10 +90,12 @@ class PoolCycles:
 
     def take(self, class_id: int, position: int, num_images: int) -> Int64:
         """Return [num_images] int64: the pool indices at positions position, position + 1, … of the class."""
+        # Before the divisions: a class without images has the size 0.
         if num_images == 0:
             return np.empty(0, np.int64)
         size = int(self.class_sizes_C[class_id])
         first, last = position // size, (position + num_images - 1) // size
+        # Cycles are drawn again at every call, so that a position is all the state there is.
         cycles = [self._cycle(class_id, cycle) for cycle in range(first, last + 1)]
         start = position - first * size
         return np.concatenate(cycles)[start : start + num_images]
@@ -159,6 +161,7 @@ def epoch_plan(
     real_batches = np.split(order_N, batch_starts(len(order_N), batch_size)[1:])
     if fixed_total:
         num_synthetic = int(counts_C.sum())
+        # The last of a random order are a random choice, and those that stay keep their places.
         real_batches = [batch[: max(0, len(batch) - num_synthetic)] for batch in real_batches]
     num_steps = len(real_batches)
     synthetic_by_class = [

@@ -22,6 +22,7 @@ class Normalisation:
     @classmethod
     def of(cls, images_NCHW: Uint8) -> Normalisation:
         """Return the exact statistics, from one histogram a channel; a constant channel gets the deviation 1."""
+        # Integer counts are exact at any number of threads, and need no float copy of the images.
         histogram_CV = np.stack(
             [
                 torch.bincount(as_tensor(images_NCHW[:, c], CPU).reshape(-1), minlength=256).numpy()
@@ -65,7 +66,7 @@ class SyntheticImages:
         self._source = source
         self._device = device
         sizes_C = source.class_sizes_C
-        self._first_C = np.cumsum(sizes_C) - sizes_C
+        self._first_C = np.cumsum(sizes_C) - sizes_C  # where each class begins in `_stored`
         self._stored = self._load(sizes_C) if device.type == "cuda" else None
 
     def take(self, indices_by_class: list[Int64]) -> list[Tensor]:

@@ -18,6 +18,7 @@ class RealImages:
 
     def __init__(self, train: ImageSet) -> None:
         self._images_NCHW = train.images_NCHW
+        # Every class has an image, so position c of the sorted labels is class c.
         self._indices_by_class = [np.flatnonzero(train.labels_N == c) for c in np.unique(train.labels_N)]
 
     @property

@@ -44,6 +44,7 @@ def apportion(shares_C: Float64, total: int) -> Int64:
         total: images to divide.
     """
     counts_C, dividing_C = np.zeros(len(shares_C), np.int64), shares_C > 0
+    # Classes below one image get one, which lowers the quotas of the others: again until none falls below one.
     while dividing_C.any():
         quotas_C = _quotas(shares_C, dividing_C, total - int(counts_C.sum()))
         small_C = dividing_C & (quotas_C < 1)
@@ -62,7 +63,8 @@ def _quotas(shares_C: Float64, dividing_C: np.ndarray, total: int) -> Float64:
 def _rounded(quotas_C: Float64, shares_C: Float64) -> Int64:
     """Return [C] int64 of the same sum, which is whole: each rounded down, and up by the largest remainders."""
     counts_C = np.floor(quotas_C).astype(np.int64)
-    missing = round(quotas_C.sum()) - int(counts_C.sum())
+    missing = round(quotas_C.sum()) - int(counts_C.sum())  # whole but for round-off
+    # The last key of lexsort is the first criterion: the largest remainder, then the smaller share.
     by_remainder = np.lexsort((shares_C, counts_C - quotas_C))
     counts_C[by_remainder[:missing]] += 1
     return counts_C

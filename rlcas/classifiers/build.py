@@ -38,6 +38,7 @@ def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: in
 
 
 def _is_timm_resnet(name: str) -> bool:
+    # timm takes seconds to import, most of them for torchvision; here as in the functions below.
     import timm
 
     require_timm_model(name, "classifier.backbone", CLASSIFIERS)
@@ -52,6 +53,7 @@ def require_timm_model(name: str, setting: str, known: Iterable[str]) -> None:
     """
     import timm
 
+    # The name without the tag of its weights: resnet18.a1_in1k is resnet18.
     architecture = name.partition(".")[0]
     if timm.is_model(architecture):
         return
@@ -107,6 +109,7 @@ def _timm_resnet(config: ClassifierConfig, *, channels: int, num_classes: int, s
 
 def _stem(channels: int, width: int, *, kernel_px: int, stride: int) -> nn.Conv2d:
     conv = nn.Conv2d(channels, width, kernel_px, stride, padding=kernel_px // 2, bias=False)
+    # Initialised as timm initialises the convolutions of its ResNets.
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv
 

@@ -77,6 +77,7 @@ def load_clip(name: str | None, texts_C: Sequence[str]) -> Clip:
     config = model.config.vision_config
     text_CD = _text_features(model, tokenizer, texts_C)
     vision = VisionTransformer(model.vision_model)
+    # Otherwise every incumbent and every saved file would hold the whole CLIP.
     freeze(vision)
     return Clip(vision, text_CD, config.image_size, config.hidden_size)
 
@@ -89,6 +90,7 @@ def check_clip(name: str | None) -> None:
     """
     if name is None:
         raise UserError(f"method.lift.pretrained is not given: name {WHERE_TO_GET}")
+    # Looked for without the slow import.
     if importlib.util.find_spec("transformers") is None:
         raise UserError("classifier.method 'lift' needs transformers: pip install rlcas[lift]")
 
@@ -99,6 +101,7 @@ def freeze(module: nn.Module) -> None:
     They still move with the module from device to device.
     """
     for part in module.modules():
+        # A list, because the loop deletes what it goes through.
         for name, parameter in list(part.named_parameters(recurse=False)):
             delattr(part, name)
             part.register_buffer(name, parameter.detach(), persistent=False)
@@ -126,6 +129,7 @@ def _read(name: str) -> tuple[CLIPModel, Any]:
             f"method.lift.pretrained {name!r} lacks {len(missing)} tensors of a CLIP, such as {missing[0]}: name "
             f"{WHERE_TO_GET}"
         )
+    # transformers 5 keeps the type of the weights in the file, which may be half precision.
     return model.float().eval(), tokenizer
 
 
@@ -135,4 +139,5 @@ def _text_features(model: CLIPModel, tokenizer: Any, texts_C: Sequence[str]) -> 
     tokens = tokenizer(list(texts_C), padding=True, truncation=True, return_tensors="pt")
     found = model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
     text_CP = getattr(found, "pooler_output", found)  # before transformers 5 `found` is the tensor itself
+    # [C, P] @ [P, D]: the projection maps D to P, here it is used transposed (LIFT's start of the head).
     return F.normalize(F.normalize(text_CP) @ model.visual_projection.weight)

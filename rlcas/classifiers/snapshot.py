@@ -29,6 +29,7 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
     names = ZERO_STATE[type(optimizer).__name__]
     for parameter in _parameters(optimizer):
         state = {name: torch.zeros_like(parameter) for name in names}
+        # Fused AdamW, which `build_optimizer` makes, counts its steps on the parameter's device.
         if "exp_avg" in state:
             state["step"] = torch.zeros((), device=parameter.device)
         optimizer.state[parameter] = state
@@ -39,6 +40,8 @@ def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, NDArra
     # One concatenation a dtype on the device, so that a GPU copies few large blocks to the host.
     groups = _by_dtype(_tensors(model, optimizer))
     return {
+        # reshape(-1) gives the logical order in any memory format, so that channels-last and contiguous
+        # classifiers share snapshots. `cat` copies: later steps do not change one.
         name: torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu().numpy()
         for name, tensors in groups.items()
     }
@@ -61,6 +64,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) 
         for name, tensors in groups.items():
             flat = as_tensor(arrays[name], tensors[0].device)
             for tensor, view in zip(tensors, _views(flat, tensors), strict=True):
+                # In place: the optimiser holds these very parameters, and they keep their memory format.
                 tensor.copy_(view)
 
 
@@ -78,9 +82,11 @@ def to_state_dict(arrays: Arrays, model: nn.Module) -> dict[str, Tensor]:
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    # Buffers too: BatchNorm's statistics and a method's running estimates are part of the incumbent.
     yield from model.state_dict().values()
     for parameter in _parameters(optimizer):
         state = optimizer.state[parameter]
+        # Sorted, because torch inserts the state of a new optimiser in another order than `materialise`.
         yield from (state[key] for key in sorted(state))
 
 

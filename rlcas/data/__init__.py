@@ -35,6 +35,7 @@ Reader = Callable[[RunConfig, bool], Source]
 """(settings, whether to show progress) -> the data set."""
 
 
+# A function, because a lambda in the comprehension below would see the last flag and size only.
 def _medmnist_reader(flag: str, size_px: int) -> Reader:
     return lambda config, progress: open_medmnist(flag, size_px, progress=progress)
 
@@ -65,12 +66,15 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     """
     source = _open(config, progress)
     splits, split_notes = divided(source, config.dataset, _seed(config), wanted=("train", "val"))
+    # First: the checks after it take the largest label.
     check_not_empty(source.where, splits)
     class_names = source.class_names or numbered(splits["train"].labels_N)
     check_classes(source.where, class_names)
     check_labels(source.where, splits, class_names)
     check_no_empty_class(source.where, splits["train"], class_names)
+    # Test images as well, for hashes and shapes alone: none of them is converted or returned here.
     surveys = {name: survey(split) for name, split in splits.items()}
+    # The range of wide values is that of train alone: a range that saw test images would leak them.
     layout, layout_notes = layout_of(source.where, surveys, surveys["train"], config.dataset)
     train, thin_notes = _thin(splits["train"], class_names, config)
     findings = identical_pictures(splits, surveys) + shared_patients(splits)
@@ -101,6 +105,7 @@ def load_test(
     class_names = source.class_names or _numbered_classes(splits, num_classes)
     check_labels(source.where, {"test": splits["test"]}, class_names)
     surveys: dict[SplitName, Survey] = {"test": survey(splits["test"])}
+    # Reading all training images is slow; only their range may be needed.
     if surveys["test"].num_wide and config.dataset.window is None and "train" in splits:
         surveys["train"] = survey(splits["train"])
     layout, _ = layout_of(source.where, surveys, surveys.get("train"), config.dataset)
@@ -125,6 +130,7 @@ def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
 
 def _open(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
+    # `package.module:object` has a colon too, hence only known prefixes are split off.
     if prefix in PREFIXES:
         return PREFIXES[prefix](_local(prefix, path, config), config)
     check_name(config.data)

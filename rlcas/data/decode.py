@@ -56,19 +56,23 @@ def decode(path: Path, window: Window | None) -> Pixels:
             return decode_dicom(path, window)
         with Image.open(path) as image:
             return _pixels(path, image)
+    # Before UNREADABLE, which has ValueError, the base of UserError.
     except UserError:
         raise
     except UNREADABLE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__  # MemoryError has no message
         raise UserError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
 
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:
+    # Not every format of Pillow has the attribute.
     if getattr(image, "n_frames", 1) > 1:
         raise UserError(f"{path} has {image.n_frames} pages: save each page as a file")  # type: ignore[attr-defined]
     if image.mode == "F":
         raise UserError(f"{path} has floating-point pixels: save it with 8 or 16 bits")
+    # A photograph may be stored turned, with a tag that says how.
     upright = ImageOps.exif_transpose(image)
+    # Left wide: the window decides what is black and white, and not Pillow's conversion to 8 bits.
     if upright.mode in WIDE_MODES:
         return np.asarray(upright)
     return np.asarray(upright.convert("L" if upright.mode in GRAY_MODES else "RGB"))

@@ -14,6 +14,7 @@ def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> t
     """Return a note for every pair of splits that share pictures, with those whose labels conflict."""
     notes = []
     for first, second in combinations(splits, 2):
+        # Backwards, so that of equal pictures in a split the first one is named.
         index_of = {digest: i for i, digest in reversed(list(enumerate(surveys[first].digests)))}
         found = enumerate(surveys[second].digests)
         pairs = [(index_of[digest], j) for j, digest in found if digest in index_of]

@@ -24,6 +24,7 @@ def open_folder(root: Path, window: Window | None) -> Source:
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: check the path after folder:")
     split_folders = _split_folders(root) or {"all": root}
+    # From all splits together: a class has the same number in each, even if one lacks it.
     class_names = tuple(sorted({folder.name for part in split_folders.values() for folder in _folders(part)}))
     if not class_names:
         raise UserError(f"{root} has no class folders: arrange it as CLASS/*.png or train/CLASS/*.png")

@@ -15,6 +15,7 @@ def long_tail_counts(counts_C: Int64, imbalance_factor: float) -> Int64:
 
     The profile of long-tailed CIFAR (Cui et al. 2019); every class keeps at least one image.
     """
+    # Stable, so that classes of one size keep their order; numpy's default sort promises none.
     largest_first = np.argsort(-counts_C, kind="stable")
     rank_C = np.empty_like(counts_C)
     rank_C[largest_first] = np.arange(len(counts_C))

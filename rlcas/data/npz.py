@@ -54,6 +54,7 @@ def npz_keys(path: Path) -> set[str]:
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file: check the path after npz:")
+    # np.load takes every other file for .npy or a pickle.
     if not zipfile.is_zipfile(path):
         raise UserError(
             f"{path} is not an npz file, or is truncated: download it again, or write it with numpy.savez"
@@ -67,9 +68,11 @@ def _reading(what: str) -> Iterator[None]:
     """Turn the errors of zipfile and NumPy for a damaged file into a UserError."""
     try:
         yield
+    # Before NOT_ARRAYS, which has ValueError, the base of UserError.
     except UserError:
         raise
     except NOT_ARRAYS as error:
+        # NumPy has no error class of its own for object arrays, only this text.
         if "allow_pickle" in str(error):
             fault = "is a pickle (an object array), which is never loaded: save plain arrays"
         else:
@@ -80,6 +83,7 @@ def _reading(what: str) -> Iterator[None]:
 def _array(path: Path, key: str) -> NDArray[Any]:
     with _reading(f"{path}: {key}"), open_npz_file(path) as arrays:
         array = read_member(arrays, key, path)
+    # NumPy returns members that are no .npy as bytes.
     if not isinstance(array, np.ndarray):
         raise UserError(f"{path}: {key} is not a NumPy array: save plain arrays with numpy.savez")
     return array
@@ -93,6 +97,7 @@ def _open_split(path: Path, split: SplitName, keys: set[str]) -> RawSplit:
     return RawSplit(
         labels_N=labels_N,
         names=[f"{split} {i}" for i in range(len(labels_N))],
+        # Cached: the survey and the conversion both go through the images.
         open_images=functools.cache(lambda: _images(path, split, len(labels_N))),
         patients_N=_patients(path, split, len(labels_N)) if f"{split}_patients" in keys else None,
     )

@@ -22,6 +22,7 @@ from rlcas.types import Float64, Int64, Uint8
 
 NUM_STREAKS, STREAK_DB = 6, 1.6
 NUM_SPIKES, SPIKE_WIDTH = 9, 0.11
+# Both ends are the same direction, so that np.interp needs no period.
 DIRECTIONS_D: Float64 = np.linspace(-np.pi, np.pi, 257)
 
 
@@ -80,6 +81,7 @@ def open_phantoms(phantom: PhantomConfig, split: tuple[float, float, float], see
         UserError: `num_images` is too small for one image of each class in every split.
     """
     counts_SC = phantom_counts(phantom.num_images, phantom.imbalance, split)
+    # Where a split's images of a class begin in the class's numbering: no image is in two splits.
     starts_SC = np.cumsum(counts_SC, axis=0) - counts_SC
     names: tuple[SplitName, ...] = ("train", "val", "test")
     splits = {
@@ -101,7 +103,9 @@ def phantom_counts(num_images: int, imbalance: float, split: Sequence[float]) ->
     profile_C = imbalance ** (-np.arange(len(SUBTYPES)) / (len(SUBTYPES) - 1))
     num_train, *others = part_sizes(num_images, split)
     last = max(1, round(num_train * profile_C[-1] / profile_C.sum()))
+    # From the last class, so that first : last is the imbalance but for rounding.
     first = round(imbalance * last)
+    # The classes between first and last need one image each: C - 2.
     if min(num_train - first - last + 2, *others) < len(SUBTYPES):
         raise UserError(
             f"dataset.phantom.num_images {num_images} is too few for {len(SUBTYPES)} classes in every split at "
@@ -136,12 +140,14 @@ def draw_phantom(seed: int, class_id: int, index: int, size_px: int) -> Uint8:
         index: number of the image within its class.
         size_px: side of the image.
     """
+    # An image's numbers all come from this generator: another order of the calls gives other images.
     rng = rng_for(seed, "phantom", class_id, index)
     grid = OVERSAMPLING * size_px
     centers = (np.arange(grid) + 0.5) / grid
     depth_G1, across_1G = centers[:, None], centers[None]
     tissue_GG = _tissue(depth_G1, across_1G, rng)
     echo_GG, behind_GG = _lesion(SUBTYPES[class_id], depth_G1, across_1G, tissue_GG, rng)
+    # Attenuation over the depth and receiver gain, in dB.
     gain_GG = behind_GG - rng.uniform(2, 9) * depth_G1 + rng.normal(-10, 2)
     return b_mode(echo_GG, gain_GG, rng)
 
@@ -172,6 +178,7 @@ def _streaks(depth_G1: Float64, across_1G: Float64, rng: np.random.Generator) ->
     down_K, right_K = rng.uniform(2, 9, NUM_STREAKS), rng.normal(0, 1.6, NUM_STREAKS)
     down_GK = 2 * np.pi * (down_K * depth_G1 + rng.uniform(0, 1, NUM_STREAKS))
     right_KG = 2 * np.pi * right_K[:, None] * across_1G
+    # cos(a + b) = cos a cos b - sin a sin b: two products of matrices in place of a tensor [G, G, K].
     waves_GG = np.cos(down_GK) @ np.cos(right_KG) - np.sin(down_GK) @ np.sin(right_KG)
     return STREAK_DB * waves_GG
 
@@ -180,15 +187,19 @@ def _lesion(
     subtype: Subtype, depth_G1: Float64, across_1G: Float64, tissue_GG: Float64, rng: np.random.Generator
 ) -> tuple[Float64, Float64]:
     """Return the backscatter with the lesion in it, and the gain behind the lesion: [G, G] in dB."""
+    # flattening² is height / width, and the area does not depend on it.
     radius, flattening = rng.uniform(0.13, 0.21), np.sqrt(subtype.aspect * np.exp(rng.normal(0, 0.12)))
     down_G1 = (depth_G1 - rng.uniform(0.42, 0.6)) / (radius * flattening)
     right_1G = (across_1G - rng.uniform(0.35, 0.65)) / (radius / flattening)
+    # The outline is computed in D directions and interpolated to the G² points.
     outline_GG = np.interp(np.arctan2(down_G1, right_1G), DIRECTIONS_D, _outline_D(subtype, rng))
+    # About the distance from the outline, positive inside.
     inside_GG = (outline_GG - np.hypot(down_G1, right_1G)) * radius
     margin = subtype.margin * np.exp(rng.normal(0, 0.25))
     share_GG = _step(4 * inside_GG / margin)
     lesion_GG = subtype.echo_db + rng.normal(0, 1.5) + _contents(subtype, down_G1, right_1G, rng)
     rim_GG = subtype.rim_db * np.exp(-((inside_GG / 0.02) ** 2))
+    # The part of the lesion's height that the beam has crossed: 1 behind its middle.
     path_GG = np.cumsum(share_GG, axis=0) / len(depth_G1) / (2 * radius * flattening)
     behind_GG = (subtype.behind_db + rng.normal(0, 1.5)) * path_GG
     return tissue_GG + (lesion_GG - tissue_GG) * share_GG + rim_GG, behind_GG
@@ -196,6 +207,7 @@ def _lesion(
 
 def _step(value_GG: Float64) -> Float64:
     """Return the logistic function."""
+    # By tanh, which cannot overflow.
     return 0.5 * (1 + np.tanh(value_GG / 2))
 
 
@@ -215,6 +227,7 @@ def _contents(subtype: Subtype, down_G1: Float64, right_1G: Float64, rng: np.ran
     off_GG = np.hypot(down_G1 - 0.45 * np.sin(turn), right_1G - 0.45 * np.cos(turn))
     contents_GG = subtype.core_db * _step(12 * (0.38 - off_GG))
     for _ in range(subtype.specks):
+        # The root spreads the specks evenly over the area.
         at, turn = 0.75 * np.sqrt(rng.uniform()), rng.uniform(0, 2 * np.pi)
         down_G1_off, right_1G_off = down_G1 - at * np.sin(turn), right_1G - at * np.cos(turn)
         contents_GG += 20 * np.exp(-((down_G1_off / 0.12) ** 2)) * np.exp(-((right_1G_off / 0.12) ** 2))

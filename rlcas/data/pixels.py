@@ -59,6 +59,7 @@ def survey(split: RawSplit) -> Survey:
 
 
 def _digest(image: Pixels) -> bytes:
+    # Shape and dtype too: a flat image of another shape has the same bytes.
     head = f"{image.shape}{image.dtype}".encode()
     return hashlib.blake2b(head + image.tobytes(), digest_size=DIGEST_BYTES).digest()
 
@@ -173,6 +174,7 @@ def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
     low, high = window
     if low >= high:
         return np.zeros(values.shape, np.uint8)
+    # float64 holds the values of 32-bit images exactly.
     shares = (values.astype(np.float64) - low) / (high - low)
     return np.rint(255.0 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
 
@@ -180,5 +182,6 @@ def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
 def resize(picture: Image.Image, width_px: int, height_px: int) -> Image.Image:
     """Return `picture` resized: with Pillow's BOX (area) along a side that shrinks, BICUBIC along one that grows."""
     shrunk = (min(picture.width, width_px), min(picture.height, height_px))
+    # Two steps, because one filter serves both sides of a call, and a side may shrink while the other grows.
     picture = picture.resize(shrunk, Image.Resampling.BOX)
     return picture.resize((width_px, height_px), Image.Resampling.BICUBIC)

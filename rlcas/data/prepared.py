@@ -17,6 +17,7 @@ from rlcas.types import ImageSet, TrainingData
 
 DATA_FILE = "data.json"
 SplitName = Literal["train", "val"]
+# Test images are never prepared: what trains cannot read them.
 SPLITS: tuple[SplitName, ...] = ("train", "val")
 PREPARE_AGAIN = "prepare the data again"
 Count = Annotated[int, Field(ge=0)]
@@ -55,6 +56,7 @@ _FACTS = TypeAdapter(DataFacts)
 def prepare(data: TrainingData, folder: Path) -> None:
     """Write train and val as `.npy` files and, last, `data.json`, which marks the folder as complete."""
     folder.mkdir(parents=True, exist_ok=True)
+    # A preparation that is interrupted must not leave the old facts beside new arrays.
     (folder / DATA_FILE).unlink(missing_ok=True)
     for split, images in zip(SPLITS, (data.train, data.val), strict=True):
         for key, array in _arrays(images).items():
@@ -115,6 +117,7 @@ def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
     )
     counts_C, num_classes = facts["class_counts"][split], len(facts["class_names"])
     shape_N = (sum(counts_C),)
+    # In this order: negative labels would make bincount raise. The images' values are not read, only mapped.
     matches = (
         (images_NCHW.dtype, images_NCHW.shape) == (np.uint8, shape_N + facts["image_shape_CHW"])
         and labels_N.dtype.kind in "iu"

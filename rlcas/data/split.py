@@ -94,6 +94,7 @@ def cut_indices(
         np.arange(len(labels_N)) if patients_N is None else np.unique(patients_N, return_inverse=True)[1]
     )
     has_PC = np.zeros((patient_of_N.max() + 1, labels_N.max() + 1), np.int64)
+    # `has_PC[patient, label] += 1` would count only one image of each pair.
     np.add.at(has_PC, (patient_of_N, labels_N), 1)
     part_P = _stratified(_strata(has_PC), shares, seed)
     _fill_gaps(part_P, has_PC > 0, len(shares))
@@ -102,6 +103,7 @@ def cut_indices(
 
 def _strata(has_PC: Int64) -> Int64:
     """Return [P]: each patient's most frequent class, the rarer of the whole set on a tie."""
+    # argmax takes the first of equal columns, hence the rarest class first.
     rarest_first = np.argsort(has_PC.sum(axis=0), kind="stable")
     return rarest_first[np.argmax(has_PC[:, rarest_first], axis=1)]
 
@@ -109,6 +111,7 @@ def _strata(has_PC: Int64) -> Int64:
 def _stratified(stratum_P: Int64, shares: Sequence[float], seed: int) -> Int64:
     part_P = np.empty_like(stratum_P)
     for stratum in np.unique(stratum_P):
+        # A stream for each class: another class's size does not change how this one is cut.
         members = rng_for(seed, "split", int(stratum)).permutation(np.flatnonzero(stratum_P == stratum))
         part_P[members] = np.repeat(np.arange(len(shares)), part_sizes(len(members), shares))
     return part_P
@@ -118,6 +121,7 @@ def part_sizes(total: int, shares: Sequence[float] | Float64) -> Int64:
     """Return how many of `total` each part gets, by largest remainders; at least one each if there are enough."""
     exact = total * np.asarray(shares, np.float64) / sum(shares)
     sizes = np.floor(exact).astype(np.int64)
+    # Largest remainders: `sizes - exact` is minus the remainder; stable, so that ties go to the first part.
     sizes[np.argsort(sizes - exact, kind="stable")[: total - sizes.sum()]] += 1
     while total >= len(shares) and (sizes == 0).any():
         sizes[np.argmax(sizes)] -= 1
@@ -132,6 +136,7 @@ def _fill_gaps(part_P: Int64, has_PC: NDArray[np.bool_], num_parts: int) -> None
         for part in range(num_parts):
             if len(holders) >= num_parts and not (part_P[holders] == part).any():
                 spare = [patient for patient in holders if _is_spare(patient, part_P, has_PC)]
+                # Empty if every patient is the last one of some class in its part: then nobody moves.
                 part_P[spare[:1]] = part
 
 

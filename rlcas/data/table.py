@@ -60,6 +60,7 @@ def _rows(path: Path) -> list[TableEntry]:
     if not path.is_file():
         raise UserError(f"{path} is not a file: check the path after csv:")
     try:
+        # utf-8-sig also reads files that begin with a byte-order mark, as Excel's do.
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = [column.strip() for column in reader.fieldnames or ()]
@@ -74,6 +75,7 @@ def _rows(path: Path) -> list[TableEntry]:
 
 def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
     where = f"{table} line {line}"
+    # csv gives None for the cells that a short line lacks.
     values = {column: (cells[column] or "").strip() for column in (*REQUIRED, *OPTIONAL) if column in cells}
     for column in ("path", "label", "patient_id"):
         if values.get(column) == "":
@@ -85,6 +87,7 @@ def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
 
 
 def _split(where: str, value: str | None) -> SplitName:
+    # A file without the column has no splits, and is cut by the settings.
     if value is None:
         return "all"
     if value.lower() not in SPLIT_ALIASES:

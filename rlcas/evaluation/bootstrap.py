@@ -9,6 +9,7 @@ import numpy as np
 from rlcas.seeding import rng_for
 from rlcas.types import Float64, Int64
 
+# A constant and not the run's seed: for the same labels, all metrics and classifiers have the same resamples.
 SEED = 0
 RESAMPLES = 1000
 LEVEL = 0.95

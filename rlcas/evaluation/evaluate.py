@@ -61,6 +61,7 @@ def examine(
             f"the test labels go up to {test.labels_N.max()}, but {run_folder / MODEL_FILE} knows "
             f"{num_classes} classes: evaluate it on its own data set"
         )
+    # From the classifier's metadata, so that an evaluation needs no training images.
     train_counts_C = np.array(classifier.meta.train_counts, np.int64)
     groups = shot_groups(shots, train_counts_C, test.class_counts(num_classes))
     p_NC = predict(classifier, test.images_NCHW)
@@ -103,6 +104,7 @@ def by_patient(p_NC: Float64, images: ImageSet) -> tuple[Float64, Int64]:
     _, patient_N, sizes_P = np.unique(images.patients_N, return_inverse=True, return_counts=True)
     num_patients, num_classes = len(sizes_P), p_NC.shape[1]
     sums_PC = np.zeros((num_patients, num_classes))
+    # `sums_PC[patient_N] += p_NC` would count only one image of each patient.
     np.add.at(sums_PC, patient_N, p_NC)
     votes_PC = np.zeros((num_patients, num_classes), np.int64)
     np.add.at(votes_PC, (patient_N, images.labels_N), 1)

@@ -113,6 +113,7 @@ def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
         )
 
     def features(images_NCHW: Uint8) -> Float32:
+        # The input of the last linear layer, taken in passing: `predict` returns probabilities alone.
         captured: list[Tensor] = []
         handle = linears[-1].register_forward_pre_hook(
             lambda _, inputs: captured.append(inputs[0].float().cpu())
@@ -120,6 +121,7 @@ def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
         try:
             predict(classifier, images_NCHW)
         finally:
+            # Otherwise every call would leave one more hook on the classifier.
             handle.remove()
         return torch.cat(captured).numpy()
 

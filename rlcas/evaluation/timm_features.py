@@ -34,6 +34,7 @@ def timm_features(
     """
     import timm.data
 
+    # timm draws initial weights even for a model that is then loaded: the global generator stays as it was.
     with same_bits(torch.device("cpu")):
         model = _timm_model(name, weights).eval().to(device)
     wanted = timm.data.resolve_model_data_config(model)
@@ -41,6 +42,7 @@ def timm_features(
     sides_px = wanted["input_size"][1:]
 
     def pooled(batch: Tensor) -> Tensor:
+        # Gray to three equal channels without a copy; RGB stays as it is.
         rgb = batch.expand(-1, 3, -1, -1)
         return model(normalisation.apply(resized(rgb, sides_px, wanted["interpolation"]))).flatten(1)
 
@@ -65,6 +67,8 @@ def _timm_model(name: str, weights: Path | None) -> Any:
         return _pretrained(name)
     model = timm.create_model(name, num_classes=0)
     try:
+        # Without pickled code (weights_only). Not strict, because the file's last layer has no place in this
+        # model; what the model needs must be there.
         missing = load_checkpoint(model, str(weights), strict=False, weights_only=True).missing_keys
     except UNREADABLE as error:
         raise UserError(_unfit(weights, name, first_line(error))) from error
@@ -108,6 +112,7 @@ def resized(images_NCHW: Tensor, sides_px: Sequence[int], mode: str) -> Tensor:
         return images_NCHW
     if mode == "area":
         return interpolate(images_NCHW, tuple(sides_px), mode="area")
+    # The two modes whose anti-aliasing filter torch has on every device; bicubic overshoots, so it is clamped.
     mode = mode if mode in ("bilinear", "bicubic") else "bicubic"
     return interpolate(images_NCHW, tuple(sides_px), mode=mode, antialias=True).clamp(0, 1)
 

@@ -30,6 +30,7 @@ class ClassBalancedFocal(Objective):
         self.classifier = new_classifier(meta)
         self._loss = LOSS_BY_KIND[self.settings.kind]
         if self.settings.kind == "sigmoid":
+            # σ(-log(C - 1)) = 1/C
             nn.init.constant_(last_linear(self.classifier, meta).bias, -math.log(meta.num_classes - 1))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ class ClassBalancedFocal(Objective):
         if self.settings.kind == "softmax":
             return [everything]
         bias = last_linear(self.classifier, self.meta).bias
+        # By `is`: == of tensors compares their elements.
         others = [parameter for parameter in everything["params"] if parameter is not bias]
         return [{**everything, "params": others}, {"params": [bias], "weight_decay": 0.0}]
 

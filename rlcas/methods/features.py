@@ -18,6 +18,7 @@ def split_classifier(meta: ClassifierMeta) -> tuple[nn.Module, nn.Linear]:
         UserError: the backbone cannot be split so.
     """
     network: Any = new_classifier(meta)
+    # Before the reset, which replaces the layer by an identity.
     linear = last_linear(network, meta)
     network.reset_classifier(0)
     return network, linear

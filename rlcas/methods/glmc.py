@@ -36,6 +36,7 @@ class MixtureConsistency(Objective):
         self.fc_cb = nn.Linear(self.fc.in_features, meta.num_classes)
         self.projection = nn.Linear(self.fc.in_features, dim)
         self.predictor = nn.Linear(dim, dim)
+        # No buffer: it follows from the epoch alone, and `start_epoch` sets it.
         self.plain_share = 1.0
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
@@ -49,6 +50,7 @@ class MixtureConsistency(Objective):
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the two mixtures."""
         assert batch.resampled is not None
+        # λ ~ Beta(1, 1), one for the batch, drawn on the CPU: reading a number off a GPU waits for the GPU.
         share = torch.rand(()).item()
         images = (
             mixup(batch.views[0], batch.resampled.views[0], share),
@@ -59,7 +61,9 @@ class MixtureConsistency(Objective):
         mixtures = [self.backbone(images_NCHW) for images_NCHW in images]
         plain = soft_cross_entropy(self.fc, mixtures, labels_NC)
         weights_C = label_weights(counts_C, self.settings.label_power)
+        # Rows of labels that do not sum to 1: torch computes -Σ_c y_c log p_c as it stands.
         weighted = soft_cross_entropy(self.fc_cb, mixtures, weights_C * labels_NC)
+        # a [...] + (1 - a) [...] + c [D(g, l) + D(l, g)], D = -cos
         supervised = self.plain_share * plain + (1 - self.plain_share) * weighted
         return supervised - self.settings.consistency * self._agreement(*mixtures)
 
@@ -67,6 +71,7 @@ class MixtureConsistency(Objective):
         """Return -D(g, l) - D(l, g)."""
         z_g, z_l = self.projection(features_g).float(), self.projection(features_l).float()
         predicted_g, predicted_l = self.predictor(z_g).float(), self.predictor(z_l).float()
+        # Stop-gradient (sg): each side learns to predict the other, which is held fixed.
         agreement_N = F.cosine_similarity(predicted_g, z_l.detach())
         return (agreement_N + F.cosine_similarity(predicted_l, z_g.detach())).mean()
 

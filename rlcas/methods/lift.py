@@ -34,6 +34,7 @@ class Adapter(nn.Module):
         self.down = nn.Linear(width, dim)
         self.up = nn.Linear(dim, width)
         self.scale = nn.Parameter(torch.ones(()))
+        # As in the authors' code; with `up` at zero the adapter adds nothing to the CLIP at the start.
         nn.init.kaiming_normal_(self.down.weight, a=math.sqrt(5))
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
@@ -89,16 +90,19 @@ class Lift(Objective):
         """Return [N, D]: the class token after the last norm, before CLIP's projection."""
         tokens_NTD = self.clip.embed(pixels_NCHW)
         for block, adapter in zip(self.clip.blocks, self.adapters, strict=True):
+            # The MLP and the adapter both read the residual stream after attention, as AdaptFormer places it.
             attended_NTD = tokens_NTD + block.self_attn(block.layer_norm1(tokens_NTD))[0]
             tokens_NTD = attended_NTD + block.mlp(block.layer_norm2(attended_NTD)) + adapter(attended_NTD)
         return self.clip.norm(tokens_NTD[:, 0])
 
     def _logits(self, pixels_NCHW: Tensor) -> Tensor:
+        # 25 cos(f, w_c): both sides have unit length.
         features_ND = F.normalize(self.features(pixels_NCHW).float())
         return (self._settings.scale * features_ND @ F.normalize(self.head_CD).T).float()
 
     def _pixels(self, images_NCHW: Tensor, size_px: int) -> Tensor:
         """Return [N, 3, size_px, size_px] normalised for CLIP, from images normalised for the data."""
+        # From the data's normalisation to CLIP's; bicubic overshoots [0, 1], hence the clamp.
         pixels = self.meta.normalisation.undo(images_NCHW)
         pixels = F.interpolate(pixels, (size_px, size_px), mode="bicubic", antialias=True).clamp(0, 1)
         return CLIP_NORMALISATION.apply(pixels.expand(-1, 3, -1, -1))

@@ -29,11 +29,13 @@ class LogitAdjustment(Objective):
         self.settings = meta.method.logit_adjust
         self.classifier = new_classifier(meta)
         counts_C = Tensor(meta.train_counts)
+        # Buffers, so that the τ that was chosen is saved and restored with the weights.
         self.register_buffer("tau", counts_C.new_zeros(()))
         self.register_buffer("log_prior_C", log_prior(counts_C))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         """Return [N, C] logits, adjusted in mode posthoc."""
+        # z - τ log π (eq. 9)
         return self.classifier(images_NCHW).float() - self.tau * self.log_prior_C
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
@@ -42,6 +44,7 @@ class LogitAdjustment(Objective):
         self.log_prior_C.copy_(log_prior(counts_C))
         tau = self.settings.tau if self.settings.mode == "loss" else 0.0
         logits_NC = self.classifier(batch.images_NCHW).float()
+        # z + τ log π (eq. 10)
         return F.cross_entropy(logits_NC + tau * self.log_prior_C, batch.labels_N)
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
@@ -52,6 +55,7 @@ class LogitAdjustment(Objective):
         """Set τ to the one of `method.logit_adjust.taus` with the best score; return the logits adjusted by it."""
         if self.settings.mode == "loss":
             return logits_NC
+        # The logits come from `forward`, which has subtracted the present τ.
         plain_NC = logits_NC + self.tau * self.log_prior_C
         scores = {tau: score(plain_NC - tau * self.log_prior_C, labels_N) for tau in self.settings.taus}
         self.tau.fill_(max(scores, key=scores.__getitem__))

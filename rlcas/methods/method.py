@@ -62,6 +62,7 @@ LEARNING_SEARCH: Mapping[str, Sequence[Any]] = {**SAMPLER_SEARCH, "sampler.lr": 
 
 def with_agents(name: str) -> dict[str, Any]:
     """Return settings that replace the user's agents, and reset the settings that the new agents do not accept."""
+    # A replay fixes the actions of a run, and is refused together with agents.
     own: dict[str, Any] = {"sampler.agents": name, "sampler.replay": None}
     if name in WITHOUT_GRADIENT:
         own["sampler.entropy_bonus"] = 0.0

@@ -40,8 +40,11 @@ class NestedCollaboration(Objective):
         """Return the nested losses of the one view."""
         settings, labels_N = self.settings, batch.labels_N
         logits_KNC = self._logits(batch.images_NCHW)
+        # z + log n: Balanced Softmax
         balanced_KNC = logits_KNC + counts_C.float().log()
+        # From the first expert's raw logits, as in the authors' code.
         hard_NC = hard_classes(logits_KNC[0].detach(), labels_N, settings.hcm_share)
+        # The authors' code multiplies by a mask, which leaves excluded classes the logit 0.
         fill = 0.0 if settings.hcm_fill == "zero" else EXCLUDED
         nested_KNC = balanced_KNC.masked_fill(~hard_NC, fill)
         supervised = summed_cross_entropy(balanced_KNC, labels_N)
@@ -64,6 +67,7 @@ class NestedCollaboration(Objective):
 def hard_classes(logits_NC: Tensor, labels_N: Tensor, share: float) -> Tensor:
     """Return [N, C] bool: the label and the classes of the largest other logits, together max(2, round(share C))."""
     num_classes = logits_NC.shape[1]
+    # +∞ puts the label among the largest. Ties with the least of them are taken too.
     logits_NC = logits_NC.masked_fill(F.one_hot(labels_N, num_classes).bool(), torch.inf)
     least_N1 = logits_NC.topk(max(2, round(share * num_classes)), dim=1).values[:, -1:]
     return logits_NC >= least_N1
@@ -78,6 +82,7 @@ def mutual_divergence(logits_KNC: Tensor) -> Tensor:
     """Return Σ_{i≠j} KL(p_j ‖ p_i) / (K - 1), the mean over images; gradients flow into both sides."""
     log_p_KNC = logits_KNC.log_softmax(dim=2)
     divergences = [
+        # F.kl_div(input, target) is KL(target ‖ input); "batchmean" divides by the images, "mean" by N·C.
         F.kl_div(log_p_i, log_p_j, log_target=True, reduction="batchmean")
         for log_p_i, log_p_j in permutations(log_p_KNC, 2)
     ]

@@ -71,6 +71,7 @@ class ProbabilisticContrast(Objective):
     def _contrast(self, z_NP: Tensor, labels_N: Tensor) -> Tensor:
         """Add a view to both estimates; return its [N, C] contrastive logits."""
         for directions in (self.directions, self.next_directions):
+            # Detached: no gradient flows into the densities. Each view counts before it is compared.
             directions.update(z_NP.detach(), labels_N)
         return contrastive_logits(z_NP, self.directions.scaled_means(), self.settings.temperature)
 
@@ -87,8 +88,10 @@ def contrastive_logits(z_NP: Tensor, scaled_means_CP: Tensor, temperature: float
     """
     order = z_NP.shape[1] / 2 - 1
     scaled_NP = z_NP.double() / temperature
+    # |κ μ + z/τ|² = κ² + |z/τ|² + 2 κ μᵀz/τ: [C], [N, 1] and [N, C], without a tensor [N, C, P].
     own_C = scaled_means_CP.square().sum(dim=1)
     shift_NC = scaled_NP.square().sum(dim=1, keepdim=True) + 2 * scaled_NP @ scaled_means_CP.T
+    # A square that round-off can make negative where z/τ is opposite to κ μ.
     shifted_NC = (own_C + shift_NC).clamp_min(0)
     return (log_scaled_bessel(shifted_NC, order) - log_scaled_bessel(own_C, order)).float()
 

@@ -28,9 +28,11 @@ def log_scaled_bessel(squared_kappa: Tensor, order: float) -> Tensor:
     """
     root = (1 + squared_kappa / order**2).sqrt()
     t = 1 / root
+    # u_1(t)/v and u_2(t)/v² of the expansion.
     first = (3 * t - 5 * t**3) / (24 * order)
     second = (81 * t**2 - 462 * t**4 + 385 * t**6) / (1152 * order**2)
     constant = order * math.log(order) + 0.5 * math.log(2 * math.pi * order)
+    # v η - ½ log root, η = root + log(κ/v / (1 + root)): v log κ cancels, v log v is in `constant`.
     leading = order * (root - (1 + root).log()) - 0.5 * root.log()
     return leading + torch.log1p(first + second) - constant
 
@@ -63,7 +65,7 @@ class ClassDirections(nn.Module):
         number_C = one_hot_NC.sum(dim=0)
         batch_mean_CP = one_hot_NC.T @ features_NP.double() / number_C.clamp_min(1)[:, None]
         self.count_C += number_C.long()
-        share_C = number_C / self.count_C.clamp_min(1)
+        share_C = number_C / self.count_C.clamp_min(1)  # 0 for a class that the batch lacks
         self.mean_CP += share_C[:, None] * (batch_mean_CP - self.mean_CP)
 
     def scaled_means(self) -> Tensor:
@@ -72,6 +74,8 @@ class ClassDirections(nn.Module):
         κ is infinite for a single image or identical ones; it is limited to MAX_KAPPA.
         """
         length_C = self.mean_CP.norm(dim=1)
+        # The authors' code has this formula; their paper has R (p - R²) / (1 - R²).
         kappa_C = self.mean_CP.shape[1] * length_C / (1 - length_C**2)
+        # R = 1 makes κ infinite, R > 1 by round-off negative: both become MAX_KAPPA.
         kappa_C = kappa_C.where((kappa_C >= 0) & (kappa_C <= MAX_KAPPA), MAX_KAPPA)
         return F.normalize(self.mean_CP, dim=1) * kappa_C[:, None]

@@ -37,6 +37,7 @@ def train_baseline(
     classifier = config.classifier.model_copy(update={"method": "baseline"})
     config = config.model_copy(update={"sampler": sampler, "classifier": classifier})
     data = replace(data, train=train)
+    # With counts of zero no image of the pool is used, but the trainer requires one with images of every class.
     trainer = ClassifierTrainer(data, config, pool=RealImages(train), device=device)
     best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), epochs)
     save_incumbent(folder, best, data, config)

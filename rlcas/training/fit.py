@@ -32,6 +32,7 @@ def fit(
     """
     incumbent = trainer.initial(counts_C)
     metric = trainer.config.sampler.metric
+    # Any finite epoch beats this key, even one whose metric is NaN (which counts as -inf).
     best, best_key = incumbent, (-math.inf, -math.inf)
     results = []
     for epoch in range(1, epochs + 1):

@@ -68,9 +68,12 @@ def freemask(data: TrainingData, pool: SyntheticSource, classifier: Classifier, 
     losses_N = prediction_losses(classifier, data.train.images_NCHW, labels_N)
     means_C = class_means(losses_N, labels_N, num_classes)
     losses_by_class = [_losses_of_class(classifier, pool, c) for c in range(num_classes)]
+    # Step 1: l(x, c) <= tolerance · m_c
     kept_by_class = keep(losses_by_class, settings.tolerance * means_C)
     kept_C = np.array([len(kept) for kept in kept_by_class], np.int64)
+    # Step 2
     granted_C = np.where(kept_C > 0, grants(losses_N, means_C, labels_N, settings.nmax), 0)
+    # Step 3: one factor for all lists, as long together as the images that remain.
     lengths_C = apportion(granted_C.astype(np.float64), min(int(granted_C.sum()), int(kept_C.sum())))
     lists = [
         _in_rounds(kept, length, config.seed, c) if length else np.array([losses_by_class[c].argmin()])
@@ -78,7 +81,7 @@ def freemask(data: TrainingData, pool: SyntheticSource, classifier: Classifier, 
     ]
     return Selection(
         source=ListedImages(pool, lists),
-        shares_C=lengths_C / max(1, lengths_C.sum()),
+        shares_C=lengths_C / max(1, lengths_C.sum()),  # all 0 where no image remains
         kept_C=kept_C,
         mean_losses_C=means_C,
     )
@@ -100,6 +103,7 @@ def grants(losses_N: Float64, means_C: Float64, labels_N: Int64, nmax: int) -> I
     """
     num_images = len(labels_N)
     ranks_N = np.empty(num_images, np.int64)
+    # The last key of lexsort is the first criterion: m of the class, then the image's own loss.
     ranks_N[np.lexsort((losses_N, means_C[labels_N]))] = np.arange(1, num_images + 1)
     granted_N = np.minimum(1 + np.rint(nmax * ranks_N / num_images).astype(np.int64), nmax)
     return np.bincount(labels_N, weights=granted_N, minlength=len(means_C)).astype(np.int64)
@@ -128,6 +132,7 @@ def _losses_of_class(classifier: Classifier, pool: SyntheticSource, class_id: in
 
 def _in_rounds(indices: Int64, length: int, seed: int, class_id: int) -> Int64:
     """Return `length` of `indices` in a repeated random order: their frequencies differ by at most 1."""
+    # np.resize repeats what it is given, unlike the method of arrays, which fills with zeros.
     return np.resize(rng_for(seed, "selection", class_id).permutation(indices), length)
 
 

@@ -43,6 +43,7 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
     # safetensors refuses tensors that share memory, as the views of an incumbent's arrays do.
     tensors = {name: tensor.contiguous().clone() for name, tensor in model_state.items()}
     with replacing(folder / MODEL_FILE) as temporary:
+        # The header of safetensors holds text alone, hence JSON.
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
 
 
@@ -61,6 +62,7 @@ def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, confi
 
 def untrained(meta: ClassifierMeta) -> Objective:
     """Return the classifier of the metadata with random weights."""
+    # The weights come from the file: neither timm's are downloaded nor numbers drawn from the global generator.
     classifier = meta.classifier.model_copy(update={"pretrained": False})
     with same_bits(torch.device("cpu")):
         return build_objective(meta.model_copy(update={"classifier": classifier}))
@@ -79,9 +81,11 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
     except (KeyError, ValidationError) as error:
         raise UserError(f"{path} was not written by this version of rlcas: train it again") from error
     try:
+        # The header is not trusted: a huge width in it would fill the memory before the weights are compared.
         require_memory(_backbone_bytes(meta), "a classifier as its header says")
         model = untrained(meta)
         model.load_state_dict(tensors)
+    # Before UNFIT, which has ValueError, the base of UserError.
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except UNFIT as error:
@@ -111,7 +115,7 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
             f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
             f"trained on {meta.image_shape}: make them alike with dataset.channels and dataset.size_px"
         )
-    images = as_tensor(images_NCHW, torch.device("cpu"))
+    images = as_tensor(images_NCHW, torch.device("cpu"))  # moved to the device batch by batch
     logits = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, classifier.device)
     return probabilities(logits)
 
@@ -128,6 +132,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is missing: give the folder of a finished run")
     try:
         with safe_open(path, framework="pt") as file:
+            # An open file has keys(), but is no iterable.
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, MemoryError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it or train again") from error

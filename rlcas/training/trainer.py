@@ -53,6 +53,7 @@ class ClassifierTrainer:
         self._val_labels = as_tensor(data.val.labels_N, device)
         train_counts_C = data.train.class_counts(data.num_classes)
         self._class_counts = as_tensor(train_counts_C, device)
+        # None: training knows nothing about the test images, not even how many there are.
         self._shots = shot_groups(config.shots, train_counts_C, None)
         self._metric = lookup(config.sampler.metric, SELECTING, "sampler.metric")
         self.model = self._new_model()
@@ -67,6 +68,7 @@ class ClassifierTrainer:
         self._optimizer = build_optimizer(
             config.classifier, self.model.parameter_groups(config.classifier.weight_decay)
         )
+        # Before the first snapshot, because all snapshots must have the layout of a used optimiser.
         snapshot.materialise(self._optimizer)
         self._initial_arrays = snapshot.take(self.model, self._optimizer)
         self._place: tuple[int, Int64, Int64] | None = None
@@ -88,6 +90,7 @@ class ClassifierTrainer:
         plan = self.batch_maker.plan(incumbent, counts_C, episode_index)
         with same_bits(self.device):
             snapshot.restore(self.model, self._optimizer, incumbent.arrays)
+            # Nothing is left of earlier epochs, so a retry on another worker has the same bits.
             train_loss = self._train(plan, incumbent.epoch, episode_index)
             self._place = (incumbent.epoch + 1, counts_C, plan.positions_C)
             return self._validate(train_loss, plan.num_images)
@@ -101,18 +104,21 @@ class ClassifierTrainer:
 
     def _new_model(self) -> Objective:
         with same_bits(self.device):
+            # Seeded before the network is built, which draws its weights from torch's global generator.
             torch.manual_seed(seed_for(self.config.seed, "classifier"))
             model = build_objective(ClassifierMeta.of(self._data, self.config))
         return place(model, self.device)
 
     def _train(self, plan: EpochPlan, epoch: int, episode_index: int) -> float:
         """Train the epoch's steps and return their mean loss."""
+        # For dropout and the methods' own draws; before `start_epoch`, in which ProCo draws too.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, episode_index))
         self.model.train()
         self.model.start_epoch(epoch, self.config.sampler.epochs)
         class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
         for step, batch in enumerate(self.batch_maker.batches(plan, epoch, episode_index)):
+            # From the step alone: torch's schedulers have a state, which no incumbent carries.
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
             with autocast(self.config.classifier.precision, self.device):
@@ -120,7 +126,7 @@ class ClassifierTrainer:
             self._optimizer.zero_grad()  # before backward: an epoch that failed midway leaves gradients behind
             loss.backward()
             self._optimizer.step()
-            total += loss.detach()
+            total += loss.detach()  # with its graph, the sum would keep every step's activations
         return total.item() / len(plan.real_batches)  # read once an epoch: every read waits for a GPU
 
     def _prior(self, plan: EpochPlan) -> Tensor:
@@ -139,10 +145,12 @@ class ClassifierTrainer:
         logits = predict_logits(
             self.model, self._val_images, normalisation, self.config.classifier, self.device
         )
+        # Before the metrics and the snapshot, which depend on what is chosen here; NaN has no meaningful score.
         if logits.isfinite().all():
             logits = self.model.calibrate(logits, self._val_labels, self._score)
         val_loss = self.model.validation_loss(logits, self._val_labels, self._class_counts).item()
         finite = math.isfinite(train_loss) and math.isfinite(val_loss)
+        # NaN logits would still have an argmax, and so an accuracy.
         recall_C = np.full(self.num_classes, np.nan)
         per_class = dict.fromkeys(CLASS_SIGNALS, recall_C)
         figures = dict.fromkeys(METRICS, math.nan)
