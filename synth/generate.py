@@ -64,6 +64,7 @@ def fill_pool(
         UserError: `synth_folder` holds no synthesiser or one with another number of classes, `pool_folder` holds a
             pool of other weights or settings, or the disk is full.
     """
+    # Opened even if other processes sample: class names, shape and origin come from it.
     sampler = open_sampler(synth_folder, config, device)
     if len(class_sizes_C) != len(sampler.class_names):
         raise UserError(
@@ -106,9 +107,12 @@ def sample_micro_batch(
     generation = config.synth.generation
     first = batch.number * generation.micro_batch
     generators = [
+        # On the CPU: from the same seed, a GPU's generator draws other numbers.
         torch.Generator().manual_seed(seed_for(config.seed, "synthetic-image", batch.class_id, index))
         for index in range(first, first + generation.micro_batch)
     ]
+    # The number of threads changes the last bits of convolutions, so it is a recorded setting and not that of
+    # the machine or of the worker.
     with same_bits(device), torch_threads(generation.threads):
         return sampler.sample(batch.class_id, generators)
 
@@ -120,6 +124,7 @@ def _writer(pool_folder: Path, sampler: ImageSampler, config: RunConfig) -> Pool
         class_names=sampler.class_names,
         image_shape_CHW=sampler.image_shape_CHW,
         shard_images=generation.shard_images,
+        # All that the bytes depend on: a pool with another source is not resumed.
         source={
             "generator": config.synth.generator,
             **sampler.origin,
@@ -142,6 +147,7 @@ def _counted(
 ) -> Iterator[tuple[MicroBatch, Uint8]]:
     for done, pair in enumerate(sampled, start=1):
         yield pair
+        # Reached when the consumer asks for the next one, so a micro-batch counts once it has been written.
         part_progress.update(done, {})
 
 

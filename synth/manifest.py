@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 from rlcas.errors import UserError
 from rlcas.storage.atomic import replacing, sha256_of
@@ -33,6 +33,7 @@ class Shard(TypedDict):
     """One file of a pool."""
 
     class_id: Annotated[int, Field(ge=0)]
+    # No ../ and no absolute path: an altered manifest cannot name files outside of its pool.
     file: Annotated[str, Field(pattern=r"^class-\d+/shard-\d+\.npy$")]
     """Path relative to the pool's folder."""
     count: Annotated[int, Field(ge=1)]
@@ -42,6 +43,7 @@ class Shard(TypedDict):
 class Manifest(TypedDict):
     """The content of manifest.json."""
 
+    # The first field, as only the first error is shown: a newer manifest may lack or rename the others.
     schema_version: Literal[1]
     class_names: list[str]
     image_shape_CHW: tuple[int, int, int]
@@ -65,6 +67,7 @@ def verified_manifest(folder: Path) -> Manifest:
     text = _text(folder)
     manifest = _parsed(text, folder / MANIFEST_FILE)
     try:
+        # Before hashing, so that a shard that is changed meanwhile does not pass for verified.
         stamps = stamps_of(folder, (shard["file"] for shard in manifest["shards"]))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{error.filename} is missing, though the pool's manifest lists it: {REMAKE}") from None
@@ -124,6 +127,7 @@ def _parsed(text: bytes, path: Path) -> Manifest:
     try:
         manifest = _MANIFEST.validate_json(text)
     except ValidationError as error:
+        # One line for the user: the first fault is enough, as the fix is the same for all.
         first = error.errors()[0]
         if first["loc"] == ("schema_version",) and first["type"] == "literal_error":
             raise UserError(
@@ -135,6 +139,7 @@ def _parsed(text: bytes, path: Path) -> Manifest:
         raise UserError(
             f"{path} is not a pool's manifest (a shard's class_id is not one of its classes): {REMAKE}"
         )
+    # A shard listed twice would have the right sha256, and its images would count twice.
     if len({shard["file"] for shard in manifest["shards"]}) < len(manifest["shards"]):
         raise UserError(f"{path} is not a pool's manifest (it lists a shard twice): {REMAKE}")
     return manifest
@@ -167,6 +172,7 @@ def _check(path: Path, shard: Shard, image_shape_CHW: tuple[int, int, int]) -> N
     """
     if not path.is_file() or sha256_of(path) != shard["sha256"]:
         raise UserError(f"{path} is not the file that the pool's manifest lists (sha256 differs): {REMAKE}")
+    # The sha256 says nothing about the shape, which an altered manifest can state wrongly with the right hash.
     images = open_array(path, REMAKE)
     if images.shape != (shard["count"], *image_shape_CHW) or images.dtype != np.uint8:
         raise UserError(

@@ -37,6 +37,7 @@ def import_folder(
     files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
     channels, height_px, width_px = image_shape_CHW
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
+    # Part of the plan: an interrupted import is refused, not resumed, if the files have changed since.
     digest = hashlib.sha256("".join(sha256_of(file) for files in files_C for file in files).encode())
     writer = PoolWriter(
         pool_folder,

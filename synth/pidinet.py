@@ -42,6 +42,8 @@ CLOCKWISE = dict(zip(RING, RING[1:] + RING[:1], strict=True))
 PAIRS: dict[str, list[tuple[Offset, Offset]]] = {
     "central": [(pixel, CENTRE) for pixel in GRID],
     "angular": [(pixel, CLOCKWISE.get(pixel, CENTRE)) for pixel in GRID],
+    # The authors' radial kernels have nine weights and use eight: the first one multiplies a difference of zero
+    # here, and the other eight go row by row around the centre.
     "radial": [(CENTRE, CENTRE), *(((2 * y, 2 * x), (y, x)) for y, x in GRID if (y, x) != CENTRE)],
 }
 """Offsets (y, x) of the pixels x_i and x'_i whose difference weight i of a 3x3 kernel multiplies, row by row."""
@@ -60,7 +62,7 @@ class PixelDifferenceConv(nn.Conv2d):
     def __init__(self, kind: str, in_channels: int, out_channels: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, groups=groups, bias=False)
         self.pairs = PAIRS[kind]
-        self.reach = 2 if kind == "radial" else 1
+        self.reach = 2 if kind == "radial" else 1  # the outer ring of the radial kind is two pixels away
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return [N, out_channels, H, W], from the differences themselves."""
@@ -71,6 +73,7 @@ class PixelDifferenceConv(nn.Conv2d):
             top, left = offset[0] + self.reach, offset[1] + self.reach
             return padded[:, :, top : top + height, left : left + width]
 
+        # A 1x1 convolution over 9 C channels: eq. 2 with the nine differences of a channel side by side.
         differences_NC9HW = torch.stack([shifted(one) - shifted(other) for one, other in self.pairs], dim=2)
         weights = self.weight.flatten(1)[:, :, None, None]
         return F.conv2d(differences_NC9HW.flatten(1, 2), weights, groups=self.groups)
@@ -80,9 +83,12 @@ class PixelDifferenceConv(nn.Conv2d):
         side = 2 * self.reach + 1
         kernel = self.weight.new_zeros(*self.weight.shape[:2], side, side)
         for weight, (one, other) in zip(self.weight.detach().flatten(2).unbind(2), self.pairs, strict=True):
+            # Added up: the centre is in every central pair, and a pixel of the ring in two angular ones.
             kernel[:, :, one[0] + self.reach, one[1] + self.reach] += weight
             kernel[:, :, other[0] + self.reach, other[1] + self.reach] -= weight
         channels = self.in_channels, self.out_channels
+        # On meta the layer gets neither memory nor random initial weights, which would advance torch's global
+        # random state; its weight is replaced at once.
         plain = nn.Conv2d(*channels, side, padding="same", groups=self.groups, bias=False, device="meta")
         plain.weight = nn.Parameter(kernel, requires_grad=self.weight.requires_grad)
         return plain
@@ -124,7 +130,7 @@ class CDCM(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Return [N, out_channels, H, W]."""
-        reduce, *dilated = self.children()
+        reduce, *dilated = self.children()  # in the order in which __init__ registered them
         reduced = reduce(F.relu(x_NCHW))
         return torch.stack([conv(reduced) for conv in dilated]).sum(dim=0)
 
@@ -148,6 +154,8 @@ class PiDiNet(nn.Module):
     def __init__(self, variant: str) -> None:
         super().__init__()
         first, head = VARIANTS[variant]
+        # The cycle goes on through all 16 layers, the initial one included: a stage does not begin anew with
+        # the central kind.
         widths, kinds = [first * times for times in WIDTHS], itertools.cycle(CARV4)
         self.init_block = _conv3x3(next(kinds), 3, first)
         before = first
@@ -181,6 +189,7 @@ class PiDiNet(nn.Module):
 
 def convert(network: PiDiNet) -> PiDiNet:
     """Replace the network's pixel-difference convolutions by equivalent plain ones, in place; return the network."""
+    # A list, because modules are replaced while it is walked through.
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, PixelDifferenceConv):

@@ -39,6 +39,7 @@ def load_pidinet(weights: Path | str | None, variant: str | None = None) -> PiDi
     if variant not in (None, held):
         raise UserError(f"pidinet weights {path} are of variant {held}, not {variant}: set variant {held!r}")
     network = _empty(held)
+    # assign, because parameters on meta have no memory to copy into; so the dtype is the file's, see _read.
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -70,6 +71,7 @@ def _variant_of(state: Mapping[str, Tensor], path: Path) -> str:
         UserError: none has.
     """
     shapes = {name: tensor.shape for name, tensor in state.items()}
+    # No two variants have the same names and shapes, so the file need not say which it is.
     for variant in VARIANTS:
         if shapes == _shapes(variant):
             return variant
@@ -83,6 +85,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         UserError: the file cannot be read, or holds something other than tensors.
     """
     try:
+        # weights_only: the file comes from the user, and unpickling objects would run code from it.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(
@@ -95,7 +98,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"pickled objects, which are never loaded): get {WHERE_TO_GET}"
         ) from error
     if isinstance(content, dict):
-        content = content.get("state_dict", content)
+        content = content.get("state_dict", content)  # the authors' files hold the epoch beside it
     items = content.items() if isinstance(content, dict) else ()
     tensors = {str(name): value.float() for name, value in items if isinstance(value, Tensor)}
     return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}

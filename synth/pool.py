@@ -83,15 +83,18 @@ class SyntheticPool:
         indices = np.asarray(indices)
         shards, skipped = self._shards_C[class_id], self._skipped_C[class_id]
         size = self._stored_C[class_id] - len(skipped)
+        # NumPy would take -1 for the last image.
         if len(indices) and not 0 <= indices.min() <= indices.max() < size:
             raise IndexError(f"class {class_id} has images 0 to {size - 1}, not {indices.tolist()}")
         stored = np.arange(self._stored_C[class_id])
+        # From numbers without gaps to those in the shards; without marks they are the same.
         numbers = np.delete(stored, skipped)[indices] if len(skipped) else indices
         ends = np.cumsum([shard["count"] for shard in shards])
         shard_of = np.searchsorted(ends, numbers, side="right")
         images_NCHW = np.empty((len(indices), *self.image_shape_CHW), dtype=np.uint8)
         for shard in set(shard_of.tolist()):
             rows, start = shard_of == shard, ends[shard] - shards[shard]["count"]
+            # Indexing by an array copies just these rows out of the map.
             images_NCHW[rows] = self._mapped(shards[shard])[numbers[rows] - start]
         return images_NCHW
 
@@ -119,6 +122,7 @@ class SyntheticPool:
         file = shard["file"]
         if file not in self._maps:
             with (self.folder / file).open("rb") as opened:
+                # The map outlives the file object; read-only pages are never copied, so readers share them.
                 pages = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             shape = (shard["count"], *self.image_shape_CHW)
             self._maps[file] = np.frombuffer(pages, np.uint8)[-math.prod(shape) :].reshape(shape)
@@ -142,6 +146,7 @@ def mark_copies(
     """
     marks = {
         "schema_version": SCHEMA_VERSION,
+        # Image numbers mean nothing in a pool that was filled again.
         "manifest_sha256": sha256_of(pool_folder / MANIFEST_FILE),
         "copies": list(copies_by_class),
         **facts,
@@ -173,4 +178,5 @@ def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> l
 def _are_marks_of(numbers: Int64, size: int) -> bool:
     """Return whether these are distinct images of a class of `size`, but not all of them."""
     inside = ((numbers >= 0) & (numbers < size)).all()
+    # An image listed twice would make class_sizes_C too small; a class without images cannot be drawn from.
     return numbers.ndim == 1 and bool(inside) and len(np.unique(numbers)) == len(numbers) < size

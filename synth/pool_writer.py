@@ -54,6 +54,7 @@ class PoolWriter:
     ) -> None:
         self._folder = Path(folder)
         self._shard_images = shard_images
+        # In the form that JSON gives back (lists, plain numbers), so that == compares it with a stored plan.
         self._plan = jsonable(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -79,6 +80,7 @@ class PoolWriter:
         A truncated file, or one that differs from an existing manifest, is written again.
         """
         finished = (self._folder / MANIFEST_FILE).exists()
+        # Without a manifest there is no sha256 to compare; but a shard takes its name only when it is complete.
         listed = {shard["file"]: shard for shard in (read_manifest(self._folder)["shards"] if finished else ())}
         return [
             (class_id, span)
@@ -114,6 +116,7 @@ class PoolWriter:
         ]
         manifest = self._folder / MANIFEST_FILE
         write_json(manifest, {**self._plan, "shards": shards})
+        # The bytes on the disk, as readers hash them; so the first opening need not hash the shards again.
         remember(self._folder, manifest.read_bytes(), stamps)
 
     def _spans(self, class_sizes_C: Sequence[int]) -> list[tuple[int, range]]:

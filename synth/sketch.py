@@ -66,6 +66,7 @@ class EdgeExtractor:
         # TF32, a GPU's default in convolutions, changes PiDiNet's maps by up to 0.02.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             maps = [self._edges_of(chunk.float() / 255.0) for chunk in chunks]
+        # Scharr's magnitude exceeds 1 at the corner of a white area on black: both gradients are 13/16.
         return torch.cat(maps).clamp_(0.0, 1.0)
 
 
@@ -88,8 +89,10 @@ def ratio_of_averages(
         radius = radius_px or max(SMALLEST_RADIUS_PX, min(gray_N1HW.shape[2:]) / PX_PER_RADIUS)
         kernels = half_windows(radius, num_orientations).to(gray_N1HW.device)
         reach = kernels.shape[-1] // 2
+        # Zeros would draw an edge along the border of every bright image.
         padded = F.pad(gray_N1HW, (reach,) * 4, mode="reflect")
         means_N2OHW = F.conv2d(padded, kernels).unflatten(1, (2, num_orientations)) + floor
+        # [N, 2 sides, orientations, H, W]; the smaller ratio is the same whichever side is brighter.
         low, high = means_N2OHW.amin(dim=1), means_N2OHW.amax(dim=1)
         return (1.0 - low / high).amax(dim=1, keepdim=True)
 
@@ -127,8 +130,10 @@ def pidinet(*, weights: Path | str | None = None, variant: str | None = None) ->
                 f"sketch pidinet halves images three times, so sides of {list(images_NCHW.shape[2:])} px are too "
                 f"small: resize to {SMALLEST_SIDE_PX} px at least with dataset.size_px, or take another sketch"
             )
+        # Gray images [N, 1, H, W] become three equal channels by broadcasting against the [1, 3, 1, 1] means.
         device = images_NCHW.device
         centred = images_NCHW - _per_channel(IMAGENET_MEAN, device)
+        # Of five maps, the last is the fused one.
         return network.to(device)(centred / _per_channel(IMAGENET_STD, device))[:, -1:]
 
     return EdgeExtractor(edges)
@@ -193,7 +198,8 @@ def half_windows(radius_px: float, num_orientations: int) -> Tensor:
     reach = math.ceil(radius_px)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    gaussian = torch.exp(-2.0 * (x**2 + y**2) / radius_px**2)
+    gaussian = torch.exp(-2.0 * (x**2 + y**2) / radius_px**2)  # exp(-r² / 2σ²) with σ = radius / 2
+    # Half a turn is enough: beyond it, the two sides only change places.
     angles = [math.pi * k / num_orientations for k in range(num_orientations)]
     across = torch.stack([x * math.cos(angle) + y * math.sin(angle) for angle in angles])
     windows = gaussian * torch.cat([across > 1e-9, across < -1e-9])

@@ -61,6 +61,7 @@ class ExportedClassifier(nn.Module):
         super().__init__()
         self.model = classifier.model
         self.mean_C11, self.scale_C11 = (
+            # Buffers, so that the normalisation is stored in the file with the weights.
             nn.Buffer(torch.tensor(values)[:, None, None])
             for values in (classifier.meta.mean, [1 / std for std in classifier.meta.std])
         )
@@ -88,10 +89,13 @@ def export(run: Path, out: Path | None = None, format: str | None = None) -> Pat
     chosen = _format(out, format)
     classifier = _in_fp32(load_classifier(run, CPU))
     network = ExportedClassifier(classifier).eval().requires_grad_(False)
+    # load_classifier may return channels-last weights (`rlcas.devices.place`); the file has the default layout.
     network = network.to(memory_format=torch.contiguous_format)
     path = out or run / f"model{chosen.suffix}"
+    # Checked under the temporary name: a file that fails is deleted and never has the final name.
     with replacing(path) as temporary:
         try:
+            # An example of two images, because torch.export makes a constant of a size of 0 or 1.
             chosen.write(
                 network, torch.from_numpy(_noise(classifier.meta, 2)), _facts(classifier.meta), temporary
             )
@@ -120,11 +124,12 @@ def _format(out: Path | None, name: str | None) -> Format:
 def _is_installed(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except ValueError:
+    except ValueError:  # find_spec raises it for a name in sys.modules without a spec
         return False
 
 
 def _in_fp32(classifier: Classifier) -> Classifier:
+    # The expected probabilities must be of fp32 too, or bf16 would look like a fault of the file.
     settings = classifier.meta.classifier.model_copy(update={"precision": "fp32"})
     meta = classifier.meta.model_copy(update={"classifier": settings})
     return Classifier(classifier.model, meta, classifier.device)
@@ -159,7 +164,7 @@ def _check(predict: Predictor, classifier: Classifier) -> None:
     for size in CHECKED_BATCHES:
         images_NCHW = _noise(classifier.meta, size)
         difference = np.abs(predict(images_NCHW) - probabilities_of(classifier, images_NCHW)).max()
-        if not difference <= LARGEST_DIFFERENCE:
+        if not difference <= LARGEST_DIFFERENCE:  # also true for NaN, which > would let pass
             raise RunError(
                 f"its probabilities of {size} images differ by {difference:.2g} from the run's, more than "
                 f"{LARGEST_DIFFERENCE:g}"
@@ -169,6 +174,7 @@ def _check(predict: Predictor, classifier: Classifier) -> None:
 def _write_torchscript(network: nn.Module, example: Tensor, facts: str, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # deprecated, and still what C++ and phones load
+        # _check compares the file itself, and with other batch sizes, so tracing need not check anything.
         torch.jit.trace(network, example, check_trace=False).save(str(path), _extra_files={FACTS_FILE: facts})
 
 
@@ -187,6 +193,7 @@ def _exported(network: nn.Module, example: Tensor) -> torch.export.ExportedProgr
 
 
 def _write_pt2(network: nn.Module, example: Tensor, facts: str, path: Path) -> None:
+    # An open file, because torch.export.save warns of a path that does not end in .pt2, as the temporary one.
     with path.open("wb") as file:
         torch.export.save(_exported(network, example), file, extra_files={FACTS_FILE: facts})
 

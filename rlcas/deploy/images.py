@@ -36,6 +36,7 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
         UserError: the path does not exist, or has no image.
     """
     text = str(source).removeprefix("folder:")
+    # A colon separates an array's name only after .npz: in other paths it is part of a file's name.
     file, colon, key = text.removeprefix("npz:").rpartition(":")
     path = Path(file if colon and file.lower().endswith(".npz") else text.removeprefix("npz:")).expanduser()
     if text.startswith("npz:") or path.suffix.lower() == ".npz":

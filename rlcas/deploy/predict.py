@@ -46,6 +46,7 @@ class Predictions:
         """Write a CSV table of path, label and the probability of each class, atomically."""
         with (
             replacing(path) as temporary,
+            # csv writes its own line ends; a file's name that is not UTF-8 is written back with its own bytes.
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
             table = csv.writer(file)
@@ -91,6 +92,7 @@ def _batches(
     """Yield uint8 [n, channels, H, W] for the classifier, and how many of them had another size or channels."""
     channels, height_px, width_px = meta.image_shape
     window = window or meta.window
+    # The shape of a decoded image, whose channels come last, if it needs no conversion.
     shape = (height_px, width_px) if channels == 1 else (height_px, width_px, channels)
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=window)
     items = [(name, part.images, index) for part in found for index, name in enumerate(part.names)]

@@ -61,6 +61,7 @@ def examine(checks: Checks) -> Iterator[Finding]:
         except Exception as error:  # a broken package can raise anything, and the other checks must still run
             text = " ".join(f"{type(error).__name__}: {error}".split())
             finding = fault(f"the check failed: {text}", "fix the other faults, or install rlcas again")
+        # Findings quote errors and variables of the environment, which may hold an address with a password.
         yield replace(
             finding,
             name=name,
@@ -107,5 +108,6 @@ def _row(finding: Finding) -> Table:
     for width in (max(map(len, COLOURS)), max(map(len, _checks(deep=True))), None):
         row.add_column(width=width)
     fix = f"\nfix: {finding.fix}" if finding.fix else ""
+    # Text, because rich reads [extra] in a requirement as markup.
     row.add_row(Text(finding.verdict, COLOURS[finding.verdict]), finding.name, Text(finding.found + fix))
     return row

@@ -20,9 +20,10 @@ GB = 1e9
 DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB
 MEMORY_WARN_BYTES = 4 * GB
 RAY_SHARE_OF_MEMORY = 0.3
-RAY_SHM_THRESHOLD_BYTES = 10 * GB
+RAY_SHM_THRESHOLD_BYTES = 10 * GB  # ray_constants.REQUIRE_SHM_SIZE_THRESHOLD of Ray 2.60
 """Ray keeps its objects in /tmp if /dev/shm is smaller than this and than that share of memory (its services.py)."""
 TORCH_LIMIT_SECONDS = 300.0
+# Emulated bf16 does not count: it is slower than fp32 (see `rlcas.devices.autocast`).
 TORCH_FACTS = """
 import json, torch
 gpus = []

@@ -69,6 +69,7 @@ def versions() -> dict[str, str]:
 
 def gymnasium() -> Finding:
     """Check Gymnasium's version against RLlib's pin."""
+    # Ray's own pin, read from its metadata: it is an exact version and changes with Ray.
     pins = [line for line in metadata.requires("ray") or [] if line.startswith("gymnasium")]
     return judge_requirements(pins, _installed(), extra="rllib")
 
@@ -118,7 +119,9 @@ def judge_torch_build(
         torchvision_requires: torchvision's Requires-Dist lines.
     """
     torch_local, torchvision_local = (_local(version) for version in (torch_version, torchvision_version))
+    # PyPI's builds have no suffix: their kind follows from the CUDA that they are built with.
     torch_kind = torch_local or (f"cu{torch_cuda.replace('.', '')}" if torch_cuda else "cpu")
+    # Without a suffix, torchvision is PyPI's: a CUDA build where torch is one, and beside torch +cpu a fault.
     torchvision_kind = torchvision_local or ("unknown" if torch_local == "cpu" else torch_kind)
     pair = f"torch {torch_version} (CUDA: {torch_cuda or 'none'}) beside torchvision {torchvision_version}"
     if torch_kind != torchvision_kind:
@@ -193,6 +196,7 @@ def _installed() -> dict[str, str]:
 
 
 def _admits(specifier: SpecifierSet, version: str | None) -> bool:
+    # packaging refuses a pre-release or nightly build of a fitting version unless it is asked to admit them.
     return version is not None and specifier.contains(version, prereleases=True)
 
 

@@ -19,6 +19,6 @@ def run_python(code: str, limit_seconds: float) -> str:
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"no answer within {limit_seconds:g} s") from error
     if done.returncode != 0:
-        last_line = done.stderr.strip().splitlines()[-1:]
+        last_line = done.stderr.strip().splitlines()[-1:]  # of a traceback, the line with the error
         raise RuntimeError(last_line[0] if last_line else f"it ended with status {done.returncode}")
     return done.stdout

@@ -52,8 +52,8 @@ def render(template: str, **facts: Any) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
+        autoescape=True,  # class names, settings and tracebacks are not ours
+        undefined=StrictUndefined,  # a name that is wrong in a template is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -30,6 +30,7 @@ COLOURS = {
 INK, MUTED, RULE, ACCENT, SECOND, THIRD = (light for light, _ in COLOURS.values())
 WIDTH_INCHES = 4.6
 PNG_DPI = 160
+# With a date, writing a page again would change its bytes.
 METADATA_LEFT_OUT = ("Creator", "Date", "Format", "Type")
 STYLE: dict[Any, Any] = {
     "font.size": 8.5,
@@ -41,7 +42,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelcolor": MUTED,
     "axes.titlecolor": INK,
     "text.color": INK,
-    "text.parse_math": False,
+    "text.parse_math": False,  # class names may contain $
     "xtick.color": RULE,
     "ytick.color": RULE,
     "xtick.labelcolor": MUTED,
@@ -50,8 +51,8 @@ STYLE: dict[Any, Any] = {
     "legend.labelcolor": MUTED,
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rlcas",
+    "svg.fonttype": "none",  # text stays text, which the page's fonts can draw
+    "svg.hashsalt": "rlcas",  # without a salt, matplotlib's ids are random and no two pages equal
 }
 
 
@@ -87,10 +88,12 @@ def grid(
 
     rows = -(-count // columns)
     figure = Figure(figsize=(width_inches, panel_inches * rows + 0.35), layout="constrained")
+    # Not by pyplot, which keeps every figure alive and chooses a backend by the display.
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, sharex="x" in common, sharey="y" in common, squeeze=False).ravel()
     for place in range(count, len(axes)):
         axes[place].remove()
+        # Shared axes have labels in the last row only; here the panel above is now the lowest of its column.
         axes[place - columns].tick_params(labelbottom=True)
     return figure, list(axes[:count])
 
@@ -100,17 +103,21 @@ def save(figure: Figure, png: Path) -> Markup:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # each savefig would compute the layout again, for its own resolution
     with replacing(png) as temporary, temporary.open("wb") as file:
+        # The format is named because the temporary file does not end in .png.
         figure.savefig(file, format="png", dpi=PNG_DPI)
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(METADATA_LEFT_OUT))
+    # Markup is not escaped again by the template; matplotlib has escaped the names in it.
     return Markup(_inline(text.getvalue()))
 
 
 def _inline(svg: str) -> str:
     """Return an SVG file as an HTML element: without declarations and ids, with the style sheet's colours."""
     svg = svg[svg.index("<svg") :]
+    # figure_1, axes_1, …: every figure of a page has them. Ids that are referred to are hashes, and stay.
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     head, closing, body = svg.partition(">")
+    # Of the <svg> itself: without them it is scaled by its viewBox to the width of the page.
     svg = re.sub(r' (?:width|height)="[^"]*"', "", head) + closing + body
     for name, (light, _) in COLOURS.items():
         svg = svg.replace(light, f"var(--{name})")

@@ -60,6 +60,7 @@ def f1_by_few(results: Results) -> Figure:
     axes.set(xlabel=words, xlim=_around([x.mean for x, _ in dots]))
     axes.set(ylabel="macro F1", ylim=_around([y.mean for _, y in dots]))
     _legend(figure, rows)
+    # Names are placed by where the dots are on the page, so the layout must be final before that.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     _label(
@@ -81,7 +82,7 @@ def recall_of_classes(results: Results) -> Figure:
     """Test recall of every class (columns, the largest first) for every row, mean over the seeds."""
     comparison = results.comparison
     rows = [row for row in results.rows if row.figures]
-    order_C = np.argsort(-comparison.train_counts_C, kind="stable")
+    order_C = np.argsort(-comparison.train_counts_C, kind="stable")  # classes of one size keep their order
     recall_RC = np.array([row.per_class_recall for row in rows])[:, order_C]
     figure, (axes,) = grid(1, 1, WIDE_INCHES, 1.1 + 0.24 * len(rows), common="")
     axes.imshow(recall_RC, cmap=from_clear(ACCENT), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -109,7 +110,7 @@ def curves(results: Results) -> Figure:
         drawn = list(_curves(row.cells.values(), metric))
         for images_T, values_T in drawn:
             axes.plot(images_T / 1000, values_T, color=ACCENT, alpha=0.35, linewidth=0.8)
-        if len({len(images_T) for images_T, _ in drawn}) == 1:
+        if len({len(images_T) for images_T, _ in drawn}) == 1:  # no mean over curves of different length
             images_T, values_T = np.mean(drawn, axis=0)
             axes.plot(images_T / 1000, values_T, color=ACCENT, linewidth=1.8)
         axes.axvline(comparison.budget_images / 1000, color=MUTED, linewidth=0.8, linestyle="--")
@@ -172,7 +173,7 @@ def _label(
     axes: Axes, names: Sequence[str], dots: Sequence[tuple[float, float]], colours: Sequence[str]
 ) -> None:
     """Write the names next to the dots, each at the nearest place where it covers no other name or dot."""
-    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]  # from pixels to points
     dots_R2 = axes.transData.transform(np.array(dots)) * scale
     right_edge = axes.bbox.x1 * scale
     taken: list[Box] = [(x - 3, y - 3, x + 3, y + 3) for x, y in dots_R2]
@@ -210,6 +211,7 @@ def _free(
     for away in np.arange(NEAREST, FARTHEST, 4):
         for turn in np.linspace(0, 2 * np.pi, 16, endpoint=False):
             along, up = away * np.cos(turn), away * np.sin(turn) - height / 2
+            # The cosine of straight up and down is 0 only up to rounding.
             offset = (along if along > -1e-9 else along - width, up)
             left, bottom, right, top = _box(x, y, offset, width, height)
             covers = any(left < x1 and x0 < right and bottom < y1 and y0 < top for x0, y0, x1, y1 in taken)

@@ -86,6 +86,7 @@ class _Layout:
         _, height, width = next(iter(pairs_by_class.values()))[0].synthetic_CHW.shape
         # Nearest-neighbour enlargement by an integer keeps small images sharp.
         factor = max(LARGEST_TILE_PX // max(height, width), 1)
+        # Below 1 for images that are larger than a tile.
         factor = min(factor, LARGEST_TILE_PX / max(height, width))
         tile_px = (round(width * factor), round(height * factor))
         return cls(len(pairs_by_class), pairs_a_row, -(-most // pairs_a_row), tile_px)

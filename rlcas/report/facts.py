@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
 
 from rlcas import settings
 from rlcas.config import RunConfig
@@ -141,6 +141,7 @@ def read_run(path: Path) -> RunFacts:
         data=read_data_facts(folder.prepared) if (folder.prepared / DATA_FILE).exists() else None,
         epochs=epochs,
         metrics={**metrics},
+        # timings.json is there from the first stage on, metrics.json only at the end.
         seconds=metrics.get("seconds") or typed(read_facts(folder.timings), _SECONDS, folder.timings),
         gallery=_gallery(folder.gallery),
         synthesis_log=read_lines(folder.synthesis_log),

@@ -73,9 +73,8 @@ def probabilities(facts: RunFacts) -> Figure:
 def responses(facts: RunFacts) -> Figure:
     """The agents' response curves: of each class the last one and its peak, and earlier ones faintly."""
     curves_TCG = np.array([line["curves"] for line in facts.epochs], float)
-    curves_TCG -= curves_TCG.mean(
-        axis=2, keepdims=True
-    )  # the level depends on the classifier, not on the count
+    # The level of a curve depends on the classifier, not on the count.
+    curves_TCG -= curves_TCG.mean(axis=2, keepdims=True)
     counts_G = facts.config.sampler.action_step * np.arange(curves_TCG.shape[2], dtype=np.float64)
     if len(facts.class_names) > MOST_PANELS:
         return _peaks(curves_TCG, counts_G, facts)
@@ -92,6 +91,7 @@ def responses(facts: RunFacts) -> Figure:
 
 
 def _peaks(curves_TCG: Float64, counts_G: Float64, facts: RunFacts) -> Figure:
+    # argmax takes a NaN for the largest.
     peaks_TC = counts_G[np.nan_to_num(curves_TCG, nan=-np.inf).argmax(axis=2)]
     return _heat_map(
         peaks_TC.T, facts, "count at which the fitted curve peaks", 0, facts.config.sampler.max_count
@@ -108,7 +108,7 @@ def distance(facts: RunFacts) -> Figure:
     axes.plot(_epochs(facts), drawn_TC, color=ACCENT, alpha=0.35, linewidth=1)
     axes.plot(_epochs(facts), distance_TC.max(axis=1), color=INK, linewidth=2, label="farthest agent")
     axes.axhline(HARDLY_MOVED, color=SECOND, linewidth=0.8, linestyle="--", label="below: all but random")
-    axes.set_ylim(0, max(1.2 * HARDLY_MOVED, 1.05 * distance_TC.max()))
+    axes.set_ylim(0, max(1.2 * HARDLY_MOVED, 1.05 * distance_TC.max()))  # the dashed line is always in view
     axes.set_ylabel("|p − ⅓|")
     return _over_epochs(figure, axes)
 
@@ -116,6 +116,7 @@ def distance(facts: RunFacts) -> Figure:
 def rewards(facts: RunFacts) -> Figure:
     """Rewards of the K episodes, the survivor's filled, and the baseline of eq. 2."""
     figure, (axes,) = panels(1, CHART_INCHES)
+    # A failed episode's null becomes NaN, a gap.
     rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
     axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.4, markersize=4, mew=0)
     axes.plot(
@@ -145,13 +146,14 @@ def validation(facts: RunFacts) -> Figure:
 def confusion(facts: RunFacts) -> Figure:
     """Share of each class's test images (row) by predicted class (column)."""
     counts_CC = np.array(_test(facts)["confusion"], float)
+    # At least 1, so that a class without test images has an empty row and not 0 / 0.
     shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
     num_classes = len(counts_CC)
     figure, (axes,) = panels(1, min(SQUARE_INCHES, 1 + 0.6 * num_classes))
     axes.imshow(shares_CC, cmap=from_clear(ACCENT), vmin=0, vmax=1, interpolation="nearest")
     if num_classes <= MOST_PANELS:
         for (row, column), share in np.ndenumerate(shares_CC):
-            if share >= 0.0005:
+            if share >= 0.0005:  # less would be printed as 0.000
                 colour = "#ffffff" if share > 0.6 else INK
                 axes.text(column, row, f"{share:.3f}", ha="center", va="center", color=colour, fontsize=6.8)
         axes.set_xticks(range(num_classes), [str(c) for c in range(num_classes)])
@@ -242,6 +244,7 @@ def _heat_map(values_CT: Float64, facts: RunFacts, label: str, low: float, high:
     figure, (axes,) = panels(1, SQUARE_INCHES)
     cmap = two_hues(SECOND, ACCENT) if low < 0 else from_clear(ACCENT)
     first, last = _epochs(facts)[0], _epochs(facts)[-1]
+    # Epochs and classes at the middle of their cells, class 0 at the top.
     extent = (first - 0.5, last + 0.5, len(values_CT) - 0.5, -0.5)
     image = axes.imshow(
         values_CT, cmap=cmap, vmin=low, vmax=high, aspect="auto", interpolation="nearest", extent=extent

@@ -68,4 +68,4 @@ def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -
         str(figures["num_copies"]),
         format_figure(pool_only_recall),
     ]
-    return list(map(Text, values))
+    return list(map(Text, values))  # in a str, rich would read a class name with [brackets] as markup

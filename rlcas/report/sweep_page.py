@@ -100,6 +100,7 @@ def _means(axes: Axes, key: str, places: dict[Any, float], trials: Sequence[Tria
 def _places(key: str, trials: Sequence[Trial]) -> dict[Any, float]:
     """Return value -> position on the axis: a number at itself, other values one after another."""
     values = _values(key, trials)
+    # A switch is no number, though bool is a subclass of int.
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return dict(zip(values, values if numbers else range(len(values)), strict=True))
 
@@ -146,7 +147,7 @@ def _values(key: str, trials: Sequence[Trial]) -> list[Any]:
 
 def _value(trial: Trial, key: str) -> Any:
     value = trial.settings[key]
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else value  # lists cannot be keys
 
 
 def _leaf(key: str) -> str:

@@ -98,6 +98,8 @@ def meaning(tag: str) -> str:
 def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """Return the layout of TensorBoard's page Custom Scalars: page -> title -> chart and its tags."""
     shown = class_tags[:MOST_SCALAR_CLASSES] if len(class_tags) <= MOST_SCALAR_CLASSES else []
+    # TensorBoard matches these patterns from the start of a tag only, hence the $ at their ends. Class tags are
+    # escaped because they may contain a dot.
     pages = {
         "1 Does it help?": {
             f"validation {metric}: the survivor's, and the best so far": [

@@ -68,6 +68,7 @@ def epoch_view(class_names: Sequence[str], num_epochs: int, metric: str) -> Iter
     if len(class_names) <= CLASSES_SPELT_OUT:
         say(f"composition in the order {', '.join(class_names)}; * marks the winner")
     if console().is_terminal:
+        # auto_refresh would redraw an unchanged table from a thread, several times a second.
         with Live(console=console(), auto_refresh=False) as live:
             yield EpochView(num_epochs, metric, lambda rows: live.update(_table(rows), refresh=True))
     else:

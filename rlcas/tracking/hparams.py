@@ -26,9 +26,12 @@ def write_hparams(folder: Path, settings: Mapping[str, Any], metrics: Mapping[st
     from torch.utils.tensorboard.summary import hparams
 
     path = folder / EVENTS_FOLDER / HPARAMS_FOLDER
+    # A resumed trial would otherwise have two sessions on the page.
     shutil.rmtree(path, ignore_errors=True)
     figures = {f"hparam/{name}": value for name, value in metrics.items()}
+    # torch's hparams would write True as 1 and leave None out, so both become text: hence not isinstance.
     values = {key: value if type(value) in (int, float) else as_text(value) for key, value in settings.items()}
+    # SummaryWriter.add_hparams names a folder by the time, so it could not replace an earlier session.
     with SummaryWriter(str(path)) as writer:
         for summary in hparams(values, figures):
             writer.file_writer.add_summary(summary)

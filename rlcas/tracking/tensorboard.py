@@ -46,6 +46,7 @@ class Tracker:
 
     def settings(self, config: RunConfig) -> None:
         """Write the resolved settings as text, and the layout of the page Custom Scalars."""
+        # TensorBoard renders text as Markdown, in which four spaces make a block of code with its line breaks.
         indented = "\n".join(f"    {line}" for line in as_yaml(config).splitlines())
         self._writer("run", 0).add_text("settings", indented, 0)
         self._writer("run", 0).add_custom_scalars(charts.layout(config.sampler.metric, self._tags_C))
@@ -91,8 +92,9 @@ class Tracker:
 
     def _writer(self, part: str, step: int) -> SummaryWriter:
         if part not in self._writers:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # it takes seconds to import
 
+            # By purge_step, TensorBoard drops what an interrupted process wrote from this step on.
             self._writers[part] = SummaryWriter(str(self._folder / part), purge_step=step)
         return self._writers[part]
 

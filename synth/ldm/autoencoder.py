@@ -17,7 +17,7 @@ from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.training.workers import Workers
 
-NORM_GROUPS = 8
+NORM_GROUPS = 8  # diffusers' default of 32 does not divide narrow levels
 CHANNELS_BY_LEVEL = (16, 32, 64, 64)
 DENOISER_STRIDE = 8  # the UNet halves the latent three times
 MAX_PX_BY_FACTOR: dict[int, int] = {2: 48, 4: 128}
@@ -40,7 +40,7 @@ def build_autoencoder(config: AutoencoderConfig, image_shape_CHW: tuple[int, int
     """
     channels_in, *size = image_shape_CHW
     factor: int = config.factor or next((f for f, px in MAX_PX_BY_FACTOR.items() if max(size) <= px), 8)
-    num_levels = factor.bit_length()
+    num_levels = factor.bit_length()  # a factor of 2^k has k + 1 levels
     widths = config.channels or CHANNELS_BY_LEVEL[:num_levels]
     if len(widths) != num_levels or any(width % NORM_GROUPS for width in widths):
         raise UserError(
@@ -68,6 +68,7 @@ def load_autoencoder(name: str, image_channels: int) -> AutoencoderKL:
         UserError: nothing loads under that name, or its channels do not fit the images.
     """
     try:
+        # Only safetensors, never pickle. low_cpu_mem_usage: see `synth.ldm.sampler.load_pipeline`.
         vae = AutoencoderKL.from_pretrained(name, use_safetensors=True, low_cpu_mem_usage=False)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise UserError(
@@ -92,6 +93,8 @@ class Reconstruction(nn.Module):
     def forward(self, images_NCHW: Tensor, noise_NChw: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images decoded from latents drawn with `noise_NChw`, and KL(posterior ‖ N(0, I)) [N]."""
         posterior = self.vae.encode(images_NCHW).latent_dist
+        # The noise is given, not drawn by latent_dist.sample(): it must come from the step's own generator, and
+        # be the worker's rows of the noise for the whole batch.
         return self.vae.decode(posterior.mean + posterior.std * noise_NChw).sample, posterior.kl()
 
 
@@ -127,11 +130,13 @@ class AutoencoderObjective:
 
     def losses(self, module: nn.Module, step: int) -> dict[str, Tensor]:
         """Return l1 and kl on this worker's rows of batch `step`, and their total."""
+        # Seeded at every step, so that a resumed training draws what an uninterrupted one does.
         self._generator.manual_seed(seed_for(self._seed, "autoencoder", step))
         whole = self._batch()
         batch, noise = self._workers.share(whole), self._workers.share(self._noise(whole))
         decoded, kl_N = module(batch, noise)
         l1 = (decoded - batch).abs().mean()
+        # kl() sums over the elements of a latent; divided by the pixels, as l1 is a mean over them.
         kl = kl_N.sum() / batch.numel()
         return {"total": l1 + self._config.kl_weight * kl, "l1": l1, "kl": kl}
 

@@ -18,8 +18,8 @@ from rlcas.config import DenoiserConfig
 from synth.training.workers import Workers
 
 NUM_LEVELS = 4
-NORM_GROUPS = 8
-HEAD_CHANNELS = 8
+NORM_GROUPS = 8  # diffusers' default of 32 does not divide narrow levels
+HEAD_CHANNELS = 8  # must divide the channels of the levels with attention
 SKETCH_CHANNELS = 16
 
 
@@ -36,6 +36,8 @@ def build_unet(
         latent_size: height and width of the latent, both divisible by 8.
         num_classes: C.
     """
+    # On the way up UNet2DModel doubles the sides and concatenates the skip connections: sides that were halved
+    # with a remainder no longer fit.
     assert all(side % 2 ** (NUM_LEVELS - 1) == 0 for side in latent_size), latent_size
     return UNet2DModel(
         sample_size=latent_size,
@@ -88,6 +90,7 @@ class SketchDecoder(nn.Module):
         width = SKETCH_CHANNELS
         # The attributes' names stand in checkpoints.
         self.narrow = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in feature_channels)
+        # log2(factor) doublings of the side: one for each pair of widths, and the last one to a single channel.
         widths = [len(feature_channels) * width] + [width] * (factor.bit_length() - 2)
         self.to_pixels = nn.Sequential(
             *[_upsampling(wide, narrow) for wide, narrow in itertools.pairwise(widths)],
@@ -125,6 +128,7 @@ class SharedDropout(nn.Module):
         mask = torch.empty(
             whole, device=features.device, dtype=features.dtype, memory_format=torch.channels_last
         )
+        # One generator for the masks of all blocks, in the order of the forward pass, seeded at each step.
         mask.bernoulli_(self._keep_probability, generator=self._generator)
         return features * self._workers.share(mask).mul_(1.0 / self._keep_probability)
 
@@ -159,6 +163,7 @@ class SketchSupervisedDenoiser(nn.Module):
         if self.augmentation is not None:
             nn.init.zeros_(self.augmentation.weight)
             embedding.register_forward_hook(self._add_augmentation)
+        # Passed to the hook by attribute, since UNet2DModel's forward has no argument for it.
         self._augmentations_NA: Tensor | None = None
         for block in unet.modules():
             if isinstance(block, ResnetBlock2D):
@@ -187,6 +192,7 @@ class SketchSupervisedDenoiser(nn.Module):
 
     def stock_unet(self, weights: Mapping[str, Tensor]) -> UNet2DModel:
         """Return diffusers' UNet without hooks in evaluation mode, with `weights` by the names of this module."""
+        # A new UNet, because a copy of this one would have its hooks and its dropout.
         unet = UNet2DModel.from_config(self.unet.config)
         own = {
             name.removeprefix("unet."): tensor for name, tensor in weights.items() if name.startswith("unet.")

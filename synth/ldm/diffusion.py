@@ -154,6 +154,7 @@ def balancing_loss(predicted_NChw: Tensor, of_other_label_NChw: Tensor, relative
         of_other_label_NChw: predictions for the same noisy latents under the other labels.
         relative_time_N: t/T.
     """
+    # detach is the stop-gradient of the paper: each term moves only one of the two predictions.
     towards_other = (predicted_NChw - of_other_label_NChw.detach()).square().mean(dim=(1, 2, 3))
     towards_own = (predicted_NChw.detach() - of_other_label_NChw).square().mean(dim=(1, 2, 3))
     return relative_time_N * (towards_other + CBDM_COMMITMENT * towards_own)

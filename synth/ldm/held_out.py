@@ -30,6 +30,7 @@ class HeldOutEvaluation:
 
     def __init__(self, cache: LatentCache, vae: AutoencoderKL, config: DenoiserConfig, *, seed: int) -> None:
         self._cache, self._config, self._seed = cache, config, seed
+        # Means, not draws from the posteriors: only the noise is random, and it is the same for every denoiser.
         self._latents = normalised(cache.means_MChw, vae)
         self._abar = diffusion.noise_schedule(config).to(self._latents.device)
         all_items = torch.arange(len(cache), device=self._latents.device)
@@ -46,6 +47,7 @@ class HeldOutEvaluation:
         sums: defaultdict[str, float] = defaultdict(float)
         for timestep in torch.linspace(0, len(self._abar) - 1, NUM_TIMESTEPS).long().tolist():
             generator = torch.Generator(self._latents.device)
+            # A path of its own: the noise differs from that of any training step.
             generator.manual_seed(seed_for(self._seed, "held-out", timestep))
             noise = torch.randn(self._latents.shape, generator=generator, device=self._latents.device)
             for items in torch.arange(len(noise), device=noise.device).split(self._config.batch_size):

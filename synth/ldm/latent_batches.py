@@ -67,6 +67,7 @@ class NoisedLatentBatches:
         timesteps = torch.randint(len(self._abar), (self._size,), generator=generator, device=device)
         shape = (2, self._size, *self._moments.means_MChw.shape[1:])
         posterior_noise, noise = torch.randn(shape, generator=generator, device=device)
+        # Shared only after the whole batch is drawn, so that its rows are the same with any number of workers.
         items, timesteps, noise = share(items), share(timesteps), share(noise)
         latents = self._normalise(self._moments.draw(items, share(posterior_noise)))
         abar = self._abar[timesteps]

@@ -93,9 +93,11 @@ def build_cache(
     augmentations_MA = augmentations(len(images), flip=flip, moved_copies=moved_copies, seed=seed)
 
     def encode(pixels_NCHW: Tensor) -> tuple[Tensor, ...]:
+        # Sketches in 8 bits: a quarter of the memory; the error is at most 1/510.
         return *posterior(pixels_NCHW, vae), (sketch(pixels_NCHW) * 255.0).round().to(torch.uint8)
 
     means, stds, sketches = _encoded(images, augmentations_MA, encode, device, workers)
+    # Found here, NaN is the autoencoder's fault; later it would look like the denoiser's.
     if not (means.isfinite().all() and stds.isfinite().all()):
         raise UserError(
             "synth.autoencoder returns latents that are not finite: lower synth.autoencoder.lr, or check the "
@@ -151,6 +153,7 @@ def augmentations(num_images: int, *, flip: bool, moved_copies: int, seed: int) 
     if flip:
         rows.append(torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]]).expand(num_images, 5))
     for copy in range(moved_copies):
+        # A path for each copy: with more of them, the first ones stay the same.
         generator = torch.Generator().manual_seed(seed_for(seed, "moved-copy", copy))
         draws = torch.rand((num_images, 5), generator=generator) * 2.0 - 1.0
         rows.append(torch.cat([(draws[:, :1] < 0).float(), draws[:, 1:]], dim=1))
@@ -164,7 +167,9 @@ def augmented(images_NCHW: Tensor, augmentations_NA: Tensor) -> Tensor:
     moved_N = augmentations_NA[:, 1:].any(dim=1)
     if not moved_N.any():
         return images_NCHW
+    # `move` mirrors where its first draw is negative; these images are mirrored already.
     draws_N5 = torch.cat([torch.ones(len(images_NCHW), 1), augmentations_NA[:, 1:]], dim=1)
+    # All rows are moved, and unmoved ones then replaced: interpolation would change their pixels.
     moved = move(images_NCHW.float(), draws_N5).round().clamp(0, 255).to(torch.uint8)
     return torch.where(moved_N[:, None, None, None], moved, images_NCHW)
 
@@ -189,6 +194,7 @@ def _encoded(
     """
     pixels = as_tensor(images.images_NCHW, torch.device("cpu"))
     block = torch.arange(len(augmentations_MA)).tensor_split(workers.size)[workers.rank]
+    # Item jN + i is image i in its j-th form, hence the remainder below.
     chunks = [
         encode(augmented(pixels[items % len(pixels)], augmentations_MA[items]).to(device))
         for items in block.split(chunk_images)
@@ -216,6 +222,8 @@ def set_latent_scale(vae: AutoencoderKL, cache: LatentCache) -> None:
     """
     mean = cache.means_MChw.mean()
     variance = cache.means_MChw.var(correction=0) + cache.stds_MChw.square().mean()
+    # In the config, which is saved with the VAE, so that the pipeline decodes with the same scale; diffusers'
+    # default of 0.18215 is that of Stable Diffusion's autoencoder.
     vae.register_to_config(shift_factor=mean.item(), scaling_factor=variance.rsqrt().item())
 
 

@@ -65,6 +65,7 @@ class DenoiserObjective:
         assert cache.labels_M.min() >= 0 and cache.labels_M.max() < num_classes, "a label is out of range"
         workers.check_divides(config.batch_size, "synth.denoiser.batch_size")
         device, (channels, height, width) = cache.means_MChw.device, cache.means_MChw.shape[1:]
+        # Also that of the dropout masks: reseeded each step, it makes them a function of the step too.
         self._generator = torch.Generator(device)
         self._is_augmented = cache.is_augmented  # read once, because reading it waits for the GPU
         denoiser = SketchSupervisedDenoiser(
@@ -137,6 +138,7 @@ class DenoiserObjective:
         if balanced:  # each sample twice, the second time with its other label
             inputs = [values.repeat_interleave(2, dim=0) for values in inputs]
             inputs[2] = torch.stack([batch.labels_N, batch.other_labels_N], dim=1).flatten()
+        # The network alone may compute in bf16; losses are float32.
         with autocast("auto", self._abar.device):
             predicted, sketches = module(*inputs)
         predicted, sketches = predicted.float(), None if sketches is None else sketches.float()
@@ -157,6 +159,7 @@ def cumulative_probabilities(labels_M: Tensor, class_balance: float) -> Tensor:
     labels_M, device = labels_M.cpu(), labels_M.device
     weights_M = torch.bincount(labels_M)[labels_M].double().pow(-class_balance)
     sums_M = weights_M.cumsum(0)
+    # The last entry is exactly 1, so every draw in [0, 1) below finds an item.
     return (sums_M / sums_M[-1]).to(device)
 
 
@@ -166,6 +169,7 @@ def drawn_items(cumulative_M: Tensor, number: int, generator: torch.Generator) -
     `torch.multinomial` would sum the weights again at each step, on a GPU by a cumsum that deterministic mode refuses
     in some versions of PyTorch (issue #152854).
     """
+    # float64 as the sums are: searchsorted compares tensors of one dtype only.
     draws = torch.rand(number, dtype=torch.float64, generator=generator, device=cumulative_M.device)
     return torch.searchsorted(cumulative_M, draws, right=True)
 
@@ -173,5 +177,6 @@ def drawn_items(cumulative_M: Tensor, number: int, generator: torch.Generator) -
 def cropped_like(maps_N1HW: Tensor, reference_N1HW: Tensor) -> Tensor:
     """Return the maps cropped in the middle to the reference's height and width."""
     height, width = reference_N1HW.shape[2:]
+    # The inverse of `pad_to_multiple`, which puts the smaller half of the padding at the top and left.
     top, left = (maps_N1HW.shape[2] - height) // 2, (maps_N1HW.shape[3] - width) // 2
     return maps_N1HW[:, :, top : top + height, left : left + width]

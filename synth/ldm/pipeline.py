@@ -51,6 +51,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
     @property
     def class_names(self) -> list[str]:
         """Return the C names; a class without a name has its number as text."""
+        # The keys are text, because JSON would turn numbers into text when the config is saved.
         names = {int(number): name for number, name in (self.config.id2label or {}).items()}
         return [names.get(number, str(number)) for number in range(self.num_classes)]
 
@@ -86,12 +87,14 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         """
         labels = torch.tensor([self._number_of(label) for label in class_labels], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
+        # From a list of generators, row i is drawn by generator i alone, on the generator's device.
         latents = randn_tensor(
             (len(labels), channels, height, width),
             generator=generator,
             device=self.device,
             dtype=self.unet.dtype,
         )
+        # Also clears the history that multistep solvers such as UniPC keep from an earlier call.
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         latents = latents * self.scheduler.init_noise_sigma
         scales = self._scales(guidance_scale, guidance_interval)
@@ -104,14 +107,16 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return images [N, channels, H, W] in [0, 1] from normalised latents."""
+        # Back from mean 0 and deviation 1 to the VAE's own latents.
         latents = latents / self.vae.config.scaling_factor + self.vae.config.shift_factor
         images = self.vae.decode(latents.to(self.vae.dtype)).sample
         if self.image_shape_CHW is not None:
             channels, height, width = self.image_shape_CHW
+            # Training pads images by mirroring to a side that the UNet can halve; this cuts the padding off.
             top, left = (images.shape[2] - height) // 2, (images.shape[3] - width) // 2
             images = images[:, :, top : top + height, left : left + width]
             if images.shape[1] != channels:
-                images = images.mean(dim=1, keepdim=True)
+                images = images.mean(dim=1, keepdim=True)  # gray images may use a VAE of three channels
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
@@ -121,6 +126,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         user asks for it by `trust_remote_code`.
         """
         super().save_pretrained(save_directory, **kwargs)
+        # This file itself, also where diffusers loaded it from a folder: a saved copy can be saved again.
         source = Path(__file__).read_text(encoding="utf-8")
         (Path(save_directory) / "pipeline.py").write_text(source, encoding="utf-8")
         (Path(save_directory) / "README.md").write_text(self.model_card(), encoding="utf-8")
@@ -161,6 +167,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             torch.cat([model_input, model_input]), timestep, class_labels=torch.cat([labels, null])
         ).sample
         conditional, unconditional = predicted.chunk(2)
+        # Classifier-free guidance (Ho and Salimans 2022).
         return unconditional + scale * (conditional - unconditional)
 
     def _number_of(self, label: int | str) -> int:
@@ -229,4 +236,5 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
 
 
 def _cell(value: object) -> str:
+    # Class names are the user's: they must neither add HTML to the card nor end a cell of its table.
     return html.escape(str(value), quote=False).replace("|", "&#124;")

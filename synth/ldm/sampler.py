@@ -92,7 +92,7 @@ def load_pipeline(folder: Path, device: torch.device) -> ClassConditionalLDMPipe
             "`rlcas synth train`"
         ) from error
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.unet.to(memory_format=torch.channels_last)
+    pipeline.unet.to(memory_format=torch.channels_last)  # as in training
     return pipeline.to(device)
 
 
@@ -106,7 +106,7 @@ def training_facts(data: TrainingData, config: RunConfig, figures: Mapping[str, 
     """
     synth, counts_C = config.synth, data.train.class_counts(data.num_classes)
     groups = {
-        "autoencoder": synth.autoencoder.model_dump(mode="json", exclude={"pretrained"}),
+        "autoencoder": synth.autoencoder.model_dump(mode="json", exclude={"pretrained"}),  # may be a path
         "denoiser": synth.denoiser.model_dump(mode="json"),
         "generation": synth.generation.model_dump(mode="json", include=SAMPLING_SETTINGS),
     }

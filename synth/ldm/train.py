@@ -79,6 +79,7 @@ def train_synthesiser(
         }
         evaluation = HeldOutEvaluation(held_out, vae, config.synth.denoiser, seed=config.seed)
         figures |= choose_average(denoiser, ema, evaluation)
+        # So a full disk ends all workers with the error, and none returns before everything is written.
         workers.run_on_first(lambda: training.save(vae, denoiser, ema, figures))
     return figures
 
@@ -94,6 +95,7 @@ def choose_average(
     for decay in ema.averages:
         ema.copy_to(denoiser, decay)
         figures[decay] = evaluation.figures(denoiser)
+    # Chosen on validation images; test images are never read here. Every worker has the same figures.
     best = min(figures, key=lambda decay: figures[decay]["val_loss"])
     return {**figures[best], "ema_decay": best}
 
@@ -122,6 +124,7 @@ class _LdmTraining:
         self._data, self._config, self._folder = data, config, folder
         self._device, self._workers, self._reporter = device, workers, reporter
         self._settings = config.synth
+        # Only needed at the end, but an unknown name must not be found after hours of training.
         self._solver = solver_of(config.synth.generation)
 
     def train_autoencoder(self) -> tuple[AutoencoderKL, dict[str, float]]:
@@ -151,6 +154,7 @@ class _LdmTraining:
             seed=self._config.seed,
             workers=self._workers,
         )
+        # From the training images alone; validation latents are normalised by the same figures.
         set_latent_scale(vae, cache)
         return cache, build_cache(self._data.val, vae, sketch, self._device)
 
@@ -198,6 +202,8 @@ class _LdmTraining:
         )
         with replacing_folder(self._folder / PIPELINE_FOLDER) as temporary:
             pipeline.save_pretrained(temporary)
+        # After all weights: a folder with this file counts as finished. The checkpoints go last: a process
+        # killed before this line resumes from them.
         write_json(self._folder / FIGURES_FILE, figures)
         shutil.rmtree(self._folder / CHECKPOINTS_FOLDER, ignore_errors=True)
 

@@ -19,7 +19,7 @@ Uncertainty = Callable[[Tensor], Tensor]
 
 def entropy(logits_NC: Tensor) -> Tensor:
     """Return [N]: -Σ_c p_c ln p_c."""
-    log_p_NC = logits_NC.log_softmax(dim=1)
+    log_p_NC = logits_NC.log_softmax(dim=1)  # not softmax().log(), whose 0 · ln 0 is NaN
     return -(log_p_NC.exp() * log_p_NC).sum(dim=1)
 
 
@@ -68,6 +68,7 @@ class Disturbance:
         abar_T = pipeline.scheduler.alphas_cumprod.to(pipeline.device)
         spacing = len(abar_T) // config.ddim_steps
         self._timesteps = torch.arange(config.ddim_steps, device=abar_T.device) * spacing
+        # ᾱ = 1 comes first: clean latents, from which the inversion starts and at which decoding ends.
         self._abar = torch.cat([abar_T.new_ones(1), abar_T[self._timesteps]])
 
     @torch.no_grad()
@@ -94,7 +95,7 @@ class Disturbance:
 
     def uncertainty_gradient(self, z_NChw: Tensor, t: Tensor) -> Tensor:
         """Return ∇_z U; as U is summed over the images, each image's gradient is its own."""
-        with torch.enable_grad():
+        with torch.enable_grad():  # both directions run under no_grad
             z = z_NChw.detach().requires_grad_()
             uncertainty = self._uncertainty(self._classifier(z, t.expand(len(z)))).sum()
             return torch.autograd.grad(uncertainty, z)[0]

@@ -130,6 +130,7 @@ def recall_at(
     generator = torch.Generator(device).manual_seed(seed_for(seed, "classifier-recall", timestep))
     noise = torch.randn(held_out.means_MChw.shape, generator=generator, device=device)
     abar_M = abar_T[timestep].to(device).expand(len(held_out))
+    # Means, not draws: the only noise is that of t.
     noisy = noised(normalised(held_out.means_MChw, vae), noise, abar_M)
     probabilities = classifier(noisy, torch.full_like(held_out.labels_M, timestep)).softmax(dim=1)
     return macro_recall(probabilities.cpu().numpy(), held_out.labels_M.cpu().numpy())

@@ -122,6 +122,8 @@ def train_mgdm(
         figures = read_facts(ldm / FIGURES_FILE)
     else:
         figures = train_synthesiser(data, config, ldm, device=device, progress=progress, on_step=on_step)
+    # Every worker reads the files: train_synthesiser returns in all of them once the first has written these,
+    # and after an interruption it is not called again.
     pipeline = load_pipeline(ldm / PIPELINE_FOLDER, device)
     reporter = Reporter.of_first(workers, progress=progress, on_step=on_step)
     with same_bits(device):
@@ -135,6 +137,7 @@ def train_mgdm(
             shutil.copytree(ldm, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
         with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
             classifier.save_pretrained(temporary)
+        # Last, since it makes the folder a finished generator; only then may the checkpoints go.
         write_json(folder / FIGURES_FILE, figures)
         shutil.rmtree(folder / CHECKPOINTS_FOLDER)
     return figures
@@ -161,6 +164,7 @@ def train_classifier(
     """
     settings, vae, abar_T = config.synth.mgdm, pipeline.vae, pipeline.scheduler.alphas_cumprod
     moments_of = partial(build_moments, encode=partial(posterior, vae=vae), device=pipeline.device)
+    # Before the network is built: layers take their initial weights from the global generator.
     torch.manual_seed(seed_for(config.seed, "latent-classifier", "initial weights"))
     objective = LatentClassifierObjective(
         moments_of(data.train, flip=config.synth.denoiser.flip, workers=workers),

@@ -15,7 +15,7 @@ from rlcas.types import Float64
 from synth.quality.neighbours import Features, chunks, kth_distances, squared_distances
 
 NEAREST_K = 5
-NORMAL_95 = 1.959964
+NORMAL_95 = 1.959964  # 97.5 % quantile of the normal distribution
 
 
 class Estimate(NamedTuple):
@@ -109,6 +109,7 @@ def _across(a_ND: Features, b_MD: Features) -> Float64:
 def _within(a_ND: Features) -> Float64:
     """Return [N]: Σ_{j≠i} k(a_i, a_j)."""
     a = np.asarray(a_ND, np.float64)
+    # Less the pair of each image with itself: the unbiased estimate leaves it out.
     return _across(a, a) - ((a**2).mean(axis=1) + 1.0) ** 3
 
 
@@ -123,6 +124,8 @@ def _jackknife_variance(within_N: Float64, across_N: Float64, m: int) -> float:
     n = len(within_N)
     if n < 3:
         return math.nan
+    # The estimate without image i, up to the other set's own term: that is the same for all i, so it does not
+    # change the variance. Image i is in two of the ordered pairs with each other image, hence the factor 2.
     without_N = (within_N.sum() - 2.0 * within_N) / ((n - 1) * (n - 2))
     without_N -= 2.0 * (across_N.sum() - across_N) / ((n - 1) * m)
     return float((n - 1) * without_N.var())

@@ -64,6 +64,7 @@ def memorisation(
     rows_N, distances_N, spacing_N = _nearest_and_spacing(synthetic_ND, references, groups)
     _, held_out_K, held_out_spacing_K = _nearest_and_spacing(held_out_KD, references, groups)
     threshold = _percentile(held_out_K)
+    # By the percentile of the others, as below their own percentile lies 1 % of any set by construction.
     held_out_copies_K = (held_out_K < others_percentiles(held_out_K)) | (
         held_out_K < COPY_SHARE * held_out_spacing_K
     )
@@ -71,6 +72,7 @@ def memorisation(
         nearest_N=groups[rows_N],
         mirrored_N=rows_N >= len(train_MD),
         distances_N=distances_N,
+        # Both thresholds can be 0, if held-out or training images have exact duplicates: hence the third rule.
         copies_N=(distances_N < threshold) | (distances_N < COPY_SHARE * spacing_N) | (distances_N == 0),
         authentic_N=distances_N > spacing_N,
         threshold=threshold,
@@ -95,6 +97,7 @@ def _nearest_and_spacing(
 ) -> tuple[Int64, Float64, Float64]:
     """Return [N] row and distance of the nearest reference, and its own distance to the nearest of another group."""
     rows_N, distances_N = nearest(from_ND, references_MD)
+    # Many images share their nearest reference, whose spacing is computed once.
     anchors, anchor_of_N = np.unique(rows_N, return_inverse=True)
     _, spacing = nearest(references_MD[anchors], references_MD, groups_N=groups_M[anchors], groups_M=groups_M)
     return rows_N, distances_N, spacing[anchor_of_N]

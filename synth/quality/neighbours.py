@@ -34,7 +34,7 @@ def squared_distances(from_ND: Features, to_MD: Features) -> Iterator[tuple[slic
     for rows in chunks(len(from_ND), len(to)):
         chunk = np.asarray(from_ND[rows], np.float64) - centre_D
         squared = squares_M - 2.0 * chunk @ to.T + (chunk**2).sum(axis=1)[:, None]
-        yield rows, np.maximum(squared, 0.0)
+        yield rows, np.maximum(squared, 0.0)  # rounding can make a small one negative
 
 
 def nearest(
@@ -66,7 +66,8 @@ def kth_distances(points_ND: Features, k: int) -> Float64:
     distances_N = np.empty(len(points_ND))
     for rows, squared in squared_distances(points_ND, points_ND):
         numbers = np.arange(rows.start, rows.stop)
-        squared[numbers - rows.start, numbers] = np.inf
+        squared[numbers - rows.start, numbers] = np.inf  # no point is its own neighbour
+        # The k nearest in any order: the k-th is the farthest of them by exact distance.
         nearest_nk = np.argpartition(squared, k - 1, axis=1)[:, :k]
         distances_N[rows] = _exact(points_ND[rows][:, None], points_ND[nearest_nk]).max(axis=1)
     return distances_N

@@ -66,14 +66,17 @@ class LoraObjective:
         workers: Workers,
     ) -> None:
         workers.check_divides(config.batch_size, "synth.skin_sdm.batch_size")
+        # Before AdaptedUNet, which collects the parameters that the adapter adds: all others are frozen.
         add_lora(pipeline, config.rank)
         self.module = AdaptedUNet(pipeline.unet)
         with torch.no_grad():
+            # Computed once, as the text encoder is frozen. One image for each prompt, and no unconditional
+            # embeddings: labels are not dropped.
             self._text_CLD, _ = pipeline.encode_prompt(list(prompts_C), pipeline.device, 1, False)
         self._prediction = pipeline.scheduler.config.prediction_type
         self._batches = NoisedLatentBatches(
             moments,
-            lambda latents: latents * pipeline.vae.config.scaling_factor,
+            lambda latents: latents * pipeline.vae.config.scaling_factor,  # Stable Diffusion has no shift
             pipeline.scheduler.alphas_cumprod,
             batch_size=config.batch_size,
             class_balance=config.class_balance,
@@ -87,7 +90,7 @@ class LoraObjective:
         with autocast("auto", batch.noisy_NChw.device):
             predicted = module(batch.noisy_NChw, batch.timesteps_N, self._text_CLD[batch.labels_N])
         target = target_of(self._prediction, batch.latents_NChw, batch.noise_NChw, batch.abar_N)
-        loss = F.mse_loss(predicted.float(), target)
+        loss = F.mse_loss(predicted.float(), target)  # the prediction may be bf16
         return {"loss": loss, "total": loss}
 
 
@@ -99,6 +102,7 @@ def add_lora(pipeline: StableDiffusionPipeline, rank: int) -> None:
     from peft import LoraConfig
 
     pipeline.unet.add_adapter(
+        # In peft the scale is lora_alpha / r, so 1.
         LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=ADAPTED_LAYERS)
     )
 

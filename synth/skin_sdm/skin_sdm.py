@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LORA_FOLDER = "lora"
 RECORD_FILE = "skin_sdm.json"
-CHUNK_IMAGES = 4
+CHUNK_IMAGES = 4  # images of 512 px, where latents of small images are computed 64 at a time
 
 
 def check_skin_sdm(config: RunConfig) -> None:
@@ -96,7 +96,9 @@ def train_skin_sdm(
     if workers.leads:
         with replacing_folder(folder / LORA_FOLDER) as temporary:
             save_lora(pipeline, temporary)
+            # In one folder, so that LoRA and record are replaced together.
             write_json(temporary / RECORD_FILE, record)
+        # Last, since it makes the folder a finished generator; only then may the checkpoints go.
         write_json(folder / FIGURES_FILE, figures)
         shutil.rmtree(folder / CHECKPOINTS_FOLDER)
     return figures
@@ -131,6 +133,7 @@ def train_lora(
         chunk_images=CHUNK_IMAGES,
     )
     prompts = prompts_of(settings.prompt, data.class_names)
+    # Before the LoRA is added: peft takes its initial weights from the global generator.
     torch.manual_seed(seed_for(config.seed, "lora", "initial weights"))
     objective = LoraObjective(pipeline, moments, prompts, settings, seed=config.seed, workers=workers)
     schedule = Schedule.of(
@@ -156,6 +159,7 @@ class SkinSdmSampler:
                 f"{record['base']} is not the model that {folder} was trained on (sha256 differs): put that one "
                 "in its place, or train again with `rlcas synth train`"
             )
+        # After the hash, which is of the base model alone.
         load_lora(self.pipeline, folder)
         self._settings, self._size_px = settings, record["size_px"]
         self.class_names = tuple(record["class_names"])
@@ -183,6 +187,7 @@ class SkinSdmSampler:
         channels, *size = self.image_shape_CHW
         resized = F.interpolate(images.float(), size, mode="bicubic", antialias=True)
         gray_or_rgb = resized if channels == 3 else resized.mean(dim=1, keepdim=True)
+        # Bicubic interpolation overshoots at edges.
         return (gray_or_rgb.clamp(0, 1) * 255.0).round().to(torch.uint8).cpu().numpy()
 
 

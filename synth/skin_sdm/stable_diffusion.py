@@ -58,16 +58,17 @@ def load_base(name: str, device: torch.device) -> StableDiffusionPipeline:
             # Whatever precision the weights were saved in: on the hub it is often half.
             dtype=torch.float32,
             use_safetensors=True,
-            low_cpu_mem_usage=False,
+            low_cpu_mem_usage=False,  # see `synth.ldm.sampler.load_pipeline`
             safety_checker=None,
             feature_extractor=None,
-            requires_safety_checker=False,
+            requires_safety_checker=False,  # else diffusers warns about its absence
         )
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"synth.skin_sdm.pretrained {name!r} cannot be loaded ({first_line(error)}): name a folder or hub name "
             "of a Stable Diffusion pipeline in safetensors"
         ) from error
+    # Clipping z_0 to [-1, 1] is right for pixels and wrong for latents (see `synth.ldm.diffusion.ddim`).
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     pipeline.set_progress_bar_config(disable=True)
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -101,9 +102,11 @@ def token_ids(pipeline: StableDiffusionPipeline, prompts_C: Sequence[str]) -> li
 def base_sha256(pipeline: StableDiffusionPipeline, tokens: list[list[int]]) -> str:
     """Return a hash of everything in the base model that images depend on: weights, tokens of prompts, settings."""
     digest = hashlib.sha256()
+    # The tensors as loaded: how a model's files are named and split does not change its images.
     for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         for parameter in module.parameters():
             digest.update(parameter.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    # The scheduler is no module, so its schedule is not among the parameters.
     digest.update(pipeline.scheduler.alphas_cumprod.numpy())
     settings = [pipeline.scheduler.config.prediction_type, pipeline.vae.config.scaling_factor, tokens]
     digest.update(json.dumps(settings).encode())
@@ -114,6 +117,7 @@ def base_sha256(pipeline: StableDiffusionPipeline, tokens: list[list[int]]) -> s
 def posterior(images_NCHW: Tensor, pipeline: StableDiffusionPipeline, size_px: int) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation [N, c, h, w] of the latents of uint8 images, resized to `size_px`, as RGB."""
     pixels = F.interpolate(images_NCHW.float(), (size_px, size_px), mode="bicubic", antialias=True)
+    # Bicubic interpolation overshoots at edges; gray is repeated.
     rgb = pixels.clamp(0, 255).expand(-1, 3, -1, -1) / 127.5 - 1.0
     distribution = pipeline.vae.encode(rgb).latent_dist
     return distribution.mean, distribution.std

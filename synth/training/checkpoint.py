@@ -40,9 +40,11 @@ def save_checkpoint(
         steps_done: optimiser steps so far.
         figures: those of the last step.
     """
+    # safetensors refuses tensors that are not contiguous, such as channels-last weights.
     tensors = {name: tensor.contiguous() for name, tensor in _tensors(module, ema, optimizer).items()}
     progress = json.dumps({"steps_done": steps_done, "figures": dict(figures)})
     with replacing(path) as temporary:
+        # In one file, so that weights and step cannot disagree; safetensors' metadata are text only, hence JSON.
         save_file(tensors, temporary, metadata={"progress": progress})
     publish(path)
 
@@ -70,8 +72,10 @@ def load_checkpoint(
                 raise ValueError("it holds other tensors")
             with torch.no_grad():
                 for name, tensor in tensors.items():
+                    # In place: device, memory format, and the parameters that DDP and optimiser hold remain.
                     tensor.copy_(stored.get_tensor(name))
             return int(progress["steps_done"]), progress["figures"]
+    # All that a damaged file raises: TypeError without metadata, RuntimeError for a tensor of another shape.
     except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OverflowError) as error:
         raise UserError(
             f"checkpoint {path} is truncated, altered or of other settings ({first_line(error)}): delete it, and "

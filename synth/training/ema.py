@@ -31,9 +31,11 @@ class Ema:
         if remainder:
             return
         updates = updates_before + 1
+        # In the order of named_parameters, as the averages are; the module has no buffers (see Training).
         weights = [parameter.detach() for parameter in module.parameters()]
         for decay, average in self.averages.items():
             d = min(decay**STEPS_PER_UPDATE, (1 + updates) / (10 + updates))
+            # For all tensors in a few kernels, not one for each.
             torch._foreach_lerp_(list(average.values()), weights, 1.0 - d)
 
     @torch.no_grad()

@@ -104,6 +104,7 @@ class Training:
     def __init__(self, objective: TrainingObjective, schedule: Schedule, workers: Workers) -> None:
         assert not list(objective.module.buffers()), "checkpoints hold parameters only"
         self._objective, self._schedule, self._workers = objective, schedule, workers
+        # Losses go through the wrapper; names in checkpoints and averages are those of the module inside it.
         self._module = workers.wrap(objective.module)
         self.ema = Ema(objective.module, schedule.ema_decays)
         self._optimizer = torch.optim.AdamW(
@@ -123,11 +124,12 @@ class Training:
         self._workers.wait()  # all must have read the checkpoint before the first replaces or deletes it
         module.train()
         with reporter.part(schedule.part, schedule.steps, done=done) as progress:
-            progress.latest = figures
+            progress.latest = figures  # returned as they are if the part was finished before
             try:
                 for step in range(done, schedule.steps):
                     progress.update(step + 1, self.step(step))
                     if (step + 1) % schedule.checkpoint_steps == 0 or step + 1 == schedule.steps:
+                        # Also after the last step: if a later part is interrupted, this one is not repeated.
                         self._save(checkpoint, step + 1, progress)
             except NotFiniteError as error:
                 kept = f"; the last good checkpoint stays in {checkpoint}" if checkpoint.exists() else ""
@@ -145,12 +147,14 @@ class Training:
         """Do optimiser step number `step` (from 0); return its losses over the whole batch, on the device."""
         schedule = self._schedule
         for group in self._optimizer.param_groups:
+            # From the step's number: a scheduler object would have a state to save and restore.
             group["lr"] = schedule.lr * schedule.lr_factor(step / schedule.steps)
         losses = self._objective.losses(self._module, step)
         self._optimizer.zero_grad(set_to_none=True)
-        losses.pop("total").backward()
+        losses.pop("total").backward()  # the weighted sum is minimised, but only its terms are reported
         self._optimizer.step()
         self.ema.update(self._objective.module, step + 1)
+        # Detached, or figures that are not yet read would keep the autograd graphs of their steps alive.
         return self._workers.mean({name: loss.detach() for name, loss in losses.items()})
 
     def _save(self, checkpoint: Path, steps_done: int, progress: PartProgress) -> None:
@@ -160,6 +164,8 @@ class Training:
             NotFiniteError: a figure or weight is not finite.
         """
         figures, module = progress.read(), self._objective.module
+        # The losses are those before the last update, which may have spoilt the weights. All workers check, as
+        # all have the same weights: if one alone raised, the others would wait for it for ever.
         if not all(parameter.isfinite().all() for parameter in module.parameters()):
             raise NotFiniteError(f"{self._schedule.part}, step {steps_done}: weights are not finite")
         save = partial(save_checkpoint, checkpoint, module, self.ema, self._optimizer)

@@ -71,12 +71,14 @@ class PartProgress:
         Raises:
             NotFiniteError: a figure of a step up to this one is not finite; the message names the first such step.
         """
+        # Tensors on the device: float() would wait for the GPU at every step.
         self._unread.append((done, figures))
         if done % self._every == 0 or done == self._total:
             self.read()
             if self._bar is not None:
                 self._bar.advance(done - self._bar.done, _text(self.latest))
             if self._on_step is not None:
+                # A copy, since the receiver may keep it.
                 self._on_step(self._name, done, self._total, dict(self.latest))
 
     def read(self) -> dict[str, float]:
@@ -86,6 +88,7 @@ class PartProgress:
             NotFiniteError: as `update`.
         """
         unread, self._unread = self._unread, []
+        # All of them, not the latest alone: the message must name the first step that is not finite.
         for step, figures in unread:
             self.latest = {key: float(value) for key, value in figures.items()}
             for key, value in self.latest.items():

@@ -54,6 +54,7 @@ class Workers:
 
     def share(self, batch: Tensor) -> Tensor:
         """Return this worker's rows of a global batch [N, ...], [N / size, ...]."""
+        # `check_divides` has made sure that chunks are equal; chunk would give unequal ones without an error.
         return batch.chunk(self.size)[self.rank]
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -67,6 +68,7 @@ class Workers:
         if self.size == 1:
             return values
         stacked = torch.stack(list(values.values()))
+        # One reduction for all figures; the sum is divided here, because gloo has no operation for a mean.
         dist.all_reduce(stacked)
         return dict(zip(values, stacked / self.size, strict=True))
 
@@ -84,6 +86,8 @@ class Workers:
                 outcome = [(action(), None)]
             except UserError as user_error:
                 outcome = [(None, user_error)]
+        # The error too is sent: an exception in the first worker alone would leave the others waiting here.
+        # This is pickle, but only between processes of one training.
         dist.broadcast_object_list(outcome)
         value, error = outcome[0]
         if error is not None:
@@ -107,6 +111,7 @@ class Workers:
         if self.size == 1:
             return rows
         longest = -(-total // self.size)
+        # The first total % size blocks of tensor_split have one row more than the others.
         padded = rows.new_zeros((longest, *rows.shape[1:]))
         padded[: len(rows)] = rows
         blocks = [torch.empty_like(padded) for _ in range(self.size)]
@@ -137,6 +142,7 @@ def process_group(device: torch.device) -> Iterator[Workers]:
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
+        # Before the group exists: NCCL takes the process's current GPU, which would be the first for all.
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     join("nccl" if on_gpu else "gloo")
     try:
