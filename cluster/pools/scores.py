@@ -60,9 +60,10 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
         "pool_only": _pool_only(context, pool, test),
         "per_class": per_class,
     }
-    write_json(folder.scores, figures)
     _write_image_scores(folder, data, judgement)
     _write_contact_sheet(folder, data, judgement)
+    # Last: a comparison takes the file as the sign that a pool is scored.
+    write_json(folder.scores, figures)
     return figures
 
 
