@@ -19,7 +19,7 @@ from cluster.runtime.package_shadowing import OUR_PACKAGES
 from rlcas.data.medmnist import local_files
 from rlcas.doctor import CHECKS, examine, machine, packages
 from rlcas.doctor.finding import Finding, fault, ok, warn
-from rlcas.errors import UserError
+from rlcas.errors import UserError, last_line
 from rlcas.runs.paths import PATH_PREFIXES
 from rlcas.storage.remote import address_of
 
@@ -244,8 +244,8 @@ def _answer(answer: ray.ObjectRef, done: bool) -> NodeFacts | str:
     try:
         return ray.get(answer)
     except RayError as error:
-        # Ray's errors hold the worker's traceback; the cause is its last line.
-        return str(error).strip().splitlines()[-1]
+        # Ray's errors hold the worker's traceback.
+        return last_line(str(error))
 
 
 def _of_node(node: NodeReport, answer: NodeFacts | str) -> Iterator[Finding]:

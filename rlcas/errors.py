@@ -1,6 +1,10 @@
 """The error that the user can fix, and the error that ends a run."""
 
+import re
+
 from rlcas.credentials import without_credentials
+
+ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(ValueError):
@@ -33,3 +37,8 @@ def _printable(text: str) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type's name where the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a traceback, which is its cause, without the colours that Ray gives it."""
+    return next(iter(reversed(ANSI_COLOUR.sub("", text).strip().splitlines())), "no message")

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcas.config import RunConfig
-from rlcas.errors import UserError, first_line
+from rlcas.errors import UserError, first_line, last_line
 from rlcas.evaluation.bootstrap import bootstrap_interval
 from rlcas.jsonable import jsonable
 from rlcas.registry import lookup
@@ -119,6 +119,11 @@ def test_jsonable_always_is_strict_json(value: object) -> None:
 )
 def test_an_error_is_summarised_by_its_first_line_or_else_its_type(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+def test_a_traceback_is_summarised_by_its_last_line_without_colours() -> None:
+    assert last_line("Traceback:\n  in f\n\x1b[31mValueError\x1b[0m: wrong\n\n") == "ValueError: wrong"
+    assert last_line(" \n") == "no message"
 
 
 def test_seeds_are_stable_and_differ_by_path() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,8 @@ from cluster.runtime.resources import gpus_per_episode
 from rlcas.comparison.cell import Cell
 from rlcas.config import CompareRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, phase, progress, say
-from rlcas.errors import first_line
+from rlcas.errors import ANSI_COLOUR, first_line, last_line
 
-ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 POLL_SECONDS = 1.0
 """How often the logs of the cells in training are read."""
 
@@ -139,9 +137,8 @@ def _result(comparison: Path, cell: PlannedCell, task: ray.ObjectRef) -> Cell:
     except WorkerCrashedError as error:
         return fail(comparison, cell, f"its worker died: {first_line(error)}", str(error))
     except RayError as error:
-        # Ray colours the tracebacks of its errors.
         text = ANSI_COLOUR.sub("", str(error))
-        return fail(comparison, cell, f"its worker could not train it: {text.strip().splitlines()[-1]}", text)
+        return fail(comparison, cell, f"its worker could not train it: {last_line(text)}", text)
 
 
 def _gpus(config: CompareRunConfig, total: Mapping[str, float]) -> int:

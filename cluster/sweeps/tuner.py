@@ -18,6 +18,7 @@ from cluster.sweeps.synchronous_pbt import MembersInTurn, SynchronousPBT
 from cluster.sweeps.trial import CURRENT, EPOCHS, METRIC, TUNE_FOLDER, SweepTrial
 from rlcas.config import SweepRunConfig
 from rlcas.console import Progress, format_figure, format_seconds, progress, say
+from rlcas.errors import last_line
 from rlcas.runs.folder import ERROR_FILE
 from rlcas.runs.sweep_folder import Sweep, Trial, TrialStatus
 from rlcas.seeding import rng_for
@@ -184,7 +185,7 @@ class Watcher(tune.Callback):
         row = self._trials[str(trial)]
         text = Path(trial.error_file).read_text(encoding="utf-8")
         write_text(self._table.folder(row) / ERROR_FILE, text)
-        row.status, row.reason = "failed", text.strip().splitlines()[-1]
+        row.status, row.reason = "failed", last_line(text)
         self._ended(row)
 
     def _ended(self, row: Trial) -> None:
