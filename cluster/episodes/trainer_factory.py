@@ -42,5 +42,6 @@ def build_trainer(
     config = config.model_copy(update={"sampler": sampler})
     data, source = open_prepared(prepared.here()), open_filtered(config, pool.here(), marks.here())
     # auto: an actor's CUDA_VISIBLE_DEVICES names the GPUs that Ray assigned to it (`use_assigned_gpus`), and
-    # torch finds none where no GPU was assigned.
-    return ClassifierTrainer(data, config, pool=source, device=choose_device("auto"))
+    # torch finds none where no GPU was assigned. This process sees them all.
+    device = config.device if config.cluster.episode_runner == "in_process" else "auto"
+    return ClassifierTrainer(data, config, pool=source, device=choose_device(device))
