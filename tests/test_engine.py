@@ -12,7 +12,7 @@ import torch
 from tiny import tiny_config, tiny_factory, tiny_trainer
 from trivial import TrivialTrainer, dawdles, no_such_data
 
-from cluster.episodes.checkpoint import load_into, save
+from cluster.episodes.checkpoint import CorruptCheckpointError, load_into, save
 from envs import BatchCompositionEnv
 from envs.observations import OBSERVATIONS
 from rlcas.agents import build_agents
@@ -153,6 +153,17 @@ def test_a_tune_trial_reserves_a_bundle_for_each_episode(ray_session):
 
     bundles = RLCAS.default_resource_request(make_config(cluster={"threads_per_episode": 1})).bundles
     assert [bundle["CPU"] for bundle in bundles] == [1, 1, 1, 1]
+
+
+def test_a_checkpoint_with_the_learner_of_other_agents_is_refused_and_changes_nothing(six_epochs):
+    algorithm, _, folder, _ = six_epochs
+    load_into(algorithm, folder)
+    snapshot, incumbent = algorithm.snapshot(), algorithm.incumbent
+    arrays = {name: array for name, array in snapshot.arrays["learner"].items() if "policy/" not in name}
+    other = dataclasses.replace(snapshot, arrays={"learner": arrays})
+    with pytest.raises(CorruptCheckpointError, match=r"its learner is not that of these agents \('policy/"):
+        algorithm.resume(other)
+    assert algorithm.incumbent is incumbent
 
 
 def test_an_older_state_in_memory_is_restored_whole(six_epochs):

@@ -363,15 +363,16 @@ class RLCAS(Algorithm):
         """Continue from `snapshot`, to the bits of a run that did not stop.
 
         Raises:
-            CorruptCheckpointError: a classifier or the learner is missing.
+            CorruptCheckpointError: a classifier is missing, or the learner or a part of it.
         """
         # First what may be missing, since nothing may have changed then (`Resumable`).
         incumbent, best = snapshot.incumbent(INCUMBENT), snapshot.incumbent(BEST)
         if LEARNER not in snapshot.arrays:
             raise CorruptCheckpointError("it has no learner")
+        # First, since it may raise: nothing has changed then.
+        self.on_learner(lambda learner: learner.load_arrays(snapshot.arrays[LEARNER]))
         self._start_from(incumbent)
         self.best = best
-        self.on_learner(lambda learner: learner.load_arrays(snapshot.arrays[LEARNER]))
         self._iteration = incumbent.epoch  # RLlib's number of the iteration, which is in every result
 
     def get_state(

@@ -14,9 +14,11 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from torch import Tensor
 
+from cluster.episodes.checkpoint import CorruptCheckpointError
 from cluster.rllib.agents_module import AgentsModule, probabilities
 from rlcas.batches.composition import ACTIONS
 from rlcas.config import SamplerConfig
+from rlcas.errors import first_line
 from rlcas.metrics import signal_of
 from rlcas.reinforce import advantages, log_prob, policy_entropy, policy_loss, update_baseline
 from rlcas.types import EpisodeReport, Float32, Float64
@@ -127,12 +129,26 @@ class ReinforceLearner(TorchLearner):
         return arrays
 
     def load_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take over what `arrays` returned."""
-        self.baseline = float(arrays[BASELINE][0])
-        for name, tensor in self.agents.state_dict().items():
-            # In place, as the optimiser holds these tensors. Reshaped, because a 0-d array comes back from a
-            # file as [1] (np.ascontiguousarray makes it so).
-            tensor.copy_(torch.from_numpy(arrays[f"policy/{name}"]).reshape(tensor.shape))
+        """Take over what `arrays` returned.
+
+        Raises:
+            CorruptCheckpointError: an array of the policy or B is missing or of another shape; nothing has changed.
+        """
+        policy = self.agents.state_dict()
+        try:
+            baseline = float(arrays[BASELINE][0])
+            # Reshaped, because a 0-d array comes back from a file as [1] (np.ascontiguousarray makes it so).
+            loaded = {
+                name: torch.from_numpy(arrays[f"policy/{name}"]).reshape(tensor.shape)
+                for name, tensor in policy.items()
+            }
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise CorruptCheckpointError(
+                f"its learner is not that of these agents ({first_line(error)})"
+            ) from error
+        self.baseline = baseline
+        for name, tensor in policy.items():
+            tensor.copy_(loaded[name])  # in place, as the optimiser holds these tensors
         for name, state in self._adam_states().items():
             prefix = f"adam/{name}/"
             state.clear()  # the optimiser's own dict, changed in place
