@@ -132,15 +132,19 @@ def train_mgdm(
             pipeline, data, config, checkpoint, workers=workers, reporter=reporter
         )
     figures |= {f"classifier_{name}": value for name, value in classifier_figures.items()}
-    if workers.leads:
-        with replacing_folder(folder / LDM_FOLDER) as temporary:
-            shutil.copytree(ldm, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
-        with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
-            classifier.save_pretrained(temporary)
-        # Last, since it makes the folder a finished generator; only then may the checkpoints go.
-        write_json(folder / FIGURES_FILE, figures)
-        shutil.rmtree(folder / CHECKPOINTS_FOLDER)
+    workers.run_on_first(lambda: _save(classifier, figures, folder, ldm))
     return figures
+
+
+def _save(classifier: LatentClassifier, figures: dict[str, float], folder: Path, ldm: Path) -> None:
+    """Write the trained generator into `folder`; `ldm` is where its diffusion model was trained."""
+    with replacing_folder(folder / LDM_FOLDER) as temporary:
+        shutil.copytree(ldm, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
+    with replacing_folder(folder / CLASSIFIER_FOLDER) as temporary:
+        classifier.save_pretrained(temporary)
+    # Last, since it makes the folder a finished generator; only then may the checkpoints go.
+    write_json(folder / FIGURES_FILE, figures)
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER)
 
 
 def train_classifier(

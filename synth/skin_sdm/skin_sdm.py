@@ -93,15 +93,20 @@ def train_skin_sdm(
         checkpoint = folder / CHECKPOINTS_FOLDER / "lora.safetensors"
         trained = train_lora(pipeline, data, config, checkpoint, workers=workers, reporter=reporter)
     figures = {f"lora_{name}": value for name, value in trained.items()}
-    if workers.leads:
-        with replacing_folder(folder / LORA_FOLDER) as temporary:
-            save_lora(pipeline, temporary)
-            # In one folder, so that LoRA and record are replaced together.
-            write_json(temporary / RECORD_FILE, record)
-        # Last, since it makes the folder a finished generator; only then may the checkpoints go.
-        write_json(folder / FIGURES_FILE, figures)
-        shutil.rmtree(folder / CHECKPOINTS_FOLDER)
+    workers.run_on_first(lambda: _save(pipeline, record, figures, folder))
     return figures
+
+
+def _save(
+    pipeline: StableDiffusionPipeline, record: dict[str, Any], figures: dict[str, float], folder: Path
+) -> None:
+    with replacing_folder(folder / LORA_FOLDER) as temporary:
+        save_lora(pipeline, temporary)
+        # In one folder, so that LoRA and record are replaced together.
+        write_json(temporary / RECORD_FILE, record)
+    # Last, since it makes the folder a finished generator; only then may the checkpoints go.
+    write_json(folder / FIGURES_FILE, figures)
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER)
 
 
 def train_lora(
