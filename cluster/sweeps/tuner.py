@@ -163,7 +163,14 @@ class Watcher(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
     ) -> None:
-        """Record the figures of an epoch."""
+        """Record the figures of an epoch.
+
+        Args:
+            iteration: of Tune's loop.
+            trials: all of them.
+            trial: the one that reports.
+            result: what `SweepTrial.step` returned, and Tune's own figures.
+        """
         row = self._trials[str(trial)]
         if "reason" in result:
             return
