@@ -130,7 +130,8 @@ def test_the_effect_of_mgdms_second_stage_is_measured(tmp_path: Path, monkeypatc
         assert (
             figures[f"{name}_stage_1"]["entropy"] < figures[f"{name}_scale_80"]["entropy"] <= np.log(3) + 1e-6
         )
-    assert Image.open("sheet.png").size == (2 * 24, 18 * 24)
+    with Image.open("sheet.png") as sheet:
+        assert sheet.size == (2 * 24, 18 * 24)
 
 
 def test_two_workers_train_a_lora_to_the_losses_of_one(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_dry_run_lists_the_trials_and_their_demand(home: Path, capsys: pytest.
         (["--over", "sampler.k"], "rlcas: --over sampler.k: write SETTING=VALUES, as in --over sampler.k=1,3"),
         (
             ["--over", "seed=1,2", "--over", "seed=3,4"],
-            "rlcas: --over seed=3,4: seed is swept twice: give all its",
+            "rlcas: --over seed=3,4: seed is swept twice: list all its",
         ),
         (["--over", "sampler.k=0,3"], "rlcas: sweep.over sampler.k=0: sampler.k is '0': input should be"),
         (["--sweep.serch", "grid"], "rlcas: unknown setting sweep.serch: did you mean sweep.search?"),
