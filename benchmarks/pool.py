@@ -18,8 +18,7 @@ from common import emit, median_seconds, parser
 from PIL import Image
 
 from rlcas.types import Int64, Uint8
-from synth.pool import SyntheticPool
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter, SyntheticPool
 
 DRAW = 32
 SHARD_IMAGES = 256

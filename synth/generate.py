@@ -21,7 +21,7 @@ from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
 from synth.generators import ImageSampler, generator_of
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter
 from synth.training.progress import PartProgress, Reporter
 
 

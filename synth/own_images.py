@@ -11,8 +11,7 @@ from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of
-from synth.pool import SyntheticPool
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter, SyntheticPool
 
 SHARD_IMAGES = 256
 SIXTEEN_BITS = (0.0, 65535.0)

@@ -18,8 +18,7 @@ from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.types import Float32, Uint8
-from synth.pidinet import SMALLEST_SIDE_PX, convert
-from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
+from synth.pidinet import SMALLEST_SIDE_PX, convert, load_pidinet, show_licence_notice
 
 GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -25,8 +25,7 @@ from rlcas.runs.folder import RunFolder
 from rlcas.storage.digests import NOTE_FILE
 from rlcas.types import ImageSet, TrainingData
 from synth.manifest import pool_digests
-from synth.pool import SyntheticPool, mark_copies
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter, SyntheticPool, mark_copies
 
 RAY = Path(sys.executable).with_name("ray")
 FAR = {"far": 0.1}

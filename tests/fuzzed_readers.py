@@ -47,10 +47,8 @@ from rlcas.runs.replay import schedule
 from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
 from rlcas.storage.atomic import read_facts, sha256_of, write_json
 from rlcas.training.saved_classifier import load_classifier, save_classifier, untrained
-from synth.pidinet import VARIANTS, PiDiNet
-from synth.pidinet_checkpoint import load_pidinet
-from synth.pool import SyntheticPool, mark_copies
-from synth.pool_writer import PoolWriter
+from synth.pidinet import VARIANTS, PiDiNet, load_pidinet
+from synth.pool import PoolWriter, SyntheticPool, mark_copies
 from synth.training.checkpoint import load_checkpoint, save_checkpoint
 from synth.training.ema import Ema
 

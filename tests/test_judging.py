@@ -23,8 +23,7 @@ from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.types import ImageSet, TrainingData, Uint8
-from synth.pool import COPIES_FILE, SyntheticPool
-from synth.pool_writer import PoolWriter
+from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool
 
 CPU = torch.device("cpu")
 DATA = tiny_data()

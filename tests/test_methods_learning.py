@@ -28,7 +28,7 @@ from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.training.saved_classifier import load_classifier, predict
 from rlcas.types import Float64, ImageSet
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter
 
 pytestmark = [pytest.mark.medium, pytest.mark.usefixtures("ray_session")]
 SIZE_PX, POOL_SEED, TEST_SEED = 16, 2000, 1000

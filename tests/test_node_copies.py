@@ -18,8 +18,7 @@ from cluster.runtime.node_folder import NodeFolder, check_reached
 from cluster.sweeps import trial
 from rlcas.errors import UserError
 from synth.manifest import pool_digests
-from synth.pool import mark_copies
-from synth.pool_writer import PoolWriter
+from synth.pool import PoolWriter, mark_copies
 
 
 @pytest.fixture(scope="module")

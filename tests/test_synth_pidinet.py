@@ -21,8 +21,7 @@ from rlcas.errors import UserError
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.paths import resolved
-from synth.pidinet import VARIANTS, PiDiNet, PixelDifferenceConv, convert
-from synth.pidinet_checkpoint import load_pidinet, show_licence_notice
+from synth.pidinet import VARIANTS, PiDiNet, PixelDifferenceConv, convert, load_pidinet, show_licence_notice
 from synth.sketch import IMAGENET_MEAN, IMAGENET_STD, SKETCHES, sketch_extractor
 
 PARAMETERS = {

@@ -23,8 +23,7 @@ from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
 from synth.manifest import CLOCK_TICKS_NS
 from synth.own_images import import_folder
-from synth.pool import COPIES_FILE, SyntheticPool, mark_copies
-from synth.pool_writer import PoolWriter
+from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
 from synth.generators import Generator, generator_of
 from synth.ldm.diffusion import SOLVERS
-from synth.pidinet_checkpoint import WHERE_TO_GET
+from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES, sketch_extractor
 from synth.training.workers import Workers
 

@@ -48,7 +48,7 @@ class MgdmSampler:
 
     def __init__(self, folder: Path, config: RunConfig, device: torch.device) -> None:
         self.ldm = LdmSampler(folder / LDM_FOLDER / PIPELINE_FOLDER, config.synth.generation, device)
-        self.classifier = load_classifier(folder / CLASSIFIER_FOLDER).to(device)
+        self.classifier = load_latent_classifier(folder / CLASSIFIER_FOLDER).to(device)
         self.disturbance = Disturbance(self.ldm.pipeline, self.classifier, config.synth.mgdm)
         self.class_names = self.ldm.class_names
         self.image_shape_CHW = self.ldm.image_shape_CHW
@@ -74,7 +74,7 @@ def open_mgdm(folder: Path, config: RunConfig, device: torch.device) -> MgdmSamp
     return MgdmSampler(folder, config, device)
 
 
-def load_classifier(folder: Path) -> LatentClassifier:
+def load_latent_classifier(folder: Path) -> LatentClassifier:
     """Return the noise-aware classifier saved in `folder`, frozen.
 
     Raises:
