@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from trivial import TrivialTrainer
 
-from cluster.episodes.outcomes import rewarded, status_of
+from cluster.episodes.outcomes import status_of, with_valid_rewards
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
 from rlcas.rewards import REWARDS, reward_named
@@ -84,8 +84,8 @@ def test_one_episode_whose_reward_fails_is_left_out_and_the_others_are_rewarded_
 ) -> None:
     sampler = SamplerConfig(k=3)
     good = [report(0, 0.2), report(2, 0.4)]
-    first, failed, third = rewarded([good[0], report(1, f1), good[1]], reward, sampler)
-    assert [first, third] == rewarded(good, reward, sampler)
+    first, failed, third = with_valid_rewards([good[0], report(1, f1), good[1]], reward, sampler)
+    assert [first, third] == with_valid_rewards(good, reward, sampler)
     assert (failed.status, failed.valid, failed.result, failed.retries) == (status, False, None, 1)
     assert (failed.counts_C.tolist(), failed.actions_C.tolist(), failed.num_clamped) == ([0, 2], [0, 2], 1)
     assert math.isnan(failed.reward)
@@ -97,22 +97,45 @@ def test_one_episode_whose_reward_fails_is_left_out_and_the_others_are_rewarded_
 def test_a_metric_that_is_not_a_number_fails_its_own_episode_alone(name: str) -> None:
     sampler = SamplerConfig(k=3, reward=name)
     good = [report(0, 0.2), report(2, 0.4)]
-    first, failed, third = rewarded([good[0], report(1, math.nan), good[1]], REWARDS[name], sampler)
+    first, failed, third = with_valid_rewards([good[0], report(1, math.nan), good[1]], REWARDS[name], sampler)
     assert failed.status == "non_finite"
-    assert [first, third] == rewarded(good, REWARDS[name], sampler)
+    assert [first, third] == with_valid_rewards(good, REWARDS[name], sampler)
     assert np.isfinite([first.reward, third.reward]).all()
 
 
+class Ratio:
+    """A user's reward that divides by the sum of the others, which may be 0."""
+
+    def __call__(self, result: EpochResult, metric: str) -> tuple[float, dict[str, float]]:
+        return result.metrics[metric], {}
+
+    def together(
+        self, results: list[EpochResult], sampler: SamplerConfig
+    ) -> tuple[np.ndarray, list[dict[str, float]]]:
+        values_K = np.array([result.metrics[sampler.metric] for result in results])
+        with np.errstate(divide="ignore"):
+            return (values_K / (values_K.sum() - values_K))[:, None], [{} for _ in results]
+
+
+def test_a_reward_that_is_finite_only_alone_fails_its_episode() -> None:
+    first, second = with_valid_rewards([report(0, 0.0), report(1, 0.5)], Ratio(), SamplerConfig(k=2))
+    assert (first.status, first.reward) == ("ok", 0.0)
+    assert (second.status, second.valid, second.retries) == ("non_finite", False, 1)
+    assert "the reward of epoch 3 among the other episodes is inf" in second.traceback
+
+
 def test_an_epoch_without_a_valid_episode_is_not_rewarded() -> None:
-    failed = rewarded([report(0, 0.6), report(1, 0.7)], reward_named(f"{__name__}:faulty"), SamplerConfig(k=2))
+    failed = with_valid_rewards(
+        [report(0, 0.6), report(1, 0.7)], reward_named(f"{__name__}:faulty"), SamplerConfig(k=2)
+    )
     assert [each.status for each in failed] == ["non_finite", "exception"]
-    assert rewarded(failed, REWARDS["rank"], SamplerConfig(k=2)) == failed
+    assert with_valid_rewards(failed, REWARDS["rank"], SamplerConfig(k=2)) == failed
 
 
 def test_a_fault_that_no_episode_has_alone_is_raised_as_it_is() -> None:
     sampler = SamplerConfig(k=2, reward="per_class", signal="recall")
     with pytest.raises(UserError, match=r"^sampler.signal 'recall' is unknown: use one of log_likelihood$"):
-        rewarded([report(0, 0.2), report(1, 0.4)], REWARDS["per_class"], sampler)
+        with_valid_rewards([report(0, 0.2), report(1, 0.4)], REWARDS["per_class"], sampler)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def status_of(error: BaseException) -> Status:
     return "non_finite" if isinstance(error, FloatingPointError) else "exception"
 
 
-def rewarded(reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerConfig) -> list[EpisodeReport]:
+def with_valid_rewards(
+    reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerConfig
+) -> list[EpisodeReport]:
     """Return an epoch's reports with the rewards that its valid episodes have together.
 
     An episode whose own reward raises or is not finite fails here, before a winner is chosen, and the others are
@@ -59,7 +61,9 @@ def rewarded(reports: Sequence[EpisodeReport], reward: Reward, sampler: SamplerC
     else:
         if all(_finite(report) for report in together):
             return together
-    return with_rewards([_checked(report, reward, sampler.metric) for report in reports], reward, sampler)
+    valid_alone = [_checked(report, reward, sampler.metric) for report in reports]
+    together = with_rewards(valid_alone, reward, sampler)
+    return [report if _finite(report) else _failed(report, _not_finite(report)) for report in together]
 
 
 def _finite(report: EpisodeReport) -> bool:
@@ -75,14 +79,23 @@ def _checked(report: EpisodeReport, reward: Reward, metric: str) -> EpisodeRepor
     try:
         reward_alone(reward, report.result, metric, report.epoch)
     except (Exception, SystemExit) as error:
-        return EpisodeReport(
-            epoch=report.epoch,
-            episode_index=report.episode_index,
-            status=status_of(error),
-            actions_C=report.actions_C,
-            counts_C=report.counts_C,
-            num_clamped=report.num_clamped,
-            traceback=traceback.format_exc(),
-            retries=report.retries,
-        )
+        return _failed(report, error)
     return report
+
+
+def _not_finite(report: EpisodeReport) -> FloatingPointError:
+    return FloatingPointError(f"the reward of epoch {report.epoch} among the other episodes is {report.reward}")
+
+
+def _failed(report: EpisodeReport, error: BaseException) -> EpisodeReport:
+    """Return the report of an episode that trained and whose reward failed; it cannot win."""
+    return EpisodeReport(
+        epoch=report.epoch,
+        episode_index=report.episode_index,
+        status=status_of(error),
+        actions_C=report.actions_C,
+        counts_C=report.counts_C,
+        num_clamped=report.num_clamped,
+        traceback="".join(traceback.format_exception(error)),
+        retries=report.retries,
+    )

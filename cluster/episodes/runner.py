@@ -41,7 +41,8 @@ class EpisodeRunner(Protocol):
             epoch: from 1.
 
         Returns:
-            The reports, without rewards, and references to the trained incumbents; None where an episode failed.
+            The reports, without rewards, and references to the trained incumbents: only those of valid episodes can be
+            fetched.
         """
         ...
 
@@ -103,8 +104,8 @@ def train_epoch(
     actions_KC: Sequence[Int64],
     epoch: int,
     *,
-    rewarded: Callable[[list[EpisodeReport]], list[EpisodeReport]],
-    needed: Callable[[list[EpisodeReport]], Sequence[int]],
+    reward_reports: Callable[[list[EpisodeReport]], list[EpisodeReport]],
+    indices_to_fetch: Callable[[list[EpisodeReport]], Sequence[int]],
     retries: int,
 ) -> tuple[list[EpisodeReport], dict[int, Trained]]:
     """Train the K episodes of an epoch and fetch the incumbents that are needed of it.
@@ -116,8 +117,8 @@ def train_epoch(
         parents_K: what each episode starts from.
         actions_KC: [C] each, indices of -step, 0 and +step.
         epoch: from 1.
-        rewarded: returns the reports with their rewards.
-        needed: returns the indices of the episodes whose incumbents are to be fetched, from the rewarded reports.
+        reward_reports: returns the reports with their rewards.
+        indices_to_fetch: returns, from the rewarded reports, the episodes whose incumbents are fetched.
         retries: how often the epoch may be run again.
 
     Returns:
@@ -130,8 +131,8 @@ def train_epoch(
     # Episodes are pure functions: another run of the epoch has the same rewards, and so the same winner.
     for lost in range(1 + retries):
         reports, outputs_K = runner.train_epoch(references_K, actions_KC, epoch)
-        reports = rewarded(reports)
-        fetched = {index: runner.fetch(outputs_K[index]) for index in needed(reports)}
+        reports = reward_reports(reports)
+        fetched = {index: runner.fetch(outputs_K[index]) for index in indices_to_fetch(reports)}
         trained = {
             index: Trained(outputs_K[index], incumbent)
             for index, incumbent in fetched.items()

@@ -14,7 +14,7 @@ import numpy as np
 from cluster.episodes import runner
 from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
 from cluster.episodes.episode import TrainerFactory
-from cluster.episodes.outcomes import rewarded
+from cluster.episodes.outcomes import with_valid_rewards
 from cluster.episodes.selection import EpisodeError, better, choose
 from cluster.population.exchange import exchanged, first_actions, uniform
 from rlcas.batches.composition import ACTIONS
@@ -81,8 +81,8 @@ class Population:
             self._parents_K,
             self._actions_KC,
             epoch,
-            rewarded=lambda reports: rewarded(reports, self._reward, self._sampler),
-            needed=_all_members,
+            reward_reports=lambda reports: with_valid_rewards(reports, self._reward, self._sampler),
+            indices_to_fetch=_all_members,
             retries=self._cluster.episode_retries,
         )
         winner = choose(reports, metric)

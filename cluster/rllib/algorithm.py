@@ -19,7 +19,7 @@ from ray.tune import PlacementGroupFactory
 from cluster.episodes import runner
 from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
 from cluster.episodes.episode import TrainerFactory, check_factory
-from cluster.episodes.outcomes import rewarded
+from cluster.episodes.outcomes import with_valid_rewards
 from cluster.episodes.selection import better, choose
 from cluster.rllib.agents_module import AgentsModule
 from cluster.rllib.env_runner import NoEnvRunner
@@ -314,8 +314,8 @@ class RLCAS(Algorithm):
             [self._parent] * self._sampler.k,  # one reference: each node fetches the incumbent once
             actions_KC,
             self.epoch + 1,
-            rewarded=lambda reports: rewarded(reports, self._reward, self._sampler),
-            needed=lambda reports: [choose(reports, metric)],
+            reward_reports=lambda reports: with_valid_rewards(reports, self._reward, self._sampler),
+            indices_to_fetch=lambda reports: [choose(reports, metric)],
             retries=self.config.episode_retries,
         )
         # `needed` names one episode. An epoch that raised has not come here: the incumbent is as it was.
@@ -365,11 +365,10 @@ class RLCAS(Algorithm):
         Raises:
             CorruptCheckpointError: a classifier is missing, or the learner or a part of it.
         """
-        # First what may be missing, since nothing may have changed then (`Resumable`).
+        # All that may be missing is asked for before anything changes (`Resumable`).
         incumbent, best = snapshot.incumbent(INCUMBENT), snapshot.incumbent(BEST)
         if LEARNER not in snapshot.arrays:
             raise CorruptCheckpointError("it has no learner")
-        # First, since it may raise: nothing has changed then.
         self.on_learner(lambda learner: learner.load_arrays(snapshot.arrays[LEARNER]))
         self._start_from(incumbent)
         self.best = best

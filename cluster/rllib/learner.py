@@ -58,12 +58,12 @@ class ReinforceLearner(TorchLearner):
         if any(True for _ in self.agents.parameters()):
             super().configure_optimizers_for_module(module_id, config)
 
-    def learn(self, learner_batch: dict[str, np.ndarray]) -> float:
+    def learn(self, arrays: dict[str, np.ndarray]) -> float:
         """Take one step of eqs. 1 and 2 on an epoch's valid episodes (`learner_batch`); return the loss.
 
         These are the parts of RLlib's own `update`, whose mini-batches and metrics cost more than the step.
         """
-        batch = {name: torch.from_numpy(values).to(self._device) for name, values in learner_batch.items()}
+        batch = {name: torch.from_numpy(values).to(self._device) for name, values in arrays.items()}
         forward = {DEFAULT_MODULE_ID: self.agents.forward_train(batch)}
         losses = self.compute_losses(fwd_out=forward, batch={DEFAULT_MODULE_ID: batch})
         # The loss of agents without parameters has no grad_fn; RLlib then returns no gradients.
