@@ -275,6 +275,21 @@ def test_some_settings_of_a_run_can_be_overridden() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sampler: {k: 0}", r"config\.yaml: sampler\.k is 0: input should be"),
+        ("samplr: {k: 1}", r"config\.yaml: unknown setting samplr"),
+    ],
+)
+def test_a_wrong_value_in_the_settings_of_a_run_names_their_file(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        settings.load(tmp_path)
+
+
 def test_the_package_offers_what_the_commands_do() -> None:
     import rlcas
 

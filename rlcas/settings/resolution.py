@@ -146,7 +146,12 @@ def load(folder: Path) -> RunConfig:
         )
     if not path.is_file():
         raise UserError(f"{folder} is not a run's folder: it has no {CONFIG_FILE}; name the --out of a run")
-    return validated(read_yaml(path))
+    nested = read_yaml(path)
+    try:
+        return validated(nested)
+    except UserError as error:
+        # Its line names the setting alone, as of a flag: here the file is at fault.
+        raise UserError(f"{path}: {error}") from None
 
 
 def save(config: RunConfig, folder: Path) -> None:

@@ -89,11 +89,21 @@ class _SettingsLoader(yaml.SafeLoader):
     """Refuses deep nesting, a key that a mapping holds twice, and integers in YAML 1.1's octal notation."""
 
     def fetch_more_tokens(self) -> None:
+        """Scan on.
+
+        Raises:
+            YAMLError: the nesting is too deep.
+        """
         if self.flow_level + len(self.indents) > MAX_DEPTH:
             raise yaml.YAMLError(f"it nests deeper than {MAX_DEPTH} levels")
         super().fetch_more_tokens()
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Return the mapping.
+
+        Raises:
+            _RefusedError: a key stands in it twice.
+        """
         # Checked here, before merge keys (<<) are resolved: a key may override one that is merged in.
         mapping = super().compose_mapping_node(anchor)
         keys = [key for key, _ in mapping.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE_TAG]
@@ -105,6 +115,11 @@ class _SettingsLoader(yaml.SafeLoader):
         return mapping
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return the integer.
+
+        Raises:
+            _RefusedError: it is written in octal.
+        """
         # First, so that what is not an integer at all gets PyYAML's own error.
         number = super().construct_yaml_int(node)
         if re.match(r"[-+]?0[0-9_]", node.value):
