@@ -182,6 +182,11 @@ class EpisodeReport:
     """How often the episode was run again because its worker or its node died."""
 
     @property
+    def child(self) -> int:
+        """Return `episode_index` by its name before 0.2."""
+        return self.episode_index
+
+    @property
     def valid(self) -> bool:
         """Return whether it may become the incumbent and train the agents."""
         return self.status == "ok"

@@ -253,7 +253,8 @@ class OlderTrainer(TrivialTrainer):
 def test_the_name_that_the_index_of_an_episode_had_before_is_still_read():
     env = BatchCompositionEnv({"sampler": {"epochs": 5}}, trainer=OlderTrainer())
     env.reset(options={"child": 2})
-    assert env.step(np.ones(4))[-1]["report"].episode_index == 2
+    report = env.step(np.ones(4))[-1]["report"]
+    assert (report.episode_index, report.child) == (2, 2)
 
 
 def test_a_loss_that_is_not_finite_raises():

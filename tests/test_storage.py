@@ -277,12 +277,12 @@ def test_an_address_that_cannot_be_written_is_an_error_that_says_how_to_continue
 
 
 def test_an_address_that_is_not_empty_is_refused(memory: fsspec.AbstractFileSystem) -> None:
-    remote.check_is_new(ADDRESS)
+    remote.check_address_is_new(ADDRESS)
     memory.pipe_file("/bucket/run/config.yaml", b"seed: 0")
     with pytest.raises(
         UserError, match=r"exists and is not empty: name another with --out, or continue it with `rlcas resume"
     ):
-        remote.check_is_new(ADDRESS)
+        remote.check_address_is_new(ADDRESS)
 
 
 @pytest.mark.parametrize("command", ["sweep", "compare"])

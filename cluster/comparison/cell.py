@@ -11,7 +11,7 @@ import ray
 import torch
 
 from cluster.comparison.cell_plan import PlannedCell
-from cluster.comparison.engines import ENGINES, Trained, remove_progress
+from cluster.comparison.engines import ENGINES, TrainedCell, remove_progress
 from cluster.comparison.plan import REAL
 from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
@@ -117,7 +117,7 @@ def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
 
 
 def _trained_cell(
-    comparison: Path, cell: PlannedCell, trained: Trained, num_train: int, device: torch.device
+    comparison: Path, cell: PlannedCell, trained: TrainedCell, num_train: int, device: torch.device
 ) -> Cell:
     """Return the cell after its training, before the test images are read."""
     epochs = cell.config.sampler.epochs

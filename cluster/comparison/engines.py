@@ -41,7 +41,7 @@ FORMER_PROGRESS_FILE = "told.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trained:
+class TrainedCell:
     """The training of a cell, whose classifier is in the cell's folder."""
 
     curve: Sequence[Mapping[str, Any]]
@@ -76,17 +76,17 @@ def _mixture(comparison: Path, cell: PlannedCell, context: RunContext) -> tuple[
     return selected.source, apportion(selected.shares_C, int(counts_C.sum()))
 
 
-def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
+def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> TrainedCell:
     """Train one classifier under one composition."""
     mixture = _mixture(comparison, cell, context)
     started = time.perf_counter()
     best, results = _fitted(context, mixture)
     seconds = time.perf_counter() - started
     save_incumbent(context.folder.path, best, context.data, context.config)
-    return Trained(curve=_curve(results), best_epoch=best.epoch, passes=_images(results), seconds=seconds)
+    return TrainedCell(curve=_curve(results), best_epoch=best.epoch, passes=_images(results), seconds=seconds)
 
 
-def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
+def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> TrainedCell:
     """Train K classifiers, the first with the cell's own seed, and keep the one that is best on validation."""
     mixture = _mixture(comparison, cell, context)
     fits, started = [], time.perf_counter()
@@ -100,7 +100,7 @@ def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trai
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
     save_incumbent(context.folder.path, best, context.data, config)
     passes = sum(_images(results) for _, _, results in fits)
-    return Trained(curve=_curve(results), best_epoch=best.epoch, passes=passes, seconds=seconds)
+    return TrainedCell(curve=_curve(results), best_epoch=best.epoch, passes=passes, seconds=seconds)
 
 
 def _fitted(context: RunContext, mixture: tuple[SyntheticSource, Int64]) -> tuple[Incumbent, list[EpochResult]]:
@@ -152,7 +152,7 @@ def _curve(results: Sequence[EpochResult]) -> list[dict[str, Any]]:
     ]
 
 
-def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Trained:
+def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> TrainedCell:
     """Train the sampler itself, its K episodes one after another in this process."""
     from cluster.runs import training  # RLlib takes seconds to import, and the other engines do not need it
 
@@ -163,7 +163,7 @@ def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Train
     return trained_from(epoch_log.read_epochs(context.folder.path))
 
 
-def trained_from(lines: Sequence[Mapping[str, Any]]) -> Trained:
+def trained_from(lines: Sequence[Mapping[str, Any]]) -> TrainedCell:
     """Return the training that the lines of epochs.jsonl record: the curve is the winners'."""
     curve: list[dict[str, Any]] = []
     for line in lines:
@@ -180,10 +180,10 @@ def trained_from(lines: Sequence[Mapping[str, Any]]) -> Trained:
         )
     passes = sum(sum(line["images"]) for line in lines)
     seconds = sum(line["seconds"] for line in lines)
-    return Trained(curve=curve, best_epoch=lines[-1]["best_epoch"], passes=passes, seconds=seconds)
+    return TrainedCell(curve=curve, best_epoch=lines[-1]["best_epoch"], passes=passes, seconds=seconds)
 
 
-ENGINES: dict[str, Callable[[Path, PlannedCell, RunContext], Trained]] = {
+ENGINES: dict[str, Callable[[Path, PlannedCell, RunContext], TrainedCell]] = {
     "fit": _fit,
     "episodes": _episodes,
     "best_of_k": _best_of_k,

@@ -125,7 +125,7 @@ def this_machine() -> dict[str, float]:
 
 def reachable_resources() -> Mapping[str, float]:
     """Return the CPUs and GPUs of the cluster that RAY_ADDRESS names or that is connected, else of this machine."""
-    if not ray.is_initialized() and "RAY_ADDRESS" not in os.environ:
+    if not ray.is_initialized() and not os.environ.get("RAY_ADDRESS"):
         return this_machine()
     ensure_ray(k=1)
     return ray.cluster_resources()

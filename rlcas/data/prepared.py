@@ -16,9 +16,9 @@ from rlcas.storage.reading import open_array, read_typed
 from rlcas.types import ImageSet, TrainingData
 
 DATA_FILE = "data.json"
-SplitName = Literal["train", "val"]
+PreparedSplit = Literal["train", "val"]
 # Test images are never prepared: what trains cannot read them.
-SPLITS: tuple[SplitName, ...] = ("train", "val")
+SPLITS: tuple[PreparedSplit, ...] = ("train", "val")
 PREPARE_AGAIN = "prepare the data again"
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1)]
@@ -107,7 +107,7 @@ def read_data_facts(folder: Path) -> DataFacts:
     return read_typed(path, _FACTS, PREPARE_AGAIN)
 
 
-def _image_set(folder: Path, split: SplitName, facts: DataFacts) -> ImageSet:
+def _image_set(folder: Path, split: PreparedSplit, facts: DataFacts) -> ImageSet:
     """Return a split's arrays, memory-mapped, after checking them against data.json."""
     images_NCHW, labels_N = (
         open_array(folder / f"{split}_{key}.npy", PREPARE_AGAIN) for key in ("images", "labels")

@@ -61,7 +61,7 @@ def check_run_is_new(config: RunConfig) -> Path:
     """
     out = out_folder(config)
     if (address := remote.address_of(config.out or "")) is not None:
-        remote.check_is_new(address)
+        remote.check_address_is_new(address)
         return out
     return check_is_new(out, "rlcas resume")
 

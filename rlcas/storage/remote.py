@@ -97,7 +97,7 @@ def working_folder(address: str, cache: Path | None) -> Path:
     return _folder_for(address, cache, "runs")
 
 
-def check_is_new(address: str) -> None:
+def check_address_is_new(address: str) -> None:
     """Check that there is nothing at an address.
 
     Raises:
