@@ -68,8 +68,8 @@ def node(
         f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={100 << 20}",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=at_once, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         said = []
         while not any("Ray runtime started" in line for line in said):
             said.append(process.stdout.readline())
@@ -82,3 +82,4 @@ def node(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        process.stdout.close()

@@ -78,6 +78,8 @@ def started(home: Path, *command: str, **environment: str) -> Iterator[subproces
     finally:
         process.kill()
         process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def read_until(line: str, process: subprocess.Popen[str]) -> None:
