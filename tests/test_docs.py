@@ -214,6 +214,7 @@ def test_wrong_python_in_the_docs_is_found(wrong: str) -> None:
 
 
 @pytest.mark.medium
+@pytest.mark.timeout(1500)  # all commands of the tutorial, most with a Ray of their own
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.mark == "run" for b in page.blocks)], ids=str)
 def test_blocks_marked_run_are_executed_in_their_order(page: Page, tmp_path: Path) -> None:
     PREPARED.get(str(page), lambda folder: None)(tmp_path)
