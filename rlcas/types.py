@@ -50,6 +50,33 @@ class ImageSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartRecord:
+    """Which images one split of a run holds."""
+
+    names: tuple[str, ...]
+    """[N] names in the source: paths, or `train 12`."""
+    labels_N: Int64
+    """[N] int64 in 0..C-1."""
+    digests: tuple[str, ...]
+    """[N] hash of shape, dtype and exact pixels as they were decoded, hexadecimal."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRecord:
+    """Which images each split of a run holds, decided once (`rlcas.data.record`)."""
+
+    class_names: tuple[str, ...]
+    parts: Mapping[str, PartRecord]
+    """`train`, `val`, `test` if there is one, and `unused`: those that a long tail leaves out."""
+    window: tuple[float, float] | None
+    """Values of images of more than 8 bits that become 0 and 255."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
     """The parts of a data set that training sees; `rlcas.data.load_test` reads the test images."""
 
@@ -61,6 +88,8 @@ class TrainingData:
     """Findings for the user to read: identical images across splits, resizing, thinning."""
     window: tuple[float, float] | None = None
     """Values of images of more than 8 bits that became 0 and 255; None where all had 8 bits."""
+    record: SplitRecord | None = None
+    """The images of all splits by name and hash; None where prepared images were opened."""
 
     @property
     def num_classes(self) -> int:

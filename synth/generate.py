@@ -47,6 +47,7 @@ def fill_pool(
     device: torch.device,
     progress: bool,
     sample_all: SampleAll | None = None,
+    learnt_from: Sequence[str] | None = None,
 ) -> None:
     """Sample `class_sizes_C[c]` images of each class c into a pool; shards that already exist are kept.
 
@@ -59,6 +60,7 @@ def fill_pool(
         progress: show a bar on a terminal, lines in a log.
         sample_all: samples the micro-batches in other processes, by `sample_micro_batch`. None: one after another
             in this process.
+        learnt_from: hashes of the images that the generator was trained on, for the manifest.
 
     Raises:
         UserError: `synth_folder` holds no synthesiser or one with another number of classes, `pool_folder` holds a
@@ -71,7 +73,7 @@ def fill_pool(
             f"{synth_folder} makes {len(sampler.class_names)} classes, but {len(class_sizes_C)} are asked for: "
             "train a synthesiser on this data set"
         )
-    writer = _writer(pool_folder, sampler, config)
+    writer = _writer(pool_folder, sampler, config, learnt_from)
     missing = writer.missing(class_sizes_C)
     batches = [
         MicroBatch(shard, class_id, number)
@@ -117,7 +119,9 @@ def sample_micro_batch(
         return sampler.sample(batch.class_id, generators)
 
 
-def _writer(pool_folder: Path, sampler: ImageSampler, config: RunConfig) -> PoolWriter:
+def _writer(
+    pool_folder: Path, sampler: ImageSampler, config: RunConfig, learnt_from: Sequence[str] | None
+) -> PoolWriter:
     generation = config.synth.generation
     return PoolWriter(
         pool_folder,
@@ -132,6 +136,7 @@ def _writer(pool_folder: Path, sampler: ImageSampler, config: RunConfig) -> Pool
             "micro_batch": generation.micro_batch,
             "threads": generation.threads,
         },
+        learnt_from=learnt_from,
     )
 
 

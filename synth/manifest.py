@@ -11,11 +11,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic refuses typing's own before Python 3.12
+)
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import TypedDict  # pydantic refuses typing's own before Python 3.12
+from typing_extensions import TypedDict
 
 from rlcas.errors import UserError
 from rlcas.storage.atomic import replacing, sha256_of
@@ -50,6 +55,9 @@ class Manifest(TypedDict):
     dtype: Literal["uint8"]
     shard_images: int
     source: dict[str, Any]
+    learnt_from: NotRequired[list[str] | None]
+    """Hashes of the images that the generator was trained on (`rlcas.types.PartRecord`); pools made before 0.2, and
+    imported ones, do not say."""
     shards: list[Shard]
 
 

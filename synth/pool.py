@@ -55,6 +55,7 @@ class SyntheticPool:
         manifest: the manifest's content.
         class_names: [C] names.
         image_shape_CHW: (channels, H, W).
+        learnt_from: hashes of the images that the generator was trained on; None where the pool does not say.
         copies_C: [C] arrays of the numbers of the marked images.
 
     Raises:
@@ -67,6 +68,7 @@ class SyntheticPool:
         self.manifest = verified_manifest(self.folder)
         self.class_names: tuple[str, ...] = tuple(self.manifest["class_names"])
         self.image_shape_CHW = self.manifest["image_shape_CHW"]
+        self.learnt_from = self.manifest.get("learnt_from")
         self._shards_C: list[list[Shard]] = [[] for _ in self.class_names]
         for shard in self.manifest["shards"]:
             self._shards_C[shard["class_id"]].append(shard)
@@ -198,6 +200,7 @@ class PoolWriter:
         image_shape_CHW: (channels, H, W).
         shard_images: images of a full shard.
         source: what the images come from, as JSON; a pool with another source is not resumed.
+        learnt_from: hashes of the images that the generator was trained on; None: unknown.
 
     Raises:
         UserError: the folder holds a pool with another plan.
@@ -211,8 +214,10 @@ class PoolWriter:
         image_shape_CHW: tuple[int, ...],
         shard_images: int,
         source: dict[str, Any],
+        learnt_from: Sequence[str] | None = None,
     ) -> None:
         self._folder = Path(folder)
+        self._learnt_from = learnt_from
         self._shard_images = shard_images
         # In the form that JSON gives back (lists, plain numbers), so that == compares it with a stored plan.
         self._plan = jsonable(
@@ -275,7 +280,7 @@ class PoolWriter:
             for class_id, span in spans
         ]
         manifest = self._folder / MANIFEST_FILE
-        write_json(manifest, {**self._plan, "shards": shards})
+        write_json(manifest, {**self._plan, "learnt_from": self._learnt_from, "shards": shards})
         # The bytes on the disk, as readers hash them; so the first opening need not hash the shards again.
         remember(self._folder, manifest.read_bytes(), stamps)
 

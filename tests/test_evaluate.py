@@ -9,7 +9,7 @@ from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import by_patient, evaluate, in_class_order
+from rlcas.evaluation.evaluate import by_patient, evaluate
 from rlcas.metrics import METRICS
 from rlcas.training.fit import fit
 from rlcas.training.saved_classifier import (
@@ -138,27 +138,3 @@ def test_metadata_holds_all_that_a_classifier_needs(folder):
     assert meta.class_names == ("a", "b", "c") and meta.train_counts == (14, 14, 13)
     pixels = tiny_data().train.images_NCHW / 255
     assert meta.mean[0] == pytest.approx(pixels.mean()) and meta.std[0] == pytest.approx(pixels.std())
-
-
-@pytest.mark.parametrize(
-    ("found", "labels"),
-    [
-        (("a", "b", "c"), [0, 1, 2]),
-        (("0", "1", "2"), [0, 1, 2]),
-        (("a", "c"), [0, 2, 2]),
-        (("c", "b", "a"), [2, 1, 0]),
-    ],
-)
-def test_labels_follow_the_names_of_the_classes(found, labels):
-    images = ImageSet(
-        images_NCHW=np.zeros((3, 1, 4, 4), np.uint8), labels_N=np.array([0, 1, min(2, len(found) - 1)])
-    )
-    assert in_class_order(images, found, ("a", "b", "c"), "here").labels_N.tolist() == labels
-
-
-def test_a_class_that_the_classifier_does_not_know_is_named():
-    images = ImageSet(images_NCHW=np.zeros((1, 1, 4, 4), np.uint8), labels_N=np.array([0]))
-    with pytest.raises(
-        UserError, match=r"^here has class 'd', which the classifier does not know: its classes"
-    ):
-        in_class_order(images, ("d",), ("a", "b"), "here")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from cluster.comparison.engines import ENGINES, TrainedCell, remove_progress
 from cluster.comparison.plan import REAL
 from cluster.runtime.gpus import use_assigned_gpus
 from cluster.runtime.node_folder import check_reached
-from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
@@ -25,6 +23,7 @@ from rlcas.errors import first_line
 from rlcas.evaluation.evaluate import examine
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
+from rlcas.runs.images import link_once, share_images, test_images
 from rlcas.storage.atomic import write_text
 
 
@@ -110,7 +109,7 @@ def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
         write_facts(folder, ended)
         return ended
     # The only place where a comparison reads test images: the best epoch is chosen and saved by now.
-    test, _ = datasets.load_test(config)
+    test, _ = test_images(RunFolder(folder), config)
     figures, p_NC = examine(folder, test, config.shots, device)
     write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
     return ended
@@ -146,16 +145,9 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     # Of an earlier attempt, as is the log of epochs: the plain loop has no checkpoints and starts again.
     (folder / ERROR_FILE).unlink(missing_ok=True)
     remove_progress(folder)
-    _link(RunFolder(comparison).prepared, RunFolder(folder).prepared)
+    share_images(RunFolder(comparison), RunFolder(folder))
     if cell.pool not in (None, REAL):
-        _link(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
-
-
-def _link(target: Path, link: Path) -> None:
-    if not link.is_symlink():
-        link.symlink_to(
-            os.path.relpath(target, link.parent)
-        )  # relative, so that the comparison's folder may be moved
+        link_once(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
 
 
 def _device_name(device: torch.device) -> str:

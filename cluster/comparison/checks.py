@@ -9,7 +9,7 @@ from rlcas import data as datasets
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluation.features import require_weights
-from rlcas.types import TrainingData
+from rlcas.types import SplitRecord, TrainingData
 
 
 def load_checked(planned: ComparisonPlan) -> TrainingData:
@@ -25,13 +25,14 @@ def load_checked(planned: ComparisonPlan) -> TrainingData:
     data = datasets.load(config, progress=True)
     # Reads no test image: only whether there will be some, which would otherwise show after all training.
     datasets.require_test(config)
-    check_pools(planned, data)
+    assert data.record is not None, "the images were read from their source"
+    check_pools(planned, data, data.record)
     # For the errors that it raises: the cells are planned again where they are trained.
     cells_of(planned, data)
     return data
 
 
-def check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
+def check_pools(planned: ComparisonPlan, data: TrainingData, record: SplitRecord) -> None:
     """Check the pools' settings before anything is made.
 
     Raises:
@@ -39,6 +40,6 @@ def check_pools(planned: ComparisonPlan, data: TrainingData) -> None:
     """
     for name, pool in planned.pools.items():
         try:
-            check_phase_one(pool, data)
+            check_phase_one(pool, data, record)
         except UserError as error:
             raise UserError(f"pool {name}: {error}") from None

@@ -19,7 +19,6 @@ from cluster.comparison.pools import make_pools
 from cluster.comparison.schedule import CellSlots, cell_slots, run_cells
 from cluster.comparison.tuning import found, still_to_try, tries_of, tuned_cells
 from cluster.runtime.connection import check_can_start
-from rlcas import data as datasets
 from rlcas import settings
 from rlcas.comparison.cell import read_cell
 from rlcas.comparison.folder import MADE_FILE, cell_folder
@@ -31,6 +30,7 @@ from rlcas.errors import UserError
 from rlcas.report import REPORT_FILE
 from rlcas.report.comparison_page import write_tables
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
+from rlcas.runs.images import keep_images, record_of
 from rlcas.runs.paths import check_is_new, naming_out, resolved
 from rlcas.runs.versions import date_and_versions
 from rlcas.settings.search_space import value_of
@@ -87,8 +87,8 @@ def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str])
             )
     planned = plan_of(completed)
     with exclusive_lock(path):
-        data = open_prepared(RunFolder(path).prepared)
-        check_pools(planned, data)
+        folder = RunFolder(path)
+        check_pools(planned, open_prepared(folder.prepared), record_of(folder, planned.config))
         _write_settings(path, planned)
     return planned
 
@@ -114,7 +114,7 @@ def create(planned: ComparisonPlan, data: TrainingData, out: Path) -> None:
         UserError: it cannot be made.
     """
     with naming_out(out), replacing_folder(out) as temporary:
-        datasets.prepare(data, RunFolder(temporary).prepared)
+        keep_images(data, RunFolder(temporary))
         _write_settings(temporary, planned)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import traceback
 from collections.abc import Collection, Iterable
@@ -20,6 +19,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import first_line
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
+from rlcas.runs.images import link_once, share_images
 from rlcas.storage.atomic import replacing_folder, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 
@@ -57,10 +57,8 @@ def _share(comparison: Path, folder: RunFolder) -> None:
     # A folder before the link to it: mkdir does not make what a dangling link points to. One judge for all
     # pools, so that their distances are in the same features.
     shared.judge.mkdir(exist_ok=True)
-    for target, link in ((shared.prepared, folder.prepared), (shared.judge, folder.judge)):
-        if not link.is_symlink():
-            # Relative, so that the comparison's folder may be moved.
-            link.symlink_to(os.path.relpath(target, folder.path))
+    share_images(shared, folder)
+    link_once(shared.judge, folder.judge)
     # A given pool is only read: nothing is trained for it.
     if settings.load(folder.path).pool is not None:
         return

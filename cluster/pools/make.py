@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from cluster.pools.leaks import check_learnt_from, check_pixels
 from cluster.pools.stored import is_stored, open_pool, own_images_folder, stored_folder
 from cluster.synthesis.train import train_generator
+from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.images import record_of
 from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.runs.stages import stage
-from rlcas.types import Int64, TrainingData
+from rlcas.types import Int64, SplitRecord, TrainingData
 from synth.generate import SampleAll, fill_pool
 from synth.generators import generator_of
 from synth.manifest import MANIFEST_FILE
@@ -36,11 +39,11 @@ def open_or_make_pool(context: RunContext) -> SyntheticPool:
     return sample_pool(context)
 
 
-def check_phase_one(config: RunConfig, data: TrainingData) -> None:
-    """Check phase one's settings before anything is made.
+def check_phase_one(config: RunConfig, data: TrainingData, record: SplitRecord) -> None:
+    """Check phase one's settings before anything is made; print a note where a pool does not say what it learnt from.
 
     Raises:
-        UserError: the pool cannot be used, or the autoencoder cannot be built for these images.
+        UserError: the pool cannot be used or knows test images, or the autoencoder cannot be built for these images.
     """
     if config.pool is None:
         generator = generator_of(config)
@@ -49,13 +52,17 @@ def check_phase_one(config: RunConfig, data: TrainingData) -> None:
 
             build_autoencoder(config.synth.autoencoder, data.image_shape_CHW)
     elif is_stored(config):
-        SyntheticPool(stored_folder(config)).require(data.class_names, data.image_shape_CHW)
+        pool = SyntheticPool(stored_folder(config))
+        pool.require(data.class_names, data.image_shape_CHW)
+        check_learnt_from(pool, record)
+        check_pixels(pool, config, record)
     else:
         # Imported in full and thrown away: only so is every image of the user's known to be readable.
         with tempfile.TemporaryDirectory() as scratch:
-            import_folder(
+            pool = import_folder(
                 own_images_folder(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW
             )
+            check_pixels(pool, config, record)
 
 
 def sample_pool(context: RunContext) -> SyntheticPool:
@@ -71,6 +78,7 @@ def sample_pool(context: RunContext) -> SyntheticPool:
             device=context.device,
             progress=True,
             sample_all=_workers(folder, config),
+            learnt_from=record_of(folder, settings.load(folder.path)).parts["train"].digests,
         )
     return SyntheticPool(folder.pool)
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from cluster.pools.scores import score_pool
-from rlcas import data as datasets
 from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.report import write_report
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
+from rlcas.runs.images import test_images
 from rlcas.runs.stages import stage, timings
 from rlcas.runs.versions import VERSIONS_OF
 from rlcas.storage.atomic import read_facts, replacing, write_json
@@ -35,7 +35,9 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
     folder, config = context.folder, context.config
     with stage(folder, "Reading the test images", "test"):
         # The classifier is chosen and saved: test images are read here and never before.
-        test, _ = datasets.load_test(config)
+        test, notes = test_images(folder, config)
+        for note in notes:
+            say(f"note: {note}")
         figures = evaluate(folder.path, test, config.shots, context.device)
     with stage(folder, "Judging the pool", "pool_figures"):
         synthesis = score_pool(context, pool, test)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cluster.pools.copies import find_and_mark_copies
@@ -23,16 +23,16 @@ from rlcas import data as datasets
 from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.console import say, show_table
-from rlcas.data.prepared import DATA_FILE
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import evaluate, in_class_order
+from rlcas.evaluation.evaluate import evaluate
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.report import write_report
 from rlcas.report.score_table import score_notes, score_table
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder, create
-from rlcas.runs.paths import check_run_is_new, default_out, local_out, resolved
+from rlcas.runs.images import keep_images, prepare_again, record_of, test_images
+from rlcas.runs.paths import absolute_data, check_run_is_new, default_out, local_out, resolved
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
@@ -162,7 +162,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
         pool = open_pool(folder, of_run.config, context.data)
         find_and_mark_copies(of_run, pool)
         pool = run_pool(folder, scoring, pool.folder)
-        figures = score_pool(context, pool, _test_if_any(scoring))
+        figures = score_pool(context, pool, _test_if_any(folder, of_run.config))
     show_table(score_table(figures))
     for note in score_notes(figures):
         say(note)
@@ -170,26 +170,56 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     return figures
 
 
-def _test_if_any(config: RunConfig) -> ImageSet | None:
+def _test_if_any(folder: RunFolder, config: RunConfig) -> ImageSet | None:
     """Return the test images; without any print a note and return None: phase one does not need them."""
     try:
-        test, _ = datasets.load_test(config)
+        test, notes = test_images(folder, config)
     except UserError as error:
         say(f"note: no classifier is trained on the pool alone, for there are no real test images: {error}")
         return None
+    _say_notes(notes)
     return test
 
 
 def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
-    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names."""
+    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names.
+
+    Args:
+        path: the run's folder, or its address.
+        given: settings in place of the run's own, such as device, and data for another set.
+
+    Raises:
+        UserError: the folder is not a run's, or the images cannot be read or do not suit the classifier.
+    """
     path = remote.local(path, without=remote.BULKY)
-    config = settings.override(settings.load(path), given)
+    own = settings.load(path)
+    config = settings.override(own, given)
     device = choose_device(config.device)
-    known = load_classifier(path, device).meta.class_names
-    test, found = datasets.load_test(config, num_classes=len(known))
-    figures = evaluate(path, in_class_order(test, found, known, config.data), config.shots, device)
+    test, notes = _test_of(RunFolder(path), own, config, given, load_classifier(path, device).meta.class_names)
+    _say_notes(notes)
+    figures = evaluate(path, test, config.shots, device)
     results.show_test(figures)
     return figures
+
+
+def _test_of(
+    folder: RunFolder, own: RunConfig, config: RunConfig, given: Mapping[str, str], known: Sequence[str]
+) -> tuple[ImageSet, tuple[str, ...]]:
+    """Return the images to test on, and notes on them: those of the run's record, or those of other data."""
+    if absolute_data(config.data) != absolute_data(own.data):
+        record = record_of(folder, own) if folder.split.exists() else None
+        return datasets.load_foreign_test(config, known, record)
+    if decided := [key for key in given if key == "seed" or key.startswith("dataset.")]:
+        raise UserError(
+            f"{decided[0]} {given[decided[0]]} changes nothing here: the run has recorded its test images; leave it "
+            "out, or name other images with --data"
+        )
+    return test_images(folder, own)
+
+
+def _say_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        say(f"note: {note}")
 
 
 def _publish(folder: RunFolder) -> None:
@@ -232,7 +262,8 @@ def check(config: RunConfig) -> TrainingData:
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
     check_data_fits(config, data)
-    check_phase_one(config, data)
+    assert data.record is not None, "the images were read from their source"
+    check_phase_one(config, data, data.record)
     return data
 
 
@@ -242,10 +273,9 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     data = check(config)
     if with_test:
         datasets.require_test(config)
-    for note in data.notes:
-        say(f"note: {note}")
+    _say_notes(data.notes)
     folder = create(config)
-    datasets.prepare(data, folder.prepared)
+    keep_images(data, folder)
     return folder
 
 
@@ -263,8 +293,7 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
     """Prepare the images and copy what is replayed, unless that is done."""
     if config.sampler.replay and not folder.replay.exists():
         keep_recorded(config.sampler.replay, folder.replay)
-    if not (folder.prepared / DATA_FILE).exists():
-        datasets.prepare(datasets.load(config, progress=True), folder.prepared)
+    _say_notes(prepare_again(folder, config))
 
 
 def run_stages(folder: RunFolder, workers: Workers) -> None:

@@ -8,7 +8,6 @@ pickles name modules of the version that wrote them, and are never read.
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
 from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
 from rlcas.runs.folder import ERROR_FILE, RunFolder
+from rlcas.runs.images import link_once, share_images
 from rlcas.runs.paths import check_is_new, data_name, naming_out
 from rlcas.runs.sweep_folder import TRIALS_FOLDER, Sweep, Trial, read_sweep, sweep_table
 from rlcas.settings.search_space import named, value_of
@@ -173,15 +173,11 @@ def _run_stages(path: Path, config: SweepRunConfig, room: Room) -> Sweep:
 def link_phase_one(pool: Path, trial: Path) -> None:
     """Link the images, synthesiser, pool and judge of the phase one that a trial shares into its folder."""
     shared, own = RunFolder(pool), RunFolder(trial)
-    for target, link in (
-        (shared.prepared, own.prepared),
-        (shared.synth, own.synth),
-        (shared.pool, own.pool),
-        (shared.judge, own.judge),
-    ):
-        # Where the pool is given there is no synthesiser. Relative, so that the sweep's folder may be moved.
-        if target.exists() and not link.is_symlink():
-            link.symlink_to(os.path.relpath(target, trial))
+    share_images(shared, own)
+    for target, link in ((shared.synth, own.synth), (shared.pool, own.pool), (shared.judge, own.judge)):
+        # Where the pool is given there is no synthesiser.
+        if target.exists():
+            link_once(target, link)
 
 
 @contextlib.contextmanager

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import combinations
 
-from rlcas.data.pixels import Survey
 from rlcas.data.source import SplitName, counted
 from rlcas.data.split import Splits
 
 
-def identical_pictures(splits: Splits, surveys: Mapping[SplitName, Survey]) -> tuple[str, ...]:
+def identical_pictures(splits: Splits) -> tuple[str, ...]:
     """Return a note for every pair of splits that share pictures, with those whose labels conflict."""
     notes = []
     for first, second in combinations(splits, 2):
         # Backwards, so that of equal pictures in a split the first one is named.
-        index_of = {digest: i for i, digest in reversed(list(enumerate(surveys[first].digests)))}
-        found = enumerate(surveys[second].digests)
+        index_of = {digest: i for i, digest in reversed(list(enumerate(splits[first].surveyed.digests)))}
+        found = enumerate(splits[second].surveyed.digests)
         pairs = [(index_of[digest], j) for j, digest in found if digest in index_of]
         if pairs:
             notes.append(_note(first, second, splits, pairs))

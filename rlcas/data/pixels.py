@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,26 +9,9 @@ import numpy as np
 from PIL import Image
 
 from rlcas.config import DatasetConfig
-from rlcas.data.source import Pixels, RawSplit, SplitName
+from rlcas.data.source import Pixels, RawSplit, SplitName, Survey, Window
 from rlcas.errors import UserError
 from rlcas.types import Uint8
-
-DIGEST_BYTES = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """The result of one pass over a split's images."""
-
-    digests: list[bytes]
-    """[N] hash of shape, dtype and exact pixels."""
-    examples: Mapping[tuple[int, ...], str]
-    """Shape -> name of the first image that has it."""
-    num_wide: int
-    """Number of images of more than 8 bits."""
-    lowest: float
-    highest: float
-    """Range of their values; inf and -inf if there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,51 +21,39 @@ class Layout:
     channels: int
     height_px: int
     width_px: int
-    window: tuple[float, float] | None
+    window: Window | None
     """Values shown as 0 and 255; None if all images have 8 bits."""
 
 
-def survey(split: RawSplit) -> Survey:
-    """Return the shapes, value range and hashes of a split's images."""
-    digests: list[bytes] = []
-    examples: dict[tuple[int, ...], str] = {}
-    num_wide, lowest, highest = 0, math.inf, -math.inf
-    for image, name in zip(split.open_images(), split.names, strict=True):
-        examples.setdefault(image.shape, name)
-        digests.append(_digest(image))
-        if image.dtype != np.uint8:
-            num_wide += 1
-            lowest, highest = min(lowest, float(image.min())), max(highest, float(image.max()))
-    return Survey(digests=digests, examples=examples, num_wide=num_wide, lowest=lowest, highest=highest)
-
-
-def _digest(image: Pixels) -> bytes:
-    # Shape and dtype too: a flat image of another shape has the same bytes.
-    head = f"{image.shape}{image.dtype}".encode()
-    return hashlib.blake2b(head + image.tobytes(), digest_size=DIGEST_BYTES).digest()
-
-
 def layout_of(
-    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
+    where: str,
+    splits: Mapping[SplitName, RawSplit],
+    train: Survey | None,
+    dataset: DatasetConfig,
+    *,
+    trained_window: Window | None = None,
 ) -> tuple[Layout, tuple[str, ...]]:
-    """Return the layout for all surveyed splits, and notes on how the images are changed for it.
+    """Return the layout for all images of some splits, and notes on how the images are changed for it.
 
     Args:
         where: the data, for messages.
-        surveys: split -> its survey.
+        splits: surveyed splits (`rlcas.data.survey`).
         train: the survey of the training images, for the range of wide values; None if they are not surveyed.
         dataset: the settings of the data.
+        trained_window: the window of a run, for images that its classifier is tested on.
 
     Raises:
         UserError: mixed sizes without `dataset.size_px`, mixed gray and RGB without `dataset.channels`, an
             empty `dataset.window`, or wide values with neither a window nor training images to take it from.
     """
     examples: dict[tuple[int, ...], str] = {}
-    for found in surveys.values():
-        examples = {**found.examples, **examples}
+    for split in splits.values():
+        for shape, name in zip(split.surveyed.shapes, split.names, strict=True):
+            examples.setdefault(shape, name)
     channels, channel_notes = _channels(where, examples, dataset)
     (height_px, width_px), size_notes = _size(where, examples, dataset)
-    window, window_notes = _window(where, surveys, train, dataset)
+    num_wide = sum(split.surveyed.num_wide for split in splits.values())
+    window, window_notes = _window(where, num_wide, train, dataset, trained_window)
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=window)
     return layout, channel_notes + size_notes + window_notes
 
@@ -130,17 +99,18 @@ def _size(
 
 
 def _window(
-    where: str, surveys: Mapping[SplitName, Survey], train: Survey | None, dataset: DatasetConfig
-) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    where: str, num_wide: int, train: Survey | None, dataset: DatasetConfig, trained_window: Window | None
+) -> tuple[Window | None, tuple[str, ...]]:
     if dataset.window is not None and dataset.window[0] >= dataset.window[1]:
         raise UserError(f"dataset.window {dataset.window} is empty: write black, then a larger white")
-    num_wide = sum(found.num_wide for found in surveys.values())
     if not num_wide:
         return None, ()
     if dataset.window is not None:
         window, origin = dataset.window, "dataset.window"
+    elif trained_window is not None:
+        window, origin = trained_window, "the window of the run's training images"
     elif train is not None and train.num_wide:
-        window, origin = (train.lowest, train.highest), "the training images' range"
+        window, origin = train.wide_range, "the training images' range"
     else:
         raise UserError(
             f"{where} has images of more than 8 bits but no training images to take the range from: "
@@ -169,7 +139,7 @@ def convert_one(image: Pixels, layout: Layout) -> Uint8:
     return resized[None] if layout.channels == 1 else resized.transpose(2, 0, 1)
 
 
-def windowed(values: Pixels, window: tuple[float, float]) -> Uint8:
+def windowed(values: Pixels, window: Window) -> Uint8:
     """Return uint8: `window` mapped linearly to 0..255, clipped and rounded; 0 if the window has no width."""
     low, high = window
     if low >= high:

@@ -3,17 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rlcas.config import DatasetConfig
+from rlcas.data.grouping import groups
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
 from rlcas.types import Float64, Int64
 
 Splits = dict[SplitName, RawSplit]
+Shares = Mapping[SplitName, float]
+"""Part -> its size, relative to their sum."""
+
+
+def shares_to_cut(source: Source, dataset: DatasetConfig, *, wanted: Sequence[SplitName]) -> Shares:
+    """Return the relative sizes of the splits that must be cut, from `all` or `train`; none if all are there.
+
+    A source without splits is cut by `dataset.split`; otherwise `dataset.val_from_train` and
+    `dataset.test_from_train` cut the missing splits.
+
+    Raises:
+        UserError: a wanted split is missing and no setting says to cut it, there is nothing to cut, or no training
+            images would remain.
+    """
+    if "all" in source.splits:
+        train, val, test = (share / sum(dataset.split) for share in dataset.split)
+        return _checked(source, "all", {"train": train, "val": val, "test": test})
+    can_cut = "train" in source.splits
+    settings = _from_train(dataset)
+    for name in wanted:
+        if name not in source.splits and not (can_cut and settings.get(name)):
+            raise UserError(f"{source.where} has no {name} split: {_fix(name) if can_cut else 'add it'}")
+    missing = {name: share for name, share in settings.items() if share and name not in source.splits}
+    if not (missing and can_cut):
+        return {}
+    rest = 1 - sum(missing.values())
+    if rest <= 0:
+        raise UserError(
+            f"dataset.val_from_train {dataset.val_from_train} and test_from_train {dataset.test_from_train} "
+            "leave no training images: lower them"
+        )
+    return _checked(source, "train", {"train": rest, **missing})
+
+
+def _checked(source: Source, whole: SplitName, shares: Shares) -> Shares:
+    if len(source.splits[whole]) == 0:
+        raise UserError(f"{source.where} has no images to cut into {', '.join(shares)}: add some")
+    return shares
 
 
 def divided(
@@ -21,8 +61,7 @@ def divided(
 ) -> tuple[Splits, tuple[str, ...]]:
     """Return the source's splits, with the missing ones cut from train, and notes on how they were cut.
 
-    A source without splits is cut by `dataset.split`; otherwise `dataset.val_from_train` and
-    `dataset.test_from_train` cut the missing splits.
+    Where the split that is cut was surveyed, identical pictures stay in one part.
 
     Args:
         source: the data set.
@@ -31,32 +70,24 @@ def divided(
         wanted: the splits that are needed.
 
     Raises:
-        UserError: a wanted split is missing and no setting says to cut it, or no training images would remain.
+        UserError: as `shares_to_cut`.
     """
+    shares = shares_to_cut(source, dataset, wanted=wanted)
     if "all" in source.splits:
-        train, val, test = (share / sum(dataset.split) for share in dataset.split)
-        return _cut(source.splits["all"], {"train": train, "val": val, "test": test}, source, seed)
-    settings: dict[SplitName, float | None] = {"val": dataset.val_from_train, "test": dataset.test_from_train}
-    can_cut = "train" in source.splits
-    for name in wanted:
-        if name not in source.splits and not (can_cut and settings.get(name)):
-            raise UserError(f"{source.where} has no {name} split: {_fix(name) if can_cut else 'add it'}")
-    missing = {name: share for name, share in settings.items() if share and name not in source.splits}
+        return _cut(source.splits["all"], shares, source, seed)
     unused = tuple(
         f"dataset.{name}_from_train is not used: the data has a {name} split"
-        for name, share in settings.items()
+        for name, share in _from_train(dataset).items()
         if share and name in source.splits
     )
-    if not (missing and can_cut):
+    if not shares:
         return dict(source.splits), unused
-    rest = 1 - sum(missing.values())
-    if rest <= 0:
-        raise UserError(
-            f"dataset.val_from_train {dataset.val_from_train} and test_from_train {dataset.test_from_train} "
-            "leave no training images: lower them"
-        )
-    cut, notes = _cut(source.splits["train"], {"train": rest, **missing}, source, seed)
+    cut, notes = _cut(source.splits["train"], shares, source, seed)
     return {**source.splits, **cut}, notes + unused
+
+
+def _from_train(dataset: DatasetConfig) -> dict[SplitName, float | None]:
+    return {"val": dataset.val_from_train, "test": dataset.test_from_train}
 
 
 def _fix(name: SplitName) -> str:
@@ -64,20 +95,17 @@ def _fix(name: SplitName) -> str:
     return f"cut it from train with --dataset.{name}_from_train {share}"
 
 
-def _cut(
-    split: RawSplit, shares: Mapping[SplitName, float], source: Source, seed: int
-) -> tuple[Splits, tuple[str, ...]]:
-    if len(split) == 0:
-        raise UserError(f"{source.where} has no images to cut into {', '.join(shares)}: add some")
-    parts = cut_indices(split.labels_N, split.patients_N, tuple(shares.values()), seed)
+def _cut(split: RawSplit, shares: Shares, source: Source, seed: int) -> tuple[Splits, tuple[str, ...]]:
+    group_N, notes = groups(split)
+    parts = cut_indices(split.labels_N, group_N, tuple(shares.values()), seed)
     level = "images" if split.patients_N is None else "patients (none is in two splits)"
     sizes = ", ".join(f"{name} {len(indices)}" for name, indices in zip(shares, parts, strict=True))
     note = f"cut from the source's {len(split)} images, by {level}, stratified by class: {sizes}"
-    return {name: split.take(indices) for name, indices in zip(shares, parts, strict=True)}, (note,)
+    return {name: split.take(indices) for name, indices in zip(shares, parts, strict=True)}, (note, *notes)
 
 
 def cut_indices(
-    labels_N: Int64, patients_N: NDArray[np.str_] | None, shares: Sequence[float], seed: int
+    labels_N: Int64, group_N: NDArray[Any] | None, shares: Sequence[float], seed: int
 ) -> list[Int64]:
     """Return sorted image indices of each part; the parts share no patient and together hold every image.
 
@@ -86,13 +114,11 @@ def cut_indices(
 
     Args:
         labels_N: class of each image.
-        patients_N: patient of each image; None: there are no ids.
+        group_N: patient of each image, or another group that stays together; None: there are no ids.
         shares: size of each part, relative to their sum.
         seed: of the cut.
     """
-    patient_of_N = (
-        np.arange(len(labels_N)) if patients_N is None else np.unique(patients_N, return_inverse=True)[1]
-    )
+    patient_of_N = np.arange(len(labels_N)) if group_N is None else np.unique(group_N, return_inverse=True)[1]
     has_PC = np.zeros((patient_of_N.max() + 1, labels_N.max() + 1), np.int64)
     # `has_PC[patient, label] += 1` would count only one image of each pair.
     np.add.at(has_PC, (patient_of_N, labels_N), 1)

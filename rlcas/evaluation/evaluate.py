@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,30 +70,6 @@ def examine(
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups)
     return figures, p_NC
-
-
-def in_class_order(images: ImageSet, found: Sequence[str], known: Sequence[str], source: str) -> ImageSet:
-    """Return the images with their labels renumbered from the class order of their source to the classifier's.
-
-    Args:
-        images: labels are indices into `found`.
-        found: class names of the images' source; mere numbers stand for the known classes in their order.
-        known: class names of the classifier.
-        source: the images' source, for the error.
-
-    Raises:
-        UserError: a class is not known to the classifier.
-    """
-    numbered = [str(number) for number in range(len(found))]
-    if list(found) in (list(known), numbered) and len(found) <= len(known):
-        return images
-    if unknown := [name for name in found if name not in known]:
-        raise UserError(
-            f"{source} has class {unknown[0]!r}, which the classifier does not know: its classes are "
-            f"{', '.join(known)}; name the folders or class_names so"
-        )
-    ids_F = np.array([list(known).index(name) for name in found], np.int64)
-    return replace(images, labels_N=ids_F[images.labels_N])
 
 
 def by_patient(p_NC: Float64, images: ImageSet) -> tuple[Float64, Int64]:

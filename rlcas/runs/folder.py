@@ -28,6 +28,11 @@ class RunFolder:
         return self.path / "prepared"
 
     @property
+    def split(self) -> Path:
+        """Names, classes and hashes of the images of each split, decided when the run began."""
+        return self.path / "split.json"
+
+    @property
     def synth(self) -> Path:
         """The synthesiser: a diffusers pipeline, and its figures."""
         return self.path / "synth"
