@@ -40,7 +40,15 @@ from rlcas import settings
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
-from rlcas.data import load, load_test, open_prepared, prepare
+from rlcas.data import (
+    load,
+    load_recorded_test,
+    load_test,
+    open_prepared,
+    prepare,
+    read_record,
+    write_record,
+)
 from rlcas.errors import UserError
 from rlcas.report.facts import read_run
 from rlcas.runs.replay import schedule
@@ -220,6 +228,17 @@ def data_json(folder: Path) -> Reader:
     _prepared(folder)
     whole = read_facts(folder / "data.json")
     return Reader(file="data.json", contents=json_files(whole), read=lambda: _read_prepared(folder))
+
+
+def split_record(folder: Path) -> Reader:
+    record = load(config(write_npz(folder))).record
+    assert record is not None
+    write_record(record, folder / "split.json")
+
+    def read() -> None:
+        load_recorded_test(config(f"npz:{folder / 'set.npz'}"), read_record(folder / "split.json"))
+
+    return Reader(file="split.json", contents=json_files(read_facts(folder / "split.json")), read=read)
 
 
 def prepared_array(file: str) -> Callable[[Path], Reader]:
@@ -403,6 +422,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "pool_manifest": manifest,
     "pool_shard": shard,
     "pool_copies": copies,
+    "split_record": split_record,
     "prepared_facts": data_json,
     "prepared_images": prepared_array("train_images.npy"),
     "prepared_labels": prepared_array("train_labels.npy"),
