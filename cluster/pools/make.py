@@ -30,7 +30,12 @@ def open_or_make_pool(context: RunContext) -> SyntheticPool:
     """Return the run's pool: the one that exists, the user's own, or a new one from a new synthesiser."""
     folder, config, data = context.folder, context.config, context.data
     # The manifest is written last, so a pool that has one is whole.
-    if is_stored(config) or (folder.pool / MANIFEST_FILE).exists():
+    if is_stored(config):
+        pool = open_pool(folder, config, data)
+        # Once more where a run is resumed: the pool may have been made anew meanwhile.
+        check_learnt_from(pool, record_of(folder, config))
+        return pool
+    if (folder.pool / MANIFEST_FILE).exists():
         return open_pool(folder, config, data)
     if config.pool is not None:
         with stage(folder, f"Reading synthetic images from {config.pool.removeprefix(FOLDER_PREFIX)}", "pool"):

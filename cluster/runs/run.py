@@ -209,10 +209,11 @@ def _test_of(
     if absolute_data(config.data) != absolute_data(own.data):
         record = record_of(folder, own) if folder.split.exists() else None
         return datasets.load_foreign_test(config, known, record)
-    if decided := [key for key in given if key == "seed" or key.startswith("dataset.")]:
+    if (config.dataset, config.seed) != (own.dataset, own.seed):
+        named = [f"{key} {value}" for key, value in given.items() if key.startswith(("seed", "dataset"))]
         raise UserError(
-            f"{decided[0]} {given[decided[0]]} changes nothing here: the run has recorded its test images; leave it "
-            "out, or name other images with --data"
+            f"{', '.join(named)} changes nothing here: the run has recorded its test images; leave it out, or name "
+            "other images with --data"
         )
     return test_images(folder, own)
 
