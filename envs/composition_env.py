@@ -22,6 +22,7 @@ from envs.observations import Observer
 from rlcas import settings
 from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, num_clamped
 from rlcas.config import RunConfig
+from rlcas.devices import compute_on_one_thread_if_forked
 from rlcas.errors import UserError
 from rlcas.rewards import reward_alone, reward_named
 from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
@@ -34,7 +35,9 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
 
     Observation: Box [D] float32, what `sampler.observation` names (`envs.observations`). Action:
     MultiDiscrete([3] * C), index 0, 1, 2 for -step, 0, +step. A step's outcome is a pure function of
-    (incumbent, actions, settings): the seed of `reset` changes nothing.
+    (incumbent, actions, settings): the seed of `reset` changes nothing. Processes that hold one, such as those of
+    `gymnasium.make_vec(..., vectorization_mode="async")`, are started by "spawn": in a forked one torch computes on
+    one thread, with a warning.
 
     Args:
         config: a run's settings, or overrides of the preset's as a nested mapping.
@@ -56,6 +59,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         pool: SyntheticSource | None = None,
         trainer: EpisodeTrainer | None = None,
     ) -> None:
+        compute_on_one_thread_if_forked()
         self.config = config if isinstance(config, RunConfig) else settings.of(config or {})
         self.sampler = self.config.sampler
         self.trainer = trainer or _classifier_trainer(self.config, pool)
@@ -127,6 +131,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
 
     def _trained(self, action: NDArray[np.integer[Any]]) -> tuple[EpisodeReport, EpochResult, Incumbent]:
         """Return the report and the result of an epoch and the incumbent that it trained."""
+        compute_on_one_thread_if_forked()  # also where the environment was built before the fork
         actions_C = np.asarray(action, dtype=np.int64)
         parent = self.incumbent
         counts_C = apply_actions(

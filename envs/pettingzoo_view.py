@@ -41,7 +41,12 @@ class ParallelComposition(ParallelEnv):
         return self._view.split(observation), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[Any, ...]:
-        """Train one epoch under all agents' actions; all leave together at the last epoch."""
+        """Train one epoch under all agents' actions; all leave together at the last epoch.
+
+        Each agent has an info dict of its own, as wrappers write into them. After the last epoch all dicts are empty.
+        """
+        if not self.agents and self.env.incumbent.epoch > 0:
+            return {}, {}, {}, {}, {}
         acting = self.agents  # the results are theirs even in the step in which they leave
         observation, reward, terminated, truncated, info = self.env.step(self._view.joined(actions))
         self.agents = [] if truncated else acting
@@ -50,7 +55,7 @@ class ParallelComposition(ParallelEnv):
             dict.fromkeys(acting, reward),
             dict.fromkeys(acting, terminated),
             dict.fromkeys(acting, truncated),
-            dict.fromkeys(acting, info),
+            {agent: dict(info) for agent in acting},
         )
 
 

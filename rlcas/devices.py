@@ -17,6 +17,8 @@ from rlcas.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_IMPORTED_IN = os.getpid()
+
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Return the device of the setting `device`; `auto` is the GPU if torch finds one.
@@ -95,6 +97,20 @@ def torch_threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def compute_on_one_thread_if_forked() -> None:
+    """Let torch compute on one thread, with a warning, in a process that was forked from one with this module.
+
+    A fork copies none of the threads of OpenMP, and the copy would wait for them forever.
+    """
+    if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+        warnings.warn(
+            "this process was forked, so torch computes on one thread here, as more could hang: start "
+            'processes by "spawn", in Gymnasium by vector_kwargs={"context": "spawn"}',
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,10 @@
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -303,6 +307,61 @@ def test_agents_of_the_pettingzoo_view_see_their_own_class():
         "class_1": [4, pytest.approx(0.2)],
     }
     assert rewards["class_0"] == rewards["class_1"] == infos["class_0"]["report"].reward
+
+
+def test_agents_of_the_pettingzoo_view_have_info_dicts_of_their_own():
+    view = parallel_env(make_env())
+    view.reset()
+    *_, infos = view.step(dict.fromkeys(view.agents, 1))
+    for agent, info in infos.items():  # as SuperSuit does
+        info["terminal_observation"] = agent
+    assert {agent: info["terminal_observation"] for agent, info in infos.items()} == {a: a for a in infos}
+
+
+def test_after_the_end_a_step_of_the_pettingzoo_view_is_empty():
+    view = parallel_env(make_env(epochs=1))
+    with pytest.raises(AssertionError, match=r"reset\(\) comes first"):
+        view.step({})
+    view.reset()
+    observations, _, _, truncations, _ = view.step(dict.fromkeys(view.agents, 1))
+    assert len(observations) == 4 and all(truncations.values()) and view.agents == []
+    assert view.step({}) == ({}, {}, {}, {}, {})
+    assert view.env.incumbent.epoch == 1
+    assert len(view.reset()[0]) == len(view.agents) == 4
+
+
+IN_PROCESSES = """
+import sys
+import gymnasium, torch
+import envs
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    torch.rand(2000, 2000).sum()  # starts torch's threads, as building an environment does
+    config = {"dataset": {"phantom": {"num_images": 120}}, "classifier": {"width": 8}, "sampler": {"epochs": 1}}
+    vector = gymnasium.make_vec(
+        envs.ENV_ID, 2, "async", vector_kwargs={"context": sys.argv[1]}, config=config
+    )
+    vector.reset()
+    _, _, _, truncated, _ = vector.step(vector.action_space.sample())
+    print(truncated)
+    vector.close()
+"""
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_environments_run_in_processes_and_say_that_a_fork_computes_on_one_thread(tmp_path, start):
+    (tmp_path / "main.py").write_text(IN_PROCESSES)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "main.py", start],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "[ True  True]\n"), done.stderr
+    assert ('start processes by "spawn"' in done.stderr) == (start == "fork")
 
 
 @pytest.mark.medium

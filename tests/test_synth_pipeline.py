@@ -1,9 +1,11 @@
-"""The saved pipeline: guidance in an interval, the same bits after saving, diffusers without this package."""
+"""The saved pipeline: guidance in an interval, the same bits after saving, diffusers without this package, a hub."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DiffusionPipeline,
+    DPMSolverMultistepScheduler,
+    SchedulerMixin,
+)
+from diffusers.models.unets.unet_2d import UNet2DOutput
+from hub_stand_in import running_hub
 from tiny_synth import tiny_config, tiny_data
 
 from rlcas import settings
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of
+from synth.ldm.diffusion import ddim, noise_schedule, target_of
 from synth.ldm.pipeline import ClassConditionalLDMPipeline
 from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
@@ -102,8 +114,136 @@ def test_saving_and_loading_twice_keeps_bits_names_and_files(folder: Path, tmp_p
     assert once.class_names == ["round", "spiky"] and once.image_shape_CHW == (1, 20, 20)
     weights = [file.relative_to(tmp_path / "once") for file in (tmp_path / "once").rglob("*.safetensors")]
     assert len(weights) == 2
-    for name in (*weights, "README.md", "pipeline.py"):
+    for name in (*weights, "README.md", "class_conditional_ldm.py"):
         assert sha256_of(tmp_path / "once" / name) == sha256_of(tmp_path / "twice" / name)
+
+
+MEAN, DEVIATION = 2.0, 0.5
+
+
+@pytest.mark.parametrize("swapped", [None, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler])
+def test_a_scheduler_that_is_swapped_in_clips_no_latents(
+    folder: Path, swapped: type[SchedulerMixin] | None
+) -> None:
+    """With the exact denoiser of latents from N(2, 0.5²), every scheduler ends at this distribution."""
+    pipeline = load_pipeline(folder, CPU)
+    if swapped is not None:
+        pipeline.scheduler = swapped.from_config(pipeline.scheduler.config)
+    abar_T = noise_schedule(tiny_config().synth.denoiser)
+
+    def exact(
+        _: torch.nn.Module, inputs: tuple[torch.Tensor, torch.Tensor], output: UNet2DOutput
+    ) -> UNet2DOutput:
+        z, abar = inputs[0], abar_T[int(inputs[1])]
+        towards = abar.sqrt() * DEVIATION**2 / (abar * DEVIATION**2 + 1 - abar)
+        z0 = MEAN + towards * (z - abar.sqrt() * MEAN)
+        noise = (z - abar.sqrt() * z0) / (1 - abar).sqrt()
+        return UNet2DOutput(sample=target_of("v_prediction", z0, noise, abar.expand(len(z))))
+
+    pipeline.unet.register_forward_hook(exact)
+    latents = pipeline([0] * 8, torch.manual_seed(0), 20, guidance_scale=1.0, output_type="latent").images
+    assert latents.mean().item() == pytest.approx(MEAN, abs=0.05)
+    assert latents.std().item() == pytest.approx(DEVIATION, abs=0.1)
+
+
+def test_ddim_swapped_in_has_the_settings_of_our_own(folder: Path) -> None:
+    config = tiny_config().synth.denoiser
+    swapped = DDIMScheduler.from_config(load_pipeline(folder, CPU).scheduler.config).config
+    for name in set(inspect.signature(DDIMScheduler).parameters):
+        assert swapped[name] == ddim(config).config[name], name
+
+
+def test_a_single_name_or_number_is_a_class_too(folder: Path) -> None:
+    pipeline = load_pipeline(folder, CPU)
+
+    def one(labels: object) -> np.ndarray:
+        return pipeline(labels, torch.Generator().manual_seed(3), 2, output_type="np").images
+
+    assert one("spiky").shape == (1, 20, 20, 1)
+    np.testing.assert_array_equal(one("spiky"), one(["spiky"]))
+    np.testing.assert_array_equal(one(0), one(["round"]))
+    with pytest.raises(ValueError, match="class label 'spik' is unknown: use 0 to 1"):
+        pipeline("spik")
+
+
+def test_a_folder_saved_before_the_code_had_a_name_of_its_own_is_still_read(
+    folder: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / "class_conditional_ldm.py").rename(old / "pipeline.py")
+    change_json(old / "model_index.json", _class_name="ClassConditionalLDMPipeline")
+    change_json(old / "scheduler/scheduler_config.json", clip_sample=...)
+    pipeline = load_pipeline(old, CPU)
+    np.testing.assert_array_equal(sample(pipeline, **SAMPLED), sample(load_pipeline(folder, CPU), **SAMPLED))
+    pipeline.save_pretrained(tmp_path / "new")
+    assert DiffusionPipeline.from_pretrained(tmp_path / "new", trust_remote_code=True).class_names
+    assert json.loads((tmp_path / "new/scheduler/scheduler_config.json").read_text())["clip_sample"] is False
+
+
+def on_disk(folder: Path) -> dict[str, bytes]:
+    """Return the folder's files by their path in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def change_json(file: Path, **changes: object) -> None:
+    """Set keys of a JSON file; `...` deletes one."""
+    content = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def test_our_class_runs_no_code_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange"
+    shutil.copytree(folder, strange)
+    (strange / "class_conditional_ldm.py").write_text("raise SystemExit('this ran')")
+    assert type(load_pipeline(strange, CPU)) is ClassConditionalLDMPipeline
+    with pytest.raises(ValueError, match="contains custom code"):
+        DiffusionPipeline.from_pretrained(strange)
+
+
+BESIDE_ANOTHER = """
+import sys
+from pathlib import Path
+from diffusers import DiffusionPipeline
+from diffusers.utils import HF_MODULES_CACHE
+
+ours, foreign, saved = map(Path, sys.argv[1:])
+
+def load(folder, **options):
+    return DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, **options)
+
+first = load(ours)
+assert type(load(foreign, custom_pipeline=str(foreign))).__name__ == "Foreign"
+assert type(load(ours)).__name__ == "ClassConditionalLDMPipeline"
+for cached in Path(HF_MODULES_CACHE).rglob("local/*.py"):
+    cached.write_text("foreign = True")
+first.save_pretrained(saved)
+"""
+
+
+@pytest.mark.medium
+def test_another_projects_pipeline_in_the_same_process_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    load_pipeline(folder, CPU).scheduler.save_pretrained(foreign / "scheduler")
+    index = {"_class_name": "Foreign", "scheduler": ["diffusers", "UniPCMultistepScheduler"]}
+    (foreign / "model_index.json").write_text(json.dumps(index))
+    (foreign / "pipeline.py").write_text(
+        "from diffusers import DiffusionPipeline\n\n\n"
+        "class Foreign(DiffusionPipeline):\n"
+        "    def __init__(self, scheduler):\n"
+        "        super().__init__()\n"
+        "        self.register_modules(scheduler=scheduler)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE_ANOTHER, folder, foreign, tmp_path / "saved"],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "code")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    code = (tmp_path / "saved/class_conditional_ldm.py").read_text()
+    assert code == (folder / "class_conditional_ldm.py").read_text() and "class ClassConditional" in code
 
 
 WITHOUT_US = """
@@ -121,7 +261,7 @@ torch.set_num_threads(1)
 from diffusers import DiffusionPipeline
 
 folder = sys.argv[1]
-pipeline = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
+pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
 generators = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
 images = pipeline(
     ["spiky", 0, "spiky"], generator=generators, output_type="np", num_inference_steps=4, guidance_scale=2.5,
@@ -148,6 +288,49 @@ def test_diffusers_without_this_package_samples_the_same_bits(folder: Path, tmp_
         ours = sample(ClassConditionalLDMPipeline.from_pretrained(folder), **SAMPLED)
     np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), ours)
     assert (tmp_path / "saved/README.md").read_text() == (folder / "README.md").read_text()
+
+
+PUSH = """
+import sys
+from pathlib import Path
+from diffusers import DiffusionPipeline
+from synth.ldm.pipeline import ClassConditionalLDMPipeline
+
+pipeline = ClassConditionalLDMPipeline.from_pretrained(sys.argv[1])
+pipeline.push_to_hub("me/pushed")
+pipeline.push_to_hub("me/within", subfolder="model")
+pipeline.save_pretrained(sys.argv[2] + "/saved", push_to_hub=True, repo_id="me/saved")
+pipeline.save_pretrained(Path(sys.argv[2]) / "named", push_to_hub=True)  # the folder's name is the repository's
+for pipeline_class, options in ((DiffusionPipeline, {"trust_remote_code": True}), (type(pipeline), {})):
+    loaded = pipeline_class.from_pretrained("me/pushed", **options)
+    print(type(loaded).__module__, loaded.class_names)
+"""
+
+
+@pytest.mark.medium
+def test_what_is_pushed_to_a_hub_has_weights_code_and_card(folder: Path, tmp_path: Path) -> None:
+    with running_hub() as hub:
+        done = subprocess.run(
+            [sys.executable, "-c", PUSH, folder, tmp_path],
+            env={**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_any"},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    expected = on_disk(folder)
+    del expected["model_index.json"]  # says from where it was loaded
+    assert {"README.md", "class_conditional_ldm.py"} < set(expected)
+    for files in (
+        *(hub.files[f"me/{name}"] for name in ("pushed", "saved", "named")),
+        on_disk(tmp_path / "saved"),
+    ):
+        assert json.loads(files.pop("model_index.json"))["_class_name"][0] == "class_conditional_ldm"
+        assert files == expected
+    assert {f"model/{name}" for name in expected} < set(hub.files["me/within"])
+    assert done.stdout.splitlines() == [
+        "diffusers_modules.local.class_conditional_ldm ['round', 'spiky']",
+        "synth.ldm.pipeline ['round', 'spiky']",
+    ]
 
 
 def test_the_model_card_has_classes_settings_figures_use_and_limits(folder: Path) -> None:

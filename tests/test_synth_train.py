@@ -123,7 +123,7 @@ def test_the_pipeline_gives_the_same_images_after_saving_and_loading(trained: Pa
 
 def test_diffusers_alone_loads_the_pipeline_by_the_code_beside_it(trained: Path) -> None:
     folder = trained / "pipeline"
-    pipeline = DiffusionPipeline.from_pretrained(folder, custom_pipeline=str(folder), trust_remote_code=True)
+    pipeline = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     assert type(pipeline).__module__ != ClassConditionalLDMPipeline.__module__
     assert len(pipeline(["round"], num_inference_steps=2).images) == 1
     assert isinstance(UNet2DModel.from_pretrained(folder / "unet"), UNet2DModel)

@@ -1,13 +1,14 @@
 """A class-conditional latent diffusion pipeline: class names in, images out.
 
 This one file is copied into the folder of the weights, so that diffusers alone can load and run the pipeline:
-`DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)`. So it imports nothing
-from rlcas or synth.
+`DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`. So it imports nothing from rlcas or synth.
 """
 
 from __future__ import annotations
 
 import html
+import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,10 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 from diffusers.schedulers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
+
+CODE_NAME = "class_conditional_ldm"
+"""The copy's name without its ending. It is our own, because diffusers loads all local files of one name as one module,
+and most projects call theirs `pipeline.py`."""
 
 
 class ClassConditionalLDMPipeline(DiffusionPipeline):
@@ -30,6 +35,9 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             `settings` and `figures` (name -> value). None: unknown.
     """
 
+    # Read now: where diffusers loads this file from its cache, another folder's file may replace it there later.
+    _source = Path(__file__).read_text(encoding="utf-8")
+
     def __init__(
         self,
         unet: UNet2DModel,
@@ -40,6 +48,10 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         training: dict[str, object] | None = None,
     ) -> None:
         super().__init__()
+        if "clip_sample" not in scheduler.config:
+            # Latents exceed ±1. UniPC never clips, but DDIM and DDPM do by default, and a swap by
+            # `DDIMScheduler.from_config(pipeline.scheduler.config)` takes this value instead.
+            scheduler.register_to_config(clip_sample=False)
         self.register_modules(unet=unet, vae=vae, scheduler=scheduler)
         self.register_to_config(id2label=id2label, image_shape=image_shape, training=training)
 
@@ -64,7 +76,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: Sequence[int | str],
+        class_labels: int | str | Sequence[int | str],
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 1.5,
@@ -75,7 +87,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         """Sample one image for each class label.
 
         Args:
-            class_labels: numbers or names of classes.
+            class_labels: numbers or names of classes, or a single one.
             generator: one for all images, or one for each, so that an image does not depend on the others.
             num_inference_steps: denoising steps.
             guidance_scale: 1 means no guidance and halves the cost.
@@ -85,7 +97,9 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             guidance_interval: lowest and highest noise level t/T, both included, of the steps with guidance; the
                 other steps use the conditional prediction and cost half (Kynkäänniemi et al. 2024).
         """
-        labels = torch.tensor([self._number_of(label) for label in class_labels], device=self.device)
+        # A name is a sequence too, of letters.
+        wanted = [class_labels] if isinstance(class_labels, int | str) else class_labels
+        labels = torch.tensor([self._number_of(label) for label in wanted], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
         # From a list of generators, row i is drawn by generator i alone, on the generator's device.
         latents = randn_tensor(
@@ -119,17 +133,31 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
                 images = images.mean(dim=1, keepdim=True)  # gray images may use a VAE of three channels
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
-        """Save the weights, this file and a model card.
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: object) -> None:
+        """Save the weights, this file and a model card; with `push_to_hub=True` upload all of them."""
+        folder = os.fspath(save_directory)  # diffusers splits it as text to name the repository
+        super().save_pretrained(folder, **kwargs)
+        self._add_code_and_card(folder)
 
-        model_index.json names the class and not the file, so that loading runs code from the folder only if the
-        user asks for it by `trust_remote_code`.
-        """
-        super().save_pretrained(save_directory, **kwargs)
-        # This file itself, also where diffusers loaded it from a folder: a saved copy can be saved again.
-        source = Path(__file__).read_text(encoding="utf-8")
-        (Path(save_directory) / "pipeline.py").write_text(source, encoding="utf-8")
-        (Path(save_directory) / "README.md").write_text(self.model_card(), encoding="utf-8")
+    def to_json_string(self) -> str:
+        """Return model_index.json, which names this file, so that diffusers finds the class in it."""
+        config = json.loads(super().to_json_string())
+        config["_class_name"] = [CODE_NAME, ClassConditionalLDMPipeline.__name__]
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike[str]) -> dict[str, object]:
+        """Return model_index.json with the class alone: this class is here, and runs no code from the folder."""
+        return {**super()._dict_from_json_file(json_file), "_class_name": cls.__name__}
+
+    def _upload_folder(self, working_dir: str | os.PathLike[str], *args: object, **kwargs: object) -> object:
+        """Upload a saved folder: diffusers' `push_to_hub` has put an empty model card into it."""
+        self._add_code_and_card(working_dir)
+        return super()._upload_folder(working_dir, *args, **kwargs)
+
+    def _add_code_and_card(self, folder: str | os.PathLike[str]) -> None:
+        Path(folder, f"{CODE_NAME}.py").write_text(self._source, encoding="utf-8")
+        Path(folder, "README.md").write_text(self.model_card(), encoding="utf-8")
 
     def model_card(self) -> str:
         """Return the model card in Markdown: training data, classes, use, settings, limits."""
@@ -202,13 +230,13 @@ sampler. The denoiser was trained together with a decoder of sketches, which sam
 
 ## Use
 
-With diffusers alone (`trust_remote_code` runs the `pipeline.py` of this folder):
+With diffusers alone (`trust_remote_code` runs the `class_conditional_ldm.py` of this folder):
 
 ```python
 import torch
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
+pipeline = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True)
 pipeline([{label}], generator=[torch.Generator().manual_seed(0)]).images
 ```
 
