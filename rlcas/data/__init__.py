@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.config import RunConfig
-from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
+from rlcas.data.checks import (
+    check_classes,
+    check_labels,
+    check_no_empty_class,
+    check_not_empty,
+    classes_without_images,
+)
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.folder import open_folder
 from rlcas.data.longtail import long_tail_counts, thinned
@@ -78,6 +84,7 @@ def load(config: RunConfig, *, progress: bool = False) -> TrainingData:
     layout, layout_notes = layout_of(source.where, surveys, surveys["train"], config.dataset)
     train, thin_notes = _thin(splits["train"], class_names, config)
     findings = identical_pictures(splits, surveys) + shared_patients(splits)
+    findings += classes_without_images(splits["val"], class_names)
     return TrainingData(
         name=source.name,
         class_names=class_names,
