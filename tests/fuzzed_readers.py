@@ -42,7 +42,7 @@ from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
 from rlcas.data import load, load_test, open_prepared, prepare
 from rlcas.errors import UserError
-from rlcas.report.facts import read_run
+from rlcas.reports.facts import read_run
 from rlcas.runs.replay import schedule
 from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
 from rlcas.storage.atomic import read_facts, sha256_of, write_json

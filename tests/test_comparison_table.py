@@ -28,9 +28,9 @@ from rlcas.comparison.table import markdown, summary_notes, summary_table
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.metrics import macro_f1
-from rlcas.report.canvas import drawing
-from rlcas.report.comparison_figures import curves, f1_by_few, rare_axis, recall_of_classes
-from rlcas.report.comparison_page import bold, write_tables
+from rlcas.reports.canvas import drawing
+from rlcas.reports.comparison_figures import curves, f1_by_few, rare_axis, recall_of_classes
+from rlcas.reports.comparison_page import bold, write_tables
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_json
 from rlcas.types import Float64, Int64

@@ -14,9 +14,9 @@ from PIL import Image
 
 from rlcas import settings
 from rlcas.errors import UserError
-from rlcas.report import write_report
-from rlcas.report.canvas import COLOURS
-from rlcas.report.facts import read_run
+from rlcas.reports import write_report
+from rlcas.reports.canvas import COLOURS
+from rlcas.reports.facts import read_run
 from rlcas.storage.atomic import write_json
 
 SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "settings", "provenance"]

@@ -14,7 +14,7 @@ from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.metrics import absence_note
-from rlcas.report import write_report
+from rlcas.reports import write_report
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.stages import stage, timings

@@ -11,6 +11,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from cluster.pools.copies import find_and_mark_copies
 from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
@@ -28,11 +29,11 @@ from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluation.evaluate import evaluate, in_class_order
 from rlcas.evaluation.features import check_extractor, require_weights
-from rlcas.report import write_report
-from rlcas.report.score_table import score_notes, score_table
+from rlcas.reports import write_report
+from rlcas.reports.score_table import score_notes, score_table
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder, create
-from rlcas.runs.paths import check_run_is_new, default_out, local_out, resolved
+from rlcas.runs.paths import check_run_is_new, default_out, local_out, require_pool, resolved
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
@@ -57,7 +58,17 @@ def run(config: RunConfig) -> Path:
     return folder.path
 
 
-def resume(path: Path) -> Path:
+def train(config: RunConfig) -> Path:
+    """Run phase two alone, with the pool that the settings name, into a new folder and return it.
+
+    Raises:
+        UserError: no pool is named, or as `run`.
+    """
+    require_pool(config)
+    return run(config)
+
+
+def resume(path: str | Path) -> Path:
     """Resume an interrupted run and return its folder; a finished one is only shown.
 
     Args:
@@ -116,7 +127,7 @@ def synthesise(config: RunConfig) -> Path:
     return path
 
 
-def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
+def sample(path: str | Path, given: Mapping[str, str] | None = None) -> Path:
     """Make the pool of a run's folder whose synthesiser is trained, and mark its copies; return its folder.
 
     Args:
@@ -126,7 +137,7 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     Raises:
         UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
     """
-    context = _reopen(path, given)
+    context = _reopen(Path(path), given)
     with exclusive_lock(context.folder.path):
         find_and_mark_copies(context, sample_pool(context))
     say(f"pool: {context.folder.pool}")
@@ -144,7 +155,7 @@ def make_pool(path: Path) -> None:
         find_and_mark_copies(context, open_or_make_pool(context))
 
 
-def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
+def score(path: str | Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
     """Compare the pool of a run's folder with the real images; print a table, save and return the figures.
 
     Args:
@@ -154,6 +165,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
+    path = Path(path)
     context = _reopen(path, given)
     folder, scoring = context.folder, context.config
     check_extractor(scoring.synth.scoring)
@@ -180,10 +192,22 @@ def _test_if_any(config: RunConfig) -> ImageSet | None:
     return test
 
 
-def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
-    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names."""
+def evaluate_data(path: str | Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names.
+
+    Args:
+        path: the run's folder, or its address.
+        given: `data` and settings under `dataset` and `shots` in place of the run's own, and `device`, dotted as on
+            the command line.
+
+    Returns:
+        `rlcas.metrics.report` of the images, `intervals`, and `per_patient` where there are patient ids.
+
+    Raises:
+        UserError: the run has no classifier, or the images cannot be read or do not fit it.
+    """
     path = remote.local(path, without=remote.BULKY)
-    config = settings.override(settings.load(path), given)
+    config = settings.override(settings.load(path), given or {})
     device = choose_device(config.device)
     known = load_classifier(path, device).meta.class_names
     test, found = datasets.load_test(config, num_classes=len(known))

@@ -14,9 +14,9 @@ from rlcas.comparison.summary import Results, summarise
 from rlcas.comparison.table import write_texts
 from rlcas.evaluation.bootstrap import RESAMPLES
 from rlcas.metrics import absence_note
-from rlcas.report import FIGURES_FOLDER, REPORT_FILE, render
-from rlcas.report.canvas import drawing, save
-from rlcas.report.comparison_figures import drawable
+from rlcas.reports import FIGURES_FOLDER, REPORT_FILE, render
+from rlcas.reports.canvas import drawing, save
+from rlcas.reports.comparison_figures import drawable
 from rlcas.storage.atomic import write_text
 
 

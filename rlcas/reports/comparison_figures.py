@@ -11,9 +11,9 @@ from rlcas.comparison.cell import Cell
 from rlcas.comparison.folder import Comparison
 from rlcas.comparison.intervals import RAREST
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Results, Summary
-from rlcas.report.axes import from_clear, shortened
-from rlcas.report.canvas import ACCENT, INK, MUTED, RULE, SECOND, THIRD, grid
-from rlcas.report.figures import MOST_PANELS
+from rlcas.reports.axes import from_clear, shortened
+from rlcas.reports.canvas import ACCENT, INK, MUTED, RULE, SECOND, THIRD, grid
+from rlcas.reports.figures import MOST_PANELS
 from rlcas.types import Float64
 
 if TYPE_CHECKING:
