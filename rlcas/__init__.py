@@ -1,11 +1,14 @@
 """rlcas: long-tailed image classification; RL agents choose how many synthetic images of each class to train on.
 
-Every command of the command line is a function here, imported when it is first used, so that `import rlcas` is fast:
+The commands of the command line are functions here, imported when they are first used, so that `import rlcas` is fast:
 
     import rlcas
 
     config = rlcas.settings_of({"data": "breastmnist", "preset": "quick", "sampler": {"k": 5}})
     folder = rlcas.run(config)
+    figures = rlcas.evaluate(folder)
+
+Folders are given as text or as paths.
 """
 
 from __future__ import annotations
@@ -18,17 +21,20 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "run": "cluster.runs.run:run",
-    "resume": "cluster.runs.run:resume",
+    "resume": "cluster.comparison.resume:resume",
+    "train": "cluster.runs.run:train",
     "synthesise": "cluster.runs.run:synthesise",
     "sample": "cluster.runs.run:sample",
     "score": "cluster.runs.run:score",
     "sweep": "cluster.sweeps.sweep:sweep",
     "compare": "cluster.comparison.compare:compare",
+    "evaluate": "cluster.runs.run:evaluate_data",
     "evaluate_data": "cluster.runs.run:evaluate_data",
     "predict": "rlcas.deploy.predict:predict",
     "export": "rlcas.deploy.export:export",
     "describe": "cluster.runs.dry_run:describe",
-    "write_report": "rlcas.report:write_report",
+    "report": "rlcas.reports.report:report",
+    "write_report": "rlcas.reports:write_report",
     "diagnose": "rlcas.doctor:diagnose",
     "settings_of": "rlcas.settings:of",
     "RunConfig": "rlcas.config:RunConfig",

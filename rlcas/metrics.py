@@ -1,12 +1,16 @@
 """Metrics of a classifier, from its probabilities and the true labels; NumPy alone, quick to import.
 
-The macro averages run over all C classes; a class without examples has recall, precision and F1 of 0, as
-in scikit-learn with `labels=range(C)` and `zero_division=0`.
+A figure of a class is NaN where it is not defined, and a macro average is over the classes where it is:
+
+- recall over the classes with images, as scikit-learn's `balanced_accuracy_score`;
+- F1 and precision over the classes with images or predictions, as scikit-learn's `f1_score` and `precision_score`: a
+  class that was predicted and has no image counts as 0, as does the precision of one that has images and was never
+  predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +21,11 @@ from rlcas.shots import ShotGroups
 from rlcas.types import EpochResult, Float64, Int64
 
 Probabilities = NDArray[np.floating[Any]]
+Counts = Int64 | Float64
 
 NUM_ECE_BINS = 15
+MOST_NAMED = 5
+"""Classes that one line names."""
 LEAST_PROBABILITY = 1e-4
 """Lower bound of a probability in the log-likelihood, so that a single image cannot dominate its class's mean."""
 
@@ -30,29 +37,64 @@ def confusion(labels_N: Int64, predictions_N: Int64, num_classes: int) -> Int64:
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def ratio(part: Int64 | Float64, whole: Int64 | Float64) -> Float64:
-    """Return part / whole, element by element; 0 where the whole is 0, as `zero_division=0` in scikit-learn."""
-    return np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+def recall_of(found_XC: Counts, true_XC: Counts) -> Float64:
+    """Return [..., C]: TP / (TP + FN) of each class; NaN for a class without images.
+
+    Args:
+        found_XC: [..., C] images of each class that were classified as it.
+        true_XC: [..., C] images of each class.
+    """
+    return _ratio(found_XC, true_XC)
+
+
+def precision_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Float64:
+    """Return [..., C]: TP / (TP + FP) of each class; NaN for a class without images and predictions.
+
+    Args:
+        found_XC: [..., C] images of each class that were classified as it.
+        predicted_XC: [..., C] images that were classified as each class.
+        true_XC: [..., C] images of each class.
+    """
+    # 0, not 0 / 0, for a class that was never predicted though it has images.
+    return _ratio(found_XC, np.where(true_XC > 0, np.maximum(predicted_XC, 1), predicted_XC))
+
+
+def f1_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Float64:
+    """Return [..., C]: 2 TP / (2 TP + FP + FN) of each class; NaN for a class without images and predictions.
+
+    The arguments are those of `precision_of`.
+    """
+    return _ratio(2 * found_XC, predicted_XC + true_XC)
+
+
+def macro(values_XC: Float64) -> Float64:
+    """Return [...]: the mean over the classes (last axis) for which a figure is defined; NaN where it is for none."""
+    defined_XC = ~np.isnan(values_XC)
+    return _ratio(np.where(defined_XC, values_XC, 0.0).sum(axis=-1), defined_XC.sum(axis=-1))
 
 
 def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
-    """Return [C]: the share of each class's images that is classified correctly; 0 for a class without images."""
-    matrix_CC = _confusion(probabilities_NC, labels_N)
-    return ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=1))
+    """Return [C]: the share of each class's images that is classified correctly; NaN for a class without images."""
+    found_C, _, true_C = _counts(probabilities_NC, labels_N)
+    return recall_of(found_C, true_C)
 
 
 def per_class_f1(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
-    """Return [C]: F1 = 2 TP / (2 TP + FP + FN) of each class; 0 where all three are."""
-    matrix_CC = _confusion(probabilities_NC, labels_N)
-    return ratio(2 * matrix_CC.diagonal(), matrix_CC.sum(axis=0) + matrix_CC.sum(axis=1))
+    """Return [C]: F1 = 2 TP / (2 TP + FP + FN) of each class; NaN where all three are 0."""
+    return f1_of(*_counts(probabilities_NC, labels_N))
+
+
+def per_class_precision(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: the share of each class's predictions that is right; NaN without images and predictions of it."""
+    return precision_of(*_counts(probabilities_NC, labels_N))
 
 
 def per_class_log_likelihood(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
-    """Return [C]: the mean of log p(own class) over each class's images, in nats; 0 for a class without."""
+    """Return [C]: the mean of log p(own class) over each class's images, in nats; NaN for a class without."""
     own_N = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
     num_classes = probabilities_NC.shape[1]
     sums_C = np.bincount(labels_N, np.log(np.clip(own_N, LEAST_PROBABILITY, 1.0)), num_classes)
-    return ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
+    return _ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
 
 
 def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -61,19 +103,18 @@ def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 
 
 def macro_recall(probabilities_NC: Probabilities, labels_N: Int64) -> float:
-    """Return the mean over classes of recall."""
-    return float(per_class_recall(probabilities_NC, labels_N).mean())
+    """Return the mean of recall over the classes with images."""
+    return float(macro(per_class_recall(probabilities_NC, labels_N)))
 
 
 def macro_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
-    """Return the mean over classes of precision."""
-    matrix_CC = _confusion(probabilities_NC, labels_N)
-    return float(ratio(matrix_CC.diagonal(), matrix_CC.sum(axis=0)).mean())
+    """Return the mean of precision over the classes with images or predictions."""
+    return float(macro(per_class_precision(probabilities_NC, labels_N)))
 
 
 def macro_f1(probabilities_NC: Probabilities, labels_N: Int64) -> float:
-    """Return the mean over classes of F1."""
-    return float(per_class_f1(probabilities_NC, labels_N).mean())
+    """Return the mean of F1 over the classes with images or predictions."""
+    return float(macro(per_class_f1(probabilities_NC, labels_N)))
 
 
 def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -81,12 +122,18 @@ def macro_auc(probabilities_NC: Probabilities, labels_N: Int64) -> float:
 
     A class that no image or every image belongs to is left out of the mean; NaN if that leaves no class.
     """
+    return float(macro(per_class_auc(probabilities_NC, labels_N)))
+
+
+def per_class_auc(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: each class's one-against-rest area under the ROC curve; NaN where no or every image is of it.
+
+    Of two classes it is that of class 1 alone, and NaN for class 0.
+    """
     num_classes = probabilities_NC.shape[1]
+    areas_C = np.array([_auc(probabilities_NC[:, c], labels_N == c) for c in range(num_classes)])
     # Of two classes P(label 1) alone, as MedMNIST's evaluator computes it.
-    classes = range(1, 2) if num_classes == 2 else range(num_classes)
-    areas = [_auc(probabilities_NC[:, c], labels_N == c) for c in classes]
-    known = [area for area in areas if not np.isnan(area)]
-    return float(np.mean(known)) if known else float("nan")
+    return np.where(np.arange(2) == 1, areas_C, np.nan) if num_classes == 2 else areas_C
 
 
 def expected_calibration_error(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -114,6 +161,13 @@ METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
 }
 
 """Metrics of probabilities [N, C] and labels [N], by name."""
+AVERAGED: dict[str, Callable[[Probabilities, Int64], Float64]] = {
+    "f1": per_class_f1,
+    "recall": per_class_recall,
+    "precision": per_class_precision,
+    "auc": per_class_auc,
+}
+"""What the macro averages in `METRICS` are the means of: probabilities [N, C] and labels [N] -> [C]."""
 # ECE is better when smaller, and would select the worst-calibrated epoch.
 SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
 """Metrics that may be the reward and select epochs: the larger the better."""
@@ -160,24 +214,32 @@ def signal_of(result: EpochResult, name: str) -> Float64:
 
 
 def shot_recalls(recall_C: Float64, shots: ShotGroups) -> dict[str, float]:
-    """Return the mean recall of the `many`, `medium` and `few` classes; NaN for an empty group."""
+    """Return the mean recall of the `many`, `medium` and `few` classes with images; NaN for a group without any."""
     groups = {"many": shots.many, "medium": shots.medium, "few": shots.few}
-    return {
-        name: float(recall_C[list(group)].mean()) if group else float("nan") for name, group in groups.items()
-    }
+    return {name: float(macro(recall_C[list(group)])) for name, group in groups.items()}
 
 
-def report(probabilities_NC: Probabilities, labels_N: Int64, shots: ShotGroups) -> dict[str, Any]:
+def report(
+    probabilities_NC: Probabilities,
+    labels_N: Int64,
+    shots: ShotGroups,
+    class_names: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Return every metric of a set of images: those of the paper's Table 1 and more.
 
     Args:
         probabilities_NC: [N, C] class probabilities.
         labels_N: [N] int64 true classes.
         shots: the many-, medium- and few-shot classes.
+        class_names: C names; numbers where there are none.
 
     Returns:
-        Every name of `METRICS`, `many`, `medium`, `few`, `per_class_recall` [C], `confusion` [C][C], `n`.
+        Every name of `METRICS`, `many`, `medium`, `few`, `per_class_recall` [C], `confusion` [C][C], `n`; the names of
+        the `absent_classes`, which no image is of, and under `averaged_classes` the names of the classes that each
+        macro average is over.
     """
+    num_classes = probabilities_NC.shape[1]
+    names_C = np.array(class_names or [str(c) for c in range(num_classes)], dtype=object)
     recall_C = per_class_recall(probabilities_NC, labels_N)
     return {
         **{name: metric(probabilities_NC, labels_N) for name, metric in METRICS.items()},
@@ -185,7 +247,49 @@ def report(probabilities_NC: Probabilities, labels_N: Int64, shots: ShotGroups) 
         "per_class_recall": recall_C.tolist(),
         "confusion": _confusion(probabilities_NC, labels_N).tolist(),
         "n": len(labels_N),
+        "absent_classes": names_C[np.bincount(labels_N, minlength=num_classes) == 0].tolist(),
+        "averaged_classes": {
+            name: names_C[~np.isnan(of_class(probabilities_NC, labels_N))].tolist()
+            for name, of_class in AVERAGED.items()
+        },
     }
+
+
+def absence_note(
+    unit: str, absent: Sequence[str], averaged: Mapping[str, Sequence[str]] | None = None
+) -> str | None:
+    """Return a sentence on the classes that no image is of; None where there are none.
+
+    Args:
+        unit: what a reader calls an image, such as "test image".
+        absent: their names.
+        averaged: `averaged_classes` of `report`; None before anything is predicted.
+    """
+    if not absent:
+        return None
+    # F1 and precision are over the same classes.
+    counted = absent if averaged is None else [name for name in absent if name in averaged["f1"]]
+    why = "where it is predicted" if averaged is None else "which was predicted"
+    return (
+        f"no {unit} is of class {_listed(absent)}: macro figures are over the other classes"
+        + f"; F1 and precision count {_listed(counted)} as 0, {why}" * bool(counted)
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(repr, names[:MOST_NAMED])) + more
+
+
+def _counts(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[Int64, Int64, Int64]:
+    """Return the images of each class that were found, that were predicted as it, and that are of it, [C] each."""
+    matrix_CC = _confusion(probabilities_NC, labels_N)
+    return matrix_CC.diagonal(), matrix_CC.sum(axis=0), matrix_CC.sum(axis=1)
+
+
+def _ratio(part: Any, whole: Any) -> Float64:
+    """Return part / whole, element by element; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
 
 
 def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:

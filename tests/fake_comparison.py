@@ -63,9 +63,13 @@ POOLS = {"class": 71.2, "sketch": 55.9, "mgdm": 90.4}
 
 
 def write_fake_comparison(
-    path: Path, num_classes: int = 8, seeds: int = 3, rows: tuple[str, ...] = tuple(ROWS)
+    path: Path,
+    num_classes: int = 8,
+    seeds: int = 3,
+    rows: tuple[str, ...] = tuple(ROWS),
+    absent: tuple[int, ...] = (),
 ) -> Path:
-    """Write the folder of a comparison whose predictions are random numbers."""
+    """Write the folder of a comparison whose predictions are random numbers; no test image is of an `absent` class."""
     counts_C = train_counts(num_classes)
     shots = {"many_above": 400, "few_below": 100} if num_classes > 2 else {}
     config = CompareRunConfig.model_validate(
@@ -74,6 +78,7 @@ def write_fake_comparison(
     write_text(path / settings.COMPARE_CONFIG_FILE, settings.as_yaml(config))
     _write_data(path, counts_C)
     labels_N = np.repeat(np.arange(num_classes), np.maximum(counts_C // 6, 5)).astype(np.int64)
+    labels_N = labels_N[~np.isin(labels_N, absent)]
     for name in rows:
         for seed in range(seeds):
             for equal in (False, True) if ROWS[name].passes > 1 else (False,):
@@ -128,7 +133,9 @@ def _finished(
     epochs = EPOCHS if cell.pool is None else EPOCHS * 2 // 3
     epochs = max(1, epochs // passes) if cell.equal_compute else epochs
     images = int(counts_C.sum()) * EPOCHS // (passes if cell.equal_compute else 1)
-    test = report(probabilities_NC, labels_N, shot_groups(config.shots, counts_C, np.bincount(labels_N)))
+    num_classes = len(counts_C)
+    shots = shot_groups(config.shots, counts_C, np.bincount(labels_N, minlength=num_classes))
+    test = report(probabilities_NC, labels_N, shots, class_names(num_classes))
     rng = np.random.default_rng(cell.seed)
     curve = tuple(
         {

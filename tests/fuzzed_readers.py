@@ -50,7 +50,7 @@ from rlcas.data import (
     write_record,
 )
 from rlcas.errors import UserError
-from rlcas.report.facts import read_run
+from rlcas.reports.facts import read_run
 from rlcas.runs.replay import schedule
 from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
 from rlcas.storage.atomic import read_facts, sha256_of, write_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import json
 import math
@@ -21,15 +22,15 @@ from rlcas.comparison.contrasts import CONTRASTS
 from rlcas.comparison.findings import interval_text, sentences
 from rlcas.comparison.folder import cell_folder, read_comparison
 from rlcas.comparison.grids import table_1, table_2, table_contrasts, table_cost, table_differences
-from rlcas.comparison.intervals import Interval
+from rlcas.comparison.intervals import Interval, drawn_figures
 from rlcas.comparison.summary import BASELINE, OURS, Results, summarise
 from rlcas.comparison.table import markdown, summary_notes, summary_table
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 from rlcas.metrics import macro_f1
-from rlcas.report.canvas import drawing
-from rlcas.report.comparison_figures import curves, f1_by_few, rare_axis, recall_of_classes
-from rlcas.report.comparison_page import bold, write_tables
+from rlcas.reports.canvas import drawing
+from rlcas.reports.comparison_figures import curves, f1_by_few, rare_axis, recall_of_classes
+from rlcas.reports.comparison_page import bold, write_tables
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import write_json
 from rlcas.types import Float64, Int64
@@ -415,3 +416,42 @@ def test_cells_that_were_tested_on_other_images_are_refused(tmp_path: Path) -> N
         UserError, match=r"ce/0 was tested on other images than .*baseline/0: delete it, then resume"
     ):
         read_comparison(tmp_path)
+
+
+def test_a_class_without_test_images_is_named_and_counts_in_no_row(tmp_path: Path) -> None:
+    folder = write_fake_comparison(tmp_path, num_classes=3, seeds=2, rows=("baseline", "ce"), absent=(2,))
+    results = write_tables(folder)
+    name = results.comparison.class_names[2]
+    row = results.row("baseline")
+    assert row is not None and math.isnan(row.per_class_recall[2])
+    assert row.figures["recall"].mean == pytest.approx(np.mean(row.per_class_recall[:2]))
+    for seed in range(2):
+        # What is drawn again for the intervals has the definition of the figures.
+        cell = read_cell(cell_folder(folder, "baseline", seed))
+        assert cell is not None and cell.test["absent_classes"] == [name]
+        for figure in ("f1", "recall", "precision"):
+            drawn = drawn_figures(
+                results.comparison.probabilities["baseline", seed, False],
+                results.comparison.labels_N,
+                np.ones((1, len(results.comparison.labels_N)), np.float32),
+                results.comparison.groups,
+            )
+            assert drawn[figure][0] == pytest.approx(cell.test[figure])
+    note = f"o test image is of class {name!r}: macro figures are over the other classes"
+    assert f"N{note}" in (folder / "compare.md").read_text()
+    assert f"N{html.escape(note).replace('&#x27;', '&#39;')}" in (folder / "report.html").read_text()
+    assert summary_notes(results)[0].startswith(f"note: n{note}")
+    assert json.loads((folder / "compare.json").read_text())["absent_classes"] == [name]
+    assert results.comparison.shots.few == (2,) and rare_axis(results.comparison)[0] == "rarest"
+    with drawing():
+        numbers = {text.get_text() for text in recall_of_classes(results).axes[0].texts}
+    assert "n/a" in numbers and "nan" not in numbers
+
+
+def test_the_rarest_class_is_the_rarest_of_those_that_are_tested(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, num_classes=2, seeds=1, rows=("baseline",))
+    whole = read_comparison(tmp_path)
+    rarest = int(whole.train_counts_C.argmin())
+    assert whole.groups["rarest"] == (rarest,) and whole.absent_classes == []
+    write_fake_comparison(tmp_path, num_classes=2, seeds=1, rows=("baseline",), absent=(rarest,))
+    assert read_comparison(tmp_path).groups["rarest"] == (1 - rarest,)

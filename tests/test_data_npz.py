@@ -198,6 +198,15 @@ def test_a_file_altered_or_cut_anywhere_is_refused_or_reads_the_same(tmp_path: P
     assert num_refused > 60
 
 
+def test_a_class_without_validation_images_is_named_in_a_note(tmp_path: Path) -> None:
+    labels = np.zeros_like(arrays()["val_labels"])
+    data = load(config(write_npz(tmp_path, class_names=np.array(["benign", "rare"]), val_labels=labels)))
+    assert data.notes[-1] == (
+        "no validation image is of class 'rare': macro figures are over the other classes; F1 and precision count "
+        "'rare' as 0, where it is predicted"
+    )
+
+
 def test_official_breastmnist_has_one_image_twice_with_conflicting_labels(real_data: Path) -> None:
     data = load(config(f"npz:{real_data / 'breastmnist.npz'}"))
     assert data.train.class_counts(2).tolist() == [147, 399] and len(data.val) == 78

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import CPU, tiny_config, tiny_data, tiny_set, tiny_trainer
 
+from cluster.runs.results import show_test
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
@@ -46,11 +48,29 @@ def test_a_saved_classifier_predicts_as_the_trained_one(folder):
 def test_evaluate_returns_every_metric_of_the_test_images(folder):
     figures = evaluate(folder, tiny_set(30, seed=5), ShotsConfig(many=(0,), few=(2,)), CPU)
     others = {"many", "medium", "few", "per_class_recall", "confusion", "n", "intervals"}
+    others |= {"absent_classes", "averaged_classes"}
     assert set(METRICS) | others == set(figures)
     for name, (low, high) in figures["intervals"].items():
         assert low <= figures[name] <= high, name
     assert figures["n"] == 30 and np.sum(figures["confusion"]) == 30
     assert figures["few"] == figures["per_class_recall"][2]
+
+
+def test_a_class_without_test_images_is_named_and_not_averaged(folder, capsys):
+    images = tiny_set(30, seed=5)
+    present = images.take(np.flatnonzero(images.labels_N != 1))
+    patients = np.array([f"p{label}" for label in present.labels_N])
+    figures = evaluate(folder, replace(present, patients_N=patients), ShotsConfig(many=(0,), few=(1,)), CPU)
+    assert figures["absent_classes"] == figures["per_patient"]["absent_classes"] == ["b"]
+    assert figures["averaged_classes"]["recall"] == ["a", "c"]
+    recall_C = figures["per_class_recall"]
+    assert np.isnan(recall_C).tolist() == [False, True, False] and np.isnan(figures["few"])
+    assert figures["recall"] == np.mean([recall_C[0], recall_C[2]])
+    low, high = figures["intervals"]["f1"]
+    assert low <= figures["f1"] <= high
+    show_test(figures)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[1].startswith("note: no test image is of class 'b': macro figures are over the other classes")
 
 
 def test_shots_by_test_counts_need_test_images_alone(folder):

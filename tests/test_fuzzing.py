@@ -23,7 +23,7 @@ from rlcas.comparison.cell import read_predictions
 from rlcas.data import load
 from rlcas.data.npz import open_npz
 from rlcas.errors import UserError
-from rlcas.report.facts import read_run
+from rlcas.reports.facts import read_run
 from rlcas.runs.epoch_log import check_epochs, read_epochs, read_lines
 from rlcas.runs.sweep_folder import read_sweep
 from rlcas.storage import reading

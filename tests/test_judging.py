@@ -19,7 +19,7 @@ from cluster.pools.scores import score_pool
 from cluster.pools.stored import run_pool
 from rlcas.config import RunConfig
 from rlcas.errors import UserError
-from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
+from rlcas.reports.contact_sheet import Pair, pairs_a_class, write_contact_sheet
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.types import ImageSet, TrainingData, Uint8

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from rlcas.metrics import CLASS_SIGNALS, METRICS, class_signals, confusion, per_class_recall, report
+from rlcas.metrics import (
+    CLASS_SIGNALS,
+    METRICS,
+    absence_note,
+    class_signals,
+    confusion,
+    per_class_recall,
+    report,
+)
 from rlcas.shots import ShotGroups
 
 
@@ -24,11 +32,62 @@ def test_macro_figures_and_confusion_equal_scikit_learn(case):
     classes, predicted = range(p.shape[1]), p.argmax(1)
     matrix = confusion(labels, predicted, p.shape[1])
     np.testing.assert_array_equal(matrix, sk.confusion_matrix(labels, predicted, labels=classes))
-    common = {"labels": classes, "average": "macro", "zero_division": 0}
+    # Over the classes with images or predictions, which is scikit-learn's own choice; recall needs images.
+    common = {"average": "macro", "zero_division": 0}
     assert METRICS["f1"](p, labels) == pytest.approx(sk.f1_score(labels, predicted, **common))
-    assert METRICS["recall"](p, labels) == pytest.approx(sk.recall_score(labels, predicted, **common))
     assert METRICS["precision"](p, labels) == pytest.approx(sk.precision_score(labels, predicted, **common))
+    recall = sk.recall_score(labels, predicted, labels=np.unique(labels), **common)
+    assert METRICS["recall"](p, labels) == pytest.approx(recall)
     assert METRICS["acc"](p, labels) == pytest.approx(sk.accuracy_score(labels, predicted))
+
+
+@given(predictions())
+def test_the_named_classes_are_those_of_the_averages(case):
+    p, labels = case
+    figures = report(p, labels, ShotGroups(many=(), medium=tuple(range(p.shape[1])), few=()))
+    present, predicted = {str(c) for c in labels}, {str(c) for c in p.argmax(1)}
+    names = [str(c) for c in range(p.shape[1])]
+    assert figures["absent_classes"] == [name for name in names if name not in present]
+    averaged = figures["averaged_classes"]
+    assert set(averaged["recall"]) == present
+    assert set(averaged["f1"]) == set(averaged["precision"]) == present | predicted
+    assert len(averaged["auc"]) == (0 if len(present) == 1 else 1 if p.shape[1] == 2 else len(present))
+    assert figures["medium"] == figures["recall"]
+    # A mean says over what it is: the figures of these classes give it again.
+    recall_C = np.array(figures["per_class_recall"])
+    assert np.isnan(recall_C).tolist() == [name in figures["absent_classes"] for name in names]
+    assert figures["recall"] == pytest.approx(recall_C[[int(name) for name in averaged["recall"]]].mean())
+
+
+def test_a_class_without_images_and_predictions_leaves_no_trace_in_the_averages():
+    p, labels = np.eye(3)[[0, 0, 1]], np.array([0, 0, 1])
+    groups = ShotGroups(many=(0,), medium=(1,), few=(2,))
+    figures = report(p, labels, groups, ["benign", "malignant", "rare"])
+    without = report(p[:, :2], labels, ShotGroups(many=(0,), medium=(1,), few=()), ["benign", "malignant"])
+    for name in ("f1", "recall", "precision", "acc", "many", "medium"):
+        assert figures[name] == without[name] == 1.0
+    assert np.isnan(figures["few"]) and np.isnan(figures["per_class_recall"][2])
+    assert figures["absent_classes"] == ["rare"]
+    assert figures["averaged_classes"]["f1"] == ["benign", "malignant"]
+    note = absence_note("test image", figures["absent_classes"], figures["averaged_classes"])
+    assert note == "no test image is of class 'rare': macro figures are over the other classes"
+    assert absence_note("test image", without["absent_classes"], without["averaged_classes"]) is None
+
+
+def test_a_class_that_is_predicted_without_images_costs_f1_and_precision_but_has_no_recall():
+    figures = report(np.eye(3)[[0, 1, 2]], np.array([0, 1, 1]), ShotGroups(many=(), medium=(), few=()))
+    # F1 of 1, 2 / 3 and 0; recall of 1 and 1 / 2.
+    assert figures["f1"] == pytest.approx((1 + 2 / 3) / 3)
+    assert figures["precision"] == pytest.approx(2 / 3)
+    assert figures["recall"] == 0.75
+    note = absence_note("test image", figures["absent_classes"], figures["averaged_classes"])
+    assert note.endswith("the other classes; F1 and precision count '2' as 0, which was predicted")
+
+
+def test_a_line_names_five_absent_classes_and_counts_the_others():
+    note = absence_note("validation image", [str(c) for c in range(7)])
+    assert note.startswith("no validation image is of class '0', '1', '2', '3', '4' and 2 more: macro")
+    assert note.endswith("'4' and 2 more as 0, where it is predicted")
 
 
 @given(predictions())
@@ -73,6 +132,7 @@ def test_report_groups_are_means_of_per_class_recalls_and_nan_where_empty():
 def test_a_binary_decision_is_by_argmax_so_that_a_tie_goes_to_class_0():
     p = np.array([[0.5, 0.5], [0.49, 0.51]])
     np.testing.assert_array_equal(per_class_recall(p, np.array([0, 1])), [1.0, 1.0])
+    np.testing.assert_array_equal(per_class_recall(p, np.array([1, 1])), [np.nan, 0.5])
 
 
 def test_each_class_is_measured_on_its_own_images_by_hand():

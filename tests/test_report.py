@@ -14,9 +14,9 @@ from PIL import Image
 
 from rlcas import settings
 from rlcas.errors import UserError
-from rlcas.report import write_report
-from rlcas.report.canvas import COLOURS
-from rlcas.report.facts import read_run
+from rlcas.reports import write_report
+from rlcas.reports.canvas import COLOURS
+from rlcas.reports.facts import read_run
 from rlcas.storage.atomic import write_json
 
 SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "settings", "provenance"]
@@ -305,6 +305,29 @@ def test_patients_get_a_column_of_their_own(small_run):
     page = page_of(small_run)
     assert page.row("Macro F1") == ["0.573", "0.541 to 0.605", "0.654"]
     assert page.row("How many")[-1] == "77"
+
+
+def test_a_class_without_test_images_has_no_recall_and_is_named(small_run):
+    metrics = json.loads((small_run / "metrics.json").read_text())
+    benign, malignant = json.loads((small_run / "prepared" / "data.json").read_text())["class_names"]
+    (first, second), _ = metrics["test"]["confusion"]
+    absent = {
+        "confusion": [[first, second], [0, 0]],
+        "per_class_recall": [0.75, None],
+        "absent_classes": [malignant],
+        "averaged_classes": {"f1": [benign, malignant], "recall": [benign]},
+    }
+    patients = {**metrics["test"], **absent, "averaged_classes": {"f1": [benign], "recall": [benign]}}
+    test = {**metrics["test"], **absent}
+    write_json(small_run / "metrics.json", {**metrics, "test": test, "test_per_patient": patients})
+    page = page_of(small_run)
+    assert page.row("1", malignant)[-3:] == ["0", "n/a", ""]
+    assert (
+        f"No test image is of class '{malignant}': macro figures are over the other classes; "
+        f"F1 and precision count '{malignant}' as 0, which was predicted." in page.text
+    )
+    assert f"No test patient is of class '{malignant}': macro figures are over the other classes." in page.text
+    assert page.tags.count("meter") == 1
 
 
 def test_a_pool_of_ones_own_is_named_and_its_missing_figures_are_na(small_run):

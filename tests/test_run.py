@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -104,6 +105,9 @@ def test_resume_shows_a_finished_run_and_changes_nothing(finished: Path) -> None
     done = rlcas("resume", finished, cwd=finished.parent)
     assert done.returncode == 0, done.stderr
     assert "is finished" in done.stdout
+    assert (finished / "metrics.json").read_bytes() == before
+    # As text and by the function, too.
+    assert importlib.import_module("rlcas").resume(str(finished)) == finished
     assert (finished / "metrics.json").read_bytes() == before
 
 

@@ -5,7 +5,7 @@ import pytest
 from fake_run import BREAST_8, metrics_json
 
 from rlcas.console import show_table
-from rlcas.report.score_table import COLUMNS, score_notes, score_table
+from rlcas.reports.score_table import COLUMNS, score_notes, score_table
 
 FIGURES = metrics_json(8)["synthesis"]
 

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from rlcas.errors import UserError
-from rlcas.report.canvas import drawing
-from rlcas.report.sweep_page import metric_by_setting, write_sweep_report
+from rlcas.reports.canvas import drawing
+from rlcas.reports.sweep_page import metric_by_setting, write_sweep_report
 from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep, sweep_table
 from rlcas.tracking.hparams import write_hparams
 

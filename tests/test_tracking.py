@@ -159,3 +159,11 @@ def test_the_settings_are_kept_as_text(tmp_path):
         tracker.settings(RunConfig(seed=7))
     (event,) = read(tmp_path, "run").Tensors("settings/text_summary")
     assert b"\n    seed: 7\n" in event.tensor_proto.string_val[0]
+
+
+def test_the_notes_on_the_data_are_a_list_in_the_text(tmp_path):
+    with Tracker(tmp_path, class_names(2)) as tracker:
+        tracker.settings(RunConfig())
+        tracker.notes(("one", "two"))
+    (event,) = read(tmp_path, "run").Tensors("notes/text_summary")
+    assert event.tensor_proto.string_val[0] == b"- one\n- two"

@@ -195,6 +195,17 @@ def test_fit_returns_the_best_epoch_by_the_reward_metric_and_reports_every_epoch
     assert_same_bits(best, run(trainer, ZEROS, best.epoch))
 
 
+def test_a_class_without_validation_images_lowers_no_figure_that_agents_are_rewarded_by():
+    data = tiny_data()
+    kept = np.flatnonzero(data.val.labels_N != 2)
+    without = dataclasses.replace(data, val=data.val.take(kept))
+    config = tiny_config(classifier={"lr": 0.01}, sampler={"epochs": 8})
+    best, results = fit(tiny_trainer(config, without), ZEROS, epochs=8)
+    result = results[best.epoch - 1]
+    assert result.metrics["acc"] == result.metrics["f1"] == result.metrics["recall"] == 1.0
+    assert np.isnan(result.per_class_recall_C).tolist() == [False, False, True]
+
+
 def test_ties_in_the_metric_go_to_the_lower_loss_and_nan_loses():
     base = {"train_loss": 1.0, "per_class": {"recall": ZEROS}, "num_images": 1, "finite": True}
     low, high, nan = (

@@ -2,7 +2,7 @@
 
 Its folder holds compare.yaml (what the rows share), `prepared` (the images), `pools/NAME` (a phase one each),
 `cells/ROW/SEED` (a run's folder each, with cell.json once it has ended), and the tables, figures and page that
-`rlcas.report.comparison_page` makes of them.
+`rlcas.reports.comparison_page` makes of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from rlcas.config import CompareRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.data.prepared import open_prepared
 from rlcas.errors import UserError
-from rlcas.report import REPORT_FILE
-from rlcas.report.comparison_page import write_tables
+from rlcas.reports import REPORT_FILE
+from rlcas.reports.comparison_page import write_tables
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.runs.images import keep_images, record_of
 from rlcas.runs.paths import check_is_new, naming_out, resolved

@@ -11,7 +11,7 @@ from cluster.pools.copies import Judgement, judge_pool
 from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
 from rlcas.evaluation.evaluate import evaluate
-from rlcas.report.contact_sheet import Pair, pairs_a_class, write_contact_sheet
+from rlcas.reports.contact_sheet import Pair, pairs_a_class, write_contact_sheet
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import read_facts, replacing, write_json

@@ -12,7 +12,8 @@ from cluster.pools.scores import score_pool
 from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
-from rlcas.report import write_report
+from rlcas.metrics import absence_note
+from rlcas.reports import write_report
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.images import test_images
@@ -98,6 +99,9 @@ def show_test(figures: dict[str, Any]) -> None:
     """Print a line of test figures."""
     named = "  ".join(f"{name} {format_figure(figures[name])}" for name in TEST_FIGURES)
     say(f"test of {figures['n']} images: {named}")
+    # An older metrics.json has neither.
+    if note := absence_note("test image", figures.get("absent_classes", ()), figures.get("averaged_classes")):
+        say(f"note: {note}")
 
 
 def show_pool(figures: dict[str, Any]) -> None:

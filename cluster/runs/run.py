@@ -11,6 +11,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cluster.pools.copies import find_and_mark_copies
 from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
@@ -27,12 +28,19 @@ from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.evaluation.features import check_extractor, require_weights
-from rlcas.report import write_report
-from rlcas.report.score_table import score_notes, score_table
+from rlcas.reports import write_report
+from rlcas.reports.score_table import score_notes, score_table
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder, create
 from rlcas.runs.images import keep_images, prepare_again, record_of, test_images
-from rlcas.runs.paths import absolute_data, check_run_is_new, default_out, local_out, resolved
+from rlcas.runs.paths import (
+    absolute_data,
+    check_run_is_new,
+    default_out,
+    local_out,
+    require_pool,
+    resolved,
+)
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
@@ -57,7 +65,17 @@ def run(config: RunConfig) -> Path:
     return folder.path
 
 
-def resume(path: Path) -> Path:
+def train(config: RunConfig) -> Path:
+    """Run phase two alone, with the pool that the settings name, into a new folder and return it.
+
+    Raises:
+        UserError: no pool is named, or as `run`.
+    """
+    require_pool(config)
+    return run(config)
+
+
+def resume(path: str | Path) -> Path:
     """Resume an interrupted run and return its folder; a finished one is only shown.
 
     Args:
@@ -116,7 +134,7 @@ def synthesise(config: RunConfig) -> Path:
     return path
 
 
-def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
+def sample(path: str | Path, given: Mapping[str, str] | None = None) -> Path:
     """Make the pool of a run's folder whose synthesiser is trained, and mark its copies; return its folder.
 
     Args:
@@ -126,7 +144,7 @@ def sample(path: Path, given: Mapping[str, str] | None = None) -> Path:
     Raises:
         UserError: the folder is not a run's, its synthesiser is not trained, or the pool is of another origin.
     """
-    context = _reopen(path, given)
+    context = _reopen(Path(path), given)
     with exclusive_lock(context.folder.path):
         find_and_mark_copies(context, sample_pool(context))
     say(f"pool: {context.folder.pool}")
@@ -144,7 +162,7 @@ def make_pool(path: Path) -> None:
         find_and_mark_copies(context, open_or_make_pool(context))
 
 
-def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
+def score(path: str | Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
     """Compare the pool of a run's folder with the real images; print a table, save and return the figures.
 
     Args:
@@ -154,6 +172,7 @@ def score(path: Path, given: Mapping[str, str] | None = None) -> dict[str, objec
     Raises:
         UserError: the folder is not a run's, or has no pool.
     """
+    path = Path(path)
     context = _reopen(path, given)
     folder, scoring = context.folder, context.config
     check_extractor(scoring.synth.scoring)
@@ -181,17 +200,21 @@ def _test_if_any(folder: RunFolder, config: RunConfig) -> ImageSet | None:
     return test
 
 
-def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
+def evaluate_data(path: str | Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names.
 
     Args:
         path: the run's folder, or its address.
-        given: settings in place of the run's own, such as device, and data for another set.
+        given: settings in place of the run's own, dotted as on the command line: `device`, `shots`, and `data` with
+            `dataset` for another set.
+
+    Returns:
+        `rlcas.metrics.report` of the images, `intervals`, and `per_patient` where there are patient ids.
 
     Raises:
-        UserError: the folder is not a run's, or the images cannot be read or do not suit the classifier.
+        UserError: the run has no classifier, or the images cannot be read or do not fit it.
     """
-    path = remote.local(path, without=remote.BULKY)
+    path, given = remote.local(path, without=remote.BULKY), given or {}
     own = settings.load(path)
     config = settings.override(own, given)
     device = choose_device(config.device)
@@ -203,7 +226,7 @@ def evaluate_data(path: Path, given: Mapping[str, str]) -> dict[str, object]:
 
 
 def _test_of(
-    folder: RunFolder, own: RunConfig, config: RunConfig, given: Mapping[str, str], known: Sequence[str]
+    folder: RunFolder, own: RunConfig, config: RunConfig, given: Mapping[str, Any], known: Sequence[str]
 ) -> tuple[ImageSet, tuple[str, ...]]:
     """Return the images to test on, and notes on them: those of the run's record, or those of other data."""
     if absolute_data(config.data) != absolute_data(own.data):

@@ -144,6 +144,7 @@ def _recording(context: RunContext) -> Iterator[Callable[[EpochRecord], None]]:
         epoch_view(class_names, config.sampler.epochs, config.sampler.metric) as view,
     ):
         tracker.settings(config)
+        tracker.notes(context.data.notes)
 
         def record_epoch(record: EpochRecord) -> None:
             epoch_log.append_epoch(folder, record)

@@ -25,7 +25,7 @@ from rlcas import settings
 from rlcas.config import RunConfig, SweepRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
-from rlcas.report.sweep_page import REPORT_FILE, write_sweep_report
+from rlcas.reports.sweep_page import REPORT_FILE, write_sweep_report
 from rlcas.runs.folder import ERROR_FILE, RunFolder
 from rlcas.runs.images import link_once, share_images
 from rlcas.runs.paths import check_is_new, data_name, naming_out

@@ -34,14 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Run phase two alone, with an existing pool.
+    """Run phase two alone, with an existing pool."""
+    from rlcas.runs.paths import require_pool
 
-    Raises:
-        UserError: no pool is named.
-    """
-    config = _settings(arguments)
-    if config.pool is None:
-        raise UserError("pool is not set: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
+    require_pool(config := _settings(arguments))
     return _run(config, arguments)
 
 
@@ -96,22 +92,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the report of a run, a sweep or a comparison again."""
-    if is_comparison(arguments.folder):
-        from rlcas.report import REPORT_FILE
-        from rlcas.report.comparison_page import write_tables
+    from rlcas.reports.report import report as report_on
 
-        write_tables(arguments.folder)
-        print(arguments.folder / REPORT_FILE)
-        return 0
-    if (arguments.folder / "sweep.json").exists():
-        from rlcas.report.sweep_page import write_sweep_report
-
-        print(write_sweep_report(arguments.folder))
-        return 0
-    check_is_run(arguments.folder)
-    from rlcas.report import write_report
-
-    print(write_report(arguments.folder))
+    print(report_on(arguments.folder))
     return 0
 
 

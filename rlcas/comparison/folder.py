@@ -90,6 +90,12 @@ class Comparison:
         return np.bincount(self.labels_N, minlength=len(self.class_names)).astype(np.int64)
 
     @property
+    def absent_classes(self) -> list[str]:
+        """Return the names of the classes that no test image is of; none before the first cell is finished."""
+        absent_C = (self.test_counts_C == 0) & (len(self.labels_N) > 0)
+        return [self.class_names[c] for c in np.flatnonzero(absent_C)]
+
+    @property
     def shots(self) -> ShotGroups:
         """Return the many-, medium- and few-shot classes."""
         return shot_groups(self.config.shots, self.train_counts_C, self.test_counts_C)
@@ -97,7 +103,9 @@ class Comparison:
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Return the classes of each group whose recall is reported."""
-        rarest = (int(self.train_counts_C.argmin()),)
+        # A class without test images has no recall; all have none before the first cell is finished.
+        tested_C = (self.test_counts_C > 0) | (len(self.labels_N) == 0)
+        rarest = (int(np.where(tested_C, self.train_counts_C, np.iinfo(np.int64).max).argmin()),)
         return {"many": self.shots.many, "medium": self.shots.medium, "few": self.shots.few, RAREST: rarest}
 
     @property

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlcas.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
-from rlcas.metrics import NUM_ECE_BINS, calibration_gaps, ratio
+from rlcas.metrics import NUM_ECE_BINS, calibration_gaps, f1_of, macro, precision_of, recall_of
 from rlcas.seeding import rng_for
 from rlcas.types import Float32, Float64, Int64
 
 Draws = Mapping[str, Float64]
 """Name of a figure -> [B + 1]: on the test images as they are, then in each of the B draws of them."""
 RAREST = "rarest"
-"""Recall of the class with the fewest training images: what stands for few-shot recall where no class is."""
+"""Recall of the tested class with the fewest training images: what stands for few-shot recall where no class is."""
 GROUPS = ("many", "medium", "few", RAREST)
 """Groups of classes whose mean recall is a figure."""
 WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", *GROUPS)
@@ -79,21 +79,17 @@ def drawn_figures(
         probabilities_NC: [N, C] float64 of the test images.
         labels_N: [N] int64 true classes.
         weights_BN: [B + 1, N] float32 from `image_draws`.
-        groups: the classes of each of `GROUPS`; the recall of a group without classes is NaN.
+        groups: the classes of each of `GROUPS`; the recall of a group without test images is NaN.
     """
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
-    recall_BC = ratio(found_BC, true_BC)
+    recall_BC = recall_of(found_BC, true_BC)
     return {
-        # 2 TP / (2 TP + FP + FN), macro.
-        "f1": ratio(2 * found_BC, predicted_BC + true_BC).mean(axis=1),
-        "recall": recall_BC.mean(axis=1),
-        "precision": ratio(found_BC, predicted_BC).mean(axis=1),
+        "f1": macro(f1_of(found_BC, predicted_BC, true_BC)),
+        "recall": macro(recall_BC),
+        "precision": macro(precision_of(found_BC, predicted_BC, true_BC)),
         "acc": found_BC.sum(axis=1) / len(labels_N),
         "ece": _calibration_errors(probabilities_NC, labels_N, weights_BN),
-        **{
-            name: recall_BC[:, list(group)].mean(axis=1) if group else np.full(len(weights_BN), np.nan)
-            for name, group in groups.items()
-        },
+        **{name: macro(recall_BC[:, list(group)]) for name, group in groups.items()},
     }
 
 

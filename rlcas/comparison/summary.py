@@ -66,7 +66,7 @@ class Summary:
     figures: Mapping[str, Figure]
     """Every name of `METRICS` and of `rlcas.comparison.intervals.GROUPS`; empty where no seed is finished."""
     per_class_recall: tuple[float, ...]
-    """[C], mean over the seeds."""
+    """[C], mean over the seeds; NaN for a class without test images."""
     against_baseline: Mapping[str, Interval]
     """This row minus the Baseline, every figure of `WITH_DRAWS`."""
     against_ours: Mapping[str, Interval]
@@ -230,7 +230,8 @@ def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure
 
 
 def _per_class_recall(cells: Mapping[int, Cell]) -> tuple[float, ...]:
-    recalls_SC = [cell.test["per_class_recall"] for cell in cells.values()]
+    # In JSON a class without test images has null.
+    recalls_SC = [list(map(_or_nan, cell.test["per_class_recall"])) for cell in cells.values()]
     return tuple(np.mean(recalls_SC, axis=0).tolist()) if recalls_SC else ()
 
 

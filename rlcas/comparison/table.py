@@ -27,6 +27,7 @@ from rlcas.comparison.grids import (
 from rlcas.comparison.summary import OURS, Results
 from rlcas.console import format_seconds
 from rlcas.jsonable import jsonable
+from rlcas.metrics import absence_note
 from rlcas.storage.atomic import read_facts, replacing, write_json, write_text
 
 MARKDOWN_FILE = "compare.md"
@@ -49,10 +50,12 @@ def markdown(results: Results) -> str:
 def trained_with(results: Results) -> str:
     """Return what all rows share, in a sentence."""
     comparison = results.comparison
+    note = absence_note("test image", comparison.absent_classes)
     return (
         f"{len(comparison.class_names)} classes, {comparison.train_counts_C.sum()} training and "
         f"{len(comparison.labels_N)} test images; {comparison.config.classifier.backbone}, {len(comparison.seeds)} "
         f"seeds, a budget of {comparison.config.compare.epochs} passes over the real training images."
+        + (f" {note[0].upper()}{note[1:]}." if note else "")
     )
 
 
@@ -75,6 +78,7 @@ def facts_of(results: Results) -> dict[str, Any]:
         "class_names": comparison.class_names,
         "train_counts": comparison.train_counts_C,
         "test_counts": comparison.test_counts_C,
+        "absent_classes": comparison.absent_classes,
         "shots": asdict(comparison.shots),
         "seeds": list(comparison.seeds),
         "settings": comparison.config.model_dump(mode="json"),
@@ -137,7 +141,9 @@ def summary_table(results: Results) -> Table:
 
 def summary_notes(results: Results) -> list[str]:
     """Return the lines under the console's table: why rows have no figures, and what was found."""
+    note = absence_note("test image", results.comparison.absent_classes)
     return [
+        *([f"note: {note}"] if note else []),
         *(f"{row.method}: {status_text(row)}" for row in results.rows if not row.figures),
         *sentences(results),
     ]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rlcas.data.source import RawSplit, SplitName
 from rlcas.errors import UserError
+from rlcas.metrics import absence_note
 from rlcas.types import Int64
 
 MOST_NAMED = 5
@@ -85,3 +86,12 @@ def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]
         named = ", ".join(map(repr, empty[:MOST_NAMED]))
         more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
         raise UserError(f"{where} has no training image of class {named}{more}: add one or drop it")
+
+
+def classes_without_images(val: RawSplit, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the classes that no validation image is of, if there are any."""
+    counts_C = np.bincount(val.labels_N, minlength=len(class_names))
+    note = absence_note(
+        "validation image", [name for name, count in zip(class_names, counts_C, strict=True) if count == 0]
+    )
+    return () if note is None else (note,)

@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from rlcas.config import RunConfig
-from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
+from rlcas.data.checks import (
+    check_classes,
+    check_labels,
+    check_no_empty_class,
+    check_not_empty,
+    classes_without_images,
+)
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.longtail import long_tail_counts, thinned
 from rlcas.data.npz import numbered
@@ -49,6 +55,7 @@ def load(config: RunConfig, *, record: SplitRecord | None = None, progress: bool
     # The range of wide values is that of train alone: a range that saw test images would leak them.
     layout, layout_notes = layout_of(source.where, splits, splits["train"].surveyed, config.dataset)
     findings = identical_pictures(splits) + shared_patients(splits)
+    findings += classes_without_images(splits["val"], class_names)
     splits["train"], unused, thin_notes = _thin(splits["train"], class_names, config)
     recorded: dict[str, RawSplit] = {str(name): split for name, split in splits.items()}
     if unused is not None:

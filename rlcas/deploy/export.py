@@ -71,7 +71,7 @@ class ExportedClassifier(nn.Module):
         return self.model((to_float(images) - self.mean_C11) * self.scale_C11).float().softmax(dim=1)
 
 
-def export(run: Path, out: Path | None = None, format: str | None = None) -> Path:
+def export(run: str | Path, out: str | Path | None = None, format: str | None = None) -> Path:
     """Write a run's classifier to one file, check its predictions against the run's, and return its path.
 
     It computes in fp32, whatever `classifier.precision` is.
@@ -86,6 +86,7 @@ def export(run: Path, out: Path | None = None, format: str | None = None) -> Pat
         RunError: the network cannot be exported to the format, or the file's probabilities differ from the run's;
             the file is deleted.
     """
+    run, out = Path(run), None if out is None else Path(out)
     chosen = _format(out, format)
     classifier = _in_fp32(load_classifier(run, CPU))
     network = ExportedClassifier(classifier).eval().requires_grad_(False)

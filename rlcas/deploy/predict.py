@@ -22,6 +22,7 @@ from rlcas.deploy.images import NamedImages, find_images
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.storage.atomic import replacing
+from rlcas.storage.remote import BULKY, local
 from rlcas.training.saved_classifier import load_classifier
 from rlcas.training.saved_classifier import predict as probabilities_of
 from rlcas.types import Float64, Uint8
@@ -42,10 +43,10 @@ class Predictions:
         """Return [N] names of the most probable class of each image (the first one on a tie)."""
         return [self.class_names[c] for c in self.p_NC.argmax(axis=1)]
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write a CSV table of path, label and the probability of each class, atomically."""
         with (
-            replacing(path) as temporary,
+            replacing(Path(path)) as temporary,
             # csv writes its own line ends; a file's name that is not UTF-8 is written back with its own bytes.
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
@@ -56,18 +57,19 @@ class Predictions:
 
 
 def predict(
-    run: Path, images: str | Path | Sequence[str | Path], given: Mapping[str, Any] | None = None
+    run: str | Path, images: str | Path | Sequence[str | Path], given: Mapping[str, Any] | None = None
 ) -> Predictions:
     """Return the predictions of a run's classifier for images, which are read batch by batch.
 
     Args:
-        run: a run's folder.
+        run: a run's folder, or its address.
         images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
         given: `device` or `dataset.window`, dotted as on the command line, to override the run's own.
 
     Raises:
         UserError: the run has no classifier, or an image cannot be read; the message names it.
     """
+    run = local(run, without=BULKY)
     config = settings.override(settings.load(run), given or {})
     classifier = load_classifier(run, choose_device(config.device))
     sources = [images] if isinstance(images, str | Path) else images

@@ -63,12 +63,13 @@ def examine(
     train_counts_C = np.array(classifier.meta.train_counts, np.int64)
     groups = shot_groups(shots, train_counts_C, test.class_counts(num_classes))
     p_NC = predict(classifier, test.images_NCHW)
-    figures = report(p_NC, test.labels_N, groups)
+    names = classifier.meta.class_names
+    figures = report(p_NC, test.labels_N, groups, names)
     figures["intervals"] = {
         name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS
     }
     if test.patients_N is not None:
-        figures["per_patient"] = report(*by_patient(p_NC, test), groups)
+        figures["per_patient"] = report(*by_patient(p_NC, test), groups, names)
     return figures, p_NC
 
 

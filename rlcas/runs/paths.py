@@ -66,6 +66,16 @@ def check_run_is_new(config: RunConfig) -> Path:
     return check_is_new(out, "rlcas resume")
 
 
+def require_pool(config: RunConfig) -> None:
+    """Check that a pool is named, without which phase two cannot run alone.
+
+    Raises:
+        UserError: none is.
+    """
+    if config.pool is None:
+        raise UserError("pool is not set: name one with --pool DIR or --pool folder:PATH, or use `rlcas run`")
+
+
 @contextlib.contextmanager
 def naming_out(out: Path) -> Iterator[None]:
     """Turn an OSError inside into one line that names `out`.

@@ -67,7 +67,7 @@ def fetched(place: str | Path, cache: Path | None) -> Path:
         return folder / name if (name := _pull(address, folder)) else folder
 
 
-def local(place: Path, *, without: Collection[str] = ()) -> Path:
+def local(place: str | Path, *, without: Collection[str] = ()) -> Path:
     """Return the folder in which to work on a run: `place` itself or, for an address, its local copy.
 
     Changes in the copy that were never published are undone.
@@ -81,7 +81,7 @@ def local(place: Path, *, without: Collection[str] = ()) -> Path:
     """
     address = address_of(place)
     if address is None:
-        return place
+        return Path(place)
     # A place of its own for a copy in part: in the working folder, `_pull` would delete the parts that are left
     # out.
     folder = _folder_for(address, None, "parts" if without else "runs")

@@ -51,6 +51,11 @@ class Tracker:
         self._writer("run", 0).add_text("settings", indented, 0)
         self._writer("run", 0).add_custom_scalars(charts.layout(config.sampler.metric, self._tags_C))
 
+    def notes(self, notes: Sequence[str]) -> None:
+        """Write the notes on the data as text, such as the classes that no validation image is of."""
+        if notes:
+            self._writer("run", 0).add_text("notes", "\n".join(f"- {note}" for note in notes), 0)
+
     def epoch(self, record: EpochRecord) -> None:
         """Write everything about one epoch at step `record.epoch`."""
         writer = self._writer("epochs", record.epoch)

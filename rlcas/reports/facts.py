@@ -14,6 +14,7 @@ from rlcas import settings
 from rlcas.config import RunConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
+from rlcas.metrics import absence_note
 from rlcas.runs.epoch_log import EPOCHS_FILE, check_epochs, read_epochs, read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import read_facts
@@ -73,6 +74,18 @@ class RunFacts:
     def test(self) -> dict[str, Any] | None:
         """Return the test metrics."""
         return self.metrics.get("test")
+
+    @property
+    def absence_notes(self) -> list[str]:
+        """Return the notes on classes without test images, and without patients where the images have these."""
+        units = {"test image": self.test, "test patient": self.metrics.get("test_per_patient")}
+        found = (
+            # An older metrics.json has neither.
+            absence_note(unit, figures.get("absent_classes", ()), figures.get("averaged_classes"))
+            for unit, figures in units.items()
+            if figures
+        )
+        return [note for note in found if note]
 
     @property
     def missing(self) -> list[str]:

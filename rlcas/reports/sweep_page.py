@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlcas.report import render
-from rlcas.report.axes import plain_numbers
-from rlcas.report.canvas import ACCENT, INK, SECOND, THIRD, drawing, panels, save
+from rlcas.reports import render
+from rlcas.reports.axes import plain_numbers
+from rlcas.reports.canvas import ACCENT, INK, SECOND, THIRD, drawing, panels, save
 from rlcas.runs.sweep_folder import Sweep, Trial, figures_of, read_sweep, settings_of
 from rlcas.settings.search_space import LOG_FROM_FACTOR, as_text
 from rlcas.storage.atomic import write_text

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rlcas.console import format_distance, format_figure, format_seconds
-from rlcas.report.canvas import COLOURS, drawing, save
-from rlcas.report.facts import HARDLY_MOVED, RunFacts, read_run
-from rlcas.report.figures import MOST_PANELS, drawable
-from rlcas.report.gallery import galleries
+from rlcas.reports.canvas import COLOURS, drawing, save
+from rlcas.reports.facts import HARDLY_MOVED, RunFacts, read_run
+from rlcas.reports.figures import MOST_PANELS, drawable
+from rlcas.reports.gallery import galleries
 from rlcas.storage.atomic import write_text
 
 REPORT_FILE = "report.html"
@@ -27,7 +27,7 @@ FIGURE_NAMES = {
 }
 
 
-def write_report(run_folder: Path) -> Path:
+def write_report(run_folder: str | Path) -> Path:
     """Write `report.html` and `figures/*.png` of a run, finished or not, and return the page's path.
 
     The page is one file without scripts and external links; its figures are inline SVG.
@@ -35,6 +35,7 @@ def write_report(run_folder: Path) -> Path:
     Raises:
         UserError: `run_folder` is not a run's folder.
     """
+    run_folder = Path(run_folder)
     facts = read_run(run_folder)
     with drawing():
         charts = {

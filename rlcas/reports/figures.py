@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlcas.report.axes import epochs_on, from_clear, plain_numbers, shortened, two_hues
-from rlcas.report.canvas import (
+from rlcas.reports.axes import epochs_on, from_clear, plain_numbers, shortened, two_hues
+from rlcas.reports.canvas import (
     ACCENT,
     INK,
     MUTED,
@@ -17,7 +17,7 @@ from rlcas.report.canvas import (
     THIRD,
     panels,
 )
-from rlcas.report.facts import HARDLY_MOVED, UNIFORM, RunFacts
+from rlcas.reports.facts import HARDLY_MOVED, UNIFORM, RunFacts
 from rlcas.types import Float64
 
 if TYPE_CHECKING:

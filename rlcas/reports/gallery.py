@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlcas.report.facts import RunFacts
+from rlcas.reports.facts import RunFacts
 from rlcas.types import Uint8
 
 MOST_CLASSES = 12

@@ -13,9 +13,10 @@ from rlcas.comparison.grids import grids, status_text
 from rlcas.comparison.summary import Results, summarise
 from rlcas.comparison.table import write_texts
 from rlcas.evaluation.bootstrap import RESAMPLES
-from rlcas.report import FIGURES_FOLDER, REPORT_FILE, render
-from rlcas.report.canvas import drawing, save
-from rlcas.report.comparison_figures import drawable
+from rlcas.metrics import absence_note
+from rlcas.reports import FIGURES_FOLDER, REPORT_FILE, render
+from rlcas.reports.canvas import drawing, save
+from rlcas.reports.comparison_figures import drawable
 from rlcas.storage.atomic import write_text
 
 
@@ -41,6 +42,7 @@ def write_tables(path: Path) -> Results:
         charts=charts,
         grids=grids(results),
         findings=sentences(results),
+        absence_note=absence_note("test image", results.comparison.absent_classes),
         bold=bold,
         status_text=status_text,
         resamples=RESAMPLES,

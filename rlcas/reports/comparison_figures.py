@@ -11,9 +11,9 @@ from rlcas.comparison.cell import Cell
 from rlcas.comparison.folder import Comparison
 from rlcas.comparison.intervals import RAREST
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Results, Summary
-from rlcas.report.axes import from_clear, shortened
-from rlcas.report.canvas import ACCENT, INK, MUTED, RULE, SECOND, THIRD, grid
-from rlcas.report.figures import MOST_PANELS
+from rlcas.reports.axes import from_clear, shortened
+from rlcas.reports.canvas import ACCENT, INK, MUTED, RULE, SECOND, THIRD, grid
+from rlcas.reports.figures import MOST_PANELS
 from rlcas.types import Float64
 
 if TYPE_CHECKING:
@@ -70,12 +70,16 @@ def f1_by_few(results: Results) -> Figure:
 
 
 def rare_axis(comparison: Comparison) -> tuple[str, str]:
-    """Return name and description of the x axis: few-shot recall or, if no class is few-shot, the smallest class's."""
-    if comparison.shots.few:
+    """Return name and description of the x axis: few-shot recall or, if no class is few-shot, the smallest class's.
+
+    Classes without test images do not count.
+    """
+    if comparison.test_counts_C[list(comparison.shots.few)].any():
         return "few", "mean recall of the few-shot classes"
     (smallest,) = comparison.groups[RAREST]
     name = shortened(comparison.class_names[smallest], NAME_LETTERS)
-    return RAREST, f"recall of the smallest class, {name} (no class is few-shot)"
+    why = "no few-shot class has test images" if comparison.shots.few else "no class is few-shot"
+    return RAREST, f"recall of the smallest class, {name} ({why})"
 
 
 def recall_of_classes(results: Results) -> Figure:
@@ -226,4 +230,5 @@ def _box(x: float, y: float, offset: tuple[float, float], width: float, height: 
 def _numbers(axes: Axes, recall_RC: Float64) -> None:
     for (row, column), recall in np.ndenumerate(recall_RC):
         colour = "#ffffff" if recall > DARK_SHARE else INK
-        axes.text(column, row, f"{recall:.2f}", ha="center", va="center", color=colour, fontsize=6.8)
+        text = "n/a" if np.isnan(recall) else f"{recall:.2f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=6.8)
