@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from rlcas.errors import UserError
 from rlcas.shots import ShotGroups
-from rlcas.types import EpochResult, Float64, Int64
+from rlcas.types import EpochResult, Float32, Float64, Int64
 
 Probabilities = NDArray[np.floating[Any]]
 Counts = Int64 | Float64
@@ -151,25 +151,76 @@ def calibration_gaps(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[
     return correct_N - confidence_N, bins_N
 
 
+def macro_average_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean of average precision over the classes with images."""
+    return float(macro(per_class_average_precision(probabilities_NC, labels_N)))
+
+
+def per_class_average_precision(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [C]: each class's Σ_k (R_k − R_k−1) P_k over the thresholds k; NaN for a class without images.
+
+    P_k and R_k are precision and recall of the images above the threshold, as in scikit-learn.
+    """
+    once_1N = np.ones((1, len(labels_N)), np.float32)
+    return weighted_areas(probabilities_NC, labels_N, once_1N).average_precision_BC[0]
+
+
+def log_loss(probabilities_NC: Probabilities, labels_N: Int64) -> float:
+    """Return the mean of -log p(own class) over the images, in nats."""
+    return float(image_losses(probabilities_NC, labels_N).mean())
+
+
+def image_losses(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
+    """Return [N]: -log p(own class) of each image, in nats; a probability of 0 counts as the dtype's epsilon."""
+    own_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
+    return -np.log(np.clip(own_N, np.finfo(own_N.dtype).eps, 1.0).astype(np.float64))
+
+
+class Areas(NamedTuple):
+    """Areas under the curves of each class against the rest, in each of B weightings of the images."""
+
+    auc_BC: Float64
+    """Under the ROC curve, a tie counting as half; NaN where no or every image is of the class."""
+    average_precision_BC: Float64
+    """Under precision over recall; NaN where no image is of the class."""
+
+
+def weighted_areas(probabilities_NC: Probabilities, labels_N: Int64, weights_BN: Float32) -> Areas:
+    """Return the areas of images that count several times; one sort a class serves all weightings.
+
+    Args:
+        probabilities_NC: [N, C] class probabilities.
+        labels_N: [N] int64 true classes.
+        weights_BN: [B, N] float32, how often each image counts: whole numbers.
+    """
+    pairs = [
+        _areas(probabilities_NC[:, c], labels_N == c, weights_BN) for c in range(probabilities_NC.shape[1])
+    ]
+    auc_CB, average_precision_CB = zip(*pairs, strict=True)
+    return Areas(np.stack(auc_CB, axis=1), np.stack(average_precision_CB, axis=1))
+
+
 METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
     "f1": macro_f1,
     "recall": macro_recall,
     "precision": macro_precision,
     "acc": accuracy,
     "auc": macro_auc,
+    "average_precision": macro_average_precision,
+    "log_loss": log_loss,
     "ece": expected_calibration_error,
 }
-
 """Metrics of probabilities [N, C] and labels [N], by name."""
 AVERAGED: dict[str, Callable[[Probabilities, Int64], Float64]] = {
     "f1": per_class_f1,
     "recall": per_class_recall,
     "precision": per_class_precision,
     "auc": per_class_auc,
+    "average_precision": per_class_average_precision,
 }
 """What the macro averages in `METRICS` are the means of: probabilities [N, C] and labels [N] -> [C]."""
-# ECE is better when smaller, and would select the worst-calibrated epoch.
-SELECTING = {name: metric for name, metric in METRICS.items() if name != "ece"}
+SMALLER_IS_BETTER = ("log_loss", "ece")
+SELECTING = {name: metric for name, metric in METRICS.items() if name not in SMALLER_IS_BETTER}
 """Metrics that may be the reward and select epochs: the larger the better."""
 
 
@@ -294,6 +345,43 @@ def _ratio(part: Any, whole: Any) -> Float64:
 
 def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
     return confusion(labels_N, probabilities_NC.argmax(axis=1), probabilities_NC.shape[1])
+
+
+def _areas(
+    scores_N: Probabilities, positive_N: NDArray[np.bool_], weights_BN: Float32
+) -> tuple[Float64, Float64]:
+    """Return [B] areas under the ROC curve and [B] average precisions of one class."""
+    order_N = np.argsort(-scores_N, kind="stable")
+    scores_N, positive_N, weights_BN = scores_N[order_N], positive_N[order_N], weights_BN[:, order_N]
+    # Curves bend only at the G distinct scores that positive images have: [start, end) of each in the order.
+    group_scores_G = np.unique(scores_N[positive_N])[::-1]
+    start_G = np.searchsorted(-scores_N, -group_scores_G, side="left")
+    end_G = np.searchsorted(-scores_N, -group_scores_G, side="right")
+    # Sums of whole numbers, which float32 holds exactly up to 2^24 images; summed over the stretches between bends.
+    edges_S = np.unique(np.concatenate([[0], start_G, end_G[end_G < len(scores_N)]]))
+    above_BS = _sums_before(np.add.reduceat(weights_BN, edges_S, axis=1))
+    all_start_BG, all_end_BG = (above_BS[:, np.searchsorted(edges_S, place_G)] for place_G in (start_G, end_G))
+    positives_BP = _sums_before(weights_BN[:, positive_N])
+    true_start_BG, true_end_BG = (
+        positives_BP[:, np.cumsum(positive_N)[place_G - 1] * (place_G > 0)] for place_G in (start_G, end_G)
+    )
+    positives_B = positives_BP[:, -1].astype(np.float64)
+    negatives_B = above_BS[:, -1] - positives_B
+    gained_BG = (true_end_BG - true_start_BG).astype(np.float64)
+    false_above_BG = (all_start_BG - true_start_BG + all_end_BG - true_end_BG) / 2
+    lost_B = (gained_BG * false_above_BG).sum(axis=1)
+    precision_BG = np.divide(true_end_BG, all_end_BG, out=np.zeros(all_end_BG.shape), where=all_end_BG > 0)
+    return (
+        1 - _ratio(lost_B, positives_B * negatives_B),
+        _ratio((gained_BG * precision_BG).sum(axis=1), positives_B),
+    )
+
+
+def _sums_before(values_BN: Float32) -> Float32:
+    """Return [B, N + 1]: the sum of the values before each place, and of all."""
+    sums = np.zeros((values_BN.shape[0], values_BN.shape[1] + 1), np.float32)
+    np.cumsum(values_BN, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:

@@ -141,7 +141,7 @@ class EpochResult:
     """The result of one epoch of one classifier, on the validation images."""
 
     metrics: Mapping[str, float]
-    """Every metric of rlcas.metrics.METRICS and the recall of the shot groups, in [0, 1]; NaN for an empty group."""
+    """Every metric of rlcas.metrics.METRICS and the recall of the shot groups; NaN for an empty group."""
     val_loss: float
     train_loss: float
     per_class: Mapping[str, Float64]

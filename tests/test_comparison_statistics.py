@@ -6,7 +6,14 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from rlcas.comparison.intervals import (
     WITH_DRAWS,
@@ -51,6 +58,13 @@ def test_each_draw_has_the_figures_of_the_images_that_it_drew(labels_N: Int64) -
             "recall": recall_C.mean(),
             "precision": precision_score(true, predicted, **macro),
             "acc": (true == predicted).mean(),
+            "auc": np.mean(
+                [roc_auc_score(true == c, probabilities_NC[drawn, c]) for c in range(4)],
+            ),
+            "average_precision": np.mean(
+                [average_precision_score(true == c, probabilities_NC[drawn, c]) for c in range(4)]
+            ),
+            "log_loss": log_loss(true, probabilities_NC[drawn], labels=range(4)),
             "ece": expected_calibration_error(probabilities_NC[drawn], true),
             "many": recall_C[0],
             "medium": recall_C[1:3].mean(),
@@ -66,7 +80,7 @@ def test_the_first_draw_is_the_test_set_itself(labels_N: Int64) -> None:
     whole = report(probabilities_NC, labels_N, SHOTS)
     known = [name for name in WITH_DRAWS if name in whole]
     assert {name: figures[name][0] for name in known} == pytest.approx({name: whole[name] for name in known})
-    assert len(known) == 8
+    assert len(known) == 11
 
 
 def test_a_draw_keeps_the_class_sizes(labels_N: Int64) -> None:

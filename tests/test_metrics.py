@@ -10,8 +10,10 @@ from rlcas.metrics import (
     absence_note,
     class_signals,
     confusion,
+    per_class_average_precision,
     per_class_recall,
     report,
+    weighted_areas,
 )
 from rlcas.shots import ShotGroups
 
@@ -97,6 +99,38 @@ def test_auc_is_the_mean_of_scikit_learn_s_over_classes_with_both_kinds(case):
     areas = [sk.roc_auc_score(labels == c, p[:, c]) for c in classes if 0 < (labels == c).sum() < len(labels)]
     expected = np.mean(areas) if areas else np.nan
     assert METRICS["auc"](p, labels) == pytest.approx(expected, nan_ok=True)
+
+
+@given(predictions())
+def test_average_precision_is_the_mean_of_scikit_learn_s_over_classes_with_images(case):
+    p, labels = case
+    values = [sk.average_precision_score(labels == c, p[:, c]) for c in np.unique(labels)]
+    assert METRICS["average_precision"](p, labels) == pytest.approx(np.mean(values))
+
+
+@given(predictions())
+def test_log_loss_is_scikit_learn_s(case):
+    p, labels = case
+    p = np.where(p > 0.6, 1.0, np.where(p.max(1, keepdims=True) > 0.6, 0.0, p))
+    assert METRICS["log_loss"](p, labels) == pytest.approx(sk.log_loss(labels, p, labels=range(p.shape[1])))
+
+
+@given(predictions(), st.integers(0, 99))
+def test_areas_of_images_that_count_several_times_are_those_of_repeated_images(case, seed):
+    p, labels = case
+    weights_BN = np.random.default_rng(seed).integers(0, 3, (4, len(labels))).astype(np.float32)
+    # Without weight, an image is not there; one at least is.
+    weights_BN[:, 0] = 1
+    areas = weighted_areas(p, labels, weights_BN)
+    for b, weights_N in enumerate(weights_BN.astype(int)):
+        drawn = np.repeat(np.arange(len(labels)), weights_N)
+        known = areas.average_precision_BC[b]
+        expected = per_class_average_precision(p[drawn], labels[drawn])
+        assert known.tolist() == pytest.approx(expected.tolist(), nan_ok=True)
+        auc = areas.auc_BC[b, 1:] if p.shape[1] == 2 else areas.auc_BC[b]
+        assert np.nan_to_num(np.nanmean(auc) if not np.isnan(auc).all() else np.nan) == pytest.approx(
+            np.nan_to_num(METRICS["auc"](p[drawn], labels[drawn]))
+        )
 
 
 @given(predictions())

@@ -26,7 +26,10 @@ from synth.pool import SyntheticPool
 from synth.sketch import SketchExtractor, sketch_extractor
 
 GALLERY_IMAGES = 6
-TEST_FIGURES = ("acc", "f1", "recall", "precision", "auc", "many", "medium", "few", "ece")
+TEST_FIGURES = (
+    *("acc", "f1", "recall", "precision", "auc", "average_precision", "log_loss"),
+    *("many", "medium", "few", "ece"),
+)
 POOL_DISTANCES = ("fid", "kid")
 POOL_FIGURES = ("sketch_skill", "copy_rate", "held_out_copy_rate")
 
@@ -97,7 +100,8 @@ def show(folder: RunFolder) -> None:
 
 def show_test(figures: dict[str, Any]) -> None:
     """Print a line of test figures."""
-    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in TEST_FIGURES)
+    # Runs finished before 0.2 have neither average precision nor log-loss.
+    named = "  ".join(f"{name} {format_figure(figures[name])}" for name in TEST_FIGURES if name in figures)
     say(f"test of {figures['n']} images: {named}")
     # An older metrics.json has neither.
     if note := absence_note("test image", figures.get("absent_classes", ()), figures.get("averaged_classes")):

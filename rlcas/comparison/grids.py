@@ -21,6 +21,8 @@ TABLE_1 = {
     "recall": "Recall",
     "precision": "Precision",
     "auc": "AUC",
+    "average_precision": "AP",
+    "log_loss": "Log-loss",
 }
 """Figure -> its column in Table 1; All is accuracy, Many to Few are mean recalls of these classes."""
 TABLE_2 = ("f1", "recall", "few")
@@ -28,9 +30,10 @@ STATUS_WORDS = {"left_out": "left out", "failed": "failed", "waiting": "not trai
 DASH = "–"
 NOTES = {
     "all": "Mean ± standard deviation over the seeds, on the test images. All is accuracy; Many, Medium and Few are "
-    "mean recalls of those classes, n/a where there are none; the rest are macro averages. Bold: the best mean, if the "
-    "95 % interval of its difference to the next best leaves out 0 (AUC has no such interval), without a correction "
-    "for the number of rows.",
+    "mean recalls of those classes, n/a where there are none; F1 to AP (average precision) are macro averages; "
+    "log-loss: the smaller the better. AUC, AP and log-loss do not depend on where a classifier draws the line between "
+    "two classes. Bold: the best mean, if the 95 % interval of its difference to the next best leaves out 0, without a "
+    "correction for the number of rows.",
     "differences": "Bold: the interval leaves out 0, without a correction for the number of rows; one that holds 0 "
     "decides nothing. It is over test images (paired bootstrap within classes, the same images for all rows and seeds) "
     "and seeds (Student's t of the paired differences), not over splits, pools and the judge, which all seeds share. "

@@ -15,7 +15,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rlcas.evaluation.bootstrap import LEVEL, RESAMPLES, SEED
-from rlcas.metrics import NUM_ECE_BINS, calibration_gaps, f1_of, macro, precision_of, recall_of
+from rlcas.metrics import (
+    NUM_ECE_BINS,
+    calibration_gaps,
+    f1_of,
+    image_losses,
+    macro,
+    precision_of,
+    recall_of,
+    weighted_areas,
+)
 from rlcas.seeding import rng_for
 from rlcas.types import Float32, Float64, Int64
 
@@ -25,8 +34,13 @@ RAREST = "rarest"
 """Recall of the tested class with the fewest training images: what stands for few-shot recall where no class is."""
 GROUPS = ("many", "medium", "few", RAREST)
 """Groups of classes whose mean recall is a figure."""
-WITH_DRAWS = ("f1", "recall", "precision", "acc", "ece", *GROUPS)
-"""Figures that have draws. AUC has none: it ranks all images anew in every draw, where these are weighted counts."""
+WITH_DRAWS = (
+    *("f1", "recall", "precision", "acc", "auc", "average_precision", "log_loss", "ece"),
+    *GROUPS,
+)
+"""Figures of a row, each in every draw of the images."""
+BOUNDS = {"log_loss": np.inf}
+"""Largest value of a figure, where it is not 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +87,7 @@ def drawn_figures(
 ) -> dict[str, Float64]:
     """Return every figure of `WITH_DRAWS` in each draw, [B + 1], as `rlcas.metrics` defines it.
 
-    All follow from counts that are linear in the images' weights: three matrix products instead of B evaluations.
+    All follow from sums that are linear in the images' weights, so that no draw is evaluated by itself.
 
     Args:
         probabilities_NC: [N, C] float64 of the test images.
@@ -83,11 +97,17 @@ def drawn_figures(
     """
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = recall_of(found_BC, true_BC)
+    areas = weighted_areas(probabilities_NC, labels_N, weights_BN)
+    # Of two classes AUC is that of class 1 alone, as in `rlcas.metrics`.
+    auc_BC = areas.auc_BC[:, 1:] if probabilities_NC.shape[1] == 2 else areas.auc_BC
     return {
         "f1": macro(f1_of(found_BC, predicted_BC, true_BC)),
         "recall": macro(recall_BC),
         "precision": macro(precision_of(found_BC, predicted_BC, true_BC)),
         "acc": found_BC.sum(axis=1) / len(labels_N),
+        "auc": macro(auc_BC),
+        "average_precision": macro(areas.average_precision_BC),
+        "log_loss": weights_BN @ image_losses(probabilities_NC, labels_N) / len(labels_N),
         "ece": _calibration_errors(probabilities_NC, labels_N, weights_BN),
         **{name: macro(recall_BC[:, list(group)]) for name, group in groups.items()},
     }
@@ -117,21 +137,24 @@ def mean_draws(draws: Mapping[int, Float64], rng: np.random.Generator) -> tuple[
     return float(values_S.mean()), means_B
 
 
-def paired_interval(row: Mapping[int, Float64], other: Mapping[int, Float64]) -> Interval | None:
+def paired_interval(
+    row: Mapping[int, Float64], other: Mapping[int, Float64], bound: float = 1.0
+) -> Interval | None:
     """Return `row` minus `other` over the seeds that both have, with its 95 % interval; None where they share none.
 
-    The interval is cut at -1 and 1, which two seeds would often pass.
+    The interval is cut at -bound and bound, which two seeds would often pass.
 
     Args:
         row: seed -> [B + 1] draws of a figure, made from one `image_draws`.
         other: the same of the row to compare with.
+        bound: largest value of the figure.
     """
     both = row.keys() & other.keys()
     if not both:
         return None
     # Paired by seed and by image: what is hard for both rows cancels before the quantiles are taken.
     found = interval({seed: row[seed] - other[seed] for seed in both})
-    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
+    return replace(found, low=max(found.low, -bound), high=min(found.high, bound))
 
 
 def mean_and_std(values: Mapping[int, float]) -> tuple[float, float]:

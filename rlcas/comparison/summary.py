@@ -12,6 +12,7 @@ from rlcas.comparison.cell import Cell
 from rlcas.comparison.contrasts import Contrast, contrasts
 from rlcas.comparison.folder import Comparison, TableRow
 from rlcas.comparison.intervals import (
+    BOUNDS,
     WITH_DRAWS,
     Interval,
     drawn_figures,
@@ -21,15 +22,13 @@ from rlcas.comparison.intervals import (
     paired_interval,
     ranks,
 )
-from rlcas.metrics import METRICS
+from rlcas.metrics import SMALLER_IS_BETTER
 from rlcas.types import Float64
 
 BASELINE = "baseline"
 OURS = "rlcas"
 RANKED = "f1"
-WITHOUT_DRAWS = tuple(name for name in METRICS if name not in WITH_DRAWS)
 NAN = float("nan")
-SMALLER_IS_BETTER = ("ece",)
 COST = ("epochs", "steps", "images", "passes", "seconds")
 
 RowStatus = Literal["finished", "failed", "left_out", "waiting"]
@@ -46,7 +45,7 @@ class Figure:
     """Of the seeds (n - 1); NaN of one seed."""
     low: float = float("nan")
     high: float = float("nan")
-    """95 % interval over test images and seeds, within [0, 1]; NaN for AUC, which has no draws."""
+    """95 % interval over test images and seeds, within [0, 1], but for log-loss, which has no upper bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Summary:
     seeds: tuple[int, ...]
     """Those with figures."""
     figures: Mapping[str, Figure]
-    """Every name of `METRICS` and of `rlcas.comparison.intervals.GROUPS`; empty where no seed is finished."""
+    """Every name of `WITH_DRAWS`; empty where no seed is finished."""
     per_class_recall: tuple[float, ...]
     """[C], mean over the seeds; NaN for a class without test images."""
     against_baseline: Mapping[str, Interval]
@@ -218,13 +217,13 @@ def _figures(cells: Mapping[int, Cell], drawn: Drawn | None) -> dict[str, Figure
     if drawn is None:
         return {}
     found = {}
-    for name in (*WITH_DRAWS, *WITHOUT_DRAWS):
+    for name in WITH_DRAWS:
         draws = drawn.get(name, {})
-        values = {seed: draws[seed][0] if draws else cell.test[name] for seed, cell in cells.items()}
-        mean, std = mean_and_std({seed: _or_nan(value) for seed, value in values.items()})
+        values = {seed: draws[seed][0] for seed in cells if seed in draws}
+        mean, std = mean_and_std(values)
         over = interval(draws) if draws else None
         # Student's t knows no bounds, but a figure has them.
-        low, high = np.clip((over.low, over.high), 0, 1).tolist() if over else (NAN, NAN)
+        low, high = np.clip((over.low, over.high), 0, BOUNDS.get(name, 1)).tolist() if over else (NAN, NAN)
         found[name] = Figure(mean=mean, std=std, low=low, high=high)
     return found
 
@@ -242,7 +241,7 @@ def _against(drawn: Mapping[tuple[str, bool], Drawn], name: str, other: str) -> 
 
 
 def _difference(row: Drawn | None, other: Drawn | None, figure: str) -> Interval | None:
-    return paired_interval(row[figure], other[figure]) if row and other else None
+    return paired_interval(row[figure], other[figure], BOUNDS.get(figure, 1)) if row and other else None
 
 
 def _seeds_in_common(comparison: Comparison, name: str, other: str) -> Iterator[int]:

@@ -16,7 +16,7 @@ from rlcas.shots import shot_groups
 from rlcas.training.saved_classifier import MODEL_FILE, load_classifier, predict
 from rlcas.types import Float64, ImageSet, Int64
 
-WITH_INTERVALS = ("acc", "f1", "recall", "auc")
+WITH_INTERVALS = ("acc", "f1", "recall", "auc", "average_precision", "log_loss")
 
 
 def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device) -> dict[str, Any]:

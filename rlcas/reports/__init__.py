@@ -20,6 +20,8 @@ FIGURE_NAMES = {
     "precision": "Macro precision",
     "acc": "Accuracy",
     "auc": "Macro AUC",
+    "average_precision": "Macro average precision",
+    "log_loss": "Log-loss",
     "many": "Many-shot recall",
     "medium": "Medium-shot recall",
     "few": "Few-shot recall",
