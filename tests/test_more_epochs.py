@@ -45,7 +45,8 @@ def test_a_finished_run_gets_more_epochs_and_keeps_its_figures_until_they_are_tr
     assert read_run(finished.path).missing == ["test figures of all 5 epochs"]
     # The command again, after an interruption; a number as Python has it.
     set_epochs(finished, {"sampler.epochs": 5})
-    assert settings.load(finished.path) == config
+    set_epochs(finished, {"sampler": {"epochs": 5}})
+    assert settings.load(str(finished.path)) == config
 
 
 def test_an_interrupted_run_gets_another_number_of_epochs(finished: RunFolder) -> None:
@@ -72,6 +73,7 @@ def test_an_interrupted_run_gets_another_number_of_epochs(finished: RunFolder) -
             {"sampler.epochs": 9, "sampler.k": 2},
             r"^sampler\.k is not a setting that a run is resumed with, as samp",
         ),
+        ({"sampler": {"epochs": 9, "k": 2}}, r"^sampler\.k is not a setting that a run is resumed with"),
         ({"sampler.metric": "acc"}, r"^sampler\.metric is not a setting .*: start a new run with it$"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cluster.runs.checks import check_training
@@ -41,13 +41,13 @@ def set_epochs(folder: RunFolder, given: Mapping[str, Any]) -> None:
 
     Args:
         folder: the run's.
-        given: `sampler.epochs`, as text or as a number.
+        given: `sampler.epochs`, as text or as a number, dotted or in its section.
 
     Raises:
         UserError: another setting is given, as many epochs are trained already, a replayed record is too short, or
             the folder belongs to a sweep or a comparison.
     """
-    if others := [key for key in given if key != RESUMABLE]:
+    if others := [key for key in _keys(given) if key != RESUMABLE]:
         raise UserError(
             f"{others[0]} is not a setting that a run is resumed with, as {RESUMABLE} is: start a new run with it"
         )
@@ -61,6 +61,15 @@ def set_epochs(folder: RunFolder, given: Mapping[str, Any]) -> None:
         # Before the settings, after which an older metrics.json would seem to be of the new epochs.
         write_json(folder.metrics, {**read_facts(folder.metrics), EPOCHS: ended})
     settings.save(changed, folder.path)
+
+
+def _keys(given: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted keys of settings that are given dotted or in sections."""
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{name}" for name in _keys(value))
+        else:
+            yield key
 
 
 def _check_is_larger(folder: RunFolder, config: RunConfig, epochs: int) -> None:
