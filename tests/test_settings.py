@@ -193,6 +193,51 @@ def test_a_wrong_file_is_named_with_the_flag_only_where_the_flag_named_it(
             settings.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("sampler.k: 3\nsampler:\n  k: 5\n", "sampler.k"),
+        ("sampler: {k: 5, lr: 0.1}\nsampler.k: 5\n", "sampler.k"),
+        ("synth: {denoiser: {lr: 1}}\nsynth.denoiser: {max_steps: 2, lr: 3}\n", "synth.denoiser.lr"),
+        ("synth.denoiser.lr: 1\nsynth: {denoiser: {lr: null}}\n", "synth.denoiser.lr"),
+    ],
+)
+def test_a_setting_by_its_dotted_key_and_in_its_section_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    file = tmp_path / settings.CONFIG_FILE
+    file.write_text(text)
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(key)} in --config .* is set twice, by its dotted key and in"
+    ):
+        settings.resolve(given={}, file=file)
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(key)} in settings is set twice, by its dotted key and in its"
+    ):
+        settings.of(yaml.safe_load(text))
+
+
+def test_dotted_keys_and_a_section_add_up_and_leave_what_was_given_alone(tmp_path: Path) -> None:
+    given = {
+        "sampler": {"k": 5},
+        "sampler.lr": 0.1,
+        "synth.denoiser": {"lr": 0.2},
+        "synth.denoiser.max_steps": 7,
+    }
+    copy = {
+        "sampler": {"k": 5},
+        "sampler.lr": 0.1,
+        "synth.denoiser": {"lr": 0.2},
+        "synth.denoiser.max_steps": 7,
+    }
+    config = settings.of(given)
+    assert (config.sampler.k, config.sampler.lr) == (5, 0.1)
+    assert (config.synth.denoiser.lr, config.synth.denoiser.max_steps) == (0.2, 7)
+    assert given == copy
+    for text in ("sampler.k: 1\nsampler: 3\n", "sampler: 3\nsampler.k: 1\n"):
+        (tmp_path / "own.yaml").write_text(text)
+        with pytest.raises(UserError, match=r": sampler is given as a value and as a section: keep one$"):
+            settings.resolve(given={}, file=tmp_path / "own.yaml")
+
+
 def test_a_section_that_is_a_value_too_is_refused(tmp_path: Path) -> None:
     file = tmp_path / settings.CONFIG_FILE
     file.write_text("sampler: 3\nsampler.k: 1\n")

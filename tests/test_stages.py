@@ -41,7 +41,10 @@ CPU = torch.device("cpu")
             {"classifier.backbone": "resnet81"},
             r"^classifier\.backbone 'resnet81' is unknown: use a timm model name",
         ),
-        ({"classifier.backbone": "vit_tiny_patch16_224"}, r"^classifier\.width 16 is for timm's ResNets"),
+        (
+            {"classifier.backbone": "vit_tiny_patch16_224"},
+            r"^classifier\.width 16 is for timm's ResNets, not for 'vit_\w+': set --classifier\.width none, also where",
+        ),
         ({"classifier.pretrained": "true"}, r"^classifier\.width 16 has no pretrained weights: set"),
         ({"sampler.metric": "x"}, r"^sampler\.metric 'x' is unknown: use one of acc, auc, f1"),
         ({"sampler.reward": "x"}, r"^sampler\.reward 'x' is unknown: use one of cubic, linear"),

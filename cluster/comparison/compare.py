@@ -27,6 +27,7 @@ from rlcas.config import CompareRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.data.prepared import open_prepared
 from rlcas.errors import UserError
+from rlcas.methods import weight_settings
 from rlcas.reports import REPORT_FILE
 from rlcas.reports.comparison_page import write_tables
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
@@ -59,7 +60,7 @@ def compare(stated: Mapping[str, Any]) -> Path:
     return _run_stages(out, planned)
 
 
-def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
+def resume(path: Path, weights: Mapping[str, Any] | None = None) -> Path:
     """Resume an interrupted comparison and return its folder: finished cells are kept, failed ones trained again.
 
     Args:
@@ -68,15 +69,20 @@ def resume(path: Path, weights: Mapping[str, str] | None = None) -> Path:
             missing are trained now.
 
     Raises:
-        UserError: the folder is not a comparison's, its rows have other weights already, or Ray cannot start
-            for what is not finished.
+        UserError: the folder is not a comparison's, its rows have other weights already, another setting is given,
+            or Ray cannot start for what is not finished.
     """
     config = load(path)
+    if others := [key for key in weights or {} if key not in weight_settings()]:
+        raise UserError(
+            f"{others[0]} is not a setting that a comparison is resumed with: it keeps its own, but for "
+            f"{', '.join(sorted(weight_settings()))}"
+        )
     path = path.absolute()
     return _run_stages(path, _completed(path, config, weights) if weights else plan_of(config))
 
 
-def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, str]) -> ComparisonPlan:
+def _completed(path: Path, config: CompareRunConfig, weights: Mapping[str, Any]) -> ComparisonPlan:
     """Return the plan with weights that were not given before, after writing its settings."""
     completed = resolved(settings.override(config, weights))
     for key, weight in weights.items():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.pools.scores import score_pool
+from cluster.runs.more_epochs import EPOCHS
 from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say
 from rlcas.evaluation.evaluate import evaluate
@@ -53,6 +54,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
     write_json(
         folder.metrics,
         {
+            EPOCHS: config.sampler.epochs,
             "test": figures,
             **({"test_per_patient": per_patient} if per_patient else {}),
             "synthesis": synthesis,

@@ -19,6 +19,7 @@ from cluster.pools.scores import score_pool
 from cluster.pools.stored import open_pool, run_pool
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
+from cluster.runs.more_epochs import is_finished, set_epochs
 from cluster.synthesis.train import train_generator
 from rlcas import data as datasets
 from rlcas import settings
@@ -75,20 +76,23 @@ def train(config: RunConfig) -> Path:
     return run(config)
 
 
-def resume(path: str | Path) -> Path:
-    """Resume an interrupted run and return its folder; a finished one is only shown.
+def resume(path: str | Path, given: Mapping[str, Any] | None = None) -> Path:
+    """Resume an interrupted run and return its folder; a finished one is only shown, or trained for more epochs.
 
     Args:
         path: the run's folder, or its address.
+        given: `sampler.epochs` in place of the run's own: more than it has trained.
 
     Raises:
-        UserError: the folder is not a run's.
+        UserError: the folder is not a run's, or as `cluster.runs.more_epochs.set_epochs`.
     """
     path = remote.local(path)
     config = settings.load(path)
     folder = RunFolder(path.absolute())
-    if not folder.metrics.exists():
+    if given or not is_finished(folder, config):
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
+            if given:
+                workers.run_on_first(lambda: set_epochs(folder, given))
             run_stages(folder, workers)
         if workers.leads:
             _publish(folder)

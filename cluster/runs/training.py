@@ -16,6 +16,7 @@ from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.episodes.trainer_factory import trainer_factory
 from cluster.population.population import Population
 from cluster.rllib.run_config import algorithm_config
+from cluster.runs.more_epochs import epochs_of_results
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.head_watchdog import watched_head
 from cluster.runtime.interrupts import first_interrupt_waits
@@ -48,8 +49,9 @@ class Trainee(Resumable, Protocol):
 
 def train(context: RunContext, pool: SyntheticPool) -> None:
     """Train the epochs that are missing and save the classifier that was best on validation."""
-    # Written after the last epoch, whole or not at all.
-    if (context.folder.path / MODEL_FILE).exists():
+    # Written after the last epoch, whole or not at all; that of an earlier end does not count.
+    earlier_end = epochs_of_results(context.folder, context.config) not in (None, context.config.sampler.epochs)
+    if (context.folder.path / MODEL_FILE).exists() and not earlier_end:
         return
     quiet_ray()
     # A connection of the caller's must survive the run.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import faulthandler
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 from ray.exceptions import ActorDiedError, RayError
@@ -17,6 +19,14 @@ NO_STACK = (
 )
 
 
+class Crash(NamedTuple):
+    """A crash of an actor's process on one node."""
+
+    seconds: float
+    """When it wrote its stack, by the clock of its node."""
+    stack: str
+
+
 def record_crashes() -> None:
     """Let a crash of this actor's process, such as a segfault or an abort, write its stack."""
     # The file stays open: faulthandler writes to its descriptor. Appended, because a restarted actor keeps
@@ -27,29 +37,41 @@ def record_crashes() -> None:
 def crash_report(actor: ray.actor.ActorHandle, error: RayError) -> str:
     """Return Ray's error for the actor's death, and the stack of its last crash, from whichever node it ran on."""
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-    stacks = [stack for node_id in nodes if (stack := _read_on(node_id, actor._actor_id.hex()))]
-    if not stacks and isinstance(error, ActorDiedError):
+    stack = newest(_read_on(node_id, actor._actor_id.hex()) for node_id in nodes)
+    if stack is None and isinstance(error, ActorDiedError):
         return str(error)  # raised in the actor's constructor: Ray's text has the whole traceback
-    return f"{error}\n{stacks[-1] if stacks else NO_STACK}"
+    return f"{error}\n{stack or NO_STACK}"
 
 
-def _read_on(node_id: str, actor_id: str) -> str:
-    """Return the crash's stack on one node; empty where the node has none or does not answer."""
+def newest(crashes: Iterable[Crash | None]) -> str | None:
+    """Return the stack of the last crash; a restarted actor may have crashed on several nodes."""
+    known = [crash for crash in crashes if crash is not None]
+    return max(known).stack if known else None
+
+
+def _read_on(node_id: str, actor_id: str) -> Crash | None:
+    """Return the actor's last crash on one node; None where the node has none or does not answer."""
     on_node = NodeAffinitySchedulingStrategy(node_id, soft=False)
     # num_cpus=0: the episodes may hold every core.
     reading = ray.remote(num_cpus=0, scheduling_strategy=on_node)(_read).remote(actor_id)
     try:
         return ray.get(reading, timeout=READ_SECONDS)
     except RayError:
-        return ""
+        return None
 
 
-def _read(actor_id: str) -> str:
-    path = _path(actor_id)
+def _read(actor_id: str) -> Crash | None:
+    return last_crash(_path(actor_id))
+
+
+def last_crash(path: Path) -> Crash | None:
+    """Return the last crash in an actor's file; None where there is no file, or no crash in it."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     start = text.rfind(CRASH)
+    if start < 0:
+        return None
     # Without the list of C modules with which Python ends the dump.
-    return text[start:].partition("\n\nExtension modules")[0] if start >= 0 else ""
+    return Crash(path.stat().st_mtime, text[start:].partition("\n\nExtension modules")[0])
 
 
 def _path(actor_id: str) -> Path:

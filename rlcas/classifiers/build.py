@@ -75,7 +75,8 @@ def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, si
 
     if config.width is not None:
         raise UserError(
-            f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: leave it out"
+            f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: set "
+            "--classifier.width none, also where a preset has set it"
         )
     published = timm.get_pretrained_cfg(config.backbone)
     # Vision transformers are built for one size; other timm models refuse the argument.
@@ -124,7 +125,7 @@ def _width_arguments(config: ClassifierConfig) -> dict[str, object]:
     if config.pretrained:
         raise UserError(
             f"classifier.width {config.width} has no pretrained weights: "
-            "set classifier.pretrained false or leave classifier.width out"
+            "set --classifier.pretrained false or --classifier.width none"
         )
     if config.width % 2:
         raise UserError(f"classifier.width {config.width} is odd: use an even number")

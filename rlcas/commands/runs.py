@@ -71,13 +71,13 @@ def synth_score(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Continue an interrupted run or comparison."""
+    """Continue an interrupted run or comparison, or train a run for more epochs."""
     if is_comparison(arguments.folder):
-        return resume_comparison(arguments.folder)
+        return resume_comparison(arguments.folder, arguments.given)
     check_is_run(arguments.folder)
     from cluster.runs.run import resume as resume_run
 
-    resume_run(arguments.folder)
+    resume_run(arguments.folder, arguments.given)
     return 0
 
 

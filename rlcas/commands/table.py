@@ -12,6 +12,7 @@ from rlcas.storage.remote import BULKY
 
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
+OF_RESUMING = ("sampler.epochs",)
 OF_PREDICTING = ("dataset.window", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
@@ -42,7 +43,12 @@ COMMANDS: dict[str, Command] = {
         OF_SCORING,
         folder="the run's folder",
     ),
-    "resume": Command("continue an interrupted run or comparison", runs.resume, folder="the folder"),
+    "resume": Command(
+        "continue an interrupted run or comparison, or train a run for more epochs",
+        runs.resume,
+        OF_RESUMING,
+        folder="the folder",
+    ),
     "evaluate": Command(
         "test figures of a run's classifier", runs.evaluate, OF_DATA, folder="the run's folder", without=BULKY
     ),

@@ -35,12 +35,9 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
     Raises:
         UserError: the path does not exist, or has no image.
     """
-    text = str(source).removeprefix("folder:")
-    # A colon separates an array's name only after .npz: in other paths it is part of a file's name.
-    file, colon, key = text.removeprefix("npz:").rpartition(":")
-    path = Path(file if colon and file.lower().endswith(".npz") else text.removeprefix("npz:")).expanduser()
-    if text.startswith("npz:") or path.suffix.lower() == ".npz":
-        return _in_npz(path, key if colon and file.lower().endswith(".npz") else None)
+    if (array := npz_array(source)) is not None:
+        return _in_npz(*array)
+    path = Path(str(source).removeprefix("folder:")).expanduser()
     if path.is_dir():
         return _files(path, sorted(_below(path)), window)
     if not path.is_file():
@@ -50,6 +47,30 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
             f"{path} is not an image file: use {', '.join(IMAGE_SUFFIXES)}, a folder of them, or .npz"
         )
     return _files(path, [path], window)
+
+
+def npz_array(source: str | Path) -> tuple[Path, str] | None:
+    """Return the file and the name of the array that `source` means; None where it is no npz file.
+
+    Raises:
+        UserError: the file is missing or no npz file, or has no such array.
+    """
+    text = str(source).removeprefix("folder:")
+    # A colon separates an array's name only after .npz: in other paths it is part of a file's name.
+    file, colon, key = text.removeprefix("npz:").rpartition(":")
+    has_key = bool(colon) and file.lower().endswith(".npz")
+    path = Path(file if has_key else text.removeprefix("npz:")).expanduser()
+    if not text.startswith("npz:") and path.suffix.lower() != ".npz":
+        return None
+    keys = npz_keys(path)
+    wanted = (key,) if has_key else NPZ_KEYS
+    found = next((name for name in wanted if name in keys), None)
+    if found is None:
+        raise UserError(
+            f"{path} has no array {' or '.join(wanted)} (it has {', '.join(sorted(keys)) or 'none'}): "
+            f"name one as {path}:ARRAY"
+        )
+    return path, found
 
 
 def _below(folder: Path) -> list[Path]:
@@ -67,14 +88,6 @@ def _files(source: Path, paths: Sequence[Path], window: Window | None) -> NamedI
     return NamedImages([path.as_posix() for path in paths], DecodedFiles(paths, window))
 
 
-def _in_npz(path: Path, key: str | None) -> NamedImages:
-    keys = npz_keys(path)
-    wanted = NPZ_KEYS if key is None else (key,)
-    found = next((name for name in wanted if name in keys), None)
-    if found is None:
-        raise UserError(
-            f"{path} has no array {' or '.join(wanted)} (it has {', '.join(sorted(keys)) or 'none'}): "
-            f"name one as {path}:ARRAY"
-        )
-    images = npz_images(path, found)
-    return NamedImages([f"{path.as_posix()}:{found}[{index}]" for index in range(len(images))], images)
+def _in_npz(path: Path, array: str) -> NamedImages:
+    images = npz_images(path, array)
+    return NamedImages([f"{path.as_posix()}:{array}[{index}]" for index in range(len(images))], images)

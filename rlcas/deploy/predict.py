@@ -19,6 +19,7 @@ from rlcas.console import progress, say
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
+from rlcas.deploy.medmnist import split_of, write_scores
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.storage.atomic import replacing
@@ -54,6 +55,18 @@ class Predictions:
             table.writerow(["path", "label", *self.class_names])
             for name, label, p_C in zip(self.paths, self.labels, self.p_NC, strict=True):
                 table.writerow([name, label, *(f"{p:.9g}" for p in p_C)])
+
+    def write_medmnist(self, folder: str | Path, run: str = "rlcas") -> Path:
+        """Write the result file of MedMNIST's Evaluator, FLAG_SPLIT_[AUC]x_[ACC]y@RUN.csv, and return its path.
+
+        Args:
+            folder: of the file.
+            run: what its name ends in.
+
+        Raises:
+            UserError: the images are not one split of a MedMNIST file, or the classes are not those of the set.
+        """
+        return write_scores(self.p_NC, self.class_names, split_of(self.paths), Path(folder), run)
 
 
 def predict(

@@ -31,6 +31,7 @@ class Metrics(TypedDict, total=False):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
+    epochs: int
     test: dict[str, Any]
     synthesis: dict[str, Any]
     seconds: dict[str, float]
@@ -88,6 +89,12 @@ class RunFacts:
         return [note for note in found if note]
 
     @property
+    def is_trained_further(self) -> bool:
+        """Return whether the test metrics are those of an earlier end, after fewer epochs than the settings have."""
+        # An older metrics.json does not say.
+        return self.metrics.get("epochs", self.config.sampler.epochs) != self.config.sampler.epochs
+
+    @property
     def missing(self) -> list[str]:
         """Return the names of the parts that the folder does not have yet."""
         expected = {
@@ -96,6 +103,7 @@ class RunFacts:
             "epochs of the sampler": self.epochs,
             "example images": self.gallery,
             "test figures": self.test,
+            f"test figures of all {self.config.sampler.epochs} epochs": not self.is_trained_further,
         }
         return [part for part, content in expected.items() if not content]
 

@@ -129,12 +129,13 @@ def _checked(model: type[Checked], nested: Mapping[str, Any]) -> Checked:
         raise UserError(_one_line(error)) from None
 
 
-def load(folder: Path) -> RunConfig:
+def load(folder: str | Path) -> RunConfig:
     """Return the resolved settings in a run's folder.
 
     Raises:
         UserError: the folder is not a run's, or its settings file is damaged.
     """
+    folder = Path(folder)
     path = folder / CONFIG_FILE
     if (folder / SWEEP_CONFIG_FILE).is_file():
         raise UserError(

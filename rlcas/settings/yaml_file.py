@@ -164,7 +164,8 @@ def nested_of(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return {"sampler.k": 1} as {"sampler": {"k": 1}}; values that are mappings are merged in.
 
     Raises:
-        UserError: a section is a value too; `source` is where the message says that it is.
+        UserError: a section is a value too, or a setting stands there twice, by its dotted key and in its section;
+            `source` is where the message says that it is.
     """
     nested: dict[str, Any] = {}
     for key, value in dotted.items():
@@ -173,9 +174,31 @@ def nested_of(dotted: Mapping[str, Any], source: str) -> dict[str, Any]:
         for section in sections:
             branch = branch.setdefault(section, {})
             if not isinstance(branch, dict):
-                raise UserError(f"{key} in {source}: {section} is given as a value and as a section: keep one")
-        branch[leaf] = merged(branch.get(leaf) or {}, value) if isinstance(value, dict) else value
+                raise _both(key, section, source)
+        _add(branch, leaf, value, key, source)
     return nested
+
+
+def _add(branch: dict[str, Any], leaf: str, value: Any, key: str, source: str) -> None:
+    """Set `leaf` of a branch, of which `key` is the whole name, to a value that was not there before.
+
+    Raises:
+        UserError: it was, or a part of it.
+    """
+    if leaf not in branch:
+        # A copy of a mapping: what else is in the section is added to it, and must not be to the caller's.
+        branch[leaf] = merged({}, value) if isinstance(value, dict) else value
+    elif isinstance(value, dict) and isinstance(branch[leaf], dict):
+        for name, part in value.items():
+            _add(branch[leaf], name, part, f"{key}.{name}", source)
+    elif isinstance(value, dict) or isinstance(branch[leaf], dict):
+        raise _both(key, leaf, source)
+    else:
+        raise UserError(f"{key} in {source} is set twice, by its dotted key and in its section: keep one")
+
+
+def _both(key: str, section: str, source: str) -> UserError:
+    return UserError(f"{key} in {source}: {section} is given as a value and as a section: keep one")
 
 
 def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
