@@ -40,12 +40,12 @@ def describe(config: RunConfig) -> str:
     check_settings(config)
     config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
-    check_data_fits(config, data)
+    notes = check_data_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),
         f"data: {len(data.train)} training and {len(data.val)} validation images {data.image_shape_CHW}: {counts}",
-        *(f"note: {note}" for note in data.notes),
+        *(f"note: {note}" for note in data.notes + notes),
         *_demand(config, data),
         *_times(config, data),
     ]

@@ -36,7 +36,7 @@ from rlcas.runs.paths import check_run_is_new, default_out, local_out, resolved
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
-from rlcas.training.saved_classifier import load_classifier
+from rlcas.training.saved_classifier import MODEL_FILE, load_classifier
 from rlcas.types import ImageSet, TrainingData
 from synth.training.workers import Workers, process_group
 
@@ -71,6 +71,7 @@ def resume(path: Path) -> Path:
     folder = RunFolder(path.absolute())
     if not folder.metrics.exists():
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
+            workers.run_on_first(lambda: _check_again(folder, config))
             run_stages(folder, workers)
         if workers.leads:
             _publish(folder)
@@ -231,9 +232,9 @@ def check(config: RunConfig) -> TrainingData:
     check_demand(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
-    check_data_fits(config, data)
+    notes = check_data_fits(config, data)
     check_phase_one(config, data)
-    return data
+    return dataclasses.replace(data, notes=data.notes + notes)
 
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
@@ -265,6 +266,21 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
         keep_recorded(config.sampler.replay, folder.replay)
     if not (folder.prepared / DATA_FILE).exists():
         datasets.prepare(datasets.load(config, progress=True), folder.prepared)
+
+
+def _check_again(folder: RunFolder, config: RunConfig) -> None:
+    """Check what a folder of another version or machine may not have been checked for, before phase one.
+
+    Raises:
+        UserError: Ray cannot start, or the settings of phase two do not fit the images.
+    """
+    if (folder.path / MODEL_FILE).exists():
+        return
+    from cluster.runtime.resources import check_demand  # Ray takes a second to import
+
+    check_demand(config)
+    _prepare(folder, config)
+    check_data_fits(config, datasets.open_prepared(folder.prepared))
 
 
 def run_stages(folder: RunFolder, workers: Workers) -> None:
