@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.config import RunConfig
-from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
+from rlcas.data.checks import (
+    check_class_names,
+    check_classes,
+    check_labels,
+    check_no_empty_class,
+    check_not_empty,
+)
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.folder import open_folder
 from rlcas.data.longtail import long_tail_counts, thinned
@@ -129,6 +135,12 @@ def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
 
 
 def _open(config: RunConfig, progress: bool) -> Source:
+    source = _source(config, progress)
+    check_class_names(source.where, source.class_names or ())
+    return source
+
+
+def _source(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
     # `package.module:object` has a colon too, hence only known prefixes are split off.
     if prefix in PREFIXES:
