@@ -270,7 +270,14 @@ def _code_digest() -> str:
     for package in OUR_PACKAGES:
         spec = importlib.util.find_spec(package)
         assert spec is not None and spec.origin is not None
-        # Sorted, as the order of a folder's files differs between file systems.
-        for source in sorted(Path(spec.origin).parent.rglob("*.py")):
-            digest.update(source.read_bytes())
+        add_sources(digest, Path(spec.origin).parent)
     return digest.hexdigest()[:12]
+
+
+def add_sources(digest: hashlib._Hash, package: Path) -> None:
+    """Add each module's name and code: a module that was renamed, or cut elsewhere, is other code."""
+    named = {source.relative_to(package.parent).as_posix(): source for source in package.rglob("*.py")}
+    # Sorted, as the order of a folder's files differs between file systems.
+    for name, source in sorted(named.items()):
+        digest.update(hashlib.sha256(name.encode()).digest())
+        digest.update(hashlib.sha256(source.read_bytes()).digest())

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.ray_constants import (
     DASHBOARD_CLIENT_MAX_SIZE,
     RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE,
@@ -165,6 +166,9 @@ def _connect(address: str) -> JobSubmissionClient:
 
     quiet_ray()
     os.environ[RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE] = address  # else RAY_ADDRESS would take precedence
+    # Ray's job client sends the token only where RAY_AUTH_MODE is token: this sets it, unless it is set, where a token
+    # exists. A head that asks for none ignores it.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
         return JobSubmissionClient(address)
     except ConnectionError as error:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 
 from rlcas.commands.command import Command, parse
 from rlcas.commands.submit import submit, submit_arguments
 from rlcas.commands.table import COMMANDS, name_of
-from rlcas.errors import RunError, UserError
+from rlcas.errors import RunError, UserError, escape_what_streams_cannot_show
 from rlcas.storage.atomic import fix_for
 from rlcas.storage.remote import address_of, local, publish
 
 DESCRIPTION = (
     "Long-tailed image classification: RL agents choose how many synthetic images of each class to train on."
 )
+CLOSED_PIPE = 141
+"""128 + SIGPIPE, as a shell gives it."""
 INTERRUPTED = "interrupted: continue with `rlcas resume DIR`, or a sweep with `rlcas sweep --resume DIR`"
 
 ALL_COMMANDS: dict[str, Command] = {
@@ -26,6 +30,34 @@ ALL_COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 success, 2 an error of the user, 1 any other."""
+    escape_what_streams_cannot_show()
+    try:
+        try:
+            return _run(argv)
+        finally:
+            _flush()  # here, as Python itself would print a traceback at its end
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def _flush() -> None:
+    # None where the shell closed it (>&-).
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _is_read() -> bool:
+    """Return whether stdout still has a reader, whom `rlcas ... | head` ends after its lines."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = name_of(words)
     if name not in ALL_COMMANDS:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlcas.errors import escape_what_streams_cannot_show
+
 LINES_PER_BAR = 10
 """Lines in a log in place of a progress bar."""
 MAX_LOG_WIDTH = 1000
@@ -28,6 +30,8 @@ _CONSOLE = Console(highlight=False)
 
 def console() -> Console:
     """Return the Console through which everything is printed."""
+    # At each use: rich prints to what is stdout by then.
+    escape_what_streams_cannot_show()
     return _CONSOLE
 
 

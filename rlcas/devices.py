@@ -60,7 +60,11 @@ def place(model: Network, device: torch.device) -> Network:
     model = model.to(device)
     if device.type == "cpu" and any(_breaks_onednn(module) for module in model.modules()):
         return model
-    return model.to(memory_format=torch.channels_last)
+    for tensor in (*model.parameters(), *model.buffers()):
+        # `model.to(memory_format=...)` asks the same of 5-D weights, such as a Conv3d's, which refuse it.
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return model
 
 
 def _breaks_onednn(module: nn.Module) -> bool:

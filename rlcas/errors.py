@@ -1,6 +1,7 @@
 """The error that the user can fix, and the error that ends a run."""
 
 import re
+import sys
 
 from rlcas.credentials import without_credentials
 
@@ -42,3 +43,11 @@ def first_line(error: Exception) -> str:
 def last_line(text: str) -> str:
     """Return the last line of a traceback, which is its cause, without the colours that Ray gives it."""
     return next(iter(reversed(ANSI_COLOUR.sub("", text).strip().splitlines())), "no message")
+
+
+def escape_what_streams_cannot_show() -> None:
+    """Let stdout and stderr print letters that their encoding lacks as escapes: a class name must not end a run."""
+    for stream in (sys.stdout, sys.stderr):
+        # Streams that others put in their place may have no encoding. The locale C has surrogateescape.
+        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,33 @@ def test_a_run_on_a_pool_imports_no_diffusers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["doctor", "--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_is_gone_ends_the_output_quietly(words: list[str], unbuffered: str) -> None:
+    command = [sys.executable, "-m", "rlcas", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
+    )
+    os.close(writer)
+    # argparse itself ignores a closed pipe.
+    assert (done.returncode, done.stderr) in ((141, ""), (0, ""))
+    assert words != ["--help"] or done.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_letters_that_the_terminal_lacks_are_printed_as_escapes(variables: dict[str, str]) -> None:
+    from_python = "from rlcas.console import say; say('L\\xe4sion')"
+    as_word = "import sys; from rlcas.cli import main; sys.exit(main(['L\\xe4sion']))"
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONIOENCODING", "PYTHONUTF8")}
+    for code in (from_python, as_word):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env={**kept, **variables}, capture_output=True, timeout=60)
+        assert rb"L\xe4sion" in done.stdout + done.stderr and b"Traceback" not in done.stderr

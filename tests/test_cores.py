@@ -1,4 +1,4 @@
-"""How many cores a process may use: the machine's, less what an affinity or a quota leaves out."""
+"""How many cores and how much memory a process may use: the machine's, less what limits of the process leave out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from rlcas.config import ClusterConfig, cores
 from rlcas.config.cores import available_cores, cgroup_cores, describe_limits
 from rlcas.doctor import machine
+from rlcas.storage import memory
+from rlcas.storage.memory import cgroup_free_bytes
 
 
 def cgroup(folder: Path, lines: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -50,6 +52,49 @@ def test_a_quota_is_rounded_down_to_whole_cores_and_the_least_above_counts(
 
 def test_a_system_without_cgroups_has_no_quota(tmp_path: Path) -> None:
     assert cgroup_cores(tmp_path / "none", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "1000\n", "memory.current": "300\n"}, [700]),
+        ("0::/\n", {"memory.max": "max\n", "memory.current": "300\n"}, []),
+        (
+            "0::/job/step\n",
+            {
+                "job/memory.max": "1000\n",
+                "job/memory.current": "900\n",
+                "job/memory.stat": "anon 300\ninactive_file 600\n",
+                "job/step/memory.max": "5000\n",
+                "job/step/memory.current": "900\n",
+            },
+            [4100, 700],
+        ),
+        ("0::/\n", {"memory.max": "1000\n", "memory.current": "1200\n"}, [0]),
+        (
+            "4:memory:/pod\n1:cpu:/\n0::/\n",
+            {
+                "memory/pod/memory.limit_in_bytes": "2000\n",
+                "memory/pod/memory.usage_in_bytes": "1500\n",
+                "memory/pod/memory.stat": "inactive_file 9\ntotal_inactive_file 500\n",
+            },
+            [1000],
+        ),
+        ("1:cpu:/\n", {"cpu/memory.max": "5\n"}, []),
+    ],
+)
+def test_what_each_cgroup_has_left_of_its_memory(
+    lines: str, files: dict[str, str], expected: list[int], tmp_path: Path
+) -> None:
+    assert cgroup_free_bytes(*cgroup(tmp_path, lines, files)) == expected
+
+
+def test_the_least_of_machine_and_cgroups_is_available(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = memory.available_memory_bytes()
+    of_process, root = cgroup(tmp_path, "0::/\n", {"memory.max": "123456\n"})
+    monkeypatch.setattr(memory, "CGROUP_OF_PROCESS", of_process)
+    monkeypatch.setattr(memory, "CGROUP_ROOT", root)
+    assert memory.available_memory_bytes() == 123456 < whole
 
 
 @pytest.fixture

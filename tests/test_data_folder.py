@@ -21,6 +21,18 @@ def split_folder(root: Path, *, val: str = "val") -> str:
     return f"folder:{root}"
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "\udce4"])
+def test_a_class_whose_name_cannot_be_printed_is_refused(tmp_path: Path, name: str) -> None:
+    data = split_folder(tmp_path / "set")
+    for split in ("train", "val", "test"):
+        (tmp_path / "set" / split / "a").rename(tmp_path / "set" / split / name)
+    for read in (load, load_test):
+        with pytest.raises(
+            UserError, match=r"set: the class name '.*\\.*' has a line end or another character that"
+        ):
+            read(config(data))
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_a_folder_with_splits_is_read_in_sorted_order(tmp_path: Path, val: str) -> None:
     name = split_folder(tmp_path / "set", val=val)

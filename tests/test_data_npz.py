@@ -143,6 +143,10 @@ WRONG = {
     "object_labels": (dict(train_labels=np.array([0, "a"] * 6, object)), "train_labels is a pickle"),
     "patients": (dict(train_patients=np.arange(3)), "train_patients has 3 ids, but train_labels has 12"),
     "float_ids": (dict(train_patients=np.zeros(12)), "train_patients is float64: save ids as text or integers"),
+    "line_end": (
+        dict(class_names=np.array(["a\n", "b"])),
+        r"set.npz: the class name 'a\\n' has a line end or another character that cannot be printed: rename the class",
+    ),
     "class_names": (dict(class_names=np.arange(2)), "class_names is int64 .*: save one text for each class"),
 }
 

@@ -66,6 +66,10 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
         (["path,label", f"{'x' * 300},x"], "line 2: no image file .*xxx: correct the path"),
         (["path,label", "images/0.png,x", "images/1.png,x", "images/2.png,x"], "has only one class, 'x'"),
         (
+            ["path,label", 'images/0.png,"x', 'y"', "images/1.png,z"],
+            r"csv: the class name 'x\\ny' has a line end or",
+        ),
+        (
             ["path,label,split", "images/0.png,x,train", "images/1.png,y,train"],
             r"--dataset.val_from_train 0\.1",
         ),

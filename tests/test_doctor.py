@@ -283,15 +283,30 @@ def test_the_command_finds_this_installation_whole(tmp_path: Path) -> None:
 def test_a_token_that_others_may_read_or_that_is_not_asked_for_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "auth_token"
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert access.ray_token().verdict == "ok"
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / ".ray" / "auth_token"
+    fresh = access.ray_token()
+    assert fresh.verdict == "warn" and fresh.found.startswith(
+        f"no {path} yet: the Ray that rlcas starts makes it"
+    )
+    assert "`ray start` starts before asks nobody" in fresh.found
+    assert fresh.fix.startswith("ray get-auth-token --generate, and export RAY_AUTH_MODE=token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert "`ray start` refuses to start" in access.ray_token().found
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    path.parent.mkdir()
     path.write_text("secret")
     path.chmod(0o644)
     open_to_others = access.ray_token()
     assert (open_to_others.verdict, open_to_others.fix) == ("warn", f"chmod 600 {path}")
     path.chmod(0o600)
     assert access.ray_token() == ok(f"asked for; {path} is yours alone to read")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "nowhere"))
+    assert access.ray_token().fix == "name the file with the token, or unset it"
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert access.ray_token() == ok("asked for; RAY_AUTH_TOKEN holds it")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert access.ray_token().fix == "unset RAY_AUTH_MODE"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import socket
 import subprocess
@@ -17,6 +18,21 @@ from by_hand import environment_with_token, free_port, head, new_folder, node
 from cluster import doctor
 from rlcas.cli import main
 from rlcas.doctor.finding import Finding, ok
+
+
+def test_the_digest_of_the_code_knows_names_and_where_a_module_ends(tmp_path: Path) -> None:
+    def digest_of(name: str, **modules: str) -> str:
+        for module, text in modules.items():
+            (tmp_path / name / "rlcas").mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / "rlcas" / f"{module}.py").write_text(text)
+        digest = hashlib.sha256()
+        doctor.add_sources(digest, tmp_path / name / "rlcas")
+        return digest.hexdigest()
+
+    one = digest_of("one", a="x = 1\n", b="y = 2\n")
+    assert one == digest_of("copy", b="y = 2\n", a="x = 1\n")
+    assert one != digest_of("renamed", a="x = 1\n", c="y = 2\n")
+    assert one != digest_of("cut", a="x = 1\ny = 2\n", b="")
 
 
 def test_one_package_of_another_version_is_named_with_its_node() -> None:

@@ -171,6 +171,14 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path: Path) -> None:
         extractor(extractor="test_resnet", extractor_weights=tmp_path / "weights.safetensors")
 
 
+def test_weights_in_the_form_of_jax_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "weights.npz", kernel=np.zeros(3))
+    with pytest.raises(
+        UserError, match=r"\(JAX's form, .*\): name a file of such weights, \.safetensors or \.pth"
+    ):
+        extractor(extractor="vit_tiny_patch16_224", extractor_weights=tmp_path / "weights.npz")
+
+
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[str]]:
@@ -187,7 +195,8 @@ def test_pretrained_weights_that_cannot_be_loaded_are_an_error_of_one_line(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"its pretrained weights cannot be loaded \(.*\): check the connection, name"
+        UserError,
+        match=r"its pretrained weights \(.*\): it needs the package huggingface_hub, .* or name a file with",
     ):
         extractor(extractor="resnet18")
     assert capfd.readouterr().err == ""

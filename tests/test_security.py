@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from by_hand import RAY, head, new_folder
 
 from cluster.runtime.connection import ensure_ray
 
@@ -95,6 +98,28 @@ def test_a_ray_of_our_own_listens_on_loopback_alone_without_a_dashboard_and_with
     assert {address for _, address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
     assert ray._private.worker.global_worker.node.webui_url in ("", None)
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print('inside')"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_token", [False, True])
+def test_a_head_of_ray_start_asks_for_a_token_only_where_it_finds_one(with_token: bool) -> None:
+    with new_folder() as folder:
+        homes = {name: folder / name for name in ("own", "stranger")}
+        for home in homes.values():
+            home.mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        environment = {**kept, "HOME": str(homes["own"])}
+        if with_token:
+            command = [RAY, "get-auth-token", "--generate"]
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+        with head(folder, environment) as address:
+            stranger = {**environment, "HOME": str(homes["stranger"])}
+            command = [sys.executable, "-c", JOIN, address]
+            done = subprocess.run(command, env=stranger, capture_output=True, text=True, timeout=240)
+        assert ("inside" in done.stdout) is not with_token, done.stderr
 
 
 def _listening() -> set[tuple[int, str]]:

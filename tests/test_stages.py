@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_run
 import torch
 from tiny import tiny_config, tiny_data
 
 from cluster.pools.make import images_per_class
 from cluster.pools.stored import pool_folder
 from cluster.runs.checks import check_settings
-from rlcas import settings
+from rlcas import cli, settings
 from rlcas.batches.sources import RealImages, all_images
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.errors import UserError
@@ -88,6 +89,37 @@ CPU = torch.device("cpu")
 def test_every_name_is_looked_up_before_anything_starts(given: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_settings(settings.resolve(given={"preset": "quick", **given}))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--sampler.metric", "auc"),
+        ("run", "--sampler.metric", "auc", "--dry-run"),
+        ("compare", "--methods", "ce", "--sampler.metric", "auc"),
+        ("compare", "--methods", "ce", "--sampler.metric", "auc", "--dry-run"),
+        ("sweep", "--over", "sampler.metric=f1,auc"),
+        ("sweep", "--over", "sampler.metric=f1,auc", "--dry-run"),
+        ("sweep", "--sweep.metric", "auc", "--dry-run"),
+    ],
+)
+def test_a_metric_that_the_validation_images_cannot_have_is_refused(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with np.load(small_run.write_npz(tmp_path / "shapes.npz")) as arrays:
+        one_class = arrays["val_labels"][:, 0] == 1
+        changed = {name: arrays[name][one_class] for name in ("val_images", "val_labels")}
+        np.savez(tmp_path / "shapes.npz", **{**arrays, **changed})
+    assert cli.main([*words, "--data", "npz:shapes.npz", "--preset", "quick"]) == 2
+    error = capsys.readouterr().err
+    setting = "sweep.metric" if "--sweep.metric" in words else "sampler.metric"
+    assert (
+        f"{setting} 'auc' is not defined on the 4 validation images, which are all of class 'bar': set {setting} to f1 "
+        "or recall or precision or acc, or add validation images of the other classes\n"
+    ) in error
+    assert ("sweep.over sampler.metric=auc: " in error) == ("--over" in words)
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes.npz"]
 
 
 @pytest.mark.parametrize("preset", ["quick", "best"])

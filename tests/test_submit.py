@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -309,6 +310,15 @@ def test_a_job_is_at_work_on_the_cluster_that_it_was_submitted_to(job_server: Jo
     assert done.returncode == 0, done.stdout + done.stderr
     assert "(head): Python 3." in done.stdout
     assert job_server.environment["RAY_AUTH_TOKEN"] not in done.stdout + done.stderr
+
+
+@needs_job_server
+@pytest.mark.slow
+def test_the_token_is_sent_where_ray_alone_would_not_send_it(job_server: JobServer, folder: Path) -> None:
+    known = {name: value for name, value in job_server.environment.items() if name != "RAY_AUTH_MODE"}
+    server = dataclasses.replace(job_server, environment=known)
+    done = submitted(server, folder, "run", *OUT, "--classifier.loss", "mine:gone")
+    assert "cannot be imported: No module named 'mine'" in done.stdout, done.stdout + done.stderr
 
 
 @needs_job_server

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from cluster.comparison.cell_plan import cells_of
 from cluster.comparison.plan import ComparisonPlan
 from cluster.pools.make import check_phase_one
+from cluster.runs.checks import check_data_fits
 from rlcas import data as datasets
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
@@ -27,9 +30,11 @@ def load_checked(planned: ComparisonPlan) -> TrainingData:
     datasets.require_test(config)
     assert data.record is not None, "the images were read from their source"
     check_pools(planned, data, data.record)
+    # First, as its errors name no row: most are the same in all rows.
+    notes = check_data_fits(config, data)
     # For the errors that it raises: the cells are planned again where they are trained.
     cells_of(planned, data)
-    return data
+    return dataclasses.replace(data, notes=data.notes + notes)
 
 
 def check_pools(planned: ComparisonPlan, data: TrainingData, record: SplitRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from cluster.comparison.pools import parts_taken_over
 from cluster.comparison.schedule import share_of, side_by_side
 from cluster.comparison.tuning import tries_of
 from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
+from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import this_machine
 from rlcas import settings
 from rlcas.console import format_seconds
@@ -25,6 +27,8 @@ def describe(stated: Mapping[str, Any]) -> str:
         UserError: a setting, a row, a file or an image is wrong.
     """
     planned = plan(stated)
+    if not os.environ.get("RAY_ADDRESS"):
+        check_starts_here()
     data, here = load_checked(planned), this_machine()
     cells = [cell for cell in cells_of(planned, data) if not cell.missing]
     tries = tries_of(planned, data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from envs.observations import Observer
 from rlcas.batches.composition import check_composition
-from rlcas.classifiers import build_classifier
+from rlcas.classifiers.build import UNFIT, build_classifier
+from rlcas.classifiers.image_size import check_image_size
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.evaluation.features import check_extractor
@@ -64,15 +66,35 @@ def check_shares(config: RunConfig, generator: Generator) -> None:
         workers.check_divides(getattr(config.synth, group).batch_size, f"synth.{group}.batch_size")
 
 
-def check_data_fits(config: RunConfig, data: TrainingData) -> None:
-    """Check that the settings of phase two fit the data.
+def check_data_fits(config: RunConfig, data: TrainingData) -> tuple[str, ...]:
+    """Check that the settings of phase two fit the data; return notes for the user.
 
     Raises:
-        UserError: counts, a replayed run or a list of classes are for other data.
+        UserError: counts, a replayed run or a list of classes are for other data; the metric cannot be had from the
+            validation images; or the classifier cannot take the images, or does not read all of them.
     """
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
+    check_metric("sampler.metric", config.sampler.metric, data)
+    return check_image_size(config.classifier, data.image_shape_CHW, data.num_classes)
+
+
+def check_metric(setting: str, name: str, data: TrainingData) -> None:
+    """Check that the validation images have the metric of a setting, which for an AUC needs two classes.
+
+    Raises:
+        UserError: it is not a number, whatever is predicted.
+    """
+    classes, labels_N = data.num_classes, data.val.labels_N
+    even_NC = np.full((len(labels_N), classes), 1 / classes)
+    having = [known for known, metric in SELECTING.items() if np.isfinite(metric(even_NC, labels_N))]
+    if name not in having:
+        seen = ", ".join(repr(data.class_names[c]) for c in np.unique(labels_N))
+        raise UserError(
+            f"{setting} {name!r} is not defined on the {len(labels_N)} validation images, which are all of class "
+            f"{seen}: set {setting} to {' or '.join(having)}, or add validation images of the other classes"
+        )
 
 
 def _check_method(config: RunConfig) -> None:
@@ -121,7 +143,14 @@ def _check_backbone(config: ClassifierConfig) -> None:
     """Build the classifier without memory or weights; with weights only where these make the settings impossible."""
     impossible = config.pretrained and config.width is not None
     with torch.device("meta"):
-        # Any shape will do: this looks for unknown names and for settings that do not go together.
-        build_classifier(
-            config.model_copy(update={"pretrained": impossible}), channels=3, num_classes=2, size_px=224
-        )
+        try:
+            # Any shape will do: this looks for unknown names and for settings that do not go together.
+            build_classifier(
+                config.model_copy(update={"pretrained": impossible}), channels=3, num_classes=2, size_px=224
+            )
+        # Before UNFIT, which has ValueError, the base of UserError.
+        except UserError:
+            raise
+        except UNFIT:
+            # Of this size alone, perhaps: `check_image_size` tries that of the images.
+            return

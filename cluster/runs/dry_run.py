@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 
 from cluster.pools.make import images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.runtime.resources import gpus_per_episode, this_machine
+from cluster.runtime.connection import check_starts_here
+from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts
@@ -38,14 +40,17 @@ def describe(config: RunConfig) -> str:
         UserError: a setting or the data is wrong.
     """
     check_settings(config)
+    # Whether a cluster answers is left to the run: a dry run starts nothing, and may be made elsewhere.
+    if uses_ray(config) and not os.environ.get("RAY_ADDRESS"):
+        check_starts_here()
     config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
-    check_data_fits(config, data)
+    notes = check_data_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
         settings.as_yaml(config),
         f"data: {len(data.train)} training and {len(data.val)} validation images {data.image_shape_CHW}: {counts}",
-        *(f"note: {note}" for note in data.notes),
+        *(f"note: {note}" for note in data.notes + notes),
         *_demand(config, data),
         *_times(config, data),
     ]

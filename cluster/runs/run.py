@@ -45,7 +45,7 @@ from rlcas.runs.paths import (
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
-from rlcas.training.saved_classifier import load_classifier
+from rlcas.training.saved_classifier import MODEL_FILE, load_classifier
 from rlcas.types import ImageSet, TrainingData
 from synth.training.workers import Workers, process_group
 
@@ -93,6 +93,7 @@ def resume(path: str | Path, given: Mapping[str, Any] | None = None) -> Path:
         with process_group(choose_device(config.device)) as workers, _alone(folder, workers):
             if given:
                 workers.run_on_first(lambda: set_epochs(folder, given))
+            workers.run_on_first(lambda: _check_again(folder))
             run_stages(folder, workers)
         if workers.leads:
             _publish(folder)
@@ -289,10 +290,10 @@ def check(config: RunConfig) -> TrainingData:
     check_demand(config)
     require_weights(config.synth.scoring)
     data = datasets.load(config, progress=True)
-    check_data_fits(config, data)
+    notes = check_data_fits(config, data)
     assert data.record is not None, "the images were read from their source"
     check_phase_one(config, data, data.record)
-    return data
+    return dataclasses.replace(data, notes=data.notes + notes)
 
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
@@ -322,6 +323,22 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
     if config.sampler.replay and not folder.replay.exists():
         keep_recorded(config.sampler.replay, folder.replay)
     _say_notes(prepare_again(folder, config))
+
+
+def _check_again(folder: RunFolder) -> None:
+    """Check what a folder of another version or machine may not have been checked for, before phase one.
+
+    Raises:
+        UserError: Ray cannot start, or the settings of phase two do not fit the images.
+    """
+    if (folder.path / MODEL_FILE).exists():
+        return
+    from cluster.runtime.resources import check_demand  # Ray takes a second to import
+
+    config = settings.load(folder.path)
+    check_demand(config)
+    _prepare(folder, config)
+    check_data_fits(config, datasets.open_prepared(folder.prepared))
 
 
 def run_stages(folder: RunFolder, workers: Workers) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,6 +18,7 @@ from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
 from rlcas.config.cores import available_cores
+from rlcas.doctor.ray_folders import ray_obstacle
 from rlcas.errors import UserError, first_line
 
 CONNECT_SECONDS = 10.0
@@ -32,8 +34,7 @@ def ensure_ray(k: int) -> None:
     no dashboard, and other machines cannot reach its ports.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer, or that has another token; or the current folder
-            holds packages that hide those of rlcas.
+        UserError: as `check_can_start`; or the cluster of RAY_ADDRESS has another token.
     """
     if ray.is_initialized():
         return
@@ -52,14 +53,27 @@ def check_can_start() -> None:
     """Raise what `ensure_ray` would raise, before the long work that precedes it.
 
     Raises:
-        UserError: RAY_ADDRESS names a cluster that does not answer, or the current folder holds packages that hide
-            those of rlcas.
+        UserError: RAY_ADDRESS names a cluster that does not answer, a Ray on this machine could not make its files, or
+            the current folder holds packages that hide those of rlcas.
     """
     if ray.is_initialized():
         return
     check_not_hidden()
-    if address := os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address != LOCAL:
         check_answers(address)
+    else:
+        check_starts_here()
+
+
+def check_starts_here() -> None:
+    """Check that a Ray on this machine could make its sockets, logs and token.
+
+    Raises:
+        UserError: it could not; the line says which folder to use instead.
+    """
+    if obstacle := ray_obstacle(os.environ, Path.home()):
+        raise UserError(f"Ray cannot start: {obstacle.found}: {obstacle.fix}")
 
 
 @contextlib.contextmanager

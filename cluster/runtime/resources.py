@@ -26,11 +26,10 @@ def check_demand(config: RunConfig) -> None:
     started.
 
     Raises:
-        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or the cluster
-            of RAY_ADDRESS does not answer, or the current folder holds packages that hide those of rlcas: without this
-            check that would show only after phase one.
+        UserError: the episodes or the sampling workers do not fit; the text has the arithmetic. Or Ray cannot be
+            started or reached, as `check_can_start` says: without this check that would show only after phase one.
     """
-    if config.cluster.episode_runner == "actors":
+    if uses_ray(config):
         check_can_start()
     asked = config.cluster.concrete(config.sampler.k, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
@@ -40,6 +39,12 @@ def check_demand(config: RunConfig) -> None:
     check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
+
+
+def uses_ray(config: RunConfig) -> bool:
+    """Return whether some part of a run works on workers of Ray."""
+    workers = config.cluster.synth_workers > 1 or config.cluster.sampling_workers > 1
+    return config.cluster.episode_runner == "actors" or (workers and config.pool is None)
 
 
 def _reachable_nodes() -> list[NodeResources]:

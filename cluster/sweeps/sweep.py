@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from cluster.runs.checks import check_data_fits, check_metric
 from cluster.runs.run import check, make_pool
 from cluster.runtime.connection import ensure_ray, own_ray_ends, quiet_ray
 from cluster.runtime.resources import reachable_resources, this_machine
@@ -33,6 +34,7 @@ from rlcas.runs.sweep_folder import TRIALS_FOLDER, Sweep, Trial, read_sweep, swe
 from rlcas.settings.search_space import named, value_of
 from rlcas.storage.atomic import exclusive_lock, replacing_folder, write_text
 from rlcas.training.saved_classifier import MODEL_FILE
+from rlcas.types import TrainingData
 
 
 def sweep(stated: Mapping[str, Any]) -> Sweep:
@@ -48,9 +50,8 @@ def sweep(stated: Mapping[str, Any]) -> Sweep:
     check_tune_starts()
     assert planned.config.out is not None, "a plan has its folder"
     out = check_is_new(planned.config.out, "rlcas sweep --resume")
-    for config in planned.pools.values():
-        for note in check(config).notes:
-            say(f"note: {note}")
+    for note in _checked_notes(planned):
+        say(f"note: {note}")
     with _reserved(planned.config, planned.configs) as room:
         create(planned, out)
         return _run_stages(out, planned.config, room)
@@ -79,8 +80,7 @@ def describe(stated: Mapping[str, Any]) -> str:
         UserError: a setting, a file or an image is wrong.
     """
     planned = plan(stated)
-    for config in planned.pools.values():
-        check(config)
+    notes = _checked_notes(planned)
     total = this_machine()
     configs = list(planned.configs.values())
     side_by_side = concurrency(planned.config.sweep.concurrent, configs, total)
@@ -89,6 +89,7 @@ def describe(stated: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             settings.as_yaml(planned.config),
+            *(f"note: {note}" for note in notes),
             *(f"trial {trial.name}: {named(trial.settings)}, on {trial.pool}" for trial in planned.trials),
             f"demand: {len(configs)} trials of {epochs} epochs in all, {side_by_side} side by side, each a process and "
             f"K={' or '.join(map(str, ks))} episodes (here: {total['CPU']:g} cores, {total['GPU']:g} GPUs)",
@@ -98,6 +99,30 @@ def describe(stated: Mapping[str, Any]) -> str:
             f"`rlcas run --dry-run` with these settings estimates phase one, and K={planned.config.sampler.k} episodes",
         ]
     )
+
+
+def _checked_notes(planned: SweepPlan) -> list[str]:
+    """Check each phase one, and that every trial fits its images; return the notes, once each.
+
+    Raises:
+        UserError: a setting, a file or an image is wrong; the line names the point of the trial.
+    """
+    notes: dict[str, None] = {}
+    for name, pool in planned.pools.items():
+        data = check(pool)
+        notes |= dict.fromkeys(data.notes)
+        check_metric("sweep.metric", metric_of(planned.config), data)
+        for trial in planned.trials:
+            if trial.pool == name:
+                notes |= dict.fromkeys(_fitting(trial, planned.configs[trial.name], data))
+    return list(notes)
+
+
+def _fitting(trial: Trial, config: RunConfig, data: TrainingData) -> tuple[str, ...]:
+    try:
+        return check_data_fits(config, data)
+    except UserError as error:
+        raise UserError(f"sweep.over {named(trial.settings)}: {error}") from None
 
 
 def load(path: Path) -> SweepRunConfig:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
+from rlcas.classifiers.hub import architecture_of, is_hub_name, reading_hub
 from rlcas.config import ClassifierConfig
 from rlcas.errors import UserError
 from rlcas.registry import lookup
@@ -15,6 +18,8 @@ Builder = Callable[..., nn.Module]
 
 CLASSIFIERS: dict[str, Builder] = {}
 """Classifiers that timm does not have: name -> builder(config, *, channels, num_classes, size_px)."""
+UNFIT = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError)
+"""What timm and torch raise for a network that cannot be built, or that images or weights do not fit."""
 
 
 def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
@@ -27,22 +32,29 @@ def build_classifier(config: ClassifierConfig, *, channels: int, num_classes: in
         size_px: side of the images.
 
     Raises:
-        UserError: the backbone is unknown, or does not come in `classifier.width`.
+        UserError: the backbone is unknown, does not come in `classifier.width`, or cannot be read from the hub.
     """
-    name = config.backbone
-    if name in CLASSIFIERS or ":" in name:
-        builder = lookup(name, CLASSIFIERS, "classifier.backbone")
-    else:
-        builder = _timm_resnet if _is_timm_resnet(name) else _timm_model
-    return builder(config, channels=channels, num_classes=num_classes, size_px=size_px)
+    return _builder(config.backbone)(config, channels=channels, num_classes=num_classes, size_px=size_px)
+
+
+def replaces_first_layer(config: ClassifierConfig, size_px: int) -> bool:
+    """Return whether a backbone for images of this size gets a new first layer, which no pretrained weights fit."""
+    return size_px < config.small_stem_below_px and _builder(config.backbone) is _timm_resnet
+
+
+def _builder(name: str) -> Builder:
+    if name in CLASSIFIERS or (":" in name and not is_hub_name(name)):
+        return lookup(name, CLASSIFIERS, "classifier.backbone")
+    return _timm_resnet if _is_timm_resnet(name) else _timm_model
 
 
 def _is_timm_resnet(name: str) -> bool:
     # timm takes seconds to import, most of them for torchvision; here as in the functions below.
     import timm
 
-    require_timm_model(name, "classifier.backbone", CLASSIFIERS)
-    return name.partition(".")[0] in timm.list_models(module="resnet")
+    if not is_hub_name(name):
+        require_timm_model(name, "classifier.backbone", CLASSIFIERS)
+    return architecture_of(name) in timm.list_models(module="resnet")
 
 
 def require_timm_model(name: str, setting: str, known: Iterable[str]) -> None:
@@ -78,28 +90,35 @@ def _timm_model(config: ClassifierConfig, *, channels: int, num_classes: int, si
             f"classifier.width {config.width} is for timm's ResNets, not for {config.backbone!r}: set "
             "--classifier.width none, also where a preset has set it"
         )
-    published = timm.get_pretrained_cfg(config.backbone)
+    published = timm.get_pretrained_cfg(architecture_of(config.backbone))
     # Vision transformers are built for one size; other timm models refuse the argument.
     fixed_size = {"img_size": size_px} if published is not None and published.fixed_input_size else {}
-    return timm.create_model(
-        config.backbone,
-        pretrained=config.pretrained,
-        in_chans=channels,
-        num_classes=num_classes,
-        **fixed_size,
-    )
+    return _created(config, channels, num_classes, fixed_size)
+
+
+def _created(config: ClassifierConfig, channels: int, num_classes: int, own: Mapping[str, Any]) -> nn.Module:
+    """Return a network of timm's; `own` are arguments that only some of its families take.
+
+    Raises:
+        UserError: its pretrained weights cannot be read.
+    """
+    import timm
+
+    fault = f"classifier.backbone {config.backbone!r}: timm cannot read its pretrained weights"
+    reading = reading_hub(fault, "or set classifier.pretrained false")
+    with reading if config.pretrained else contextlib.nullcontext():
+        return timm.create_model(
+            config.backbone,
+            pretrained=config.pretrained,
+            in_chans=channels,
+            num_classes=num_classes,
+            **own,
+        )
 
 
 def _timm_resnet(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
-    import timm
-
-    model = timm.create_model(
-        config.backbone,
-        pretrained=config.pretrained,
-        in_chans=channels,
-        num_classes=num_classes,
-        **({} if config.width is None else _width_arguments(config)),
-    )
+    width = {} if config.width is None else _width_arguments(config)
+    model: Any = _created(config, channels, num_classes, width)
     if size_px < config.small_stem_below_px:
         model.conv1 = _stem(channels, model.bn1.num_features, kernel_px=3, stride=1)
         model.maxpool = nn.Identity()

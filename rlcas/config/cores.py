@@ -38,37 +38,45 @@ def cgroup_cores(of_process: Path, root: Path) -> int | None:
         of_process: as /proc/self/cgroup, which names the process's cgroups.
         root: where the cgroup file systems are mounted.
     """
-    quotas = [quota for folder in _cgroup_folders(of_process, root) if (quota := _quota(folder)) is not None]
+    quotas = [
+        quota for folder in cgroup_folders(of_process, root, "cpu") if (quota := _quota(folder)) is not None
+    ]
     # A quota holds for all cgroups below it, so the least of them counts.
     return max(1, int(min(quotas))) if quotas else None
 
 
-def _cgroup_folders(of_process: Path, root: Path) -> Iterator[Path]:
-    """Yield the folders of the process's cgroups that may limit its CPU, and of all cgroups above them.
+def cgroup_folders(of_process: Path, root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the process's cgroups that a controller may limit, and of all cgroups above them.
 
     In a container the process may be named by its place on the host, which is not mounted: then only the root counts.
+
+    Args:
+        of_process: as /proc/self/cgroup, which names the process's cgroups.
+        root: where the cgroup file systems are mounted.
+        controller: its name in version 1 of cgroups, such as cpu.
     """
-    for line in _read(of_process).splitlines():
+    for line in read_or_empty(of_process).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, name = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # Version 2 names no controllers, and is mounted at the root.
-        mount = root / "cpu" if controllers else root
+        mount = root / controller if controllers else root
         place = PurePosixPath(name.lstrip("/"))
         yield from (mount / above for above in (place, *place.parents))
 
 
 def _quota(folder: Path) -> float | None:
     """Return the quota of one cgroup in cores; None where it has none."""
-    quota, period, *_ = *_read(folder / "cpu.max").split(), "", ""  # version 2
+    quota, period, *_ = *read_or_empty(folder / "cpu.max").split(), "", ""  # version 2
     if not quota:
-        quota, period = (_read(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        quota, period = (read_or_empty(folder / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
     # Without a quota, version 2 says "max" and version 1 says -1.
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
 
 
-def _read(path: Path) -> str:
+def read_or_empty(path: Path) -> str:
+    """Return the text of a file of the system; none where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     # No such controller, no permission, or a system without cgroups: none of these is a limit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from rlcas.errors import UserError
 from rlcas.metrics import absence_note
 from rlcas.types import Int64
 
+UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of control characters, halves of a pair, and line and paragraph ends."""
 MOST_NAMED = 5
 """Classes that one line names."""
 
@@ -47,6 +50,20 @@ def check_not_empty(where: str, splits: Mapping[SplitName, RawSplit]) -> None:
     for name, split in splits.items():
         if len(split) == 0:
             raise UserError(f"{where} has no {name} images: add at least one of each class")
+
+
+def check_class_names(where: str, class_names: Sequence[str]) -> None:
+    """Check that the names can stand in a line of a table and be written into a file.
+
+    Raises:
+        UserError: one has a line end, another control character, or half a character.
+    """
+    for name in class_names:
+        if any(unicodedata.category(character) in UNPRINTABLE for character in name):
+            raise UserError(
+                f"{where}: the class name {name!r} has a line end or another character that cannot be printed: rename "
+                "the class"
+            )
 
 
 def check_classes(where: str, class_names: Sequence[str]) -> None:

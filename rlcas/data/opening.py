@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rlcas.config import RunConfig
+from rlcas.data.checks import check_class_names
 from rlcas.data.folder import open_folder
 from rlcas.data.medmnist import medmnist_names, open_medmnist
 from rlcas.data.npz import open_npz
@@ -47,6 +48,12 @@ def open_source(config: RunConfig, *, progress: bool = False) -> Source:
     Raises:
         UserError: it is unknown, or not in the form that its prefix says.
     """
+    source = _read(config, progress)
+    check_class_names(source.where, source.class_names or ())
+    return source
+
+
+def _read(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
     # `package.module:object` has a colon too, hence only known prefixes are split off.
     if prefix in PREFIXES:

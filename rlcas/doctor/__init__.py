@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlcas.credentials import without_credentials
-from rlcas.doctor import access, data, machine, packages
+from rlcas.doctor import access, data, machine, packages, ray_folders
 from rlcas.doctor.finding import Finding, Verdict, fault
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ CHECKS: Checks = {
     "disk for temporary files": machine.disk_temporary,
     "shared memory": machine.shared_memory,
     "data": data.data,
+    "Ray's folders": ray_folders.ray_folders,
     "Ray's token": access.ray_token,
 }
 DEEP_CHECKS: Checks = {"Ray starts": packages.ray_start}

@@ -14,7 +14,7 @@ from pathlib import Path
 from rlcas.config.cores import core_limits, describe_limits, machine_cores
 from rlcas.doctor.finding import Finding, fault, ok, warn
 from rlcas.doctor.probe import run_python
-from rlcas.storage.reading import available_memory_bytes
+from rlcas.storage.memory import available_memory_bytes
 
 GB = 1e9
 DISK_FAULT_BYTES, DISK_WARN_BYTES = 2 * GB, 10 * GB

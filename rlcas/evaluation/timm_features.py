@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +13,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from rlcas.batches.images import Normalisation, to_float
+from rlcas.classifiers.hub import reading_hub
 from rlcas.devices import as_tensor, same_bits
 from rlcas.errors import UserError, first_line
 from rlcas.types import Float32, Uint8
 
 BATCH_SIZE = 64
+JAX_SUFFIXES = (".npz", ".npy")
 UNREADABLE = (OSError, RuntimeError, ValueError, LookupError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
@@ -65,6 +66,8 @@ def _timm_model(name: str, weights: Path | None) -> Any:
 
     if weights is None:
         return _pretrained(name)
+    if weights.suffix.lower() in JAX_SUFFIXES:
+        raise UserError(_unfit(weights, name, "JAX's form, of which timm does not say what is missing"))
     model = timm.create_model(name, num_classes=0)
     try:
         # Without pickled code (weights_only). Not strict, because the file's last layer has no place in this
@@ -92,18 +95,11 @@ def _pretrained(name: str) -> Any:
     """
     import timm
 
-    hub = logging.getLogger("huggingface_hub")  # it logs every failed attempt; the error below is enough
-    level = hub.level
-    hub.setLevel(logging.CRITICAL)
-    try:
+    fault = f"synth.scoring.extractor {name!r}: timm cannot read its pretrained weights"
+    with reading_hub(
+        fault, "or name a file with --synth.scoring.extractor_weights, or use the extractor classifier"
+    ):
         return timm.create_model(name, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"synth.scoring.extractor {name!r}: its pretrained weights cannot be loaded ({first_line(error)}): check "
-            "the connection, name a file with --synth.scoring.extractor_weights, or use the extractor classifier"
-        ) from error
-    finally:
-        hub.setLevel(level)
 
 
 def resized(images_NCHW: Tensor, sides_px: Sequence[int], mode: str) -> Tensor:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import struct
-import sys
 import tokenize
 import zipfile
 import zlib
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlcas.errors import UserError, first_line
+from rlcas.storage.memory import available_memory_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -165,18 +164,6 @@ def require_memory(needed_bytes: float, what: str) -> None:
             f"{what} takes {needed_bytes / 1e9:.1f} GB of memory, but {free_bytes / 1e9:.1f} GB are free: check that "
             "it is the right file, then end other programs or use a machine with more memory"
         )
-
-
-def available_memory_bytes() -> float:
-    """Return the memory that a program can still get, in bytes; all memory where the system does not report it."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if sys.platform != "linux":
-        return total
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    available_kib = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's limit; the text "max" means that it has none
-    words = limit.read_text().strip() if limit.exists() else "max"
-    return min(1024 * available_kib, total if words == "max" else int(words))
 
 
 @contextlib.contextmanager

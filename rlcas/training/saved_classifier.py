@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from rlcas.classifiers.build import UNFIT
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.classifiers.snapshot import to_state_dict
@@ -23,8 +24,6 @@ from rlcas.types import Float64, Incumbent, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
-UNFIT = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AssertionError, MemoryError)
-"""What timm and torch raise for a network that cannot be built, or that the weights do not fit."""
 
 
 @dataclass(frozen=True, slots=True)
