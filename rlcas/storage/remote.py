@@ -21,7 +21,7 @@ from rlcas.errors import UserError
 from rlcas.storage.atomic import exclusive_lock, read_facts, write_json
 from rlcas.storage.digests import cache_folder, names_below, stamps_of
 from rlcas.storage.store import (
-    check_answers,
+    check_store_answers,
     files_of,
     get_file,
     open_store,
@@ -167,7 +167,7 @@ def _pull(address: str, folder: Path, without: Collection[str] = ()) -> str | No
     with store_errors(address, "read"):
         single, found = files_of(store, root)
         if not found:
-            check_answers(store, root)
+            check_store_answers(store, root)
         wanted = {name: info for name, info in found.items() if _is_wanted(name, without)}
         for name, info in wanted.items():
             if note.get(name) != [version_of(info), _stamp(folder, name)]:
