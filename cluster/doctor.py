@@ -90,7 +90,7 @@ def examine_cluster(out: Path, data: str | None) -> Iterator[Finding]:
     yield replace(judge_storage(out, probe.parent, reads), name="shared storage")
     if data is not None:
         by_node = {name: of.data for name, of in facts.items()}
-        yield replace(judge_data(data, here, by_node), name="data set")
+        yield replace(judge_data_on_nodes(data, here, by_node), name="data set")
 
 
 def look(probe: Path, data: str | None) -> NodeFacts:
@@ -147,7 +147,7 @@ def judge_storage(out: Path, folder: Path, read_by: Mapping[str, bool]) -> Findi
     return ok(f"{folder} is the same on all {len(read_by)} nodes{made}")
 
 
-def judge_data(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
+def judge_data_on_nodes(data: str, here: str, nodes: Mapping[str, str]) -> Finding:
     """Judge a data set by what this process and each node have of it."""
     if address_of(data.partition(":")[2]):
         return ok(f"{data} is an address: what starts a run fetches it, and no node needs it")

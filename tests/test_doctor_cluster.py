@@ -95,7 +95,7 @@ def test_a_probe_is_read_only_where_its_words_are(tmp_path: Path) -> None:
 def test_data_must_be_the_same_everywhere(
     data: str, here: str, nodes: dict[str, str], verdict: str, found: str
 ) -> None:
-    finding = doctor.judge_data(data, here, nodes)
+    finding = doctor.judge_data_on_nodes(data, here, nodes)
     assert finding.verdict == verdict and found in finding.found
 
 

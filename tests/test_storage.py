@@ -240,6 +240,29 @@ def test_only_what_changed_is_published(
     assert put == ["report.html"] and not [name for name in stored(memory) if Path(name).name.startswith(".")]
 
 
+def test_files_that_arrived_before_a_failure_are_not_published_again(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, put = begun(memory), []
+    for name in ("a.txt", "b.txt", "c.txt"):
+        write_text(folder / name, name)
+    plain = remote.put_file
+
+    def failing(store: object, file: Path, path: str) -> None:
+        if file.name == "b.txt" and "b.txt" not in put:
+            put.append(file.name)
+            raise ConnectionError("network gone")
+        put.append(file.name)
+        plain(store, file, path)
+
+    monkeypatch.setattr(remote, "put_file", failing)
+    with pytest.raises(UserError, match="network gone"):
+        publish(folder)
+    publish(folder)
+    assert put == ["a.txt", "b.txt", "b.txt", "c.txt"]
+    assert {name for name in stored(memory) if name.endswith(".txt")} == {"a.txt", "b.txt", "c.txt"}
+
+
 def test_files_removed_before_a_failure_do_not_stop_the_next_publish(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from rlcas import settings
 from rlcas.config import RunConfig, SweepRunConfig
 from rlcas.console import phase, say, show_table
 from rlcas.errors import UserError
-from rlcas.reports.sweep_page import REPORT_FILE, write_sweep_report
+from rlcas.reports.sweep_page import SWEEP_PAGE_FILE, write_sweep_report
 from rlcas.runs.folder import ERROR_FILE, RunFolder
 from rlcas.runs.images import link_once, share_images
 from rlcas.runs.paths import check_is_new, data_name, naming_out
@@ -236,7 +236,7 @@ def _waiting(table: Sweep) -> list[Trial]:
 def _show(table: Sweep) -> None:
     show_table(sweep_table(table))
     best = table.ranked()[0]
-    say(f"report: {table.path / REPORT_FILE}")
+    say(f"report: {table.path / SWEEP_PAGE_FILE}")
     say(f"TensorBoard: tensorboard --logdir {shlex.quote(str(table.path / TRIALS_FOLDER))}")
     for trial in table.trials:
         if trial.status == "failed":

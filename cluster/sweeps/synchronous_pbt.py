@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from ray.tune.experiment import Trial
+from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search import BasicVariantGenerator
 
@@ -52,30 +52,32 @@ class SynchronousPBT(PopulationBasedTraining):
         )
         self._time, self._every, self._seed = time, every, seed
         self._num_members, self._concurrent = num_members, concurrent
-        self._waiting: set[Trial] = set()
+        self._waiting: set[TuneTrial] = set()
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Pause a member that has trained to the next exchange."""
         if result[self._time] % self._every:
             return TrialScheduler.CONTINUE
         self._waiting.add(trial)
         return TrialScheduler.PAUSE
 
-    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """Exchange when all members stand still; return the one that is behind the others, where there is room."""
         members, live = tune_controller.get_trials(), tune_controller.get_live_trials()
         # Tune makes trials one by one: paused ones are not all of the population before the last is made.
         begun = len(members) == self._num_members
-        if begun and live and all(member.status == Trial.PAUSED for member in live):
+        if begun and live and all(member.status == TuneTrial.PAUSED for member in live):
             self._exchange(tune_controller, [member for member in members if member in live])
-        active = sum(member.status in (Trial.PENDING, Trial.RUNNING) for member in live)
+        active = sum(member.status in (TuneTrial.PENDING, TuneTrial.RUNNING) for member in live)
         # Those in `_waiting` are paused for the exchange; after it all are paused and none waits.
-        idle = [member for member in members if member.status == Trial.PAUSED and member not in self._waiting]
+        idle = [
+            member for member in members if member.status == TuneTrial.PAUSED and member not in self._waiting
+        ]
         if not idle or active >= self._concurrent:
             return None
         return min(idle, key=lambda member: member.last_result[self._time])
 
-    def _exchange(self, tune_controller: Any, members: list[Trial]) -> None:
+    def _exchange(self, tune_controller: Any, members: list[TuneTrial]) -> None:
         """Let Tune take the members' results: with the last, the worse ones take over the better ones' states."""
         state = random.getstate()  # Tune draws from the global generator
         # A stream of its own, named by the epoch.

@@ -17,7 +17,7 @@ from rlcas.registry import lookup
 from rlcas.training.saved_classifier import Classifier, predict
 from rlcas.types import Float32, Uint8
 
-Features = Callable[[Uint8], Float32]
+ExtractFeatures = Callable[[Uint8], Float32]
 MOST_PIXELS_PX = 32
 
 
@@ -25,7 +25,7 @@ MOST_PIXELS_PX = 32
 class FeatureExtractor:
     """A function from uint8 images [N, channels, H, W] to features [N, D], with its description."""
 
-    features: Features
+    features: ExtractFeatures
     described: str
     """For reports and errors."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REPORT_FILE = "sweep.html"
+SWEEP_PAGE_FILE = "sweep.html"
 FIGURE_FILE = "sweep.png"
 PANEL_INCHES = 2.0
 HUES = (ACCENT, SECOND, THIRD)
@@ -43,7 +43,7 @@ def write_sweep_report(path: Path) -> Path:
         with drawing():
             chart = save(metric_by_setting(sweep), path / FIGURE_FILE)
     rows = [(trial, [*settings_of(trial), *figures_of(trial)]) for trial in sweep.ranked()]
-    page = path / REPORT_FILE
+    page = path / SWEEP_PAGE_FILE
     facts = {"sweep": sweep, "chart": chart, "rows": rows, "folder_name": path.absolute().name}
     write_text(page, render("sweep.html.jinja", **facts))
     return page

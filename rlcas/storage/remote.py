@@ -16,12 +16,13 @@ import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from rlcas.errors import UserError
 from rlcas.storage.atomic import exclusive_lock, read_facts, write_json
 from rlcas.storage.digests import cache_folder, names_below, stamps_of
 from rlcas.storage.store import (
-    check_answers,
+    check_store_answers,
     files_of,
     get_file,
     open_store,
@@ -29,6 +30,9 @@ from rlcas.storage.store import (
     store_errors,
     version_of,
 )
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 ADDRESS_FILE = ".address.json"
 NOTE_FILE = ".published.json"
@@ -138,26 +142,32 @@ def publish(place: Path) -> None:
     address = str(read_facts(folder / ADDRESS_FILE)["address"])
     store, root = open_store(address)
     note = read_facts(folder / NOTE_FILE)
+    more = f"; all files are kept in {folder}; continue with `rlcas resume {folder}`"
+    try:
+        with store_errors(address, "written", more):
+            _send(folder, store, root, note)
+    finally:
+        # After a failure too: what has arrived by then is not sent again.
+        write_json(folder / NOTE_FILE, note)
+
+
+def _send(folder: Path, store: AbstractFileSystem, root: str, note: dict[str, Any]) -> None:
+    """Upload what is new or changed since `note`, remove what is gone, and note each file when it is done."""
     # Files that list others come after these: what is at the address is complete at any moment.
     names = sorted(names_below(folder), key=_rank)
-    with store_errors(
-        address, "written", f"; all files are kept in {folder}; continue with `rlcas resume {folder}`"
-    ):
-        for name in names:
-            # Before the upload: what is written to the file meanwhile counts as a change next time.
-            stamp = _stamp(folder, name)
-            if note.get(name, [None, None])[1] != stamp:
-                put_file(store, folder / name, f"{root}/{name}")
-                note[name] = [version_of(store.info(f"{root}/{name}")), stamp]
-        # In reverse: first the file that lists the others, so that it never lists missing ones. New files are
-        # there by now.
-        for name in sorted(note.keys() - set(names), key=_rank, reverse=True):
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # removed by a process that ended before it wrote its note
-                store.rm_file(f"{root}/{name}")
-            del note[name]
-    write_json(folder / NOTE_FILE, note)
+    for name in names:
+        # Before the upload: what is written to the file meanwhile counts as a change next time.
+        stamp = _stamp(folder, name)
+        if note.get(name, [None, None])[1] != stamp:
+            put_file(store, folder / name, f"{root}/{name}")
+            note[name] = [version_of(store.info(f"{root}/{name}")), stamp]
+    # In reverse: first the file that lists the others, so that it never lists missing ones. New files are there by
+    # now.
+    for name in sorted(note.keys() - set(names), key=_rank, reverse=True):
+        # It may have been removed by a process that ended before it wrote its note.
+        with contextlib.suppress(FileNotFoundError):
+            store.rm_file(f"{root}/{name}")
+        del note[name]
 
 
 def _pull(address: str, folder: Path, without: Collection[str] = ()) -> str | None:
@@ -167,7 +177,7 @@ def _pull(address: str, folder: Path, without: Collection[str] = ()) -> str | No
     with store_errors(address, "read"):
         single, found = files_of(store, root)
         if not found:
-            check_answers(store, root)
+            check_store_answers(store, root)
         wanted = {name: info for name, info in found.items() if _is_wanted(name, without)}
         for name, info in wanted.items():
             if note.get(name) != [version_of(info), _stamp(folder, name)]:

@@ -92,7 +92,7 @@ def files_of(store: AbstractFileSystem, root: str) -> tuple[str | None, dict[str
     }
 
 
-def check_answers(store: AbstractFileSystem, root: str) -> None:
+def check_store_answers(store: AbstractFileSystem, root: str) -> None:
     """Check that an empty result is not a failed connection: fsspec reports a server that is down as a missing file.
 
     Raises:
