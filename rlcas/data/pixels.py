@@ -81,7 +81,8 @@ def layout_of(
     """
     examples: dict[tuple[int, ...], str] = {}
     for found in surveys.values():
-        examples = {**found.examples, **examples}
+        for shape, name in found.examples.items():
+            examples.setdefault(shape, name)
     channels, channel_notes = _channels(where, examples, dataset)
     (height_px, width_px), size_notes = _size(where, examples, dataset)
     window, window_notes = _window(where, surveys, train, dataset)
@@ -92,7 +93,9 @@ def layout_of(
 def _channels(
     where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
 ) -> tuple[int, tuple[str, ...]]:
-    by_channels = {1 if len(shape) == 2 else 3: name for shape, name in examples.items()}
+    by_channels: dict[int, str] = {}
+    for shape, name in examples.items():
+        by_channels.setdefault(1 if len(shape) == 2 else 3, name)
     if dataset.channels is None:
         if len(by_channels) > 1:
             raise UserError(
@@ -109,7 +112,9 @@ def _channels(
 def _size(
     where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
 ) -> tuple[tuple[int, int], tuple[str, ...]]:
-    by_size = {shape[:2]: name for shape, name in examples.items()}
+    by_size: dict[tuple[int, ...], str] = {}
+    for shape, name in examples.items():
+        by_size.setdefault(shape[:2], name)
     (height_px, width_px), *others = by_size
     if dataset.size_px is None:
         if others:
