@@ -173,6 +173,24 @@ def test_a_missing_unpacker_is_named(tmp_path: Path) -> None:
         decode(path, None)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "message"),
+    [
+        ("StripByteCounts", 100, "it has 100 of 432 bytes of pixels"),
+        ("StripByteCounts", 0, "it has 0 of 432 bytes of pixels"),
+        ("ImageLength", 80, "it has 432 of 4320 bytes of pixels"),
+        ("ImageLength", 0, "it has 432 of 0 bytes of pixels"),
+        ("StripOffsets", 10**6, "failed to read 432 bytes"),
+    ],
+)
+def test_a_tiff_without_all_its_pixels_is_refused(tmp_path: Path, tag: str, value: int, message: str) -> None:
+    path = write_tiff(tmp_path / "x.tif", RGB.astype(np.int16), photometric="rgb", rowsperstrip=8)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags[tag].overwrite(value)
+    with pytest.raises(UserError, match=rf"cannot be read as an image \({message}"):
+        decode(path, None)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_tiff_is_set_upright_whatever_reads_it(tmp_path: Path, orientation: int) -> None:
     tags = [(274, "H", 1, orientation, True)]

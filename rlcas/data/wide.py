@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,14 +63,17 @@ def decode_bytes(image: Image.Image, path: Path) -> Pixels:
     raw_mode = _raw_mode(image)
     if raw_mode == GRAY_ALPHA:
         # Two values of two bytes, as four channels of one.
-        high, low, *_ = np.moveaxis(_unpacked(image, "RGBA").astype(np.uint16), -1, 0)
+        high, low, *_ = np.moveaxis(_unpacked(image, "RGBA"), -1, 0)
     else:
         with Image.open(path, formats=(str(image.format),)) as again:
             again.filename = ""  # as in rlcas.data.decode
             again.seek(image.tell())
-            low = _unpacked(again, OTHER_BYTES[raw_mode])[..., :3].astype(np.uint16)
-        high = _unpacked(image, raw_mode)[..., :3].astype(np.uint16)
-    return high << 8 | low
+            low = _unpacked(again, OTHER_BYTES[raw_mode])[..., :3]
+        high = _unpacked(image, raw_mode)[..., :3]
+    values = high.astype(np.uint16)
+    values <<= 8
+    values |= low
+    return values
 
 
 def correct_order(image: Image.Image) -> None:
@@ -110,6 +114,7 @@ def decode_tiff(path: Path, frame: Frame) -> Pixels:
         page = file.pages[chosen_page(path, len(file.pages), frame)].aspage()
         _check_kind(path, page)
         check_size(path, page.imagewidth * page.imagelength)
+        _check_whole(page)
         try:
             values = page.asarray()
         except (ValueError, KeyError) as error:
@@ -119,8 +124,6 @@ def decode_tiff(path: Path, frame: Frame) -> Pixels:
                 f"{path} is TIFF of {page.bitspersample} bits packed by {tifffile.COMPRESSION(page.compression).name}, "
                 "which needs imagecodecs: pip install imagecodecs, or save it uncompressed"
             ) from error
-        if values.shape != page.shape:
-            raise ValueError(f"it has {values.size} of {page.size} values")
         return _upright(_shades(page, values), page.tags.valueof("Orientation", 1))
 
 
@@ -142,6 +145,19 @@ def _check_kind(path: Path, page: tifffile.TiffPage) -> None:
             f"{path} has {kind} pixels of {page.samplesperpixel} x {page.bitspersample} bits: "
             "save it as gray or RGB of 8 or 16 bits"
         )
+
+
+def _check_whole(page: tifffile.TiffPage) -> None:
+    """Check that the file has all of a page's values: tifffile would show the others as black.
+
+    Raises:
+        ValueError: it has not.
+    """
+    counts = page.databytecounts
+    num_bytes = page.size * page.bitspersample // 8
+    too_short = page.compression == tifffile.COMPRESSION.NONE and sum(counts) < num_bytes
+    if not num_bytes or too_short or 0 in counts or len(counts) < math.prod(page.chunked):
+        raise ValueError(f"it has {sum(counts)} of {num_bytes} bytes of pixels")
 
 
 def _shades(page: tifffile.TiffPage, values: Pixels) -> Pixels:
