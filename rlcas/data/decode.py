@@ -19,7 +19,6 @@ from rlcas.data.wide import (
     correct_order,
     decode_bytes,
     decode_tiff,
-    floating,
     gray_tiff,
     is_narrowed,
     is_signed_8,
@@ -130,8 +129,6 @@ def _page(path: Path, image: Image.Image, frame: Frame) -> int:
 
 
 def _pixels(path: Path, image: Image.Image) -> Pixels:
-    if image.mode == "F":
-        raise floating(path)
     if image.mode == "LAB":
         raise UserError(f"{path} has CIELAB pixels: save it as RGB")
     correct_order(image)

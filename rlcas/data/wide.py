@@ -46,7 +46,7 @@ def is_narrowed(image: Image.Image) -> bool:
         return False
     if image.format == "TIFF":
         return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) > 8  # type: ignore[attr-defined]
-    return ";16" in _raw_mode(image)
+    return image.format == "PNG" and ";16" in _raw_mode(image)
 
 
 def is_split(image: Image.Image) -> bool:
@@ -78,15 +78,12 @@ def decode_bytes(image: Image.Image, path: Path) -> Pixels:
 
 def correct_order(image: Image.Image) -> None:
     """Let Pillow read compressed values of a big-endian TIFF as libtiff returns them: in this machine's order."""
-    native = NATIVE.get(_raw_mode(image))
-    if native and image.tile[0].codec_name == "libtiff":  # type: ignore[attr-defined]
-        _set_raw_mode(image, native)
+    if image.format == "TIFF" and image.tile[0].codec_name == "libtiff":  # type: ignore[attr-defined]
+        _set_raw_mode(image, NATIVE.get(_raw_mode(image), _raw_mode(image)))
 
 
 def _raw_mode(image: Image.Image) -> str:
     """Return Pillow's name of the layout in the file, from an image that is not yet read."""
-    if not image.tile:  # type: ignore[attr-defined]
-        return image.mode
     arguments = image.tile[0].args  # type: ignore[attr-defined]
     return arguments if isinstance(arguments, str) else str(arguments[0])
 
