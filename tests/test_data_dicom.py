@@ -298,7 +298,7 @@ def test_bits_that_are_not_stored_are_left_out(tmp_path: Path) -> None:
     signed = twelve_bits().astype(int) - 2048
     junk = (signed & 0xFFF | 0x5000).astype(np.uint16)
     np.testing.assert_array_equal(shown(tmp_path, junk, **TWELVE, PixelRepresentation=1), signed)
-    with pytest.raises(UserError, match="has BitsStored 12 below HighBit 15: save it with HighBit 11"):
+    with pytest.raises(UserError, match="has BitsStored 12 and HighBit 15: save it with HighBit 11"):
         shown(tmp_path, twelve_bits() << 4, BitsStored=12, HighBit=15)
 
 
@@ -491,6 +491,11 @@ def test_a_frame_that_is_not_there_or_not_chosen_is_refused(tmp_path: Path) -> N
         UserError, match=r"pixels of shape \(4, 8, 8\): .*--dataset.frame first, middle or its number"
     ):
         decode(path, None)
+    # However many frames there are, one of them may be small enough.
+    with pytest.raises(
+        UserError, match=r"pixels of shape \(9999, 800, 800\): .*--dataset.frame first, middle or its"
+    ):
+        shown(tmp_path, gray(1), NumberOfFrames=9999, Rows=800, Columns=800)
     # Two frames of three columns are no RGB image.
     narrow = dicom(tmp_path / "y.dcm", np.zeros((2, 4, 3), np.uint8), NumberOfFrames=2, Rows=4, Columns=3)
     with pytest.raises(UserError, match=r"pixels of shape \(2, 4, 3\)"):

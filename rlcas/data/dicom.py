@@ -100,7 +100,7 @@ def _check_kind(path: Path, dataset: Any) -> None:
         raise UserError(f"{path} colours gray values by a supplemental palette: save it as RGB")
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
     if None not in (bits, high) and high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_compressed:
-        raise UserError(f"{path} has BitsStored {bits} below HighBit {high}: save it with HighBit {bits - 1}")
+        raise UserError(f"{path} has BitsStored {bits} and HighBit {high}: save it with HighBit {bits - 1}")
 
 
 def _frame(path: Path, dataset: Any, frame: Frame) -> int:
@@ -109,16 +109,16 @@ def _frame(path: Path, dataset: Any, frame: Frame) -> int:
     Raises:
         UserError: the image is too large, or has several frames of which none is chosen.
     """
-    # From the header, before any pixel is unpacked. NumberOfFrames is optional, and an empty tag counts as 1.
+    # NumberOfFrames is optional, and an empty tag counts as 1.
     num_frames, rows, columns = (
         max(int(dataset.get(tag) or 1), 1) for tag in ("NumberOfFrames", "Rows", "Columns")
     )
-    # A chosen frame is unpacked alone.
-    check_size(path, rows * columns * (num_frames if frame is None else 1))
     if num_frames > 1 and frame is None:
         samples = int(dataset.get("SamplesPerPixel") or 1)
         shape = (num_frames, rows, columns, *((samples,) if samples > 1 else ()))
         raise UserError(f"{_of_shape(path, shape)}, {TO_CHOOSE}")
+    # From the header, before any pixel is unpacked; a chosen frame is unpacked alone.
+    check_size(path, rows * columns)
     return chosen_frame(path, num_frames, frame)
 
 
