@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from rlcas.config.data import Frame
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.folder import image_files
 from rlcas.data.pixels import Layout, convert
@@ -18,7 +19,12 @@ SIXTEEN_BITS = (0.0, 65535.0)
 
 
 def import_folder(
-    path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
+    path: Path,
+    pool_folder: Path,
+    class_names: Sequence[str],
+    image_shape_CHW: tuple[int, int, int],
+    *,
+    frame: Frame = None,
 ) -> SyntheticPool:
     """Write the user's synthetic images, one folder per class, as a pool of the data set's image shape.
 
@@ -29,6 +35,7 @@ def import_folder(
         pool_folder: where the pool is written.
         class_names: [C] names of the data set's classes.
         image_shape_CHW: (channels, H, W) of the data set's images.
+        frame: which frame of a file that has several, as in `dataset.frame`.
 
     Raises:
         UserError: a class has no folder or no images, or an image cannot be read.
@@ -48,7 +55,7 @@ def import_folder(
     sizes_C = [len(files) for files in files_C]
     for class_id, span in writer.missing(sizes_C):
         files = files_C[class_id][span.start : span.stop]
-        writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS), layout))
+        writer.write(class_id, span, convert(DecodedFiles(files, SIXTEEN_BITS, frame), layout))
     writer.commit(sizes_C)
     return SyntheticPool(pool_folder)
 
@@ -76,5 +83,5 @@ def _files_of_class(folder: Path) -> list[Path]:
     """
     files = image_files(folder)
     if not files:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
+        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}, or DICOM): add some")
     return files

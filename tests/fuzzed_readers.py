@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 import yaml
 from broken_files import (
@@ -32,6 +33,7 @@ from fuzzing import Reader
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless
 from test_checkpoint import BEST, INCUMBENT, Algorithm
 
@@ -84,7 +86,20 @@ def csv(folder: Path) -> Reader:
     )
 
 
-def image(suffix: str, contents: Callable[[bytes], Files] = damaged) -> Callable[[Path], Reader]:
+def write_picture(path: Path) -> None:
+    Image.fromarray(gray(2, (16, 16))).save(path)
+
+
+def write_wide_tiff(path: Path) -> None:
+    """Write a kind of TIFF that Pillow does not know."""
+    tifffile.imwrite(path, np.stack([gray(i, dtype="int16") for i in range(3)], axis=2), photometric="rgb")
+
+
+def image(
+    suffix: str,
+    contents: Callable[[bytes], Files] = damaged,
+    write: Callable[[Path], object] = write_picture,
+) -> Callable[[Path], Reader]:
     """Return the reader of a folder of images, one of which is of that kind and broken."""
 
     def reader(folder: Path) -> Reader:
@@ -93,10 +108,7 @@ def image(suffix: str, contents: Callable[[bytes], Files] = damaged) -> Callable
                 (folder / split / name).mkdir(parents=True)
                 Image.fromarray(gray(number)).save(folder / split / name / "0.png")
         broken = f"train/a/1{suffix}"
-        if suffix == ".dcm":
-            dicom(folder / broken, gray(2))
-        else:
-            Image.fromarray(gray(2, (16, 16))).save(folder / broken)
+        write(folder / broken)
         whole = (folder / broken).read_bytes()
         name = f"folder:{folder}"
         return Reader(
@@ -105,6 +117,10 @@ def image(suffix: str, contents: Callable[[bytes], Files] = damaged) -> Callable
 
     return reader
 
+
+LUTS = [Dataset()]
+LUTS[0].LUTDescriptor, LUTS[0].LUTData = [4, 0, 12], b"\0\1" * 4
+LUTS[0]["LUTDescriptor"].VR, LUTS[0]["LUTData"].VR = "US", "OW"
 
 TAGS: dict[str, tuple[Any, ...]] = {
     "Rows": (0, 1, 7, 9, 65_535),
@@ -120,6 +136,18 @@ TAGS: dict[str, tuple[Any, ...]] = {
     "RescaleIntercept": ("1e300", "-1e300"),
     "WindowCenter": ("0", "1e300", "", ["1", "2"]),
     "WindowWidth": ("0", "-1", "1e300", "", ["1", "2"]),
+    "HighBit": (0, 7, 15),
+    "VOILUTFunction": ("SIGMOID", "LINEAR_EXACT", "x", ""),
+    "PresentationLUTShape": ("INVERSE", "x", ""),
+    "RedPaletteColorLookupTableDescriptor": ([0, 0, 8], [256, 0, 16], [9, 65_535, 0], [1, 0, 8]),
+    "GreenPaletteColorLookupTableDescriptor": ([0, 0, 8], [256, 0, 16]),
+    "BluePaletteColorLookupTableDescriptor": ([0, 0, 8], [256, 0, 16]),
+    "RedPaletteColorLookupTableData": (b"", b"\0\0", bytes(256), bytes(512)),
+    "GreenPaletteColorLookupTableData": (b"", bytes(256), bytes(512)),
+    "BluePaletteColorLookupTableData": (b"", bytes(256), bytes(512)),
+    "SegmentedRedPaletteColorLookupTableData": (b"", b"\0\1\0\2", bytes(256)),
+    "VOILUTSequence": ([], [Dataset()], LUTS),
+    "ModalityLUTSequence": ([], [Dataset()], LUTS),
     "PixelData": (b"", b"\0\0", bytes(500), b"\xfe\xff\x00\xe0" * 4),
 }
 SYNTAXES = (DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, RLELossless)
@@ -136,6 +164,8 @@ def dicom_files(draw: Callable[..., Any], whole: bytes) -> bytes:
             dataset.pop(tag, None)
         else:
             setattr(dataset, tag, draw(st.sampled_from(TAGS[tag])))
+        if tag in dataset and tag.endswith("Descriptor"):
+            dataset[tag].VR = "US"  # else pydicom may not know it, and then does not write the file
     if "PixelData" in dataset:
         dataset["PixelData"].VR = "OW"
     written = io.BytesIO()
@@ -417,7 +447,8 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "jpeg": image(".jpg"),
     "bmp": image(".bmp"),
     "tiff": image(".tif"),
-    "dicom": image(".dcm", dicom_files),
+    "wide tiff": image(".tif", write=write_wide_tiff),
+    "dicom": image(".dcm", dicom_files, lambda path: dicom(path, gray(2))),
     "settings": settings_file,
     "pool_manifest": manifest,
     "pool_shard": shard,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import arrays, config, gray, typed_window, write_npz
+from data_files import arrays, config, gray, typed_window, write_image, write_npz
 from PIL import Image
 
 from rlcas.data import load, load_test
@@ -94,3 +94,18 @@ def test_gray_becomes_three_equal_channels_and_rgb_becomes_luma(tmp_path: Path) 
     luma = rgb["train_images"] @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(data.train.images_NCHW[:, 0], luma, atol=1)
     assert data.notes == ("images are made gray (luma): dataset.channels is 1",)
+
+
+def test_messages_name_the_first_image_of_each_size_and_kind(tmp_path: Path) -> None:
+    """In the order of train, val, test: a later split's image does not take the place of an earlier one's."""
+    for split in ("train", "val", "test"):
+        for name in "ab":
+            write_image(tmp_path / split / name / "0.png", gray(len(split)))
+    write_image(tmp_path / "train" / "b" / "1.png", gray(1, (8, 9)))
+    write_image(tmp_path / "test" / "b" / "1.png", gray(1, (9, 9)))
+    with pytest.raises(UserError, match=r"mixes sizes, 8x8 \(train/a/0.png\) and 8x9 \(train/b/1.png\)"):
+        load(config(f"folder:{tmp_path}"))
+    write_image(tmp_path / "val" / "a" / "1.png", np.stack([gray(1)] * 3, axis=2))
+    write_image(tmp_path / "test" / "a" / "1.png", np.stack([gray(1, (9, 9))] * 3, axis=2))
+    with pytest.raises(UserError, match=r"mixes gray \(train/a/0.png\) and RGB \(val/a/1.png\)"):
+        load(config(f"folder:{tmp_path}", size_px=8))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -176,11 +177,27 @@ def test_a_window_that_is_given_shows_images_of_more_bits(run: Path, tmp_path: P
     np.testing.assert_array_equal(found.p_NC, predict(load_classifier(run, CPU), shown[None, None]))
 
 
+def test_frames_are_those_of_the_run_or_of_the_flag(run: Path, tmp_path: Path, expected: Float64) -> None:
+    tags = {"NumberOfFrames": len(TEST), "Rows": 16, "Columns": 16}
+    cine = dicom(tmp_path / "images" / "IM0001", TEST[:, 0], **tags)
+    with pytest.raises(
+        UserError, match=r"IM0001 has pixels of shape \(30, 16, 16\): .*--dataset.frame first, middle"
+    ):
+        rlcas.predict(run, tmp_path / "images")
+    third = rlcas.predict(run, cine, {"dataset.frame": "3"})
+    np.testing.assert_allclose(third.p_NC, expected[2:3], atol=1e-6)
+    own = shutil.copytree(run, tmp_path / "run")
+    settings.save(tiny_config(dataset={"frame": "middle"}), own)
+    found = rlcas.predict(own, tmp_path / "images")
+    assert found.paths == (str(cine),)
+    np.testing.assert_allclose(found.p_NC, expected[15:16], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("gone.png", r"gone.png is not a file or folder: name images, a folder of them, or an npz file"),
-        ("notes.txt", r"notes.txt is not an image file: use .png, .jpg, "),
+        ("notes.txt", r"notes.txt is not an image file: use .png, .jpg, .*, DICOM of any name, "),
         ("empty", r"empty has no images below it: they end in .png, .jpg, "),
         ("broken.png", r"broken.png cannot be read as an image \(.*\): replace or remove it"),
         ("npz:gone.npz", r"gone.npz is not a file: check the path after npz:"),

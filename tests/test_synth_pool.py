@@ -397,6 +397,18 @@ def test_own_images_become_a_pool_of_the_data_sets_shape(tmp_path: Path, names: 
     assert again.manifest["source"]["folder"] == str(tmp_path / "own")
 
 
+def test_own_images_of_several_frames_give_the_one_that_is_set(tmp_path: Path) -> None:
+    own = own_images(tmp_path / "own")
+    pages = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (1, 2, 3)]
+    pages[0].save(own / "a" / "2.tif", save_all=True, append_images=pages[1:])
+    pool = import_folder(own, tmp_path / "pool", ("a", "b"), (1, 4, 4), frame=3)
+    assert pool.images(0, np.array([2]))[0, 0, 0, 0] == 3
+    with pytest.raises(
+        UserError, match=r"2.tif has 3 pages: save each page as a file, or choose one with --dataset"
+    ):
+        import_folder(own, tmp_path / "none", ("a", "b"), (1, 4, 4))
+
+
 def test_a_folder_with_the_name_of_a_class_is_not_taken_for_the_number_of_another(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own", ("0", "1"))
     with pytest.raises(UserError, match="own has no folder '2' with images of class '2': add one"):

@@ -39,7 +39,7 @@ def open_or_make_pool(context: RunContext) -> SyntheticPool:
         return open_pool(folder, config, data)
     if config.pool is not None:
         with stage(folder, f"Reading synthetic images from {config.pool.removeprefix(FOLDER_PREFIX)}", "pool"):
-            return import_folder(own_images_folder(config), folder.pool, data.class_names, data.image_shape_CHW)
+            return _import(config, folder.pool, data)
     train_generator(context)
     return sample_pool(context)
 
@@ -64,10 +64,13 @@ def check_phase_one(config: RunConfig, data: TrainingData, record: SplitRecord) 
     else:
         # Imported in full and thrown away: only so is every image of the user's known to be readable.
         with tempfile.TemporaryDirectory() as scratch:
-            pool = import_folder(
-                own_images_folder(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW
-            )
+            pool = _import(config, Path(scratch) / "pool", data)
             check_pixels(pool, config, record)
+
+
+def _import(config: RunConfig, to: Path, data: TrainingData) -> SyntheticPool:
+    own_images, frame = own_images_folder(config), config.dataset.frame
+    return import_folder(own_images, to, data.class_names, data.image_shape_CHW, frame=frame)
 
 
 def sample_pool(context: RunContext) -> SyntheticPool:

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rlcas.config.values import Count, Fraction, Positive, PositiveCount, Settings
+
+Frame = (
+    Annotated[
+        Annotated[Literal["first", "middle"], Tag("word")] | Annotated[PositiveCount, Tag("number")],
+        # Named branches: the error is then one and not one for each.
+        Discriminator(lambda value: "word" if str(value).isalpha() else "number"),
+    ]
+    | None
+)
+"""Which frame or page of a file that has several, by number from 1; None: such files are refused."""
 
 
 class PhantomConfig(Settings):
@@ -39,6 +49,9 @@ class DatasetConfig(Settings):
     window: tuple[float, float] | None = None
     """Values shown as black and white in images of more than 8 bits. None: a DICOM file's own window, else the
     range of the training images."""
+    frame: Frame = None
+    """Which frame is read of a DICOM, TIFF or GIF file of several: first, middle, or its number from 1; files of one
+    frame stay as they are. None: files of several frames are refused."""
     seed: Count | None = None
     """Seed of the phantoms, the splits and the subsampling. None: the run's `seed`."""
     phantom: PhantomConfig = PhantomConfig()

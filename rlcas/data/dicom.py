@@ -1,85 +1,152 @@
-"""Decoding of DICOM: rescaling, window, photometric interpretation (PS3.3, C.7.6.3 and C.11)."""
+"""Decoding of DICOM: what a file must be, its frames and its colours (PS3.3, C.7.6.3)."""
 
 from __future__ import annotations
 
-import math
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rlcas.data.pixels import windowed
+from rlcas.config.data import Frame
+from rlcas.data.dicom_gray import shown
+from rlcas.data.dicom_tables import coloured
+from rlcas.data.frames import TO_CHOOSE, check_size, chosen_frame
 from rlcas.data.source import Pixels, Window
+from rlcas.data.wide import floating
 from rlcas.errors import UserError
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-MAX_PIXELS = 178_956_970
-"""Pixels of an image: Pillow's limit for the other formats, twice its MAX_IMAGE_PIXELS."""
+GRAY = ("MONOCHROME1", "MONOCHROME2")
+PALETTE = "PALETTE COLOR"
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+"""Photometric interpretations that pydicom converts to RGB."""
+PLUGINS = ("pillow", "pyjpegls", "pylibjpeg")
+"""pydicom's decoders, the first available one first. GDCM, if installed, comes last: it ends the process on damage."""
 
 
-def decode_dicom(path: Path, window: Window | None) -> Pixels:
+def decode_dicom(path: Path, window: Window | None, frame: Frame = None) -> Pixels:
     """Return [H, W] or [H, W, 3]: uint8, or rescaled values (float64) to which no window is applied yet.
 
-    MONOCHROME1 (low is white) is inverted. If `window` is None, the file's own is applied, if it has one.
+    Args:
+        path: the file.
+        window: values shown as black and white; None: the file's own VOI table or window, if it has one.
+        frame: which one, if the file has several.
 
     Raises:
-        UserError: pydicom is missing, the file is not DICOM, deflated, too large or damaged, or has several frames.
+        UserError: pydicom or a decoder is missing; the file is not DICOM, deflated, too large, damaged or of a kind
+            whose pixels have no one meaning; or it has several frames and `frame` names none of them.
     """
     # pydicom is an extra, and only DICOM files need it.
     try:
         import pydicom
     except ImportError as error:
         raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
+    _ignore_warnings_of_pydicom()
     try:
         if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
             # pydicom inflates the whole file at once, without a limit on the size of the result.
             raise UserError(f"{path} is deflated DICOM, which may unpack without end: save it uncompressed")
-        return _shown(path, pydicom.dcmread(path), window)
+        return _decoded(path, pydicom.dcmread(path), window, frame)
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
         raise UserError(f"{path} is not a DICOM file, or damaged: replace or remove it") from error
 
 
-def _shown(path: Path, dataset: Any, window: Window | None) -> Pixels:
+def _ignore_warnings_of_pydicom() -> None:
+    """Ignore warnings of, for example, numbers with too many digits, which do not change the pixels.
+
+    For good, because files are decoded in threads, and warnings.catch_warnings() is not safe in those.
+    """
+    # Not again for every file: a new filter makes Python forget which warnings it has shown.
+    if ("ignore", None, Warning, re.compile("pydicom"), 0) not in warnings.filters:
+        warnings.filterwarnings("ignore", module="pydicom")
+
+
+def _decoded(path: Path, dataset: Any, window: Window | None, frame: Frame) -> Pixels:
     from pydicom.pixels import pixel_array
 
-    # From the header, before any pixel is unpacked. NumberOfFrames is optional, and an empty tag counts as 1.
-    pixels = math.prod(int(dataset.get(tag) or 1) for tag in ("Rows", "Columns", "NumberOfFrames"))
-    if pixels > MAX_PIXELS:
-        raise UserError(f"{path} claims to have {pixels} pixels, {MAX_PIXELS} at most: save a smaller image")
-    stored = pixel_array(dataset)
-    # pydicom has converted YCbCr to RGB.
-    if stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
+    _check_kind(path, dataset)
+    index = _frame(path, dataset, frame)
+    stored = pixel_array(dataset, index=index, decoding_plugin=_plugin(path, dataset))
+    kind = dataset.PhotometricInterpretation
+    if kind in GRAY and stored.ndim == 2:
+        return shown(path, dataset, stored, index, window)
+    if kind == PALETTE and stored.ndim == 2:
+        return coloured(dataset, stored)
+    if kind in COLOUR and stored.ndim == 3 and stored.shape[2] == 3 and stored.dtype == np.uint8:
         return stored
-    if stored.ndim != 2:
+    raise UserError(_of_shape(path, stored.shape))
+
+
+def _of_shape(path: Path, shape: tuple[int, ...]) -> str:
+    return f"{path} has pixels of shape {shape}: save one gray or 8-bit RGB frame in each file"
+
+
+def _check_kind(path: Path, dataset: Any) -> None:
+    """Check what the header says of the pixels.
+
+    Raises:
+        UserError: there are none, or they are of a kind that is not read.
+    """
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise floating(path)
+    if "PixelData" not in dataset:
+        raise UserError(f"{path} is DICOM without an image: remove it")
+    kind = str(dataset.get("PhotometricInterpretation") or "none")
+    if kind not in (*GRAY, PALETTE, *COLOUR):
+        raise UserError(f"{path} has the photometric interpretation {kind}: save it as MONOCHROME2 or RGB")
+    if kind in GRAY and dataset.get("PixelPresentation") in ("COLOR", "MIXED"):
+        raise UserError(f"{path} colours gray values by a supplemental palette: save it as RGB")
+    bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    if None not in (bits, high) and high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_compressed:
+        raise UserError(f"{path} has BitsStored {bits} and HighBit {high}: save it with HighBit {bits - 1}")
+
+
+def _frame(path: Path, dataset: Any, frame: Frame) -> int:
+    """Return the index of the frame to be shown.
+
+    Raises:
+        UserError: the image is too large, or has several frames of which none is chosen.
+    """
+    # NumberOfFrames is optional, and an empty tag counts as 1.
+    num_frames, rows, columns = (
+        max(int(dataset.get(tag) or 1), 1) for tag in ("NumberOfFrames", "Rows", "Columns")
+    )
+    if num_frames > 1 and frame is None:
+        samples = int(dataset.get("SamplesPerPixel") or 1)
+        shape = (num_frames, rows, columns, *((samples,) if samples > 1 else ()))
+        raise UserError(f"{_of_shape(path, shape)}, {TO_CHOOSE}")
+    # From the header, before any pixel is unpacked; a chosen frame is unpacked alone.
+    check_size(path, rows * columns)
+    return chosen_frame(path, num_frames, frame)
+
+
+def _plugin(path: Path, dataset: Any) -> str:
+    """Return the name of the decoder that unpacks the pixels; empty if pydicom unpacks them itself.
+
+    Raises:
+        UserError: the decoder is missing.
+    """
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        # Videos, for example.
         raise UserError(
-            f"{path} has pixels of shape {stored.shape}: save one gray or 8-bit RGB frame in each file"
+            f"{path} is packed as {syntax.name}, which is not read: save it uncompressed"
+        ) from error
+    # Of this syntax Pillow and GDCM unpack 8 bits alone.
+    wide = syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8
+    plugins = [plugin for plugin in PLUGINS if plugin in decoder.available_plugins]
+    if wide:
+        plugins = [plugin for plugin in plugins if plugin == "pylibjpeg"]
+    if not decoder.is_available or (wide and not plugins):
+        raise UserError(
+            f"{path} is packed as {syntax.name}, whose decoder is missing: "
+            "pip install rlcas[dicom], or save it uncompressed"
         )
-    inverted = dataset.get("PhotometricInterpretation") == "MONOCHROME1"
-    slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
-    shown_by = _own_window(dataset) if window is None else window
-    if shown_by is not None:
-        # A window is in rescaled values, so the inversion comes after it.
-        shown = windowed(stored * slope + intercept, shown_by)
-        return 255 - shown if inverted else shown
-    if inverted:
-        # Without a window yet: inverted in the stored values, whose range is known.
-        stored = _mirrored(stored, int(dataset.BitsStored))
-    # Unchanged 8 bits stay 8 bits: everything else is a wide image, which needs a window.
-    if stored.dtype == np.uint8 and (slope, intercept) == (1, 0):
-        return stored
-    return stored * slope + intercept
-
-
-def _mirrored(stored: Pixels, bits: int) -> Pixels:
-    """Return the stored values inverted within the range of `bits`."""
-    # ~x = -1 - x mirrors the range of a signed integer.
-    return ~stored if np.issubdtype(stored.dtype, np.signedinteger) else stored.dtype.type(2**bits - 1) - stored
-
-
-def _own_window(dataset: Any) -> Window | None:
-    """Return the first window of the file, for the linear function of C.11.2.1.2.1; None if it has none."""
-    if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
-        return None
-    center, width = (float(np.atleast_1d(dataset[key].value)[0]) for key in ("WindowCenter", "WindowWidth"))
-    # PS3.3, C.11.2.1.2.1: black up to the first value, white above the second.
-    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+    return next(iter(plugins), "")

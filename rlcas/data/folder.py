@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from rlcas.data.decode import DICOM_SUFFIXES, IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, Window, counted
+from rlcas.config import DatasetConfig
+from rlcas.data.decode import DecodedFiles, is_dicom, is_image_file
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
 from rlcas.errors import UserError
 from rlcas.types import Int64
 
 
-def open_folder(root: Path, window: Window | None) -> Source:
+def open_folder(root: Path, dataset: DatasetConfig) -> Source:
     """Return the images below `root`: `train|val|valid|validation|test/CLASS/FILE`, or `CLASS/FILE` alone.
 
     Everything is read in sorted order; hidden files are skipped, and a note names files of other kinds.
@@ -28,36 +29,36 @@ def open_folder(root: Path, window: Window | None) -> Source:
     class_names = tuple(sorted({folder.name for part in split_folders.values() for folder in _folders(part)}))
     if not class_names:
         raise UserError(f"{root} has no class folders: arrange it as CLASS/*.png or train/CLASS/*.png")
-    splits = {name: _open_split(root, part, class_names, window) for name, part in split_folders.items()}
-    names = [name for split in splits.values() for name in split.names]
+    splits = {name: _open_split(root, part, class_names, dataset) for name, part in split_folders.items()}
+    paths = [root / name for split in splits.values() for name in split.names]
     return Source(
         name=root.resolve().name,
         where=str(root),
         splits=splits,
         class_names=class_names,
-        notes=_left_out(root, split_folders) + dicom_note(names, window),
+        notes=_left_out(root, split_folders) + dicom_note(paths, dataset),
     )
 
 
-def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, window: Window | None) -> RawSplit:
+def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, dataset: DatasetConfig) -> RawSplit:
     """Return a split of image files, named by their paths below `root`.
 
     Args:
         root: the folder of the data set.
         paths: the N files.
         labels_N: their classes.
-        window: values shown as black and white; None: a DICOM file's own.
+        dataset: `window`, the values shown as black and white, and `frame`, which one of a file that has several.
     """
     return RawSplit(
         labels_N=labels_N,
         names=[path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths],
-        open_images=lambda: DecodedFiles(paths, window),
+        open_images=lambda: DecodedFiles(paths, dataset.window, dataset.frame),
     )
 
 
-def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
+def dicom_note(paths: Sequence[Path], dataset: DatasetConfig) -> tuple[str, ...]:
     """Return a note on DICOM's own windows, if any may be used."""
-    if window is not None or not any(name.lower().endswith(DICOM_SUFFIXES) for name in names):
+    if dataset.window is not None or not any(map(is_dicom, paths)):
         return ()
     return (
         "DICOM files are shown with their own window if they have one; --dataset.window=LOW,HIGH sets one for all",
@@ -66,7 +67,7 @@ def dicom_note(names: Sequence[str], window: Window | None) -> tuple[str, ...]:
 
 def image_files(folder: Path) -> list[Path]:
     """Return the images directly in `folder` in sorted order, without hidden files such as macOS's `._1.png`."""
-    return [path for path in _visible(folder) if _is_image(path)]
+    return [path for path in _visible(folder) if is_image_file(path)]
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -75,10 +76,6 @@ def _visible(folder: Path) -> list[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     return [path for path in _visible(folder) if path.is_dir()]
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _split_folders(root: Path) -> dict[SplitName, Path]:
@@ -92,7 +89,7 @@ def _split_folders(root: Path) -> dict[SplitName, Path]:
     return found
 
 
-def _open_split(root: Path, part: Path, class_names: Sequence[str], window: Window | None) -> RawSplit:
+def _open_split(root: Path, part: Path, class_names: Sequence[str], dataset: DatasetConfig) -> RawSplit:
     found = [
         (path, class_id)
         for class_id, name in enumerate(class_names)
@@ -100,7 +97,7 @@ def _open_split(root: Path, part: Path, class_names: Sequence[str], window: Wind
         for path in image_files(part / name)
     ]
     labels_N = np.array([class_id for _, class_id in found], np.int64)
-    return files_split(root, [path for path, _ in found], labels_N, window)
+    return files_split(root, [path for path, _ in found], labels_N, dataset)
 
 
 def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ...]:
@@ -109,6 +106,6 @@ def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ..
         for part in split_folders.values()
         for folder in _folders(part)
         for path in _visible(folder)
-        if not _is_image(path)
+        if not is_image_file(path)
     ]
     return (f"left out, because they are not image files: {counted(others)}",) if others else ()

@@ -36,8 +36,8 @@ DATASETS: dict[str, Reader] = {
 
 PREFIXES: dict[str, Callable[[Path, RunConfig], Source]] = {
     "npz": lambda path, config: open_npz(path),
-    "folder": lambda path, config: open_folder(path, config.dataset.window),
-    "csv": lambda path, config: open_csv(path, config.dataset.window),
+    "folder": lambda path, config: open_folder(path, config.dataset),
+    "csv": lambda path, config: open_csv(path, config.dataset),
 }
 """Readers by prefix: `npz:PATH` and so on."""
 

@@ -61,7 +61,9 @@ def layout_of(
 def _channels(
     where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
 ) -> tuple[int, tuple[str, ...]]:
-    by_channels = {1 if len(shape) == 2 else 3: name for shape, name in examples.items()}
+    by_channels: dict[int, str] = {}
+    for shape, name in examples.items():
+        by_channels.setdefault(1 if len(shape) == 2 else 3, name)
     if dataset.channels is None:
         if len(by_channels) > 1:
             raise UserError(
@@ -78,7 +80,9 @@ def _channels(
 def _size(
     where: str, examples: Mapping[tuple[int, ...], str], dataset: DatasetConfig
 ) -> tuple[tuple[int, int], tuple[str, ...]]:
-    by_size = {shape[:2]: name for shape, name in examples.items()}
+    by_size: dict[tuple[int, ...], str] = {}
+    for shape, name in examples.items():
+        by_size.setdefault(shape[:2], name)
     (height_px, width_px), *others = by_size
     if dataset.size_px is None:
         if others:

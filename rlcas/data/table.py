@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rlcas.config import DatasetConfig
 from rlcas.data.folder import dicom_note, files_split
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, Window
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
 from rlcas.errors import UserError
 
 REQUIRED = ("path", "label")
@@ -31,7 +32,7 @@ class TableEntry:
     split: SplitName
 
 
-def open_csv(path: Path, window: Window | None) -> Source:
+def open_csv(path: Path, dataset: DatasetConfig) -> Source:
     """Return the images listed in a CSV file; paths are relative to it.
 
     Raises:
@@ -43,7 +44,7 @@ def open_csv(path: Path, window: Window | None) -> Source:
         raise UserError(f"{path} lists no images: write a line for each")
     class_names = _sorted_labels(rows)
     splits = {
-        name: _open_split(path, part, class_names, window)
+        name: _open_split(path, part, class_names, dataset)
         for name in SPLIT_ORDER
         if (part := [row for row in rows if row.split == name])
     }
@@ -52,7 +53,7 @@ def open_csv(path: Path, window: Window | None) -> Source:
         where=str(path),
         splits=splits,
         class_names=class_names,
-        notes=dicom_note([str(row.path) for row in rows], window),
+        notes=dicom_note([row.path for row in rows], dataset),
     )
 
 
@@ -102,10 +103,10 @@ def _sorted_labels(rows: Sequence[TableEntry]) -> tuple[str, ...]:
 
 
 def _open_split(
-    table: Path, rows: Sequence[TableEntry], class_names: Sequence[str], window: Window | None
+    table: Path, rows: Sequence[TableEntry], class_names: Sequence[str], dataset: DatasetConfig
 ) -> RawSplit:
     labels_N = np.array([class_names.index(row.label) for row in rows], np.int64)
-    split = files_split(table.parent, [row.path for row in rows], labels_N, window)
+    split = files_split(table.parent, [row.path for row in rows], labels_N, dataset)
     if rows[0].patient_id is None:
         return split
     return replace(split, patients_N=np.array([row.patient_id for row in rows], np.str_))

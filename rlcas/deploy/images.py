@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
+from rlcas.config.data import Frame
+from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles, is_image_file
 from rlcas.data.folder import image_files
 from rlcas.data.npz import npz_images, npz_keys
 from rlcas.data.source import Pixels, Window
@@ -24,13 +25,14 @@ class NamedImages:
     images: Sequence[Pixels] | Pixels
 
 
-def find_images(source: str | Path, window: Window | None) -> NamedImages:
+def find_images(source: str | Path, window: Window | None, frame: Frame = None) -> NamedImages:
     """Return the images of a folder and all folders below it, of a file, or of an array in an npz file.
 
     Args:
         source: a path; `PATH.npz` or `npz:PATH` reads the array `images`, else `test_images`, and
             `PATH.npz:NAME` the array NAME.
         window: values shown as black and white in images of more than 8 bits, as in `dataset.window`.
+        frame: which frame of a file that has several, as in `dataset.frame`.
 
     Raises:
         UserError: the path does not exist, or has no image.
@@ -39,14 +41,15 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
         return _in_npz(*array)
     path = Path(str(source).removeprefix("folder:")).expanduser()
     if path.is_dir():
-        return _files(path, sorted(_below(path)), window)
+        return _files(path, sorted(_below(path)), window, frame)
     if not path.is_file():
         raise UserError(f"{path} is not a file or folder: name images, a folder of them, or an npz file")
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image_file(path):
         raise UserError(
-            f"{path} is not an image file: use {', '.join(IMAGE_SUFFIXES)}, a folder of them, or .npz"
+            f"{path} is not an image file: use {', '.join(IMAGE_SUFFIXES)}, "
+            "DICOM of any name, a folder of them, or .npz"
         )
-    return _files(path, [path], window)
+    return _files(path, [path], window, frame)
 
 
 def npz_array(source: str | Path) -> tuple[Path, str] | None:
@@ -82,10 +85,12 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _files(source: Path, paths: Sequence[Path], window: Window | None) -> NamedImages:
+def _files(source: Path, paths: Sequence[Path], window: Window | None, frame: Frame) -> NamedImages:
     if not paths:
-        raise UserError(f"{source} has no images below it: they end in {', '.join(IMAGE_SUFFIXES)}")
-    return NamedImages([path.as_posix() for path in paths], DecodedFiles(paths, window))
+        raise UserError(
+            f"{source} has no images below it: they end in {', '.join(IMAGE_SUFFIXES)}, or are DICOM"
+        )
+    return NamedImages([path.as_posix() for path in paths], DecodedFiles(paths, window, frame))
 
 
 def _in_npz(path: Path, array: str) -> NamedImages:

@@ -77,7 +77,7 @@ def predict(
     Args:
         run: a run's folder, or its address.
         images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
-        given: `device` or `dataset.window`, dotted as on the command line, to override the run's own.
+        given: `device`, `dataset.window` or `dataset.frame`, dotted as on the command line, to override the run's own.
 
     Raises:
         UserError: the run has no classifier, or an image cannot be read; the message names it.
@@ -86,7 +86,7 @@ def predict(
     config = settings.override(settings.load(run), given or {})
     classifier = load_classifier(run, choose_device(config.device))
     sources = [images] if isinstance(images, str | Path) else images
-    found = [find_images(source, config.dataset.window) for source in sources]
+    found = [find_images(source, config.dataset.window, config.dataset.frame) for source in sources]
     paths = tuple(name for part in found for name in part.names)
     if not paths:
         raise UserError(f"{', '.join(map(str, sources))} has no images: name others")
