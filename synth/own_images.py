@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.folder import image_files
+from rlcas.data.files import image_files
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of

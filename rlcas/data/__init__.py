@@ -12,6 +12,7 @@ import numpy as np
 
 from rlcas.config import RunConfig
 from rlcas.data.checks import check_classes, check_labels, check_no_empty_class, check_not_empty
+from rlcas.data.classes import with_classes
 from rlcas.data.duplicates import identical_pictures, shared_patients
 from rlcas.data.folder import open_folder
 from rlcas.data.longtail import long_tail_counts, thinned
@@ -23,6 +24,7 @@ from rlcas.data.prepared import open_prepared, prepare
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.data.split import Splits, divided
 from rlcas.data.table import open_csv
+from rlcas.data.unused import with_unused
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.seeding import rng_for
@@ -50,8 +52,8 @@ DATASETS: dict[str, Reader] = {
 
 PREFIXES: dict[str, Callable[[Path, RunConfig], Source]] = {
     "npz": lambda path, config: open_npz(path),
-    "folder": lambda path, config: open_folder(path, config.dataset.window),
-    "csv": lambda path, config: open_csv(path, config.dataset.window),
+    "folder": lambda path, config: open_folder(path, config.dataset),
+    "csv": lambda path, config: open_csv(path, config.dataset),
 }
 """Readers by prefix: `npz:PATH` and so on."""
 
@@ -132,9 +134,11 @@ def _open(config: RunConfig, progress: bool) -> Source:
     prefix, _, path = config.data.partition(":")
     # `package.module:object` has a colon too, hence only known prefixes are split off.
     if prefix in PREFIXES:
-        return PREFIXES[prefix](_local(prefix, path, config), config)
-    check_name(config.data)
-    return lookup(config.data, DATASETS, "data")(config, progress)
+        source = PREFIXES[prefix](_local(prefix, path, config), config)
+    else:
+        check_name(config.data)
+        source = lookup(config.data, DATASETS, "data")(config, progress)
+    return with_unused(with_classes(source, config.dataset), prefix, config.dataset)
 
 
 def check_name(name: str) -> None:

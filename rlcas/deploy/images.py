@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.folder import image_files
+from rlcas.data.files import image_files
 from rlcas.data.npz import npz_images, npz_keys
 from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
