@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.files import image_files
+from rlcas.data.files import image_files, name_below
+from rlcas.data.masks import mask_note, without_masks
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of
@@ -18,7 +19,12 @@ SIXTEEN_BITS = (0.0, 65535.0)
 
 
 def import_folder(
-    path: Path, pool_folder: Path, class_names: Sequence[str], image_shape_CHW: tuple[int, int, int]
+    path: Path,
+    pool_folder: Path,
+    class_names: Sequence[str],
+    image_shape_CHW: tuple[int, int, int],
+    *,
+    keep_masks: bool = False,
 ) -> SyntheticPool:
     """Write the user's synthetic images, one folder per class, as a pool of the data set's image shape.
 
@@ -29,11 +35,12 @@ def import_folder(
         pool_folder: where the pool is written.
         class_names: [C] names of the data set's classes.
         image_shape_CHW: (channels, H, W) of the data set's images.
+        keep_masks: whether files count that are masks of pictures beside them, as in `dataset.masks`.
 
     Raises:
         UserError: a class has no folder or no images, or an image cannot be read.
     """
-    files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
+    files_C = [_files_of_class(folder, keep_masks) for folder in _class_folders(path, class_names)]
     channels, height_px, width_px = image_shape_CHW
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
     # Part of the plan: an interrupted import is refused, not resumed, if the files have changed since.
@@ -53,6 +60,16 @@ def import_folder(
     return SyntheticPool(pool_folder)
 
 
+def masks_left_out(path: Path, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the files that `import_folder` leaves out as masks.
+
+    Raises:
+        UserError: a class has no folder.
+    """
+    found = [without_masks(image_files(folder))[1] for folder in _class_folders(path, class_names)]
+    return mask_note([name_below(path, mask) for masks in found for mask in masks])
+
+
 def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
     """Return [C] folders, all by name or all by number, as a class's name may be another class's number.
 
@@ -68,13 +85,14 @@ def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _files_of_class(folder: Path) -> list[Path]:
+def _files_of_class(folder: Path, keep_masks: bool) -> list[Path]:
     """Return the folder's image files.
 
     Raises:
         UserError: there are none.
     """
     files = image_files(folder)
+    files = files if keep_masks else without_masks(files)[0]
     if not files:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
     return files

@@ -68,6 +68,25 @@ def test_hidden_files_and_those_that_are_no_images_are_passed_over(run: Path, tm
     assert rlcas.predict(run, tmp_path).paths == (f"{tmp_path}/a.png", f"{tmp_path}/below/b.JPG")
 
 
+def test_masks_beside_their_pictures_are_left_out_with_a_note(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a_mask.png", "below/b.jpg", "below/b_tumor.png", "c_mask.png"):
+        write_image(tmp_path / name, TEST[0, 0])
+    pictures = (f"{tmp_path}/a.png", f"{tmp_path}/below/b.jpg", f"{tmp_path}/c_mask.png")
+    everything = [tmp_path / name for name in ("a.png", "a_mask.png", "below", "c_mask.png")]
+    for sources in (tmp_path, everything):
+        assert sorted(rlcas.predict(run, sources).paths) == sorted(pictures)
+        assert "left out, because they are masks of pictures beside them: 2" in "".join(capsys.readouterr())
+    assert len(rlcas.predict(run, everything, {"dataset.masks": "keep"}).paths) == 5
+    with pytest.raises(
+        UserError, match=r"a_mask.png has no images but masks of pictures: name .*--dataset.masks keep"
+    ):
+        rlcas.predict(run, tmp_path / "a_mask.png")
+    (tmp_path / "a.png").unlink()
+    assert rlcas.predict(run, tmp_path / "a_mask.png").paths == (f"{tmp_path}/a_mask.png",)
+
+
 @pytest.mark.parametrize(
     ("source", "array"),
     [("{}", "test_images"), ("npz:{}", "test_images"), ("{}:more", "more"), ("npz:{}:more", "more")],

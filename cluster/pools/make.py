@@ -8,6 +8,7 @@ from pathlib import Path
 from cluster.pools.stored import is_stored, open_pool, own_images_folder, stored_folder
 from cluster.synthesis.train import train_generator
 from rlcas.config import RunConfig
+from rlcas.console import say
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.paths import FOLDER_PREFIX
@@ -16,7 +17,7 @@ from rlcas.types import Int64, TrainingData
 from synth.generate import SampleAll, fill_pool
 from synth.generators import generator_of
 from synth.manifest import MANIFEST_FILE
-from synth.own_images import import_folder
+from synth.own_images import import_folder, masks_left_out
 from synth.pool import SyntheticPool
 
 FEWEST_PER_CLASS = 50
@@ -31,7 +32,7 @@ def open_or_make_pool(context: RunContext) -> SyntheticPool:
         return open_pool(folder, config, data)
     if config.pool is not None:
         with stage(folder, f"Reading synthetic images from {config.pool.removeprefix(FOLDER_PREFIX)}", "pool"):
-            return import_folder(own_images_folder(config), folder.pool, data.class_names, data.image_shape_CHW)
+            return _import(config, folder.pool, data)
     train_generator(context)
     return sample_pool(context)
 
@@ -53,9 +54,17 @@ def check_phase_one(config: RunConfig, data: TrainingData) -> None:
     else:
         # Imported in full and thrown away: only so is every image of the user's known to be readable.
         with tempfile.TemporaryDirectory() as scratch:
-            import_folder(
-                own_images_folder(config), Path(scratch) / "pool", data.class_names, data.image_shape_CHW
-            )
+            _import(config, Path(scratch) / "pool", data)
+            if config.dataset.masks == "leave_out":
+                for note in masks_left_out(own_images_folder(config), data.class_names):
+                    say(f"note: {note}")
+
+
+def _import(config: RunConfig, to: Path, data: TrainingData) -> SyntheticPool:
+    keep_masks = config.dataset.masks == "keep"
+    return import_folder(
+        own_images_folder(config), to, data.class_names, data.image_shape_CHW, keep_masks=keep_masks
+    )
 
 
 def sample_pool(context: RunContext) -> SyntheticPool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.files import image_files
+from rlcas.data.masks import masks_among
 from rlcas.data.npz import npz_images, npz_keys
 from rlcas.data.source import Pixels, Window
 from rlcas.errors import UserError
@@ -22,15 +24,18 @@ class NamedImages:
 
     names: Sequence[str]
     images: Sequence[Pixels] | Pixels
+    masks: Sequence[str] = ()
+    """Files that are left out, because they are masks of pictures beside them."""
 
 
-def find_images(source: str | Path, window: Window | None) -> NamedImages:
+def find_images(source: str | Path, window: Window | None, *, keep_masks: bool = False) -> NamedImages:
     """Return the images of a folder and all folders below it, of a file, or of an array in an npz file.
 
     Args:
         source: a path; `PATH.npz` or `npz:PATH` reads the array `images`, else `test_images`, and
             `PATH.npz:NAME` the array NAME.
         window: values shown as black and white in images of more than 8 bits, as in `dataset.window`.
+        keep_masks: whether files count that are masks of pictures beside them, as in `dataset.masks`.
 
     Raises:
         UserError: the path does not exist, or has no image.
@@ -42,14 +47,14 @@ def find_images(source: str | Path, window: Window | None) -> NamedImages:
     if text.startswith("npz:") or path.suffix.lower() == ".npz":
         return _in_npz(path, key if colon and file.lower().endswith(".npz") else None)
     if path.is_dir():
-        return _files(path, sorted(_below(path)), window)
+        return _files(path, sorted(_below(path)), window, keep_masks)
     if not path.is_file():
         raise UserError(f"{path} is not a file or folder: name images, a folder of them, or an npz file")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(
             f"{path} is not an image file: use {', '.join(IMAGE_SUFFIXES)}, a folder of them, or .npz"
         )
-    return _files(path, [path], window)
+    return _files(path, [path], window, keep_masks)
 
 
 def _below(folder: Path) -> list[Path]:
@@ -61,10 +66,27 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _files(source: Path, paths: Sequence[Path], window: Window | None) -> NamedImages:
+def _files(source: Path, paths: Sequence[Path], window: Window | None, keep_masks: bool) -> NamedImages:
     if not paths:
         raise UserError(f"{source} has no images below it: they end in {', '.join(IMAGE_SUFFIXES)}")
-    return NamedImages([path.as_posix() for path in paths], DecodedFiles(paths, window))
+    masks = set() if keep_masks else _masks(paths)
+    pictures = [path for path in paths if path not in masks]
+    return NamedImages(
+        [path.as_posix() for path in pictures], DecodedFiles(pictures, window), sorted(map(str, masks))
+    )
+
+
+def _masks(paths: Sequence[Path]) -> set[Path]:
+    """Return those that are masks of pictures beside them, named here or not."""
+    folders = {path.parent for path in paths}
+    masks = {folder: _masks_in(folder, folder.stat().st_mtime_ns) for folder in folders}
+    return {path for path in paths if path.name in masks[path.parent]}
+
+
+@functools.lru_cache(maxsize=16)
+def _masks_in(folder: Path, changed_ns: int) -> set[str]:
+    """Return the masks in a folder, remembered while it is unchanged: its files may be named one by one."""
+    return masks_among([path.name for path in image_files(folder)])
 
 
 def _in_npz(path: Path, key: str | None) -> NamedImages:

@@ -16,6 +16,7 @@ from rlcas.classifiers.inference import BATCH_SIZE
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config.cores import available_cores
 from rlcas.console import progress, say
+from rlcas.data.masks import mask_note
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
@@ -63,7 +64,7 @@ def predict(
     Args:
         run: a run's folder.
         images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
-        given: `device` or `dataset.window`, dotted as on the command line, to override the run's own.
+        given: `device`, `dataset.window` or `dataset.masks`, dotted as on the command line, to override the run's own.
 
     Raises:
         UserError: the run has no classifier, or an image cannot be read; the message names it.
@@ -71,10 +72,15 @@ def predict(
     config = settings.override(settings.load(run), given or {})
     classifier = load_classifier(run, choose_device(config.device))
     sources = [images] if isinstance(images, str | Path) else images
-    found = [find_images(source, config.dataset.window) for source in sources]
+    keep_masks = config.dataset.masks == "keep"
+    found = [find_images(source, config.dataset.window, keep_masks=keep_masks) for source in sources]
     paths = tuple(name for part in found for name in part.names)
+    masks = [name for part in found for name in part.masks]
     if not paths:
-        raise UserError(f"{', '.join(map(str, sources))} has no images: name others")
+        only, keep = (" but masks of pictures", ", or --dataset.masks keep") if masks else ("", "")
+        raise UserError(f"{', '.join(map(str, sources))} has no images{only}: name others{keep}")
+    for note in mask_note(masks):
+        say(f"note: {note}")
     p_NC, num_changed = [], 0
     with progress("predict", len(paths)) as bar:
         for images_NCHW, changed in _batches(found, classifier.meta, config.dataset.window):
