@@ -198,6 +198,19 @@ def test_a_pattern_that_does_not_fit_is_an_error_that_names_it(tmp_path: Path) -
             read(name, images=pattern, unlabelled="leave_out")
 
 
+def test_a_pattern_from_the_working_folder_is_shown_from_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images(tmp_path / "set", [f"part_{i % 2}/{x}.jpg" for i, x in enumerate(ids())])
+    table(tmp_path / "set" / "t.csv", "ID,label", *(f"{x},{'ab'[i % 2]}" for i, x in enumerate(ids())))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"there is no folder set/set/part_\*: write part_\* for set/part_\* \(it is rel"
+    ):
+        read("csv:set/t.csv", images="set/part_*/{ID}.jpg")
+    assert len(whole("csv:set/t.csv", images="part_*/{ID}.jpg")) == 30
+
+
 def test_images_that_lie_elsewhere_are_shown(tmp_path: Path) -> None:
     images(tmp_path, [f"deep/part_{i % 3}/{x}.JPG" for i, x in enumerate(ids())])
     name = table(tmp_path / "t.csv", "id_code,level", *(f"{x},{i % 2}" for i, x in enumerate(ids())))

@@ -54,7 +54,7 @@ PATIENTS: Sequence[tuple[str, ...]] = tuple(
 BINARY = {"0": False, "1": True, "0.0": False, "1.0": True}
 """Cells of one-hot columns."""
 FLAGS = {"", "yes", "no", "true", "false", "case", "control", *BINARY}
-"""Cells of a column named case or patient that says whether, and not who."""
+"""Cells of a column named case that says whether it is one, and not which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,7 @@ def columns_of(rows: Rows, dataset: DatasetConfig) -> Columns:
     """
     names, given = rows.columns, {str(role): name for role, name in dataset.columns.items()}
     patient = _optional(rows, given, "patient", _first(names, PATIENTS))
-    if (
-        "patient" not in given
-        and patient is not None
-        and FLAGS.issuperset(map(str.lower, rows.column(patient)))
-    ):
+    if "patient" not in given and patient is not None and _is_flag(rows, patient):
         patient = None
     split = _optional(rows, given, "split", [i for i, name in enumerate(names) if name.lower() == "split"])
     path = path_place(rows, dataset)
@@ -149,6 +145,10 @@ def path_place(rows: Rows, dataset: DatasetConfig) -> int | None:
     if "{" in (dataset.images or ""):
         return None
     raise _not_found(rows, "path", found)
+
+
+def _is_flag(rows: Rows, place: int) -> bool:
+    return _plain(rows.columns[place]) == "case" and FLAGS.issuperset(map(str.lower, rows.column(place)))
 
 
 def _optional(rows: Rows, given: Mapping[str, str], role: str, found: Sequence[int]) -> int | None:

@@ -56,7 +56,7 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
     # From all splits together: a class has the same number in each, even if one lacks it.
     class_names = in_order(leaf.class_name for leaf in found)
     _check_have_images(root, parts, leaves, dataset)
-    check_are_classes(root, [name for name in class_names if name not in dataset.drop])
+    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop])
     splits = {split: _open_split(root, part, class_names, dataset) for split, part in leaves.items()}
     return Source(
         name=root.resolve().name,
@@ -66,6 +66,7 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
         notes=(
             *_split_notes(root, split_folders, own),
             *_left_out(root, found),
+            *doubtful,
             *table_note(root),
             *mask_note([name_below(root, path) for leaf in found for path in leaf.masks]),
             *patients_note(splits),

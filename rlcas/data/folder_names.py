@@ -41,8 +41,8 @@ WANTED = "arrange it as CLASS/*.png or train/CLASS/*.png"
 READ = f"read are files that end in {', '.join(IMAGE_SUFFIXES)}"
 
 
-def check_are_classes(root: Path, names: Sequence[str]) -> None:
-    """Check that the folders' names may be classes.
+def check_are_classes(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Check that the folders' names may be classes; return a note on those among them that are hardly so.
 
     Raises:
         UserError: all of them only say what kind, part or split of a set they have, as Images and Masks do.
@@ -52,6 +52,13 @@ def check_are_classes(root: Path, names: Sequence[str]) -> None:
         raise UserError(
             f"{root} has the folders {', '.join(names)}, which are no classes: {table_command(root)}; or {WANTED}"
         )
+    doubtful = [name for name, rest in zip(names, rests, strict=True) if rest == ()]
+    if not doubtful:
+        return ()
+    return (
+        f"classes whose names say what kind of files they have: {counted(doubtful)}; --dataset.drop "
+        f"{','.join(doubtful)} leaves them out",
+    )
 
 
 def nothing_read(root: Path, parts: Iterable[Path], levels: Sequence[str]) -> UserError:

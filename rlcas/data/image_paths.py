@@ -90,9 +90,12 @@ def _roots(rows: Rows, start: str, pattern: str) -> list[Path]:
     whole = Path(glob.escape(str(rows.path.parent)), Path(start).expanduser())
     roots = [path for name in sorted(glob.glob(str(whole))) if (path := Path(name)).is_dir()]  # noqa: PTH207
     if not roots:
+        # As typed by somebody for whom it was relative to the working folder.
+        near = glob.glob(start) if start else []  # noqa: PTH207
+        fix = f"write {os.path.relpath(start, rows.path.parent)} for {start}" if near else "correct it"
         raise UserError(
-            f"dataset.images {pattern}: there is no folder {rows.path.parent / start}: correct it (it is relative to "
-            "the table)"
+            f"dataset.images {pattern}: there is no folder {rows.path.parent / start}: {fix} (it is relative to the "
+            "table)"
         )
     return roots
 

@@ -82,7 +82,7 @@ def _split_lines(file: TextIO) -> Iterator[tuple[int, list[str]]]:
     if separator is None:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number, line.rsplit(None, 1)
+                yield number, line.strip().rsplit(None, 1)
         return
     reader = csv.reader(file, delimiter=separator, skipinitialspace=separator != " ")
     for row in reader:
