@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.files import image_files, name_below
+from rlcas.data.folder_names import lying_in
 from rlcas.data.masks import mask_note, without_masks
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
@@ -94,5 +95,7 @@ def _files_of_class(folder: Path, keep_masks: bool) -> list[Path]:
     files = image_files(folder)
     files = files if keep_masks else without_masks(files)[0]
     if not files:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}): add some")
+        lying = lying_in(folder)
+        but = f" but {lying}" if lying else ""
+        raise UserError(f"{folder} has no images{but} ({', '.join(IMAGE_SUFFIXES)}): add some")
     return files

@@ -201,6 +201,7 @@ def test_a_window_that_is_given_shows_images_of_more_bits(run: Path, tmp_path: P
         ("gone.png", r"gone.png is not a file or folder: name images, a folder of them, or an npz file"),
         ("notes.txt", r"notes.txt is not an image file: use .png, .jpg, "),
         ("empty", r"empty has no images below it: they end in .png, .jpg, "),
+        ("webp", r"webp has no images below it but 2 .webp files: they end in .png, .jpg, "),
         ("broken.png", r"broken.png cannot be read as an image \(.*\): replace or remove it"),
         ("npz:gone.npz", r"gone.npz is not a file: check the path after npz:"),
         ("set.npz", r"set.npz has no array images or test_images \(it has x\): name one as set.npz:ARRAY"),
@@ -214,6 +215,9 @@ def test_what_cannot_be_read_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    Path("webp").mkdir()
+    for name in ("a", "b"):
+        Path(f"webp/{name}.webp").write_bytes(b"RIFF")
     Path("notes.txt").write_text("of no account")
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     np.savez("set.npz", x=np.zeros((2, 16, 16)))

@@ -441,6 +441,9 @@ def test_own_images_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (own / "c").mkdir()
     with pytest.raises(UserError, match=r"c has no images \(\.png.*\): add some"):
         import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
+    (own / "c" / "x").write_bytes(b"")
+    with pytest.raises(UserError, match=r"c has no images but 1 files without suffix \(\.png.*\): add some"):
+        import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
     (own / "a" / "2.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):
         import_folder(own, tmp_path / "pool", ("a", "b"), (1, 4, 4))

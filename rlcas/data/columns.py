@@ -87,7 +87,7 @@ def columns_of(rows: Rows, dataset: DatasetConfig) -> Columns:
     """
     names, given = rows.columns, {str(role): name for role, name in dataset.columns.items()}
     patient = _optional(rows, given, "patient", _first(names, PATIENTS))
-    if "patient" not in given and patient is not None and _is_flag(rows, patient):
+    if "patient" not in given and patient is not None and (dataset.patient_pattern or _is_flag(rows, patient)):
         patient = None
     split = _optional(rows, given, "split", [i for i, name in enumerate(names) if name.lower() == "split"])
     path = path_place(rows, dataset)

@@ -70,7 +70,7 @@ def nothing_read(root: Path, parts: Iterable[Path], levels: Sequence[str]) -> Us
         levels: `dataset.levels`.
     """
     part = next((part for part in parts if visible(part)), root)
-    lying = f" but {_lying(part)}" if visible(part) else ""
+    lying = f" but {lying_in(part)}" if visible(part) else ""
     below = "" if len(levels) == 1 else f" (dataset.levels {','.join(levels)})"
     fix = f"{WANTED}; {READ}"
     if image_files(part):
@@ -81,7 +81,7 @@ def nothing_read(root: Path, parts: Iterable[Path], levels: Sequence[str]) -> Us
 def no_images(folder: Path) -> UserError | None:
     """Return the error for a class folder that has files or folders, but no images; None if it is empty."""
     below = folders_in(folder)
-    lying = _lying(folder)
+    lying = lying_in(folder)
     if not lying:
         return None
     if any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in below):
@@ -92,6 +92,22 @@ def no_images(folder: Path) -> UserError | None:
     else:
         fix = f"{READ}, so save them as such, or remove the folder"
     return UserError(f"class folder {folder} has no images but {lying}: {fix}")
+
+
+def lying_in(folder: Path) -> str:
+    """Return in words what is in a folder: `3 .webp files, 2 folders (p1, p2)`; empty if nothing is."""
+    found = visible(folder)
+    folders = [path.name for path in found if path.is_dir()]
+    suffixes = Counter(
+        f"{path.suffix.lower()} files" if path.suffix else "files without suffix"
+        for path in found
+        if path.is_file()
+    )
+    images = sum(is_image(path) for path in found)
+    listed = [f"{count} {kind}" for kind, count in suffixes.most_common(3)]
+    if images and images == sum(suffixes.values()):
+        listed = [f"{images} images"]
+    return ", ".join([*listed, *([f"folders: {counted(folders)}"] if folders else [])])
 
 
 def table_note(root: Path) -> tuple[str, ...]:
@@ -125,19 +141,3 @@ def _class_words(name: str) -> tuple[str, ...] | None:
     if PICTURES.intersection(words):
         rest = [word for word in rest if not word.isdecimal()]
     return None if rest == words_of(name) else tuple(rest)
-
-
-def _lying(folder: Path) -> str:
-    """Return in words what is in a folder: `3 .webp files, 2 folders (p1, p2)`; empty if nothing is."""
-    found = visible(folder)
-    folders = [path.name for path in found if path.is_dir()]
-    suffixes = Counter(
-        f"{path.suffix.lower()} files" if path.suffix else "files without suffix"
-        for path in found
-        if path.is_file()
-    )
-    images = sum(is_image(path) for path in found)
-    listed = [f"{count} {kind}" for kind, count in suffixes.most_common(3)]
-    if images and images == sum(suffixes.values()):
-        listed = [f"{images} images"]
-    return ", ".join([*listed, *([f"folders: {counted(folders)}"] if folders else [])])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rlcas.data.columns import Columns, place_of
 from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.masks import without_masks
 from rlcas.data.rows import Rows
 from rlcas.data.suggest import pattern_of, some_cells
 from rlcas.errors import UserError
@@ -55,6 +56,8 @@ def image_finder(rows: Rows, columns: Columns, pattern: str | None) -> Callable[
             found = search.matches(_filled(rest, places, [glob.escape(cell) for cell in cells]))
         else:
             found = search.plain(_filled(rest, places, cells))
+        # `{case}*.png` means the picture, and not the masks beside it.
+        found = without_masks(found)[0] if len(found) > 1 else found
         if len(found) == 1:
             return found[0]
         tried = f"{folder / start / _filled(rest, places, cells)} (dataset.images {pattern})"

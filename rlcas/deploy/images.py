@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
 from rlcas.data.files import image_files
+from rlcas.data.folder_names import lying_in
 from rlcas.data.masks import masks_among
 from rlcas.data.npz import npz_images, npz_keys
 from rlcas.data.source import Pixels, Window
@@ -68,7 +69,9 @@ def _hidden(path: Path, root: Path) -> bool:
 
 def _files(source: Path, paths: Sequence[Path], window: Window | None, keep_masks: bool) -> NamedImages:
     if not paths:
-        raise UserError(f"{source} has no images below it: they end in {', '.join(IMAGE_SUFFIXES)}")
+        lying = lying_in(source)
+        but = f" but {lying}" if lying else ""
+        raise UserError(f"{source} has no images below it{but}: they end in {', '.join(IMAGE_SUFFIXES)}")
     masks = set() if keep_masks else _masks(paths)
     pictures = [path for path in paths if path not in masks]
     return NamedImages(
