@@ -56,9 +56,9 @@ def test_common_names_are_recognised_and_printed(tmp_path: Path, path: str, labe
     )
     data = read(name)
     assert data.class_names == ("a", "b")
-    told = ",".join(f"{role}={name}" for role, name in (("path", path), ("label", label)) if role != name)
     found = [note for note in data.notes if note.startswith("columns: ")]
-    assert found == ([f"columns: {told} (recognised; --dataset.columns names others)"] if told else [])
+    told = [f"columns: path={path},label={label} (recognised; --dataset.columns names others)"]
+    assert found == ([] if (path, label) == ("path", "label") else told)
 
 
 @pytest.mark.parametrize(
@@ -410,7 +410,7 @@ def test_a_second_table_brings_the_patients(tmp_path: Path) -> None:
         for n in shown
     )
     data = read(name, images="{image}.png", join="facts.csv")
-    assert data.notes[0].startswith("columns: path=image,patient=lesion_id (recognised")
+    assert data.notes[0].startswith("columns: path=image,label=label,patient=lesion_id (recognised")
     assert data.notes[1] == "images without a patient, each a patient of its own: 6"
     assert data.train.patients_N is not None
     expected = {gray(i).tobytes(): f"L{i // 3}" for i in range(30) if i % 5 != 4}

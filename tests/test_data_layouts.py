@@ -166,6 +166,10 @@ READ = r": read are files that end in \.png, \.jpg, "
         (write_without_suffix, rf"has no images but 3 files without suffix{READ}"),
         (lambda folder: images(folder / "p1"), f"has no images but folders: 1 .p1.: {LEVELS}"),
         (
+            lambda folder: images(folder / "test"),
+            r"has no images but folders: 1 .test.: splits are wanted above the classes, train/CLASS",
+        ),
+        (
             lambda folder: images(folder / "images"),
             "has no images but folders: 1 .images.: --dataset.levels class,any reads",
         ),

@@ -21,8 +21,12 @@ from rlcas.data import load, load_test
 from rlcas.errors import UserError
 from rlcas.types import ImageSet, TrainingData
 
-SHARED = ROOT.parent / "shared" / "cases" / "layouts.py"
+SHARED = ROOT.parent / "shared" / "cases"
 """Layouts that somebody else wrote, where they lie beside the repository."""
+BREAST = "BrEaST-Lesions_USG-images_and_masks"
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the shared layouts do not lie beside the repository"
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ RECIPES = {
         20,
         ("patients, which cannot be in each of train, val and test: 1 (Phyllodes tumor (2))",),
     ),
-    "csv:BrEaST-Lesions_USG-images_and_masks/BrEaST.csv": Expected(
+    f"csv:{BREAST}/BrEaST.csv": Expected(
         ("benign", "malignant"), 20, 20, ("columns: path=Image_filename,label=Classification,patient=CaseID",)
     ),
     "csv:BUS-UCLM/INFO.csv": Expected(("Benign", "Malignant", "Normal"), 36, 9),
@@ -169,11 +173,16 @@ def test_a_folder_without_classes_is_refused_with_the_command_that_is_meant(
     assert len(data.class_names) >= 3
 
 
-@pytest.mark.skipif(not SHARED.is_file(), reason="the shared layouts do not lie beside the repository")
+@needs_shared
 def test_recipes_read_the_shared_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, str(SHARED), str(tmp_path)], check=True)
+    subprocess.run([sys.executable, str(SHARED / "layouts.py"), str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
+    # The sheet, which the layout leaves out, saved as CSV.
+    sheet = [f"{i},case{i:03d}.png,{'benign' if i % 3 else 'malignant'}" for i in range(1, 31)]
+    lines = ["CaseID,Image_filename,Classification", *sheet]
+    (tmp_path / BREAST / "BrEaST.csv").write_text("\n".join(lines))
     sizes = {
+        f"csv:{BREAST}/BrEaST.csv": (2, 30, 30),
         "folder:Dataset_BUSI_with_GT": (3, 88, None),
         "csv:BUSBRA/bus_data.csv": (5, 94, 54),
         "csv:HAM10000/HAM10000_metadata.csv": (7, 118, None),
@@ -186,6 +195,17 @@ def test_recipes_read_the_shared_layouts(tmp_path: Path, monkeypatch: pytest.Mon
         assert (len(data.class_names), sum(map(len, parts))) == (num_classes, num_images)
         assert sum(map(len, patients)) == len(set().union(*patients))
         assert num_patients in (None, sum(map(len, patients)))
+
+
+@needs_shared
+def test_folders_named_in_other_words_and_by_numbers_are_read(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(SHARED / "bugs" / "folder_words.py"), str(tmp_path)], check=True)
+    words = settings.resolve(given={"data": f"folder:{tmp_path / 'words'}", "dataset.val_from_train": "0.2"})
+    data, parts = read(words)
+    assert [len(part) for part in parts] == [64, 16, 32]
+    assert "folders are read as splits: Training as train, Testing as test" in data.notes
+    numbers, _ = read(settings.resolve(given={"data": f"folder:{tmp_path / 'numbers'}"}))
+    assert numbers.class_names == SPECIES
 
 
 def test_labels_and_pictures_of_a_recipe_are_those_of_the_table(

@@ -54,6 +54,7 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
         (["where,label", "images/0.png,x"], "table.csv line 1: no column path among where, label: add it"),
         (["path", "images/0.png"], "line 1: no column label among path"),
         (["path,label"], "table.csv lists no images"),
+        ([""], "table.csv lists no images: write a line for each"),
         (["path,label", "images/0.png,x", "images/1.png,"], "line 3: label is empty: fill it in"),
         (["path,label", "images/0.png"], "line 2: label is empty"),
         (["path,label", ",x"], "line 2: path is empty: fill it in"),

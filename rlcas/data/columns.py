@@ -71,12 +71,13 @@ class Columns:
     """Whether a column that is not named as in `STANDARD` was recognised."""
 
     def described(self, names: Sequence[str]) -> str:
-        """Return the columns as `dataset.columns` takes them, without those of the names in `STANDARD`."""
+        """Return the columns as `dataset.columns` takes them; empty if all have the names in `STANDARD`."""
         found = {"path": self.path, "patient": self.patient, "split": self.split}
         named = {role: names[place] for role, place in found.items() if place is not None}
         named["label"] = "+".join(names[place] for place in self.labels)
-        order = [role for role in STANDARD if role in named]
-        return ",".join(f"{role}={named[role]}" for role in order if named[role] != STANDARD[role])
+        if all(named[role] == STANDARD[role] for role in named):
+            return ""
+        return ",".join(f"{role}={named[role]}" for role in STANDARD if role in named)
 
 
 def columns_of(rows: Rows, dataset: DatasetConfig) -> Columns:

@@ -12,7 +12,7 @@ from rlcas.data.decode import IMAGE_SUFFIXES
 from rlcas.data.files import folders_in, image_files, is_image, visible
 from rlcas.data.source import counted
 from rlcas.data.suggest import table_command, table_of
-from rlcas.data.words import SPLIT_WORDS, words_of
+from rlcas.data.words import SPLIT_WORDS, split_of, words_of
 from rlcas.errors import UserError
 from rlcas.settings.yaml_file import MAX_BYTES
 
@@ -84,7 +84,9 @@ def no_images(folder: Path) -> UserError | None:
     lying = lying_in(folder)
     if not lying:
         return None
-    if any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in below):
+    if below and all(split_of(child.name) for child in below):
+        fix = "splits are wanted above the classes, train/CLASS/*.png"
+    elif any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in below):
         fix = "--dataset.levels class,any reads them"
     elif any(image_files(child) for child in below):
         name = below[0].name

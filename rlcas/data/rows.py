@@ -55,7 +55,9 @@ def read_rows(path: Path, *, has_header: bool | None = None, limit: int | None =
             read = list(itertools.islice(_split_lines(file), None if limit is None else limit + 1))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not CSV in UTF-8 ({error}): save it as such") from error
-    first = read[0][1] if read else []
+    if not read:
+        raise UserError(f"{path} lists no images: write a line for each")
+    first = read[0][1]
     if has_header is None:
         has_header = not any(cell.lower().endswith(IMAGE_SUFFIXES) for cell in first)
     columns = tuple(first) if has_header else _numbers(first)
