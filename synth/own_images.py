@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rlcas.config.data import Frame
 from rlcas.data.decode import IMAGE_SUFFIXES, DecodedFiles
-from rlcas.data.folder import image_files
+from rlcas.data.files import image_files, name_below
+from rlcas.data.folder_names import lying_in
+from rlcas.data.masks import mask_note, without_masks
 from rlcas.data.pixels import Layout, convert
 from rlcas.errors import UserError
 from rlcas.storage.atomic import sha256_of
@@ -25,6 +27,7 @@ def import_folder(
     image_shape_CHW: tuple[int, int, int],
     *,
     frame: Frame = None,
+    keep_masks: bool = False,
 ) -> SyntheticPool:
     """Write the user's synthetic images, one folder per class, as a pool of the data set's image shape.
 
@@ -36,11 +39,12 @@ def import_folder(
         class_names: [C] names of the data set's classes.
         image_shape_CHW: (channels, H, W) of the data set's images.
         frame: which frame of a file that has several, as in `dataset.frame`.
+        keep_masks: whether files count that are masks of pictures beside them, as in `dataset.masks`.
 
     Raises:
         UserError: a class has no folder or no images, or an image cannot be read.
     """
-    files_C = [_files_of_class(folder) for folder in _class_folders(path, class_names)]
+    files_C = [_files_of_class(folder, keep_masks) for folder in _class_folders(path, class_names)]
     channels, height_px, width_px = image_shape_CHW
     layout = Layout(channels=channels, height_px=height_px, width_px=width_px, window=SIXTEEN_BITS)
     # Part of the plan: an interrupted import is refused, not resumed, if the files have changed since.
@@ -60,6 +64,16 @@ def import_folder(
     return SyntheticPool(pool_folder)
 
 
+def masks_left_out(path: Path, class_names: Sequence[str]) -> tuple[str, ...]:
+    """Return a note on the files that `import_folder` leaves out as masks.
+
+    Raises:
+        UserError: a class has no folder.
+    """
+    found = [without_masks(image_files(folder))[1] for folder in _class_folders(path, class_names)]
+    return mask_note([name_below(path, mask) for masks in found for mask in masks])
+
+
 def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
     """Return [C] folders, all by name or all by number, as a class's name may be another class's number.
 
@@ -75,13 +89,16 @@ def _class_folders(path: Path, class_names: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _files_of_class(folder: Path) -> list[Path]:
+def _files_of_class(folder: Path, keep_masks: bool) -> list[Path]:
     """Return the folder's image files.
 
     Raises:
         UserError: there are none.
     """
     files = image_files(folder)
+    files = files if keep_masks else without_masks(files)[0]
     if not files:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)}, or DICOM): add some")
+        lying = lying_in(folder)
+        but = f" but {lying}" if lying else ""
+        raise UserError(f"{folder} has no images{but} ({', '.join(IMAGE_SUFFIXES)}, or DICOM): add some")
     return files

@@ -86,6 +86,20 @@ def csv(folder: Path) -> Reader:
     )
 
 
+def listed(folder: Path) -> Reader:
+    """A list without header, beside those of the other splits and a second table, its images by a pattern."""
+    whole = b"x0 0\nx1 1\nx2 0\nx3 1\n"
+    for i in range(4):
+        (folder / f"part_{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(gray(i)).save(folder / f"part_{i % 2}" / f"x{i}.png")
+    for split in ("train", "val", "test"):
+        (folder / f"set_{split}.txt").write_bytes(whole)
+    (folder / "facts.csv").write_bytes(b"1,case\nx0,p\nx1,\nx2,q\n")
+    stated = {"columns": "path=1,label=2", "images": "part_*/{path}.*", "join": "facts.csv"}
+    read = config(f"csv:{folder / 'set_train.txt'}", **stated)
+    return Reader(file="set_val.txt", contents=csv_files(whole), read=lambda: load(read))
+
+
 def write_picture(path: Path) -> None:
     Image.fromarray(gray(2, (16, 16))).save(path)
 
@@ -443,6 +457,7 @@ def _saved(path: Path) -> dict[str, np.ndarray]:
 READERS: dict[str, Callable[[Path], Reader]] = {
     "npz": npz,
     "csv": csv,
+    "list": listed,
     "png": image(".png", png_files),
     "jpeg": image(".jpg"),
     "bmp": image(".bmp"),

@@ -9,7 +9,7 @@ import pytest
 from data_files import arrays, config, gray, write_image, write_npz
 
 from rlcas.data import load, load_foreign_test, load_test
-from rlcas.data.classes import in_class_order
+from rlcas.data.class_match import in_class_order
 from rlcas.data.source import RawSplit
 from rlcas.errors import UserError
 from rlcas.types import SplitRecord

@@ -51,12 +51,27 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["file,label", "images/0.png,x"], "table.csv line 1: no column path among file, label: add it"),
+        (["where,label", "images/0.png,x"], "table.csv line 1: no column path among where, label: add it"),
         (["path", "images/0.png"], "line 1: no column label among path"),
         (["path,label"], "table.csv lists no images"),
+        ([""], "table.csv lists no images: write a line for each"),
         (["path,label", "images/0.png,x", "images/1.png,"], "line 3: label is empty: fill it in"),
         (["path,label", "images/0.png"], "line 2: label is empty"),
-        (["path,label,patient_id", "images/0.png,x,"], "line 2: patient_id is empty"),
+        (["path,label", ",x"], "line 2: path is empty: fill it in"),
+        (["path,label", "images/0.png,x", '"",y'], "line 3: path is empty"),
+        (
+            ["path,dx,class", "images/0.png,x,y"],
+            r"line 1: several columns may be the label: choose .*label=dx or ",
+        ),
+        (
+            ["file,filename,class", "images/0.png,a,y"],
+            r"several columns may be the path: choose .*path=file or ",
+        ),
+        (["path,dx,Case,case", "images/0.png,x,1,1"], "several columns may be the patient"),
+        (
+            ["path,MEL,NV", "images/0.png,1,1"],
+            r"line 1: no column label .*label=A\+B\+C for columns of 0 and 1",
+        ),
         (["path,label,split", "images/0.png,x,dev"], "line 2: split 'dev' is unknown: use train, val or test"),
         (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
         (

@@ -69,6 +69,25 @@ def test_hidden_files_and_those_that_are_no_images_are_passed_over(run: Path, tm
     assert rlcas.predict(run, tmp_path).paths == (f"{tmp_path}/a.png", f"{tmp_path}/below/b.JPG")
 
 
+def test_masks_beside_their_pictures_are_left_out_with_a_note(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "a_mask.png", "below/b.jpg", "below/b_tumor.png", "c_mask.png"):
+        write_image(tmp_path / name, TEST[0, 0])
+    pictures = (f"{tmp_path}/a.png", f"{tmp_path}/below/b.jpg", f"{tmp_path}/c_mask.png")
+    everything = [tmp_path / name for name in ("a.png", "a_mask.png", "below", "c_mask.png")]
+    for sources in (tmp_path, everything):
+        assert sorted(rlcas.predict(run, sources).paths) == sorted(pictures)
+        assert "left out, because they are masks of pictures beside them: 2" in "".join(capsys.readouterr())
+    assert len(rlcas.predict(run, everything, {"dataset.masks": "keep"}).paths) == 5
+    with pytest.raises(
+        UserError, match=r"a_mask.png has no images but masks of pictures: name .*--dataset.masks keep"
+    ):
+        rlcas.predict(run, tmp_path / "a_mask.png")
+    (tmp_path / "a.png").unlink()
+    assert rlcas.predict(run, tmp_path / "a_mask.png").paths == (f"{tmp_path}/a_mask.png",)
+
+
 @pytest.mark.parametrize(
     ("source", "array"),
     [("{}", "test_images"), ("npz:{}", "test_images"), ("{}:more", "more"), ("npz:{}:more", "more")],
@@ -199,6 +218,7 @@ def test_frames_are_those_of_the_run_or_of_the_flag(run: Path, tmp_path: Path, e
         ("gone.png", r"gone.png is not a file or folder: name images, a folder of them, or an npz file"),
         ("notes.txt", r"notes.txt is not an image file: use .png, .jpg, .*, DICOM of any name, "),
         ("empty", r"empty has no images below it: they end in .png, .jpg, "),
+        ("webp", r"webp has no images below it but 2 .webp files: they end in .png, .jpg, "),
         ("broken.png", r"broken.png cannot be read as an image \(.*\): replace or remove it"),
         ("npz:gone.npz", r"gone.npz is not a file: check the path after npz:"),
         ("set.npz", r"set.npz has no array images or test_images \(it has x\): name one as set.npz:ARRAY"),
@@ -212,6 +232,9 @@ def test_what_cannot_be_read_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
+    Path("webp").mkdir()
+    for name in ("a", "b"):
+        Path(f"webp/{name}.webp").write_bytes(b"RIFF")
     Path("notes.txt").write_text("of no account")
     Path("broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     np.savez("set.npz", x=np.zeros((2, 16, 16)))

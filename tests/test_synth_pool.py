@@ -12,17 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_files import write_image
 from PIL import Image
 from tiny_synth import tiny_config, tiny_data
 
+from cluster.pools.make import check_phase_one
+from rlcas.config import RunConfig
+from rlcas.data.masks import mask_note
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
+from rlcas.settings import override
 from rlcas.storage.atomic import sha256_of
 from synth.generate import fill_pool
 from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
 from synth.manifest import CLOCK_TICKS_NS
-from synth.own_images import import_folder
+from synth.own_images import import_folder, masks_left_out
 from synth.pool import COPIES_FILE, PoolWriter, SyntheticPool, mark_copies
 
 CPU = torch.device("cpu")
@@ -409,6 +414,30 @@ def test_own_images_of_several_frames_give_the_one_that_is_set(tmp_path: Path) -
         import_folder(own, tmp_path / "none", ("a", "b"), (1, 4, 4))
 
 
+def test_masks_beside_own_images_are_left_out_or_kept(tmp_path: Path) -> None:
+    own = own_images(tmp_path / "own")
+    Image.fromarray(np.full((8, 8), 255, np.uint8)).save(own / "a" / "1_mask.png")
+    assert masks_left_out(own, ("a", "b")) == mask_note(["a/1_mask.png"])
+    pool = import_folder(own, tmp_path / "pool", ("a", "b"), (1, 4, 4))
+    assert pool.class_sizes_C.tolist() == [2, 2]
+    pool = import_folder(own, tmp_path / "all", ("a", "b"), (1, 4, 4), keep_masks=True)
+    assert pool.class_sizes_C.tolist() == [3, 2] and pool.images(0, np.arange(3))[:, 0, 0, 0].max() == 255
+
+
+def test_masks_beside_own_images_are_noted_before_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tiny_data()
+    for c, name in enumerate(data.class_names):
+        for end in ("", "_mask"):
+            write_image(tmp_path / name / f"0{end}.png", np.full((8, 8), c, np.uint8))
+    config = RunConfig(pool=f"folder:{tmp_path}")
+    check_phase_one(config, data)
+    assert f"they are masks of pictures beside them: {data.num_classes} (" in "".join(capsys.readouterr())
+    check_phase_one(override(config, {"dataset.masks": "keep"}), data)
+    assert "masks" not in "".join(capsys.readouterr())
+
+
 def test_a_folder_with_the_name_of_a_class_is_not_taken_for_the_number_of_another(tmp_path: Path) -> None:
     own = own_images(tmp_path / "own", ("0", "1"))
     with pytest.raises(UserError, match="own has no folder '2' with images of class '2': add one"):
@@ -423,6 +452,9 @@ def test_own_images_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         import_folder(own, tmp_path / "pool", ("d", "e"), (1, 4, 4))
     (own / "c").mkdir()
     with pytest.raises(UserError, match=r"c has no images \(\.png.*\): add some"):
+        import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
+    (own / "c" / "x").write_bytes(b"")
+    with pytest.raises(UserError, match=r"c has no images but 1 files without suffix \(\.png.*\): add some"):
         import_folder(own, tmp_path / "pool", ("a", "b", "c"), (1, 4, 4))
     (own / "a" / "2.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"2\.png cannot be read as an image"):

@@ -10,6 +10,7 @@ from cluster.pools.stored import is_stored, open_pool, own_images_folder, stored
 from cluster.synthesis.train import train_generator
 from rlcas import settings
 from rlcas.config import RunConfig
+from rlcas.console import say
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.images import record_of
@@ -19,7 +20,7 @@ from rlcas.types import Int64, SplitRecord, TrainingData
 from synth.generate import SampleAll, fill_pool
 from synth.generators import generator_of
 from synth.manifest import MANIFEST_FILE
-from synth.own_images import import_folder
+from synth.own_images import import_folder, masks_left_out
 from synth.pool import SyntheticPool
 
 FEWEST_PER_CLASS = 50
@@ -66,11 +67,20 @@ def check_phase_one(config: RunConfig, data: TrainingData, record: SplitRecord) 
         with tempfile.TemporaryDirectory() as scratch:
             pool = _import(config, Path(scratch) / "pool", data)
             check_pixels(pool, config, record)
+            if config.dataset.masks == "leave_out":
+                for note in masks_left_out(own_images_folder(config), data.class_names):
+                    say(f"note: {note}")
 
 
 def _import(config: RunConfig, to: Path, data: TrainingData) -> SyntheticPool:
-    own_images, frame = own_images_folder(config), config.dataset.frame
-    return import_folder(own_images, to, data.class_names, data.image_shape_CHW, frame=frame)
+    return import_folder(
+        own_images_folder(config),
+        to,
+        data.class_names,
+        data.image_shape_CHW,
+        frame=config.dataset.frame,
+        keep_masks=config.dataset.masks == "keep",
+    )
 
 
 def sample_pool(context: RunContext) -> SyntheticPool:

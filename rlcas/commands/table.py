@@ -13,7 +13,7 @@ from rlcas.storage.remote import BULKY
 OF_SCORING = ("synth.scoring.", "device")
 OF_DATA = ("data", "dataset.", "shots.", "device")
 OF_RESUMING = ("sampler.epochs",)
-OF_PREDICTING = ("dataset.window", "dataset.frame", "device")
+OF_PREDICTING = ("dataset.window", "dataset.frame", "dataset.masks", "device")
 OF_SAMPLING = ("cluster.sampling_", "cluster.gpus_per_sampler", "cluster.start_timeout_seconds", "device")
 
 COMMANDS: dict[str, Command] = {

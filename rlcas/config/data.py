@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from rlcas.config.values import Count, Fraction, Positive, PositiveCount, Settings
 
+Role = Literal["path", "label", "patient", "split"]
+"""What a column of a table may be."""
+Level = Literal["class", "patient", "any"]
+"""What a level of folders may be."""
 Frame = (
     Annotated[
         Annotated[Literal["first", "middle"], Tag("word")] | Annotated[PositiveCount, Tag("number")],
@@ -17,6 +31,40 @@ Frame = (
     | None
 )
 """Which frame or page of a file that has several, by number from 1; None: such files are refused."""
+NONE = ("none", "null", "")
+"""Texts for no mapping at all."""
+
+
+def _mapping(given: Any) -> Any:
+    """Return the text A=X,B=Y, as a flag has it, as a mapping; other values stay."""
+    if not isinstance(given, str):
+        return given or {}
+    parts = [part.partition("=") for part in given.split(",") if given.strip().lower() not in NONE]
+    if wrong := [key for key, equals, _ in parts if not equals]:
+        raise _fault(f"{wrong[0].strip()!r} has no =; write NAME=VALUE, separated by commas")
+    if repeated := [
+        key for i, (key, _, _) in enumerate(parts) if key in [before for before, _, _ in parts[:i]]
+    ]:
+        raise _fault(f"{repeated[0].strip()!r} is given twice; keep one")
+    return {key.strip(): value.strip() for key, _, value in parts}
+
+
+def _fault(text: str) -> PydanticCustomError:
+    # Not a ValueError, whose text would have to name the setting: these checks serve several.
+    return PydanticCustomError("form", "{fault}", {"fault": text})
+
+
+def _regex(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise _fault(f"it is no regular expression ({error})") from None
+    if groups != 1:
+        raise _fault(f"it has {groups} groups in parentheses; write one, around the patient's id")
+    return pattern
+
+
+Mapped = BeforeValidator(_mapping)
 
 
 class PhantomConfig(Settings):
@@ -54,7 +102,46 @@ class DatasetConfig(Settings):
     frame stay as they are. None: files of several frames are refused."""
     seed: Count | None = None
     """Seed of the phantoms, the splits and the subsampling. None: the run's `seed`."""
+    columns: Annotated[dict[Role, str], Mapped] = {}  # noqa: RUF012 - pydantic copies it
+    """Columns of a `csv:` table: path=image_id,label=dx,patient=lesion_id,split=fold. A column by its name, or by its
+    number from 1 in a list without a header; label=A+B+C: a column of 0 and 1 for each class; patient=none, split=none:
+    there are none. What is not named is recognised by common names."""
+    images: str | None = None
+    """Where the images of a `csv:` table are, from the table's folder: a pattern such as 'part_*/{image_id}.jpg', with
+    columns in braces ({path}: the path column); without braces, a folder. None: the path column says it."""
+    join: str | None = None
+    """A second table, from the first one's folder, whose columns are added: its lines are found by the first table's
+    path column, which it has under the same name."""
+    unlabelled: Literal["refuse", "leave_out"] = "refuse"
+    """Lines of a `csv:` table without a label: an error, or left out."""
+    levels: tuple[Level, ...] = ("class",)
+    """Levels of folders above the images of `folder:`: class; any,class (SUPERCLASS/CLASS/*); class,patient."""
+    masks: Literal["leave_out", "keep"] = "leave_out"
+    """Files that are masks of a picture beside them: X_mask.png, X_tumor.png, X_segmentation.png beside X.png."""
+    patient_pattern: Annotated[str, AfterValidator(_regex)] | None = None
+    """Regular expression whose one group, in an image's file name without suffix, is the patient: '^(.+)_' for
+    12_left.jpeg. A name that it does not match is a patient of its own."""
+    merge: Annotated[dict[str, str | tuple[str, ...]], Mapped] = {}  # noqa: RUF012 - pydantic copies it
+    """Classes that become one: rare=cyst+adenosis, separated by commas."""
+    drop: tuple[str, ...] = ()
+    """Classes that are left out."""
     phantom: PhantomConfig = PhantomConfig()
+
+    @field_validator("levels")
+    @classmethod
+    def _check_levels(cls, levels: tuple[Level, ...]) -> tuple[Level, ...]:
+        if levels.count("class") != 1 or levels.count("patient") > 1:
+            raise _fault("name class once and patient once at most, such as any,class or class,patient")
+        return levels
+
+    @model_validator(mode="after")
+    def _check_patients(self) -> DatasetConfig:
+        if self.patient_pattern and (self.columns.get("patient", "none") != "none" or "patient" in self.levels):
+            raise ValueError(
+                f"dataset.patient_pattern {self.patient_pattern} names the patient, and so does dataset.columns or "
+                "dataset.levels: keep one of them"
+            )
+        return self
 
 
 class ShotsConfig(Settings):

@@ -2,110 +2,166 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rlcas.config import DatasetConfig
-from rlcas.data.decode import DecodedFiles, is_dicom, is_image_file
+from rlcas.data.classes import in_order
+from rlcas.data.decode import is_image_file
+from rlcas.data.files import dicom_note, files_split, folders_in, name_below, visible
+from rlcas.data.folder_names import check_are_classes, is_written_by_rlcas, no_images, nothing_read, table_note
+from rlcas.data.groups import named_patients, patients_note
+from rlcas.data.masks import MASK_FOLDERS, mask_note, masks_among
 from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
+from rlcas.data.words import split_of
 from rlcas.errors import UserError
-from rlcas.types import Int64
+
+Splits = Mapping[SplitName, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A folder that has images of one class."""
+
+    folder: Path
+    class_name: str
+    patient: str | None
+    images: Sequence[Path]
+    masks: Sequence[Path]
+    others: Sequence[Path]
+    """What is neither an image nor hidden."""
 
 
 def open_folder(root: Path, dataset: DatasetConfig) -> Source:
-    """Return the images below `root`: `train|val|valid|validation|test/CLASS/FILE`, or `CLASS/FILE` alone.
+    """Return the images below `root`: `CLASS/FILE`, or the same below a folder for each split.
 
-    Everything is read in sorted order; hidden files are skipped, and a note names files of other kinds.
+    Everything is read in sorted order; hidden files are skipped, and notes name what is left out: files of other
+    kinds, masks beside their pictures, folders that rlcas wrote.
 
     Raises:
-        UserError: the folder does not exist, has no class folder, or has one split under two names.
+        UserError: the folder does not exist, has no class folder or no images in one, has folders that are no
+            classes, or has one split under two names; the message says what lies there and what is wanted.
     """
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: check the path after folder:")
-    split_folders = _split_folders(root) or {"all": root}
+    own = [path for path in folders_in(root) if is_written_by_rlcas(path)]
+    split_folders = _split_folders(root, own)
+    parts: Splits = split_folders or {"all": root}
+    leaves = {split: list(_leaves(part, dataset, own)) for split, part in parts.items()}
+    found = [leaf for part in leaves.values() for leaf in part]
+    if not found:
+        raise nothing_read(root, parts.values(), dataset.levels)
     # From all splits together: a class has the same number in each, even if one lacks it.
-    class_names = tuple(sorted({folder.name for part in split_folders.values() for folder in _folders(part)}))
-    if not class_names:
-        raise UserError(f"{root} has no class folders: arrange it as CLASS/*.png or train/CLASS/*.png")
-    splits = {name: _open_split(root, part, class_names, dataset) for name, part in split_folders.items()}
-    paths = [root / name for split in splits.values() for name in split.names]
+    class_names = in_order(leaf.class_name for leaf in found)
+    _check_have_images(root, parts, leaves, dataset)
+    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop])
+    splits = {split: _open_split(root, part, class_names, dataset) for split, part in leaves.items()}
     return Source(
         name=root.resolve().name,
         where=str(root),
         splits=splits,
         class_names=class_names,
-        notes=_left_out(root, split_folders) + dicom_note(paths, dataset),
+        notes=(
+            *_split_notes(root, split_folders, own),
+            *_left_out(root, found),
+            *doubtful,
+            *table_note(root),
+            *mask_note([name_below(root, path) for leaf in found for path in leaf.masks]),
+            *patients_note(splits),
+            *dicom_note([path for leaf in found for path in leaf.images], dataset),
+        ),
     )
 
 
-def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, dataset: DatasetConfig) -> RawSplit:
-    """Return a split of image files, named by their paths below `root`.
-
-    Args:
-        root: the folder of the data set.
-        paths: the N files.
-        labels_N: their classes.
-        dataset: `window`, the values shown as black and white, and `frame`, which one of a file that has several.
-    """
-    return RawSplit(
-        labels_N=labels_N,
-        names=[path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path) for path in paths],
-        open_images=lambda: DecodedFiles(paths, dataset.window, dataset.frame),
-    )
-
-
-def dicom_note(paths: Sequence[Path], dataset: DatasetConfig) -> tuple[str, ...]:
-    """Return a note on DICOM's own windows, if any may be used."""
-    if dataset.window is not None or not any(map(is_dicom, paths)):
-        return ()
-    return (
-        "DICOM files are shown with their own window if they have one; --dataset.window=LOW,HIGH sets one for all",
-    )
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the images directly in `folder` in sorted order, without hidden files such as macOS's `._1.png`."""
-    return [path for path in _visible(folder) if is_image_file(path)]
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
-
-
-def _split_folders(root: Path) -> dict[SplitName, Path]:
+def _split_folders(root: Path, own: Sequence[Path]) -> Splits:
     found: dict[SplitName, Path] = {}
-    for alias, split in SPLIT_ALIASES.items():
-        folder = root / alias
-        if folder.is_dir():
-            if split in found:
-                raise UserError(f"{root} has {found[split].name} and {alias}, which are one split: join them")
-            found[split] = folder
-    return found
+    for folder in folders_in(root):
+        split = split_of(folder.name)
+        if split is None or folder in own:
+            continue
+        if split in found:
+            raise UserError(
+                f"{root} has {found[split].name} and {folder.name}, which are one split, {split}: join them"
+            )
+        found[split] = folder
+    # As people think of them: the order of the words in the table of aliases.
+    return {split: found[split] for split in dict.fromkeys(SPLIT_ALIASES.values()) if split in found}
 
 
-def _open_split(root: Path, part: Path, class_names: Sequence[str], dataset: DatasetConfig) -> RawSplit:
-    found = [
-        (path, class_id)
-        for class_id, name in enumerate(class_names)
-        if (part / name).is_dir()
-        for path in image_files(part / name)
-    ]
-    labels_N = np.array([class_id for _, class_id in found], np.int64)
-    return files_split(root, [path for path, _ in found], labels_N, dataset)
+def _leaves(part: Path, dataset: DatasetConfig, own: Sequence[Path]) -> Iterator[Leaf]:
+    """Yield the folders with images, which are `dataset.levels` below `part`."""
+    found: list[tuple[Path, dict[str, str]]] = [(part, {})]
+    masks: list[Path] = []
+    for level in dataset.levels:
+        below = [(child, names) for folder, names in found for child in folders_in(folder) if child not in own]
+        # Beside pictures of a class, a folder of masks has no pictures.
+        if dataset.masks == "leave_out" and any("class" in names for _, names in below):
+            masks += [child for child, _ in below if child.name.lower() in MASK_FOLDERS]
+            below = [(child, names) for child, names in below if child.name.lower() not in MASK_FOLDERS]
+        found = [(child, {**names, level: child.name}) for child, names in below]
+    for folder, names in found:
+        yield _leaf(folder, names, dataset, [path for path in masks if path.parent == folder.parent])
 
 
-def _left_out(root: Path, split_folders: dict[SplitName, Path]) -> tuple[str, ...]:
-    others = [
-        path.relative_to(root).as_posix()
-        for part in split_folders.values()
-        for folder in _folders(part)
-        for path in _visible(folder)
-        if not is_image_file(path)
-    ]
+def _leaf(folder: Path, names: Mapping[str, str], dataset: DatasetConfig, mask_folders: Sequence[Path]) -> Leaf:
+    paths = visible(folder)
+    images = [path for path in paths if is_image_file(path)]
+    left_out = masks_among([path.name for path in images]) if dataset.masks == "leave_out" else set()
+    known = set(images)
+    return Leaf(
+        folder=folder,
+        class_name=names["class"],
+        patient=names.get("patient"),
+        images=[path for path in images if path.name not in left_out],
+        masks=[*(path for path in images if path.name in left_out), *mask_folders],
+        others=[path for path in paths if path not in known],
+    )
+
+
+def _check_have_images(
+    root: Path, parts: Splits, leaves: Mapping[SplitName, Sequence[Leaf]], dataset: DatasetConfig
+) -> None:
+    for split, part in parts.items():
+        # As the test images of a competition, which have no classes; an empty folder is a split without images.
+        if not leaves[split] and visible(part):
+            raise nothing_read(root, [part], dataset.levels)
+    every = [leaf for part in leaves.values() for leaf in part if leaf.class_name not in dataset.drop]
+    with_images = {leaf.class_name for leaf in every if leaf.images}
+    for leaf in every:
+        if leaf.class_name not in with_images and (error := no_images(leaf.folder)):
+            raise error
+
+
+def _open_split(
+    root: Path, leaves: Sequence[Leaf], class_names: Sequence[str], dataset: DatasetConfig
+) -> RawSplit:
+    id_of = {name: class_id for class_id, name in enumerate(class_names)}
+    # Class by class: folders of a class may be apart, below different others.
+    in_turn = sorted(leaves, key=lambda leaf: id_of[leaf.class_name])
+    paths = [path for leaf in in_turn for path in leaf.images]
+    labels_N = np.array([id_of[leaf.class_name] for leaf in in_turn for _ in leaf.images], np.int64)
+    split = files_split(root, paths, labels_N, dataset)
+    if "patient" in dataset.levels:
+        return replace(
+            split, patients_N=np.array([leaf.patient for leaf in in_turn for _ in leaf.images], np.str_)
+        )
+    return named_patients(split, dataset)
+
+
+def _split_notes(root: Path, splits: Splits, own: Sequence[Path]) -> tuple[str, ...]:
+    unusual = [f"{path.name} as {split}" for split, path in splits.items() if path.name not in SPLIT_ALIASES]
+    beside = [path.name for path in folders_in(root) if path not in own and path not in splits.values()]
+    notes = [f"folders are read as splits: {', '.join(unusual)}"] if unusual else []
+    if own:
+        notes.append(f"left out, because rlcas wrote it: {', '.join(path.name for path in own)}")
+    if splits and beside:
+        notes.append(f"left out, because they are beside the splits: {counted(beside)}")
+    return tuple(notes)
+
+
+def _left_out(root: Path, leaves: Sequence[Leaf]) -> tuple[str, ...]:
+    others = [name_below(root, path) for leaf in leaves for path in leaf.others]
     return (f"left out, because they are not image files: {counted(others)}",) if others else ()

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlcas.config import RunConfig
 from rlcas.data.checks import check_not_empty
-from rlcas.data.classes import in_class_order
+from rlcas.data.class_match import in_class_order
 from rlcas.data.opening import open_source
 from rlcas.data.pixels import convert, layout_of
 from rlcas.data.record import recorded_splits

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from rlcas.config import RunConfig
 from rlcas.data.checks import check_class_names
+from rlcas.data.classes import with_classes
 from rlcas.data.folder import open_folder
 from rlcas.data.medmnist import medmnist_names, open_medmnist
 from rlcas.data.npz import open_npz
 from rlcas.data.phantom import open_phantoms
 from rlcas.data.source import Source
 from rlcas.data.table import open_csv
+from rlcas.data.unused import with_unused
 from rlcas.errors import UserError
 from rlcas.registry import lookup
 from rlcas.storage import remote
@@ -50,7 +52,8 @@ def open_source(config: RunConfig, *, progress: bool = False) -> Source:
     """
     source = _read(config, progress)
     check_class_names(source.where, source.class_names or ())
-    return source
+    prefix = config.data.partition(":")[0]
+    return with_unused(with_classes(source, config.dataset), prefix, config.dataset)
 
 
 def _read(config: RunConfig, progress: bool) -> Source:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlcas.config import DatasetConfig
-from rlcas.data.grouping import groups
+from rlcas.data.cut_groups import cut_groups
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
@@ -96,7 +96,7 @@ def _fix(name: SplitName) -> str:
 
 
 def _cut(split: RawSplit, shares: Shares, source: Source, seed: int) -> tuple[Splits, tuple[str, ...]]:
-    group_N, notes = groups(split)
+    group_N, notes = cut_groups(split)
     parts = cut_indices(split.labels_N, group_N, tuple(shares.values()), seed)
     level = "images" if split.patients_N is None else "patients (none is in two splits)"
     sizes = ", ".join(f"{name} {len(indices)}" for name, indices in zip(shares, parts, strict=True))

@@ -1,112 +1,176 @@
-"""`csv:PATH`: a table with the columns path and label, and optionally patient_id and split."""
+"""`csv:PATH`: a table with a line for each image; its columns are named by settings or recognised."""
 
 from __future__ import annotations
 
-import csv
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from rlcas.config import DatasetConfig
-from rlcas.data.folder import dicom_note, files_split
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName
+from rlcas.data.classes import in_order
+from rlcas.data.columns import BINARY, Columns, columns_of
+from rlcas.data.files import dicom_note, files_split
+from rlcas.data.groups import named_patients, own_groups, patients_note, repeating_note
+from rlcas.data.image_paths import image_finder
+from rlcas.data.join import join_note, joined
+from rlcas.data.masks import masks_below
+from rlcas.data.rows import Rows, read_rows
+from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
+from rlcas.data.split_files import SPLIT_ORDER, split_files
 from rlcas.errors import UserError
-
-REQUIRED = ("path", "label")
-OPTIONAL = ("patient_id", "split")
-MAX_DIGITS = 4000
-"""Digits of a label that is sorted as a number: Python converts at most 4300."""
-SPLIT_ORDER: tuple[SplitName, ...] = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True, slots=True)
-class TableEntry:
+class Entry:
     """A line of the table."""
 
     path: Path
     label: str
-    patient_id: str | None
+    patient: str | None
     split: SplitName
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A file that was read."""
+
+    rows: Rows
+    columns: Columns
+    entries: Sequence[Entry | None]
+    """[N] lines; None: without a label, and left out."""
+
+
 def open_csv(path: Path, dataset: DatasetConfig) -> Source:
-    """Return the images listed in a CSV file; paths are relative to it.
+    """Return the images listed in a CSV file, or in a file for each split.
 
     Raises:
-        UserError: a column is missing, or a line has an empty cell, an unknown split or a missing image file;
-            the message names the line.
+        UserError: a column is missing or may be several, or a line has an empty cell, an unknown split or a missing
+            image file; the message names the line.
     """
-    rows = _rows(path)
-    if not rows:
+    files, file_notes = split_files(path, dataset)
+    tables = [_read(file, name, dataset) for name, file in files.items()]
+    entries = [entry for table in tables for entry in table.entries if entry is not None]
+    if not entries:
         raise UserError(f"{path} lists no images: write a line for each")
-    class_names = _sorted_labels(rows)
+    class_names = in_order(entry.label for entry in entries)
     splits = {
         name: _open_split(path, part, class_names, dataset)
         for name in SPLIT_ORDER
-        if (part := [row for row in rows if row.split == name])
+        if (part := [entry for entry in entries if entry.split == name])
     }
+    notes = [note for table in tables for note in _table_notes(table, dataset, list(files.values()))]
     return Source(
         name=path.stem,
         where=str(path),
         splits=splits,
         class_names=class_names,
-        notes=dicom_note([row.path for row in rows], dataset),
+        notes=(
+            *file_notes,
+            *dict.fromkeys(notes),
+            *_mask_note([name for split in splits.values() for name in split.names]),
+            *patients_note(splits),
+            *dicom_note([entry.path for entry in entries], dataset),
+        ),
     )
 
 
-def _rows(path: Path) -> list[TableEntry]:
-    if not path.is_file():
-        raise UserError(f"{path} is not a file: check the path after csv:")
-    try:
-        # utf-8-sig also reads files that begin with a byte-order mark, as Excel's do.
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            for column in REQUIRED:
-                if column not in columns:
-                    raise UserError(f"{path} line 1: no column {column} among {', '.join(columns)}: add it")
-            return [_row(path, reader.line_num, cells) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not CSV in UTF-8 ({error}): save it as such") from error
+def _read(path: Path, split: SplitName, dataset: DatasetConfig) -> Table:
+    rows = read_rows(path)
+    if rows.has_header and any(
+        name.isdecimal() and name not in rows.columns for name in dataset.columns.values()
+    ):
+        rows = read_rows(path, has_header=False)
+    rows = joined(rows, dataset)
+    columns = columns_of(rows, dataset)
+    image_of = image_finder(rows, columns, dataset.images)
+
+    def entry(line: int, cells: Sequence[str]) -> Entry | None:
+        where = f"{rows.path} line {line}"
+        label = _label(where, rows, columns, cells)
+        if not label:
+            if dataset.unlabelled == "leave_out":
+                return None
+            raise UserError(
+                f"{where}: label is empty: fill it in, or leave such lines out with --dataset.unlabelled leave_out"
+            )
+        return Entry(
+            path=image_of(where, cells),
+            label=label,
+            patient=None if columns.patient is None else cells[columns.patient],
+            split=split if columns.split is None else _split(where, cells[columns.split]),
+        )
+
+    return Table(
+        rows, columns, [entry(line, cells) for line, cells in zip(rows.lines, rows.cells, strict=True)]
+    )
 
 
-def _row(table: Path, line: int, cells: dict[str, str | None]) -> TableEntry:
-    where = f"{table} line {line}"
-    # csv gives None for the cells that a short line lacks.
-    values = {column: (cells[column] or "").strip() for column in (*REQUIRED, *OPTIONAL) if column in cells}
-    for column in ("path", "label", "patient_id"):
-        if values.get(column) == "":
-            raise UserError(f"{where}: {column} is empty: fill it in")
-    image = table.parent / values["path"]
-    if not os.path.isfile(image):  # noqa: PTH113  # pathlib's raises if the name is too long for the disk
-        raise UserError(f"{where}: no image file {image}: correct the path (it is relative to the table)")
-    return TableEntry(image, values["label"], values.get("patient_id"), _split(where, values.get("split")))
+def _label(where: str, rows: Rows, columns: Columns, cells: Sequence[str]) -> str:
+    """Return the class of a line; empty if it has none."""
+    if len(columns.labels) == 1:
+        return cells[columns.labels[0]]
+    ones = []
+    for place in columns.labels:
+        if cells[place] not in BINARY:
+            raise UserError(
+                f"{where}: {rows.columns[place]} is {cells[place]!r}, and not 0 or 1: correct it, or name other "
+                "columns with --dataset.columns label=A+B+C"
+            )
+        if BINARY[cells[place]]:
+            ones.append(rows.columns[place])
+    if len(ones) > 1:
+        raise UserError(
+            f"{where}: {' and '.join(ones)} are 1: multi-label data are not supported, keep one label for each image"
+        )
+    return ones[0] if ones else ""
 
 
-def _split(where: str, value: str | None) -> SplitName:
-    # A file without the column has no splits, and is cut by the settings.
-    if value is None:
-        return "all"
+def _split(where: str, value: str) -> SplitName:
     if value.lower() not in SPLIT_ALIASES:
         raise UserError(f"{where}: split {value!r} is unknown: use train, val or test")
     return SPLIT_ALIASES[value.lower()]
 
 
-def _sorted_labels(rows: Sequence[TableEntry]) -> tuple[str, ...]:
-    labels = {row.label for row in rows}
-    numbers = all(label.isdecimal() and len(label) <= MAX_DIGITS for label in labels)
-    return tuple(sorted(labels, key=int if numbers else str))
-
-
 def _open_split(
-    table: Path, rows: Sequence[TableEntry], class_names: Sequence[str], dataset: DatasetConfig
+    table: Path, entries: Sequence[Entry], class_names: Sequence[str], dataset: DatasetConfig
 ) -> RawSplit:
-    labels_N = np.array([class_names.index(row.label) for row in rows], np.int64)
-    split = files_split(table.parent, [row.path for row in rows], labels_N, dataset)
-    if rows[0].patient_id is None:
-        return split
-    return replace(split, patients_N=np.array([row.patient_id for row in rows], np.str_))
+    id_of = {name: class_id for class_id, name in enumerate(class_names)}
+    labels_N = np.array([id_of[entry.label] for entry in entries], np.int64)
+    split = files_split(table.parent, [entry.path for entry in entries], labels_N, dataset)
+    ids = [entry.patient for entry in entries if entry.patient is not None]
+    if dataset.patient_pattern is not None or len(ids) < len(entries):
+        return named_patients(split, dataset)
+    return replace(split, patients_N=own_groups(ids, split.names))
+
+
+def _table_notes(table: Table, dataset: DatasetConfig, files: Sequence[Path]) -> Iterator[str]:
+    rows, columns = table.rows, table.columns
+    if told := columns.described(rows.columns):
+        by_name = " (recognised; --dataset.columns names others)" if columns.recognised else ""
+        yield f"columns: {told}{by_name}"
+    labelled = [
+        (cells, entry) for cells, entry in zip(rows.cells, table.entries, strict=True) if entry is not None
+    ]
+    if len(labelled) < len(rows.cells):
+        yield f"lines left out, because they have no label: {len(rows.cells) - len(labelled)}"
+    found = {entry.label for _, entry in labelled}
+    if len(columns.labels) > 1 and (
+        empty := [rows.columns[i] for i in columns.labels if rows.columns[i] not in found]
+    ):
+        yield f"columns without an image, which are no classes: {', '.join(empty)}"
+    if columns.patient is not None or dataset.patient_pattern is not None:
+        return
+    id_of = {label: class_id for class_id, label in enumerate(found)}
+    labels_N = np.array([id_of[entry.label] for _, entry in labelled], np.int64)
+    for place in sorted(set(range(len(rows.columns))) - {columns.path, columns.split, *columns.labels}):
+        yield from repeating_note(rows.columns[place], [cells[place] for cells, _ in labelled], labels_N)
+    yield from join_note(rows, columns, files)
+
+
+def _mask_note(names: Sequence[str]) -> tuple[str, ...]:
+    masks = sorted(masks_below(names))
+    if not masks:
+        return ()
+    return (f"lines that seem to list masks of other lines' pictures, and are kept: {counted(masks)}",)

@@ -16,6 +16,7 @@ from rlcas.classifiers.inference import BATCH_SIZE
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config.cores import available_cores
 from rlcas.console import progress, say
+from rlcas.data.masks import mask_note
 from rlcas.data.pixels import Layout, convert_one
 from rlcas.data.source import Pixels, Window
 from rlcas.deploy.images import NamedImages, find_images
@@ -77,7 +78,8 @@ def predict(
     Args:
         run: a run's folder, or its address.
         images: folders (all images below them), image files and npz arrays (`PATH.npz`, `PATH.npz:ARRAY`).
-        given: `device`, `dataset.window` or `dataset.frame`, dotted as on the command line, to override the run's own.
+        given: `device`, `dataset.window`, `dataset.frame` or `dataset.masks`, dotted as on the command line, to
+            override the run's own.
 
     Raises:
         UserError: the run has no classifier, or an image cannot be read; the message names it.
@@ -86,10 +88,15 @@ def predict(
     config = settings.override(settings.load(run), given or {})
     classifier = load_classifier(run, choose_device(config.device))
     sources = [images] if isinstance(images, str | Path) else images
-    found = [find_images(source, config.dataset.window, config.dataset.frame) for source in sources]
+    window, frame, keep_masks = config.dataset.window, config.dataset.frame, config.dataset.masks == "keep"
+    found = [find_images(source, window, frame, keep_masks=keep_masks) for source in sources]
     paths = tuple(name for part in found for name in part.names)
+    masks = [name for part in found for name in part.masks]
     if not paths:
-        raise UserError(f"{', '.join(map(str, sources))} has no images: name others")
+        only, keep = (" but masks of pictures", ", or --dataset.masks keep") if masks else ("", "")
+        raise UserError(f"{', '.join(map(str, sources))} has no images{only}: name others{keep}")
+    for note in mask_note(masks):
+        say(f"note: {note}")
     p_NC, num_changed = [], 0
     with progress("predict", len(paths)) as bar:
         for images_NCHW, changed in _batches(found, classifier.meta, config.dataset.window):

@@ -8,7 +8,7 @@ from rlcas.data.source import RawSplit, counted
 from rlcas.types import Int64
 
 
-def groups(split: RawSplit) -> tuple[Int64, tuple[str, ...]]:
+def cut_groups(split: RawSplit) -> tuple[Int64, tuple[str, ...]]:
     """Return [N] group of each image, in the order of the patients' ids, and a note if pictures are identical.
 
     Without ids each image is a patient of its own; patients who share a picture are one group. Pictures are
