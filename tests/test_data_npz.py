@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import arrays, config, write_npz
+from data_files import SHARES, arrays, config, write_npz
 
 from rlcas.config import RunConfig
 from rlcas.data import DATASETS, load, load_test, require_test
@@ -29,6 +29,16 @@ def test_gray_one_channel_rgb_and_oblong_images_are_accepted(tmp_path: Path, sha
     data = load(config(write_npz(tmp_path, **arrays(shape=shape))))
     channels = 3 if shape[-1] == 3 else 1
     assert data.image_shape_CHW == (channels, *shape[:2])
+
+
+def test_an_empty_id_is_a_patient_of_its_own(tmp_path: Path) -> None:
+    ids = {
+        f"{split}_patients": np.array([f"{split}0", "", " "] * (count // 3) + [""] * (count % 3))
+        for split, count in SHARES.items()
+    }
+    data = load(config(write_npz(tmp_path, **ids)))
+    assert data.train.patients_N is not None and len(set(data.train.patients_N)) == 1 + 8
+    assert not any("patients in both" in note for note in data.notes)
 
 
 def test_class_names_and_patients_are_read_from_the_file(tmp_path: Path) -> None:

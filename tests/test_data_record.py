@@ -98,6 +98,8 @@ def test_the_order_of_a_tables_rows_is_without_effect(tmp_path: Path) -> None:
     table.write_text("\n".join(["path,label", *rows[::-1]]))
     assert same(load_recorded_test(settings, record)[0], test)
     assert same(load(settings, record=record).train, before.train)
+    anew = load(settings)
+    assert same(anew.train, before.train) and same(anew.val, before.val)
 
 
 def test_altered_and_missing_test_images_are_an_error_with_their_names(tmp_path: Path) -> None:

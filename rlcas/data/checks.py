@@ -102,7 +102,9 @@ def check_no_empty_class(where: str, train: RawSplit, class_names: Sequence[str]
     if empty:
         named = ", ".join(map(repr, empty[:MOST_NAMED]))
         more = f" and {len(empty) - MOST_NAMED} more" if len(empty) > MOST_NAMED else ""
-        raise UserError(f"{where} has no training image of class {named}{more}: add one, or --dataset.drop it")
+        raise UserError(
+            f"{where} has no training image of class {named}{more}: add one, or leave it out with --dataset.drop"
+        )
 
 
 def classes_without_images(val: RawSplit, class_names: Sequence[str]) -> tuple[str, ...]:

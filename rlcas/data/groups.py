@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlcas.config import DatasetConfig
 from rlcas.data.source import RawSplit, SplitName, counted
@@ -66,8 +67,8 @@ def named_patients(split: RawSplit, dataset: DatasetConfig) -> RawSplit:
     return replace(split, patients_N=own_groups(found, split.names))
 
 
-def own_groups(ids: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Return the ids [N], where an image without one is a group of its own."""
+def own_groups(ids: Sequence[str], names: Sequence[str]) -> NDArray[np.str_]:
+    """Return the ids [N], where an image without one is a group of its own, named after the image."""
     known = set(ids)
     return np.array(
         [given or _unused(f"no id: {name}", known) for given, name in zip(ids, names, strict=True)], np.str_

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlcas.data.checks import integer_labels
+from rlcas.data.groups import own_groups
 from rlcas.data.source import RawSplit, Source, SplitName
 from rlcas.errors import UserError
 from rlcas.storage.reading import NOT_ARRAYS, open_npz_file, read_member, reason_of
@@ -143,7 +144,9 @@ def _patients(path: Path, split: SplitName, num_labels: int) -> NDArray[np.str_]
         )
     if patients_N.dtype.kind not in "iuU":
         raise UserError(f"{path}: {split}_patients is {patients_N.dtype}: save ids as text or integers")
-    return patients_N.astype(np.str_)
+    return own_groups(
+        [str(patient).strip() for patient in patients_N], [f"{split} {i}" for i in range(num_labels)]
+    )
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

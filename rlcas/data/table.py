@@ -51,7 +51,11 @@ def open_csv(path: Path, dataset: DatasetConfig) -> Source:
     """
     files, file_notes = split_files(path, dataset)
     tables = [_read(file, name, dataset) for name, file in files.items()]
-    entries = [entry for table in tables for entry in table.entries if entry is not None]
+    # In the order of their paths, so that the order of the lines changes neither a cut nor the training.
+    entries = sorted(
+        (entry for table in tables for entry in table.entries if entry is not None),
+        key=lambda entry: entry.path.as_posix(),
+    )
     if not entries:
         raise UserError(f"{path} lists no images: write a line for each")
     class_names = in_order(entry.label for entry in entries)
