@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,57 @@ def test_a_search_over_the_prior_reaches_a_trainer_of_ones_own(ray_session: None
     results = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
     assert not results.errors
     assert {result.config["prior"]: result.metrics["metric"] for result in results} == METRIC_OF
+
+
+def test_a_search_is_read_back_as_the_docs_say(ray_session: None, tmp_path: Path) -> None:
+    from ray import tune
+
+    from cluster import RLCAS
+
+    config = make_config()
+    kept = tune.CheckpointConfig(num_to_keep=2, checkpoint_frequency=1, checkpoint_score_attribute="metric")
+    again = tune.FailureConfig(max_failures=1)
+    run_config = tune.RunConfig(
+        storage_path=str(tmp_path), name="raw", verbose=0, checkpoint_config=kept, failure_config=again
+    )
+    (result,) = tune.Tuner(RLCAS, param_space=config, run_config=run_config).fit()
+    # If this no longer raises, docs/sampler.md need not name another way.
+    with pytest.raises(KeyError, match="checkpoint_dir_name"):
+        tune.Result.from_path(result.path)
+    results = tune.Tuner.restore(str(tmp_path / "raw"), trainable=RLCAS, param_space=config).get_results()
+    algorithm = RLCAS.from_checkpoint(results.get_best_result("metric", "max").checkpoint.path)
+    try:
+        assert algorithm.best.result.metrics["f1"] == max(
+            figures["metric"] for _, figures in result.best_checkpoints
+        )
+    finally:
+        algorithm.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "settings", "message"),
+    [
+        ("RunConfig", None, {}, "'str' object has no attribute 'value'"),
+        ("FailureConfig", "failure_config", {"max_failures": 1}, "max_failures must be 0 if fail_fast=True"),
+        ("CheckpointConfig", "checkpoint_config", {"num_to_keep": 2}, "unsupported operand type"),
+    ],
+)
+# A search that Tune breaks off leaves its own log open.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_tune_itself_fails_by_the_classes_of_ray_train(
+    name: str, part: str | None, settings: dict[str, int], message: str, ray_session: None, tmp_path: Path
+) -> None:
+    """What docs/sampler.md quotes; RLCAS is not asked anything before."""
+    from ray import train, tune
+    from ray.util.annotations import RayDeprecationWarning
+
+    from cluster import RLCAS
+
+    wrong = getattr(train, name)(**settings)
+    with (
+        pytest.warns(RayDeprecationWarning, match=f"`{name}` class should be imported from `ray.tune`"),
+        pytest.raises(Exception, match=re.escape(message)),
+    ):
+        run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0, **{part: wrong}) if part else wrong
+        tune.Tuner(RLCAS, param_space=make_config(), run_config=run_config).fit()

@@ -188,6 +188,9 @@ class RLCAS(Algorithm):
 
     `train()` is one epoch: K joint actions drawn from one policy, K one-epoch trainings from the incumbent,
     the best by validation metric becomes the incumbent, and the agents learn from the valid episodes.
+
+    Under Ray Tune, `tune.Tuner(RLCAS, param_space=config, run_config=...)` takes `ray.tune.RunConfig`,
+    `CheckpointConfig` and `FailureConfig`; those of `ray.train`, which have the same names, fail in Tune itself.
     """
 
     record: EpochRecord | None = None
