@@ -11,7 +11,7 @@ class ClassifierConfig(Settings):
     """The classifier and its training."""
 
     backbone: str = "resnet18"
-    """Any timm model name, or package.module:function."""
+    """Any timm model name, hf_hub:OWNER/NAME on the Hugging Face hub, or package.module:function."""
     width: PositiveCount | None = None
     """Channels of the first stage of a ResNet (64 as published). None: the backbone's own."""
     pretrained: bool = False
