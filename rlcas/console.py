@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,12 @@ def say(text: str) -> None:
     """Print one line; in a log it is never wrapped."""
     # Text, as rich reads square brackets in a plain string as markup.
     console().print(Text(text), soft_wrap=True)
+
+
+def say_notes(notes: Iterable[str]) -> None:
+    """Print each note on a line of its own."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 def show_table(table: Table) -> None:

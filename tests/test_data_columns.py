@@ -57,8 +57,8 @@ def test_common_names_are_recognised_and_printed(tmp_path: Path, path: str, labe
     data = read(name)
     assert data.class_names == ("a", "b")
     found = [note for note in data.notes if note.startswith("columns: ")]
-    told = [f"columns: path={path},label={label} (recognised; --dataset.columns names others)"]
-    assert found == ([] if (path, label) == ("path", "label") else told)
+    noted = [f"columns: path={path},label={label} (recognised; --dataset.columns names others)"]
+    assert found == ([] if (path, label) == ("path", "label") else noted)
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def test_other_words_for_splits_are_recognised_with_a_note(tmp_path: Path, words
     data = read(tmp_path)
     test, names = load_test(config(f"folder:{tmp_path}"))
     assert names == ("a", "b") and [len(part) for part in (data.train, data.val, test)] == [2, 4, 6]
-    told = [f"{word} as {split}" for word, split in zip(words, ("train", "val", "test"), strict=True)]
-    assert data.notes == (f"folders are read as splits: {', '.join(told)}",)
+    noted = [f"{word} as {split}" for word, split in zip(words, ("train", "val", "test"), strict=True)]
+    assert data.notes == (f"folders are read as splits: {', '.join(noted)}",)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from cluster.runs.results import show_test
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
+from rlcas.evaluation.bootstrap import bootstrap_area_intervals, bootstrap_interval
 from rlcas.evaluation.evaluate import by_patient, evaluate
 from rlcas.metrics import METRICS
 from rlcas.training.fit import fit
@@ -158,3 +159,16 @@ def test_metadata_holds_all_that_a_classifier_needs(folder):
     assert meta.class_names == ("a", "b", "c") and meta.train_counts == (14, 14, 13)
     pixels = tiny_data().train.images_NCHW / 255
     assert meta.mean[0] == pytest.approx(pixels.mean()) and meta.std[0] == pytest.approx(pixels.std())
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_intervals_of_areas_are_those_of_the_metrics_one_by_one(num_classes):
+    rng = np.random.default_rng(0)
+    labels_N = rng.integers(0, num_classes, 60)
+    # With ties.
+    p_NC = rng.integers(1, 6, (60, num_classes)).astype(float)
+    p_NC /= p_NC.sum(axis=1, keepdims=True)
+    found = bootstrap_area_intervals(p_NC, labels_N)
+    assert sorted(found) == ["auc", "average_precision"]
+    for name, interval in found.items():
+        assert interval == pytest.approx(bootstrap_interval(METRICS[name], p_NC, labels_N))

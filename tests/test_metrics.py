@@ -13,8 +13,8 @@ from rlcas.metrics import (
     per_class_average_precision,
     per_class_recall,
     report,
-    weighted_areas,
 )
+from rlcas.metrics.areas import weighted_areas
 from rlcas.shots import ShotGroups
 
 

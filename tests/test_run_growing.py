@@ -10,7 +10,8 @@ import pytest
 import small_run
 from data_files import gray, write_image
 
-from cluster.runs.run import evaluate_data, resume, run
+from cluster.runs.evaluation import evaluate_data
+from cluster.runs.run import resume, run
 from rlcas import settings
 from rlcas.errors import UserError
 from rlcas.runs.folder import RunFolder

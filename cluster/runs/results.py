@@ -11,7 +11,7 @@ import numpy as np
 from cluster.pools.scores import score_pool
 from cluster.runs.more_epochs import EPOCHS
 from rlcas.config import SynthConfig
-from rlcas.console import format_distance, format_figure, say
+from rlcas.console import format_distance, format_figure, say, say_notes
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.metrics import absence_note
 from rlcas.reports import write_report
@@ -41,8 +41,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
     with stage(folder, "Reading the test images", "test"):
         # The classifier is chosen and saved: test images are read here and never before.
         test, notes = test_images(folder, config)
-        for note in notes:
-            say(f"note: {note}")
+        say_notes(notes)
         figures = evaluate(folder.path, test, config.shots, context.device)
     with stage(folder, "Judging the pool", "pool_figures"):
         synthesis = score_pool(context, pool, test)

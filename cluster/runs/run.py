@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,16 @@ from cluster.synthesis.train import train_generator
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.config import RunConfig
-from rlcas.console import say, show_table
+from rlcas.console import say, say_notes, show_table
 from rlcas.devices import choose_device
 from rlcas.errors import UserError
-from rlcas.evaluation.evaluate import evaluate
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.reports import write_report
 from rlcas.reports.score_table import score_notes, score_table
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder, create
-from rlcas.runs.images import keep_images, prepare_again, record_of, test_images
+from rlcas.runs.images import keep_images, prepare_again, test_images
 from rlcas.runs.paths import (
-    absolute_data,
     check_run_is_new,
     default_out,
     local_out,
@@ -45,7 +43,7 @@ from rlcas.runs.paths import (
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
 from rlcas.storage.atomic import exclusive_lock
-from rlcas.training.saved_classifier import MODEL_FILE, load_classifier
+from rlcas.training.saved_classifier import MODEL_FILE
 from rlcas.types import ImageSet, TrainingData
 from synth.training.workers import Workers, process_group
 
@@ -201,54 +199,8 @@ def _test_if_any(folder: RunFolder, config: RunConfig) -> ImageSet | None:
     except UserError as error:
         say(f"note: no classifier is trained on the pool alone, for there are no real test images: {error}")
         return None
-    _say_notes(notes)
+    say_notes(notes)
     return test
-
-
-def evaluate_data(path: str | Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Print and return the test figures of a run's classifier, on its own data or on the data that `given` names.
-
-    Args:
-        path: the run's folder, or its address.
-        given: settings in place of the run's own, dotted as on the command line: `device`, `shots`, and `data` with
-            `dataset` for another set.
-
-    Returns:
-        `rlcas.metrics.report` of the images, `intervals`, and `per_patient` where there are patient ids.
-
-    Raises:
-        UserError: the run has no classifier, or the images cannot be read or do not fit it.
-    """
-    path, given = remote.local(path, without=remote.BULKY), given or {}
-    own = settings.load(path)
-    config = settings.override(own, given)
-    device = choose_device(config.device)
-    test, notes = _test_of(RunFolder(path), own, config, given, load_classifier(path, device).meta.class_names)
-    _say_notes(notes)
-    figures = evaluate(path, test, config.shots, device)
-    results.show_test(figures)
-    return figures
-
-
-def _test_of(
-    folder: RunFolder, own: RunConfig, config: RunConfig, given: Mapping[str, Any], known: Sequence[str]
-) -> tuple[ImageSet, tuple[str, ...]]:
-    """Return the images to test on, and notes on them: those of the run's record, or those of other data."""
-    if absolute_data(config.data) != absolute_data(own.data):
-        record = record_of(folder, own) if folder.split.exists() else None
-        return datasets.load_foreign_test(config, known, record)
-    if (config.dataset, config.seed) != (own.dataset, own.seed):
-        named = [f"{key} {value}" for key, value in given.items() if key.startswith(("seed", "dataset"))]
-        raise UserError(
-            f"{', '.join(named)} changes nothing here: the run has recorded its test images; leave it out, or name "
-            "other images with --data"
-        )
-    return test_images(folder, own)
-
-
-def _say_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        say(f"note: {note}")
 
 
 def _publish(folder: RunFolder) -> None:
@@ -302,7 +254,7 @@ def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     data = check(config)
     if with_test:
         datasets.require_test(config)
-    _say_notes(data.notes)
+    say_notes(data.notes)
     folder = create(config)
     keep_images(data, folder)
     return folder
@@ -322,7 +274,7 @@ def _prepare(folder: RunFolder, config: RunConfig) -> None:
     """Prepare the images and copy what is replayed, unless that is done."""
     if config.sampler.replay and not folder.replay.exists():
         keep_recorded(config.sampler.replay, folder.replay)
-    _say_notes(prepare_again(folder, config))
+    say_notes(prepare_again(folder, config))
 
 
 def _check_again(folder: RunFolder) -> None:

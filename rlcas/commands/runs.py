@@ -84,7 +84,7 @@ def resume(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Evaluate a run's classifier on the test images of a data set."""
     check_is_run(arguments.folder)
-    from cluster.runs.run import evaluate_data
+    from cluster.runs.evaluation import evaluate_data
 
     evaluate_data(arguments.folder, arguments.given)
     return 0

@@ -23,7 +23,7 @@ from rlcas.metrics import (
     macro,
     precision_of,
     recall_of,
-    weighted_areas,
+    weighted_macro_areas,
 )
 from rlcas.seeding import rng_for
 from rlcas.types import Float32, Float64, Int64
@@ -97,16 +97,12 @@ def drawn_figures(
     """
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = recall_of(found_BC, true_BC)
-    areas = weighted_areas(probabilities_NC, labels_N, weights_BN)
-    # Of two classes AUC is that of class 1 alone, as in `rlcas.metrics`.
-    auc_BC = areas.auc_BC[:, 1:] if probabilities_NC.shape[1] == 2 else areas.auc_BC
     return {
         "f1": macro(f1_of(found_BC, predicted_BC, true_BC)),
         "recall": macro(recall_BC),
         "precision": macro(precision_of(found_BC, predicted_BC, true_BC)),
         "acc": found_BC.sum(axis=1) / len(labels_N),
-        "auc": macro(auc_BC),
-        "average_precision": macro(areas.average_precision_BC),
+        **weighted_macro_areas(probabilities_NC, labels_N, weights_BN),
         "log_loss": weights_BN @ image_losses(probabilities_NC, labels_N) / len(labels_N),
         "ece": _calibration_errors(probabilities_NC, labels_N, weights_BN),
         **{name: macro(recall_BC[:, list(group)]) for name, group in groups.items()},

@@ -1,4 +1,4 @@
-"""Images that belong together: patients in file names, and ids that nothing was told to group by."""
+"""Images that belong together: patients in file names, and ids that no setting groups by."""
 
 from __future__ import annotations
 

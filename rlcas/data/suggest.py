@@ -59,10 +59,10 @@ def flags_for(rows: Rows) -> str:
         "label": labels[0],
         "patient": (names["patient"] or [""])[0],
     }
-    told = ",".join(f"{role}={name}" for role, name in stated.items() if name and name != STANDARD[role])
+    columns = ",".join(f"{role}={name}" for role, name in stated.items() if name and name != STANDARD[role])
     flags = [
         f"--data {shlex.quote(f'csv:{rows.path}')}",
-        *([f"--dataset.columns {shlex.quote(told)}"] if told else []),
+        *([f"--dataset.columns {shlex.quote(columns)}"] if columns else []),
     ]
     values = some_cells(rows, roles["path"][0]) if roles["path"] else []
     if lies := pattern_of(rows.path.parent, stated["path"], values):

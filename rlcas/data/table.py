@@ -151,9 +151,9 @@ def _open_split(
 
 def _table_notes(table: Table, dataset: DatasetConfig, files: Sequence[Path]) -> Iterator[str]:
     rows, columns = table.rows, table.columns
-    if told := columns.described(rows.columns):
+    if mapping := columns.described(rows.columns):
         by_name = " (recognised; --dataset.columns names others)" if columns.recognised else ""
-        yield f"columns: {told}{by_name}"
+        yield f"columns: {mapping}{by_name}"
     labelled = [
         (cells, entry) for cells, entry in zip(rows.cells, table.entries, strict=True) if entry is not None
     ]

@@ -57,7 +57,7 @@ def is_split(image: Image.Image) -> bool:
 def decode_bytes(image: Image.Image, path: Path) -> Pixels:
     """Return [H, W] or [H, W, 3] of uint16, without transparency, of an image that Pillow narrows.
 
-    Pillow unpacks one byte of each value, and which one depends on the order of bytes that it is told: so it is read a
+    Pillow unpacks one byte of each value, and which one depends on the order of bytes that it is given: so it is read a
     second time in the other order.
     """
     raw_mode = _raw_mode(image)

@@ -10,13 +10,14 @@ import torch
 
 from rlcas.config import ShotsConfig
 from rlcas.errors import UserError
-from rlcas.evaluation.bootstrap import bootstrap_interval
+from rlcas.evaluation.bootstrap import bootstrap_area_intervals, bootstrap_interval
 from rlcas.metrics import METRICS, report
 from rlcas.shots import shot_groups
 from rlcas.training.saved_classifier import MODEL_FILE, load_classifier, predict
 from rlcas.types import Float64, ImageSet, Int64
 
-WITH_INTERVALS = ("acc", "f1", "recall", "auc", "average_precision", "log_loss")
+WITH_INTERVALS = ("acc", "f1", "recall", "log_loss")
+"""Metrics with a bootstrap interval, beside AUC and average precision."""
 
 
 def evaluate(run_folder: Path, test: ImageSet, shots: ShotsConfig, device: torch.device) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def examine(
     names = classifier.meta.class_names
     figures = report(p_NC, test.labels_N, groups, names)
     figures["intervals"] = {
-        name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS
+        **{name: bootstrap_interval(METRICS[name], p_NC, test.labels_N) for name in WITH_INTERVALS},
+        **bootstrap_area_intervals(p_NC, test.labels_N),
     }
     if test.patients_N is not None:
         figures["per_patient"] = report(*by_patient(p_NC, test), groups, names)

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rlcas.errors import UserError
+from rlcas.metrics.areas import Probabilities, area_under_roc, ratio, weighted_areas
 from rlcas.shots import ShotGroups
 from rlcas.types import EpochResult, Float32, Float64, Int64
 
-Probabilities = NDArray[np.floating[Any]]
 Counts = Int64 | Float64
 
 NUM_ECE_BINS = 15
@@ -44,7 +43,7 @@ def recall_of(found_XC: Counts, true_XC: Counts) -> Float64:
         found_XC: [..., C] images of each class that were classified as it.
         true_XC: [..., C] images of each class.
     """
-    return _ratio(found_XC, true_XC)
+    return ratio(found_XC, true_XC)
 
 
 def precision_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Float64:
@@ -56,7 +55,7 @@ def precision_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Flo
         true_XC: [..., C] images of each class.
     """
     # 0, not 0 / 0, for a class that was never predicted though it has images.
-    return _ratio(found_XC, np.where(true_XC > 0, np.maximum(predicted_XC, 1), predicted_XC))
+    return ratio(found_XC, np.where(true_XC > 0, np.maximum(predicted_XC, 1), predicted_XC))
 
 
 def f1_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Float64:
@@ -64,13 +63,13 @@ def f1_of(found_XC: Counts, predicted_XC: Counts, true_XC: Counts) -> Float64:
 
     The arguments are those of `precision_of`.
     """
-    return _ratio(2 * found_XC, predicted_XC + true_XC)
+    return ratio(2 * found_XC, predicted_XC + true_XC)
 
 
 def macro(values_XC: Float64) -> Float64:
     """Return [...]: the mean over the classes (last axis) for which a figure is defined; NaN where it is for none."""
     defined_XC = ~np.isnan(values_XC)
-    return _ratio(np.where(defined_XC, values_XC, 0.0).sum(axis=-1), defined_XC.sum(axis=-1))
+    return ratio(np.where(defined_XC, values_XC, 0.0).sum(axis=-1), defined_XC.sum(axis=-1))
 
 
 def per_class_recall(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
@@ -94,7 +93,7 @@ def per_class_log_likelihood(probabilities_NC: Probabilities, labels_N: Int64) -
     own_N = probabilities_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
     num_classes = probabilities_NC.shape[1]
     sums_C = np.bincount(labels_N, np.log(np.clip(own_N, LEAST_PROBABILITY, 1.0)), num_classes)
-    return _ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
+    return ratio(sums_C, np.bincount(labels_N, minlength=num_classes))
 
 
 def accuracy(probabilities_NC: Probabilities, labels_N: Int64) -> float:
@@ -131,7 +130,7 @@ def per_class_auc(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
     Of two classes it is that of class 1 alone, and NaN for class 0.
     """
     num_classes = probabilities_NC.shape[1]
-    areas_C = np.array([_auc(probabilities_NC[:, c], labels_N == c) for c in range(num_classes)])
+    areas_C = np.array([area_under_roc(probabilities_NC[:, c], labels_N == c) for c in range(num_classes)])
     # Of two classes P(label 1) alone, as MedMNIST's evaluator computes it.
     return np.where(np.arange(2) == 1, areas_C, np.nan) if num_classes == 2 else areas_C
 
@@ -165,6 +164,19 @@ def per_class_average_precision(probabilities_NC: Probabilities, labels_N: Int64
     return weighted_areas(probabilities_NC, labels_N, once_1N).average_precision_BC[0]
 
 
+def weighted_macro_areas(
+    probabilities_NC: Probabilities, labels_N: Int64, weights_BN: Float32
+) -> dict[str, Float64]:
+    """Return `auc` and `average_precision`, [B] each, of images that count as often as each of B weightings says.
+
+    The arguments are those of `rlcas.metrics.areas.weighted_areas`.
+    """
+    areas = weighted_areas(probabilities_NC, labels_N, weights_BN)
+    # Of two classes P(label 1) alone, as in `per_class_auc`.
+    auc_BC = areas.auc_BC[:, 1:] if probabilities_NC.shape[1] == 2 else areas.auc_BC
+    return {"auc": macro(auc_BC), "average_precision": macro(areas.average_precision_BC)}
+
+
 def log_loss(probabilities_NC: Probabilities, labels_N: Int64) -> float:
     """Return the mean of -log p(own class) over the images, in nats."""
     return float(image_losses(probabilities_NC, labels_N).mean())
@@ -174,30 +186,6 @@ def image_losses(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
     """Return [N]: -log p(own class) of each image, in nats; a probability of 0 counts as the dtype's epsilon."""
     own_N = probabilities_NC[np.arange(len(labels_N)), labels_N]
     return -np.log(np.clip(own_N, np.finfo(own_N.dtype).eps, 1.0).astype(np.float64))
-
-
-class Areas(NamedTuple):
-    """Areas under the curves of each class against the rest, in each of B weightings of the images."""
-
-    auc_BC: Float64
-    """Under the ROC curve, a tie counting as half; NaN where no or every image is of the class."""
-    average_precision_BC: Float64
-    """Under precision over recall; NaN where no image is of the class."""
-
-
-def weighted_areas(probabilities_NC: Probabilities, labels_N: Int64, weights_BN: Float32) -> Areas:
-    """Return the areas of images that count several times; one sort a class serves all weightings.
-
-    Args:
-        probabilities_NC: [N, C] class probabilities.
-        labels_N: [N] int64 true classes.
-        weights_BN: [B, N] float32, how often each image counts: whole numbers.
-    """
-    pairs = [
-        _areas(probabilities_NC[:, c], labels_N == c, weights_BN) for c in range(probabilities_NC.shape[1])
-    ]
-    auc_CB, average_precision_CB = zip(*pairs, strict=True)
-    return Areas(np.stack(auc_CB, axis=1), np.stack(average_precision_CB, axis=1))
 
 
 METRICS: dict[str, Callable[[Probabilities, Int64], float]] = {
@@ -338,64 +326,5 @@ def _counts(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[Int64, In
     return matrix_CC.diagonal(), matrix_CC.sum(axis=0), matrix_CC.sum(axis=1)
 
 
-def _ratio(part: Any, whole: Any) -> Float64:
-    """Return part / whole, element by element; NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=np.asarray(whole) > 0)
-
-
 def _confusion(probabilities_NC: Probabilities, labels_N: Int64) -> Int64:
     return confusion(labels_N, probabilities_NC.argmax(axis=1), probabilities_NC.shape[1])
-
-
-def _areas(
-    scores_N: Probabilities, positive_N: NDArray[np.bool_], weights_BN: Float32
-) -> tuple[Float64, Float64]:
-    """Return [B] areas under the ROC curve and [B] average precisions of one class."""
-    order_N = np.argsort(-scores_N, kind="stable")
-    scores_N, positive_N, weights_BN = scores_N[order_N], positive_N[order_N], weights_BN[:, order_N]
-    # Curves bend only at the G distinct scores that positive images have: [start, end) of each in the order.
-    group_scores_G = np.unique(scores_N[positive_N])[::-1]
-    start_G = np.searchsorted(-scores_N, -group_scores_G, side="left")
-    end_G = np.searchsorted(-scores_N, -group_scores_G, side="right")
-    # Sums of whole numbers, which float32 holds exactly up to 2^24 images; summed over the stretches between bends.
-    edges_S = np.unique(np.concatenate([[0], start_G, end_G[end_G < len(scores_N)]]))
-    above_BS = _sums_before(np.add.reduceat(weights_BN, edges_S, axis=1))
-    all_start_BG, all_end_BG = (above_BS[:, np.searchsorted(edges_S, place_G)] for place_G in (start_G, end_G))
-    positives_BP = _sums_before(weights_BN[:, positive_N])
-    true_start_BG, true_end_BG = (
-        positives_BP[:, np.cumsum(positive_N)[place_G - 1] * (place_G > 0)] for place_G in (start_G, end_G)
-    )
-    positives_B = positives_BP[:, -1].astype(np.float64)
-    negatives_B = above_BS[:, -1] - positives_B
-    gained_BG = (true_end_BG - true_start_BG).astype(np.float64)
-    false_above_BG = (all_start_BG - true_start_BG + all_end_BG - true_end_BG) / 2
-    lost_B = (gained_BG * false_above_BG).sum(axis=1)
-    precision_BG = np.divide(true_end_BG, all_end_BG, out=np.zeros(all_end_BG.shape), where=all_end_BG > 0)
-    return (
-        1 - _ratio(lost_B, positives_B * negatives_B),
-        _ratio((gained_BG * precision_BG).sum(axis=1), positives_B),
-    )
-
-
-def _sums_before(values_BN: Float32) -> Float32:
-    """Return [B, N + 1]: the sum of the values before each place, and of all."""
-    sums = np.zeros((values_BN.shape[0], values_BN.shape[1] + 1), np.float32)
-    np.cumsum(values_BN, axis=1, out=sums[:, 1:])
-    return sums
-
-
-def _auc(scores_N: Probabilities, positive_N: NDArray[np.bool_]) -> float:
-    """Return the area under the ROC curve by the Mann-Whitney statistic.
-
-    It is the probability that a positive image scores above a negative one, a tie counting as half.
-    """
-    num_positive = int(positive_N.sum())
-    num_negative = len(positive_N) - num_positive
-    if num_positive == 0 or num_negative == 0:
-        return float("nan")
-    _, tie_N, tie_sizes = np.unique(scores_N, return_inverse=True, return_counts=True)
-    # A group of t equal scores that ends at rank r has the mean rank r - (t - 1) / 2.
-    mean_ranks = np.cumsum(tie_sizes) - (tie_sizes - 1) / 2
-    rank_sum = mean_ranks[tie_N][positive_N].sum()
-    # U = the positives' rank sum minus its least value, divided by the number of pairs.
-    return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
