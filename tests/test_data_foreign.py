@@ -99,6 +99,9 @@ def test_wide_values_are_shown_by_the_runs_window(tmp_path: Path) -> None:
         (("0", "1", "2", "10"), ("0", "1", "10", "2"), [0, 1, 2, 3], [0, 1, 3, 2]),
         (("0.0", "1.0", "10.0"), ("0", "1", "10"), [0, 1, 2], [0, 1, 2]),
         (("00", "01"), ("0", "1"), [0, 1], [0, 1]),
+        # Numbers alone, and classes that are numbers: by value.
+        (None, ("1", "2", "10"), [1, 10, 2], [0, 2, 1]),
+        (None, ("0", "1", "10", "2"), [2, 10], [3, 2]),
         # A class without images is nobody's.
         (("a", "unknown"), ("a", "b"), [0, 0], [0, 0]),
     ],
@@ -112,6 +115,8 @@ def test_a_class_that_the_classifier_does_not_know_is_refused_by_its_name() -> N
         UserError, match=r"^here has classes that the classifier does not know: 1 \('d'\); it knows a"
     ):
         in_class_order(split_of([1, 0]), ("a", "d"), ("a", "b"), "here")
+    with pytest.raises(UserError, match=r"does not know: 1 \('0'\); it knows 1, 2:"):
+        in_class_order(split_of([1, 0]), None, ("1", "2"), "here")
     with pytest.raises(UserError, match=r"does not know: 2 \('0', '1'\)"):
         in_class_order(split_of([1, 0]), ("0", "1"), ("a", "b"), "here")
     with pytest.raises(

@@ -147,7 +147,7 @@ def test_a_backbone_that_cannot_take_the_images_is_refused_with_the_smallest_siz
     with pytest.raises(
         UserError,
         match=r"^classifier\.backbone 'test_convnext' cannot take images of 28 x 28 px \(Calculated padded input size "
-        r".*\): set dataset\.size_px 32, the smallest that works, or use another backbone$",
+        r".*\): set dataset\.size_px 32, the smallest from 28 px on that works, or use another backbone$",
     ):
         check("test_convnext")
 
@@ -155,7 +155,8 @@ def test_a_backbone_that_cannot_take_the_images_is_refused_with_the_smallest_siz
 def test_images_that_are_not_square_may_be_made_so() -> None:
     config = ClassifierConfig(backbone="vit_tiny_patch16_224")
     with pytest.raises(
-        UserError, match=r"images of 32 x 48 px .* set dataset\.size_px 48, the smallest that works"
+        UserError,
+        match=r"images of 32 x 48 px .* set dataset\.size_px 48, the smallest from 48 px on that works",
     ):
         check_image_size(config, (1, 32, 48), 3)
     assert check_image_size(ClassifierConfig(width=8), (1, 20, 31), 3) == ()
@@ -197,6 +198,17 @@ def features(config: ClassifierConfig, *, channels: int, num_classes: int, size_
 
 def of_16_px(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * 256, num_classes))
+
+
+def lattice(config: ClassifierConfig, *, channels: int, num_classes: int, size_px: int) -> nn.Module:
+    """Reads a pixel of four, also at an odd size, at which the last row and column are among them."""
+    first = nn.Conv2d(channels, 8, 1, stride=2)
+    return nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+
+
+def test_pixels_between_others_that_are_never_read_are_found() -> None:
+    with pytest.raises(UserError, match=r"reads only 27 % of the pixels of images of 29 x 29 px"):
+        check("test_image_size:lattice", size_px=29)
 
 
 def test_backbones_from_outside_are_tried_too() -> None:
@@ -252,7 +264,7 @@ def test_commands_refuse_it_before_anything_is_written(
     data = ("--data", "npz:shapes.npz", "--preset", "quick")
     assert cli.main([*words, *data, *vit]) == 2
     assert "classifier.width 16 is for timm's ResNets" in (error := capsys.readouterr().err)
-    assert error.endswith(": set --classifier.width none\n")
+    assert error.endswith(": set --classifier.width none, also where a preset has set it\n")
     assert cli.main([*words, *data, *vit, "--classifier.width", "none"]) == 2
     error = capsys.readouterr().err
     assert "reads only 16 x 16 of the images' 24 x 24 px: set dataset.size_px 32" in error

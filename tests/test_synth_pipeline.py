@@ -162,8 +162,15 @@ def test_a_single_name_or_number_is_a_class_too(folder: Path) -> None:
     assert one("spiky").shape == (1, 20, 20, 1)
     np.testing.assert_array_equal(one("spiky"), one(["spiky"]))
     np.testing.assert_array_equal(one(0), one(["round"]))
-    with pytest.raises(ValueError, match="class label 'spik' is unknown: use 0 to 1"):
-        pipeline("spik")
+    for labels in (np.array([1, 0]), torch.tensor([1, 0]), [np.int64(1), torch.tensor(0)]):
+        assert pipeline(labels, torch.Generator().manual_seed(3), 2, output_type="np").images.shape[0] == 2
+    for single in (np.int64(1), torch.tensor(1)):
+        np.testing.assert_array_equal(one(single), one("spiky"))
+    for unknown in ("spik", 2, 1.0):
+        with pytest.raises(ValueError, match=f"class label {unknown!r} is unknown: use 0 to 1"):
+            pipeline(unknown)
+    with pytest.raises(ValueError, match="no class label is given: use 0 to 1"):
+        pipeline([])
 
 
 def test_a_folder_saved_before_the_code_had_a_name_of_its_own_is_still_read(

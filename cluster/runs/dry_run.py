@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cluster.pools.make import images_per_class
+from cluster.pools.make import check_phase_one, images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray
@@ -45,6 +45,8 @@ def describe(config: RunConfig) -> str:
         check_starts_here()
     config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
     data = datasets.load(config, progress=True)
+    assert data.record is not None, "the images were read from their source"
+    check_phase_one(config, data, data.record)
     notes = check_data_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [

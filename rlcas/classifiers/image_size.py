@@ -77,9 +77,11 @@ def _tried(config: ClassifierConfig, image_shape_CHW: tuple[int, int, int], num_
     fitting = next((size for size in sizes if fault_at(size) is None), None)
     if fitting is None:
         return f"{found.text}, and no dataset.size_px up to {FAR_PX} fits: use another backbone"
-    nearest = "the nearest that it reads whole" if found.in_part else "the nearest that works"
-    which = "the smallest that works" if not found.in_part and fitting > height else nearest
-    return f"{found.text}: set dataset.size_px {fitting}, {which}, or use another backbone"
+    works = "that it reads whole" if found.in_part else "that works"
+    side = max(height, width)
+    from_here = not found.in_part and fitting >= side
+    which = f"the smallest from {side} px on" if from_here else "the nearest"
+    return f"{found.text}: set dataset.size_px {fitting}, {which} {works}, or use another backbone"
 
 
 def _sizes_to_try(
@@ -117,14 +119,23 @@ def _fault(config: ClassifierConfig, image_shape_CHW: tuple[int, int, int], num_
         warnings.simplefilter("ignore")
         try:
             network = build_classifier(config, channels=channels, num_classes=num_classes, size_px=height)
-            unread_px = _unread_px(place(network, CPU), image_shape_CHW, num_classes)
+            network = place(network, CPU)
+            gradient_1CHW = _trained_on_two(network, image_shape_CHW, num_classes)
+            network.eval()
+            unread_px = _unread_px(network, gradient_1CHW)
+            unread_inside = _unread_inside(network, gradient_1CHW)
         # Before UNFIT, which has ValueError, the base of UserError.
         except UserError:
             raise
         except UNFIT as error:
             return _Fault(f"cannot take images of {height} x {width} px ({first_line(error)})", in_part=False)
     if not any(unread_px.values()):
-        return None
+        if unread_inside == 0:
+            return None
+        return _Fault(
+            f"reads only {100 * (1 - unread_inside):.0f} % of the pixels of images of {height} x {width} px",
+            in_part=True,
+        )
     rows, columns = (
         height - unread_px["top"] - unread_px["bottom"],
         width - unread_px["left"] - unread_px["right"],
@@ -133,27 +144,40 @@ def _fault(config: ClassifierConfig, image_shape_CHW: tuple[int, int, int], num_
     return _Fault(text, in_part=True)
 
 
-def _unread_px(network: nn.Module, image_shape_CHW: tuple[int, int, int], num_classes: int) -> dict[str, int]:
+def _unread_px(network: nn.Module, gradient_1CHW: Tensor) -> dict[str, int]:
     """Return how many rows or columns of pixels at each side of the images can never change the output."""
-    gradient_1CHW = _trained_on_two(network, image_shape_CHW, num_classes)
-    network.eval()
 
     def matter(side: str, number: int) -> bool:
         """Return whether any of the outer rows or columns changes the output."""
         if _outer(gradient_1CHW, side, number).any():
             return True
-        # The gradient is 0 too where a network begins with weights of 0, but 0 x NaN is NaN.
-        images_1CHW = torch.rand(1, *image_shape_CHW)
-        _outer(images_1CHW, side, number).fill_(torch.nan)
-        with torch.no_grad():
-            return not bool(network(images_1CHW).isfinite().all())
+        chosen_1CHW = torch.zeros_like(gradient_1CHW, dtype=torch.bool)
+        _outer(chosen_1CHW, side, number).fill_(True)
+        return _are_read(network, chosen_1CHW)
 
-    _, height, width = image_shape_CHW
+    *_, height, width = gradient_1CHW.shape
     sizes_px = {"top": height, "bottom": height, "left": width, "right": width}
     return {
         side: bisect.bisect_left(range(1, size_px + 1), True, key=functools.partial(matter, side))
         for side, size_px in sizes_px.items()
     }
+
+
+def _unread_inside(network: nn.Module, gradient_1CHW: Tensor) -> float:
+    """Return the share of pixels that can never change the output, of all pixels."""
+    still_1CHW = (gradient_1CHW == 0).all(dim=1, keepdim=True).expand_as(gradient_1CHW)
+    # If some of them are read after all, the gradient says nothing of the others.
+    return 0.0 if _are_read(network, still_1CHW) else float(still_1CHW.float().mean())
+
+
+def _are_read(network: nn.Module, chosen_1CHW: Tensor) -> bool:
+    """Return whether any of the chosen pixels can change the output."""
+    if not chosen_1CHW.any():
+        return False
+    # The gradient is 0 too where a network begins with weights of 0, but 0 x NaN is NaN.
+    images_1CHW = torch.rand(chosen_1CHW.shape).masked_fill(chosen_1CHW, torch.nan)
+    with torch.no_grad():
+        return not bool(network(images_1CHW).isfinite().all())
 
 
 def _trained_on_two(network: nn.Module, image_shape_CHW: tuple[int, int, int], num_classes: int) -> Tensor:

@@ -59,6 +59,12 @@ def check_class_names(where: str, class_names: Sequence[str]) -> None:
         UserError: one has a line end, another control character, or half a character.
     """
     for name in class_names:
+        # Python reads bytes that are no text in the locale as halves of a pair.
+        if any(unicodedata.category(character) == "Cs" for character in name):
+            raise UserError(
+                f"{where}: the class name {name!r} has letters that this locale cannot read: set PYTHONUTF8=1 and a "
+                "locale such as C.UTF-8, or rename the class"
+            )
         if any(unicodedata.category(character) in UNPRINTABLE for character in name):
             raise UserError(
                 f"{where}: the class name {name!r} has a line end or another character that cannot be printed: rename "

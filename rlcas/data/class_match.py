@@ -19,16 +19,19 @@ def in_class_order(split: RawSplit, found: Sequence[str] | None, known: Sequence
 
     Args:
         split: labels are indices into `found`.
-        found: class names of the source; None: it has numbers alone, which stand for the classes in their order.
+        found: class names of the source; None: it has numbers alone, which are the classes' names where these are
+            numbers, and else stand for the classes in their order.
         known: class names of the classifier.
         where: the source, for the error.
 
     Raises:
         UserError: a class is not known to the classifier.
     """
-    if found is None:
+    if found is None and not all(map(WHOLE_NUMBER.fullmatch, known)):
         _check_numbers(split, known, where)
         return split.labels_N
+    if found is None:
+        found = [str(number) for number in range(int(split.labels_N.max()) + 1)]
     present = sorted(set(split.labels_N.tolist()))
     index_of = {
         **{_plain(name): i for i, name in enumerate(known)},

@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ def medmnist_info() -> Mapping[str, dict[str, Any]]:
         spec = importlib.util.spec_from_file_location("medmnist.info", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        # It warns of a home that cannot be written to, where this project keeps nothing by itself.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            spec.loader.exec_module(module)
         sys.modules["medmnist.info"] = module
     return sys.modules["medmnist.info"].INFO
 

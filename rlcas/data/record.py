@@ -7,7 +7,7 @@ record's order.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -101,12 +101,14 @@ def recorded_splits(
     """
     everything = joined(list(source.splits.values()))
     splits: Splits = {}
-    notes: tuple[str, ...] = ()
+    renamed: dict[str, str] = {}
+    relabelled: list[str] = []
     for name in wanted:
         part = record.parts[name]
         index_N = _located(source.where, name, everything, part)
         found = with_survey(everything.take(index_N))
-        notes += _relabelled(source, found, part, record.class_names)
+        renamed |= {old: new for old, new in zip(part.names, found.names, strict=True) if old != new}
+        relabelled += _relabelled(source, found, part, record.class_names)
         splits[name] = RawSplit(
             labels_N=part.labels_N,
             names=found.names,
@@ -114,7 +116,7 @@ def recorded_splits(
             patients_N=found.patients_N,
             survey=found.survey,
         )
-    return splits, _changes(source.where, everything.names, record) + notes
+    return splits, _changes(source.where, everything.names, record, renamed, relabelled)
 
 
 def _located(where: str, name: SplitName, everything: RawSplit, part: PartRecord) -> Int64:
@@ -151,39 +153,48 @@ def _digests(split: RawSplit) -> list[str]:
     return [digest.hex() for digest in with_survey(split).surveyed.digests]
 
 
-def _relabelled(
-    source: Source, found: RawSplit, part: PartRecord, class_names: Sequence[str]
-) -> tuple[str, ...]:
+def _relabelled(source: Source, found: RawSplit, part: PartRecord, class_names: Sequence[str]) -> list[str]:
     names = source.class_names
     now = [str(label) if names is None else names[label] for label in found.labels_N]
     then = [str(label) if names is None else class_names[label] for label in part.labels_N]
-    changed = [
+    return [
         f"{image}: {old}, now {new}"
         for image, old, new in zip(part.names, then, now, strict=True)
         if old != new
     ]
-    if not changed:
-        return ()
-    return (
-        f"{source.where} has changed since the run began: {counted(changed)} have another class, and the run keeps "
-        f"those that it began with; {NEW_RUN}",
-    )
 
 
-def _changes(where: str, names: Sequence[str], record: SplitRecord) -> tuple[str, ...]:
+def _changes(
+    where: str,
+    names: Sequence[str],
+    record: SplitRecord,
+    renamed: Mapping[str, str],
+    relabelled: Sequence[str],
+) -> tuple[str, ...]:
+    """Return a note on what has changed in a source, if anything has.
+
+    Args:
+        where: the source.
+        names: of its images, as it is now.
+        record: the images of the run.
+        renamed: name in the record -> name now, of the images that were looked for.
+        relabelled: those of them whose class is another one now.
+    """
     known = {name for part in record.parts.values() for name in part.names}
-    present = set(names)
+    present, again = set(names), set(renamed.values())
     changes = [
         f"{counted(images)} are {change}"
         for images, change in (
-            ([name for name in names if name not in known], "new"),
-            (sorted(known - present), "gone"),
+            ([name for name in names if name not in known and name not in again], "new"),
+            (sorted(known - present - set(renamed)), "gone"),
+            ([f"{old}, now {new}" for old, new in renamed.items() if new not in known], "renamed"),
+            (relabelled, "of another class"),
         )
         if images
     ]
     if not changes:
         return ()
     return (
-        f"{where} has changed since the run began: {' and '.join(changes)}; the run keeps the images that it began "
-        f"with; {NEW_RUN}",
+        f"{where} has changed since the run began: {'; '.join(changes)}; the run keeps the images and classes that it "
+        f"began with; {NEW_RUN}",
     )

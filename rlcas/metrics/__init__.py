@@ -151,12 +151,12 @@ def calibration_gaps(probabilities_NC: Probabilities, labels_N: Int64) -> tuple[
 
 
 def macro_average_precision(probabilities_NC: Probabilities, labels_N: Int64) -> float:
-    """Return the mean of average precision over the classes with images."""
+    """Return the mean of average precision over the classes with images, and with images of other classes."""
     return float(macro(per_class_average_precision(probabilities_NC, labels_N)))
 
 
 def per_class_average_precision(probabilities_NC: Probabilities, labels_N: Int64) -> Float64:
-    """Return [C]: each class's Σ_k (R_k − R_k−1) P_k over the thresholds k; NaN for a class without images.
+    """Return [C]: each class's Σ_k (R_k − R_k−1) P_k over the thresholds k; NaN where no or every image is of it.
 
     P_k and R_k are precision and recall of the images above the threshold, as in scikit-learn.
     """

@@ -18,7 +18,7 @@ class Areas(NamedTuple):
     auc_BC: Float64
     """Under the ROC curve, a tie counting as half; NaN where no or every image is of the class."""
     average_precision_BC: Float64
-    """Under precision over recall; NaN where no image is of the class."""
+    """Under precision over recall; NaN where no or every image is of the class: then it is always 1."""
 
 
 def weighted_areas(probabilities_NC: Probabilities, labels_N: Int64, weights_BN: Float32) -> Areas:
@@ -62,7 +62,7 @@ def _areas(
     precision_BG = np.divide(true_end_BG, all_end_BG, out=np.zeros(all_end_BG.shape), where=all_end_BG > 0)
     return (
         1 - ratio(lost_B, positives_B * negatives_B),
-        ratio((gained_BG * precision_BG).sum(axis=1), positives_B),
+        np.where(negatives_B > 0, ratio((gained_BG * precision_BG).sum(axis=1), positives_B), np.nan),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: int | str | Sequence[int | str],
+        class_labels: int | str | Sequence[int | str] | torch.Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         num_inference_steps: int = 20,
         guidance_scale: float = 1.5,
@@ -87,7 +88,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         """Sample one image for each class label.
 
         Args:
-            class_labels: numbers or names of classes, or a single one.
+            class_labels: numbers or names of classes, or a single one; also as an array or tensor of numbers.
             generator: one for all images, or one for each, so that an image does not depend on the others.
             num_inference_steps: denoising steps.
             guidance_scale: 1 means no guidance and halves the cost.
@@ -98,7 +99,10 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
                 other steps use the conditional prediction and cost half (Kynkäänniemi et al. 2024).
         """
         # A name is a sequence too, of letters.
-        wanted = [class_labels] if isinstance(class_labels, int | str) else class_labels
+        single = isinstance(class_labels, str) or getattr(class_labels, "ndim", 1) == 0
+        wanted = [class_labels] if single or isinstance(class_labels, int | float) else list(class_labels)
+        if not wanted:
+            raise ValueError(f"no class label is given: use 0 to {self.num_classes - 1}, or {self.class_names}")
         labels = torch.tensor([self._number_of(label) for label in wanted], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
         # From a list of generators, row i is drawn by generator i alone, on the generator's device.
@@ -198,15 +202,16 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         # Classifier-free guidance (Ho and Salimans 2022).
         return unconditional + scale * (conditional - unconditional)
 
-    def _number_of(self, label: int | str) -> int:
+    def _number_of(self, label: object) -> int:
         """Return the number of a class.
 
         Raises:
             ValueError: there is no such class. This file has no UserError.
         """
         names = self.class_names
-        number = names.index(label) if label in names else label
-        if not isinstance(number, int) or not 0 <= number < self.num_classes:
+        # Tensors and NumPy's integers are numbers too.
+        number = names.index(label) if isinstance(label, str) and label in names else _integer(label)
+        if number is None or not 0 <= number < self.num_classes:
             raise ValueError(
                 f"class label {label!r} is unknown: use 0 to {self.num_classes - 1}, or one of {names}"
             )
@@ -256,6 +261,13 @@ copies before images or weights are shared.
 
 Not stated. Who trained the weights chooses it, within what the training images and any pretrained part allow.
 """
+
+
+def _integer(label: object) -> int | None:
+    try:
+        return operator.index(label)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
