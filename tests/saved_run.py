@@ -9,6 +9,8 @@ import torch
 from rlcas import settings
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
+from rlcas.data import write_record
+from rlcas.runs.folder import RunFolder
 from rlcas.training.saved_classifier import save_classifier, untrained
 from rlcas.types import TrainingData
 
@@ -27,4 +29,6 @@ def save_run(folder: Path, data: TrainingData, config: RunConfig, *, seed: int =
     folder.mkdir(parents=True, exist_ok=True)
     settings.save(config, folder)
     save_classifier(folder, model.state_dict(), meta)
+    if data.record is not None:
+        write_record(data.record, RunFolder(folder).split)
     return folder

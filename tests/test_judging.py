@@ -219,9 +219,10 @@ def test_without_test_images_the_pool_is_scored_all_the_same(
 
     with np.load(write_npz(tmp_path / "shapes.npz")) as arrays:
         np.savez(tmp_path / "untested.npz", **{key: arrays[key] for key in arrays if "test" not in key})
-    assert len(_test_if_any(RunConfig(data=f"npz:{tmp_path / 'shapes.npz'}"))) == 18
-    assert _test_if_any(RunConfig(data=f"npz:{tmp_path / 'untested.npz'}")) is None
-    assert "for there are no real test images: " in capsys.readouterr().out
+    folder = RunFolder(tmp_path / "none")
+    assert len(_test_if_any(folder, RunConfig(data=f"npz:{tmp_path / 'shapes.npz'}"))) == 18
+    assert _test_if_any(folder, RunConfig(data=f"npz:{tmp_path / 'untested.npz'}")) is None
+    assert "for there are no real test images: the run has no test images: " in capsys.readouterr().out
 
 
 def pair(side_px: int, channels: int, *, copy: bool = False) -> Pair:

@@ -241,6 +241,8 @@ def test_what_cannot_be_read_is_named(
     np.savez("none.npz", images=np.zeros((0, 16, 16), np.uint8))
     with pytest.raises(UserError, match=f"^{message}"):
         rlcas.predict(run, source)
+    with pytest.raises(UserError, match=r"^no images are named: name a folder, files or an npz array$"):
+        rlcas.predict(run, [])
 
 
 def test_a_table_has_a_line_an_image_with_nine_digits(tmp_path: Path) -> None:

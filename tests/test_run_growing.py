@@ -89,11 +89,16 @@ def test_a_run_without_a_record_is_resumed_only_on_unchanged_images(finished: Ru
     record, before = finished.split.read_bytes(), figures(finished)
     finished.split.unlink()
     with pytest.raises(
-        UserError, match=r"has no split.json, as runs begun before 0.2, and folder:.* has changed"
+        UserError, match=r"has no split.json, as runs begun before 0.2, and folder:.* is not known to"
     ):
         evaluate_data(finished.path, {})
     for path in new:
         path.rename(path.with_suffix(".kept"))
+    # Nothing of the run says which images were cut for its test.
+    finished.prepared.rename(finished.path / "elsewhere")
+    with pytest.raises(UserError, match=r"is not known to be as it was when it began: restore the images, or begin"):
+        evaluate_data(finished.path, {})
+    (finished.path / "elsewhere").rename(finished.prepared)
     finished.metrics.unlink()
     resume(finished.path)
     assert finished.split.read_bytes() == record and figures(finished) == before

@@ -47,7 +47,10 @@ CPU = torch.device("cpu")
             r"^classifier\.width 16 is for timm's ResNets, not for 'vit_\w+': set --classifier\.width none, also where",
         ),
         ({"classifier.pretrained": "true"}, r"^classifier\.width 16 has no pretrained weights: set"),
-        ({"sampler.metric": "x"}, r"^sampler\.metric 'x' is unknown: use one of acc, auc, f1"),
+        (
+            {"sampler.metric": "x"},
+            r"^sampler\.metric 'x' is unknown: use one of acc, auc, average_precision, f1",
+        ),
         ({"sampler.reward": "x"}, r"^sampler\.reward 'x' is unknown: use one of cubic, linear"),
         (
             {"synth.generation.solver": "x"},

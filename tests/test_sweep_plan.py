@@ -54,7 +54,10 @@ def test_random_draws_are_planned_before_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"sweep": {"metric": "few"}}, r"^sweep\.metric 'few' is unknown: use one of acc, auc, f1"),
+        (
+            {"sweep": {"metric": "few"}},
+            r"^sweep\.metric 'few' is unknown: use one of acc, auc, average_precision, f1",
+        ),
         ({"sweep": {"trials": 1}}, r"^sweep\.trials is 1: input should be greater than or equal to 2"),
         ({"sweep": {"serch": "grid"}}, r"^unknown setting sweep\.serch: did you mean sweep\.search\?$"),
         (

@@ -23,6 +23,7 @@ from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.settings import override
 from rlcas.storage.atomic import sha256_of
+from rlcas.types import SplitRecord
 from synth.generate import fill_pool
 from synth.ldm.sampler import load_pipeline
 from synth.ldm.train import train_synthesiser
@@ -432,9 +433,10 @@ def test_masks_beside_own_images_are_noted_before_a_run(
         for end in ("", "_mask"):
             write_image(tmp_path / name / f"0{end}.png", np.full((8, 8), c, np.uint8))
     config = RunConfig(pool=f"folder:{tmp_path}")
-    check_phase_one(config, data)
+    nothing = SplitRecord(class_names=data.class_names, parts={}, window=None)
+    check_phase_one(config, data, nothing)
     assert f"they are masks of pictures beside them: {data.num_classes} (" in "".join(capsys.readouterr())
-    check_phase_one(override(config, {"dataset.masks": "keep"}), data)
+    check_phase_one(override(config, {"dataset.masks": "keep"}), data, nothing)
     assert "masks" not in "".join(capsys.readouterr())
 
 

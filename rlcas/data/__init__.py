@@ -4,7 +4,7 @@ open (named set, npz, folder, csv) → survey → split → window, gray or RGB,
 """
 
 from rlcas.data.foreign import load_foreign_test
-from rlcas.data.loading import load, load_recorded_test, load_test, require_test, test_digests
+from rlcas.data.loading import is_cut, load, load_recorded_test, load_test, require_test, test_digests
 from rlcas.data.opening import DATASETS, PREFIXES, check_name
 from rlcas.data.prepared import open_prepared, prepare
 from rlcas.data.record import read_record, recorded_splits, write_record
@@ -14,6 +14,7 @@ __all__ = [
     "DATASETS",
     "PREFIXES",
     "check_name",
+    "is_cut",
     "load",
     "load_foreign_test",
     "load_recorded_test",

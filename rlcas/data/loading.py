@@ -164,6 +164,11 @@ def require_test(config: RunConfig) -> None:
     check_not_empty(source.where, {"test": splits["test"]})
 
 
+def is_cut(config: RunConfig) -> bool:
+    """Return whether splits are cut by the settings, and do not all come with the source."""
+    return bool(shares_to_cut(open_source(config), config.dataset, wanted=()))
+
+
 def _open_with_test(config: RunConfig, progress: bool) -> tuple[Source, Splits]:
     source = open_source(config, progress=progress)
     shares = shares_to_cut(source, config.dataset, wanted=("test",))

@@ -97,13 +97,15 @@ def recorded_splits(
     """Return surveyed splits with the images and classes that the record lists, and notes on changes of the source.
 
     Raises:
-        UserError: a wanted image is missing or altered.
+        UserError: a wanted image is missing or altered, or the record has no such split.
     """
     everything = joined(list(source.splits.values()))
     splits: Splits = {}
     renamed: dict[str, str] = {}
     relabelled: list[str] = []
     for name in wanted:
+        if name not in record.parts:
+            raise UserError(f"the run has no {name} images: {source.where} had none when it began")
         part = record.parts[name]
         index_N = _located(source.where, name, everything, part)
         found = with_survey(everything.take(index_N))

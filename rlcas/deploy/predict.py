@@ -92,6 +92,8 @@ def predict(
     found = [find_images(source, window, frame, keep_masks=keep_masks) for source in sources]
     paths = tuple(name for part in found for name in part.names)
     masks = [name for part in found for name in part.masks]
+    if not sources:
+        raise UserError("no images are named: name a folder, files or an npz array")
     if not paths:
         only, keep = (" but masks of pictures", ", or --dataset.masks keep") if masks else ("", "")
         raise UserError(f"{', '.join(map(str, sources))} has no images{only}: name others{keep}")

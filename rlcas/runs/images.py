@@ -81,16 +81,21 @@ def _record_of_old_run(folder: RunFolder, config: RunConfig) -> SplitRecord:
     """Return the record of a run that was begun before 0.2, from a second cut that gave the same images."""
     data = datasets.load(config)
     assert data.record is not None
-    if not _same_images(data, folder):
+    if not _same_images(data, folder, config):
         raise UserError(
-            f"{folder.path} has no {folder.split.name}, as runs begun before 0.2, and {config.data} has changed since "
-            "it began: restore the images, or begin a new run"
+            f"{folder.path} has no {folder.split.name}, as runs begun before 0.2, and {config.data} is not known to be "
+            "as it was when it began: restore the images, or begin a new run"
         )
     return data.record
 
 
-def _same_images(data: TrainingData, folder: RunFolder) -> bool:
-    """Return whether the data are those that were prepared; where the arrays were not copied, by the counts."""
+def _same_images(data: TrainingData, folder: RunFolder, config: RunConfig) -> bool:
+    """Return whether the data are those that were prepared; where the arrays were not copied, by the counts.
+
+    Where nothing was prepared or copied, splits that come with the source are taken for those of the run.
+    """
+    if not (folder.prepared / DATA_FILE).exists():
+        return not datasets.is_cut(config)
     facts = read_data_facts(folder.prepared)
     splits = {"train": data.train, "val": data.val}
     counts = {name: images.class_counts(data.num_classes).tolist() for name, images in splits.items()}
