@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rlcas.config import DatasetConfig
 from rlcas.data.decode import IMAGE_SUFFIXES
-from rlcas.data.rows import Rows
+from rlcas.data.rows import Rows, comment_hint
 from rlcas.errors import UserError
 
 STANDARD = {"path": "path", "label": "label", "patient": "patient_id", "split": "split"}
@@ -203,6 +203,9 @@ def _one_hot(rows: Rows, free: Sequence[int]) -> tuple[int, ...]:
 
 def _not_found(rows: Rows, role: str, found: Sequence[int]) -> UserError:
     where, listed = f"{rows.path} line 1", ", ".join(rows.columns)
+    if len(found) > len({rows.columns[i] for i in found}):
+        twin = next(rows.columns[i] for i in found if rows.columns.count(rows.columns[i]) > 1)
+        return UserError(f"{where}: {rows.columns.count(twin)} columns are named {twin}: rename all but one")
     if found:
         choices = " or ".join(f"--dataset.columns {role}={rows.columns[i]}" for i in found)
         return UserError(f"{where}: several columns may be the {role}: choose {choices} (of {listed})")
@@ -212,7 +215,7 @@ def _not_found(rows: Rows, role: str, found: Sequence[int]) -> UserError:
     several = ", or label=A+B+C for columns of 0 and 1" if role == "label" else ""
     return UserError(
         f"{where}: no column {role} among {listed}: add it, or name the one that is meant with "
-        f"--dataset.columns {role}=COLUMN{several}{by_number}"
+        f"--dataset.columns {role}=COLUMN{several}{by_number}{comment_hint(rows.columns)}"
     )
 
 

@@ -52,7 +52,7 @@ def joined(rows: Rows, dataset: DatasetConfig) -> Rows:
     return replace(
         rows,
         columns=(*rows.columns, *(second.columns[i] for i in added)),
-        cells=[[*cells[: len(rows.columns)], *found.get(cells[place], empty)] for cells in rows.cells],
+        cells=[[*cells, *found.get(cells[place], empty)] for cells in rows.cells],
     )
 
 
