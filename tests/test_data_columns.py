@@ -453,6 +453,17 @@ def test_an_empty_id_is_a_patient_of_its_own(tmp_path: Path) -> None:
     assert data.notes[0] == "images without a patient, each a patient of its own: 15"
 
 
+@pytest.mark.parametrize("word", ["NA", "nan", "NaN", "None", "unknown", "-", "NULL", "n/a", "?", "<NA>"])
+def test_a_word_for_no_id_is_no_patient(tmp_path: Path, word: str) -> None:
+    images(tmp_path, [f"{x}.png" for x in ids()])
+    lines = [f"{x}.png,{'ab'[i // 2 % 2]},{word if i % 2 else f'P{i // 4}'}" for i, x in enumerate(ids())]
+    data = read(table(tmp_path / "t.csv", "path,label,patient_id", *lines))
+    assert data.notes[0] == "images without a patient, each a patient of its own: 15"
+    assert data.train.patients_N is not None
+    found = [patient for patient in data.train.patients_N.tolist() if not patient.startswith("P")]
+    assert len(set(found)) == len(found) > 5
+
+
 def test_masks_in_a_table_are_reported_and_kept(tmp_path: Path) -> None:
     images(tmp_path, [f"{x}{end}.png" for x in ids(8) for end in ("", "_mask")])
     lines = [f"{x}{end}.png,{'ab'[i % 2]}" for i, x in enumerate(ids(8)) for end in ("", "_mask")]
