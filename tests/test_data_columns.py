@@ -314,6 +314,65 @@ def test_a_file_for_each_split_is_read_and_reported(
     assert len(alone.train) == 8 and not any("each split" in note for note in alone.notes)
 
 
+def with_splits(root: Path, column: str, words: Sequence[str]) -> str:
+    images(root, [f"{x}.png" for x in ids()])
+    lines = [f"{x}.png,{'ab'[i % 2]},{words[i // 10]}" for i, x in enumerate(ids())]
+    return table(root / "t.csv", f"filename,label,{column}", *lines)
+
+
+@pytest.mark.parametrize("column", ["set", "Subset", "partition", "phase", "dataset", "Usage", "data_split"])
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validate", "TEST set")])
+def test_a_column_of_splits_is_recognised_by_name_and_cells(
+    tmp_path: Path, column: str, words: Sequence[str]
+) -> None:
+    name = with_splits(tmp_path, column, words)
+    data, (test, _) = read(name), load_test(config(name))
+    assert [len(part) for part in (data.train, data.val, test)] == [10, 10, 10]
+    assert data.notes[0] == (
+        f"columns: path=filename,label=label,split={column} (recognised; --dataset.columns names others)"
+    )
+    unusual = [note for note in data.notes if note.startswith("cells are read")]
+    assert unusual == (
+        []
+        if words[0] == "train"
+        else ["cells are read as splits: Training as train, Validate as val, TEST set as test"]
+    )
+    assert len(read(name, columns="split=none").train) == 22
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "listed"),
+    [
+        ("where", ("train", "val", "test"), "test, train, val"),
+        ("Usage", ("Training", "PublicTest", "PrivateTest"), "PrivateTest, PublicTest, Training"),
+        ("set", ("train", "test", "extra"), "extra, test, train"),
+        ("set", ("train", "train", "train"), "train"),
+    ],
+)
+def test_a_column_that_seems_to_say_splits_is_noted(
+    tmp_path: Path, column: str, words: Sequence[str], listed: str
+) -> None:
+    name = with_splits(tmp_path, column, words)
+    data = read(name)
+    assert len(data.train) == 22
+    assert (
+        f"column {column} seems to say splits ({listed}), and is not used: --dataset.columns split={column} uses it, "
+        "where its cells are train, val or test"
+    ) in data.notes
+    assert not any("seems to say" in note for note in read(name, columns="split=none").notes)
+
+
+def test_other_columns_say_no_splits(tmp_path: Path) -> None:
+    for column, words in (
+        ("set", ("a", "b", "c")),
+        ("fold", ("0", "1", "2")),
+        ("text", ("training", "ok", "")),
+    ):
+        assert not any("split" in n for n in read(with_splits(tmp_path, column, words)).notes if "cut" not in n)
+    name = with_splits(tmp_path, "set", ("train", "val", "test"))
+    assert read(name, columns="label=set").class_names == ("test", "train", "val")
+
+
 def test_files_that_are_no_splits_of_a_list_stay_out(tmp_path: Path) -> None:
     lists(tmp_path, ["train.csv", "val.csv"], ["path,label"])
     table(tmp_path / "test.csv", "path", "x00.png")

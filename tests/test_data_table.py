@@ -72,7 +72,10 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
             ["path,MEL,NV", "images/0.png,1,1"],
             r"line 1: no column label .*label=A\+B\+C for columns of 0 and 1",
         ),
-        (["path,label,split", "images/0.png,x,dev"], "line 2: split 'dev' is unknown: use train, val or test"),
+        (
+            ["path,label,split", "images/0.png,x,extra"],
+            "line 2: split 'extra' is unknown: use train, val or test",
+        ),
         (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
         (
             ["path,label", "images/0.png,carcinoma, ductal", "images/1.png,carcinoma, lobular"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rlcas.config import DatasetConfig
 from rlcas.data.decode import IMAGE_SUFFIXES
 from rlcas.data.rows import Rows, comment_hint
+from rlcas.data.split_column import split_columns
 from rlcas.errors import UserError
 
 STANDARD = {"path": "path", "label": "label", "patient": "patient_id", "split": "split"}
@@ -90,7 +91,7 @@ def columns_of(rows: Rows, dataset: DatasetConfig) -> Columns:
     patient = _optional(rows, given, "patient", _first(names, PATIENTS))
     if "patient" not in given and patient is not None and (dataset.patient_pattern or _is_flag(rows, patient)):
         patient = None
-    split = _optional(rows, given, "split", [i for i, name in enumerate(names) if name.lower() == "split"])
+    split = _optional(rows, given, "split", split_columns(rows, given.values()))
     path = path_place(rows, dataset)
     taken = {path, patient, split}
     labels = _named_labels(rows, given["label"]) if "label" in given else _recognised_labels(rows, taken)
