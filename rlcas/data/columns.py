@@ -195,11 +195,12 @@ def _label_candidates(rows: Rows, free: Sequence[int]) -> list[int]:
 
 
 def _one_hot(rows: Rows, free: Sequence[int]) -> tuple[int, ...]:
-    """Return the columns of 0 and 1, if every row has a 1 in exactly one of them; else none."""
+    """Return the columns of 0 and 1, if most rows have a 1 in one of them, and none in several; else none."""
     binary = tuple(i for i in free if BINARY.keys() >= set(rows.column(i)))
     if len(binary) < 2 or not rows.cells:
         return ()
-    return binary if all(sum(BINARY[row[i]] for i in binary) == 1 for row in rows.cells) else ()
+    ones = [sum(BINARY[row[i]] for i in binary) for row in rows.cells]
+    return binary if max(ones) == 1 and sum(ones) > len(ones) / 2 else ()
 
 
 def _not_found(rows: Rows, role: str, found: Sequence[int]) -> UserError:

@@ -98,7 +98,7 @@ def _read(path: Path, split: SplitName, dataset: DatasetConfig) -> Table:
             if dataset.unlabelled == "leave_out":
                 return None
             raise UserError(
-                f"{where}: label is empty: fill it in, or leave such lines out with --dataset.unlabelled leave_out"
+                f"{where}: {_no_label(rows, columns)}, or leave such lines out with --dataset.unlabelled leave_out"
             )
         return Entry(
             path=image_of(where, cells),
@@ -110,6 +110,12 @@ def _read(path: Path, split: SplitName, dataset: DatasetConfig) -> Table:
     return Table(
         rows, columns, [entry(line, cells) for line, cells in zip(rows.lines, rows.cells, strict=True)]
     )
+
+
+def _no_label(rows: Rows, columns: Columns) -> str:
+    if len(columns.labels) == 1:
+        return "label is empty: fill it in"
+    return f"none of {', '.join(rows.columns[i] for i in columns.labels)} is 1: correct it"
 
 
 def _label(where: str, rows: Rows, columns: Columns, cells: Sequence[str]) -> str:
