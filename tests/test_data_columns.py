@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_files import config, gray, write_image
+from data_files import config, dicom, gray, write_image
 
 from rlcas import settings
 from rlcas.data import load, load_test
@@ -279,6 +279,22 @@ def test_a_list_without_a_header_is_recognised(tmp_path: Path, separator: str) -
     data = read(name)
     assert data.class_names == ("8", "9", "10") and len(whole(name)) == 30
     assert data.notes[0] == "columns: path=1,label=2 (recognised; --dataset.columns names others)"
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".GIF", "", ".IMA"])
+def test_images_that_only_a_table_may_name_are_found(tmp_path: Path, suffix: str) -> None:
+    for i, x in enumerate(ids()):
+        path = tmp_path / "all" / f"{x}{suffix}"
+        if suffix.lower() in (".webp", ".gif"):
+            write_image(path, gray(i))
+        else:
+            dicom(path, gray(i))
+        path.with_name(f"{x}.txt").write_text("a report")
+    name = table(tmp_path / "t.csv", "id,label", *(f"{x},{'ab'[i % 2]}" for i, x in enumerate(ids())))
+    for pattern in ("all/{id}.*", "all/{id}*") if suffix else ("all/{id}*", "a*/{id}"):
+        assert len(whole(name, images=pattern)) == 30
+    name = table(tmp_path / "list.txt", *(f"all/{x}{suffix} {'ab'[i % 2]}" for i, x in enumerate(ids())))
+    assert len(whole(name)) == 30
 
 
 def test_columns_of_a_list_are_named_by_number(tmp_path: Path) -> None:

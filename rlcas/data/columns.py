@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlcas.config import DatasetConfig
-from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.decode import is_listed_image
 from rlcas.data.rows import Rows, comment_hint
 from rlcas.data.split_column import split_columns
 from rlcas.errors import UserError
@@ -163,7 +164,7 @@ def _optional(rows: Rows, given: Mapping[str, str], role: str, found: Sequence[i
 
 def _path_without_header(rows: Rows) -> int:
     first = rows.cells[0] if rows.cells else ()
-    found = [i for i, cell in enumerate(first) if cell.lower().endswith(IMAGE_SUFFIXES)]
+    found = [i for i, cell in enumerate(first) if is_listed_image(os.path.join(rows.path.parent, cell))]  # noqa: PTH118
     if len(found) != 1:
         raise _not_found(rows, "path", found)
     return found[0]

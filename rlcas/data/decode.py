@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,8 @@ from rlcas.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
+LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".webp")
+"""Those of images that a table may name; folders have GIF and WebP rather as previews."""
 GRAY_MODES = ("1", "L", "LA", "La")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 """Formats of Pillow that are read, whatever the suffix says: it narrows others of 16 bits without a word."""
@@ -85,6 +88,12 @@ def decode(path: Path, window: Window | None, frame: Frame = None) -> Pixels:
 def is_image_file(path: Path) -> bool:
     """Return whether a file's suffix is one of an image, or, for other suffixes, its content DICOM."""
     return path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
+
+
+def is_listed_image(path: str) -> bool:
+    """Return whether a table's text may name an image: by its suffix, or as a DICOM file that exists."""
+    # os.path's returns False for a text that is too long for a name.
+    return path.lower().endswith(LISTED_SUFFIXES) or (os.path.isfile(path) and is_dicom(Path(path)))  # noqa: PTH113
 
 
 def is_dicom(path: Path) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlcas.data.columns import Columns, place_of
-from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.decode import IMAGE_SUFFIXES, is_listed_image
 from rlcas.data.masks import without_masks
 from rlcas.data.rows import Rows
 from rlcas.data.suggest import pattern_of, some_cells
@@ -140,7 +140,9 @@ class _Search:
         found = [str(root) for root in self._roots]
         for level in pattern.split("/"):
             found = [path for folder in found for path in self._below(folder, level)]
-        return [Path(path) for path in found if path.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(path)]  # noqa: PTH113
+        files = [path for path in found if os.path.isfile(path)]  # noqa: PTH113
+        usual = [Path(path) for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+        return usual or [Path(path) for path in files if is_listed_image(path)]
 
     def _below(self, folder: str, level: str) -> list[str]:
         found = MAGIC.search(level)

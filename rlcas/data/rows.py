@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.decode import is_listed_image
 from rlcas.errors import UserError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -59,7 +60,7 @@ def read_rows(path: Path, *, has_header: bool | None = None, limit: int | None =
         raise UserError(f"{path} lists no images: write a line for each")
     first = read[0][1]
     if has_header is None:
-        has_header = not any(cell.lower().endswith(IMAGE_SUFFIXES) for cell in first)
+        has_header = not any(is_listed_image(os.path.join(path.parent, cell)) for cell in first)  # noqa: PTH118
     columns = tuple(first) if has_header else _numbers(first)
     rows = read[1:] if has_header else read
     for line, cells in rows:
