@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_files import config, gray, write_image
+from data_files import config, dicom, gray, write_image
 
 from rlcas import settings
 from rlcas.data import load, load_test
@@ -241,6 +241,22 @@ def test_images_that_lie_elsewhere_are_shown(tmp_path: Path) -> None:
         read(name)
 
 
+def test_paths_of_windows_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    images(root, [f"deep/in/{x}.png" for x in ids()])
+    name = table(
+        root / "t.csv", "path,label", *(f"deep\\in\\{x}.png,{'ab'[i % 2]}" for i, x in enumerate(ids()))
+    )
+    assert (
+        len(whole(name)) == len(whole(name, images="{path}")) == len(whole(name, images="../*/{path}*")) == 30
+    )
+    with pytest.raises(UserError, match=r"no image file .*/in.x00.png"):
+        read(table(root / "u.csv", "path,label", "in\\x00.png,a"))
+    # On other systems a backslash may be a letter of a name.
+    (root / "deep" / "in" / "x00.png").rename(root / "deep\\in\\x00.png")
+    assert len(whole(name)) == 30
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_separators_quotes_and_a_byte_order_mark_are_read(
@@ -263,6 +279,22 @@ def test_a_list_without_a_header_is_recognised(tmp_path: Path, separator: str) -
     data = read(name)
     assert data.class_names == ("8", "9", "10") and len(whole(name)) == 30
     assert data.notes[0] == "columns: path=1,label=2 (recognised; --dataset.columns names others)"
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".GIF", "", ".IMA"])
+def test_images_that_only_a_table_may_name_are_found(tmp_path: Path, suffix: str) -> None:
+    for i, x in enumerate(ids()):
+        path = tmp_path / "all" / f"{x}{suffix}"
+        if suffix.lower() in (".webp", ".gif"):
+            write_image(path, gray(i))
+        else:
+            dicom(path, gray(i))
+        path.with_name(f"{x}.txt").write_text("a report")
+    name = table(tmp_path / "t.csv", "id,label", *(f"{x},{'ab'[i % 2]}" for i, x in enumerate(ids())))
+    for pattern in ("all/{id}.*", "all/{id}*") if suffix else ("all/{id}*", "a*/{id}"):
+        assert len(whole(name, images=pattern)) == 30
+    name = table(tmp_path / "list.txt", *(f"all/{x}{suffix} {'ab'[i % 2]}" for i, x in enumerate(ids())))
+    assert len(whole(name)) == 30
 
 
 def test_columns_of_a_list_are_named_by_number(tmp_path: Path) -> None:
@@ -312,6 +344,65 @@ def test_a_file_for_each_split_is_read_and_reported(
     )
     alone = read(f"csv:{tmp_path / names[0]}", columns="split=none")
     assert len(alone.train) == 8 and not any("each split" in note for note in alone.notes)
+
+
+def with_splits(root: Path, column: str, words: Sequence[str]) -> str:
+    images(root, [f"{x}.png" for x in ids()])
+    lines = [f"{x}.png,{'ab'[i % 2]},{words[i // 10]}" for i, x in enumerate(ids())]
+    return table(root / "t.csv", f"filename,label,{column}", *lines)
+
+
+@pytest.mark.parametrize("column", ["set", "Subset", "partition", "phase", "dataset", "Usage", "data_split"])
+@pytest.mark.parametrize("words", [("train", "val", "test"), ("Training", "Validate", "TEST set")])
+def test_a_column_of_splits_is_recognised_by_name_and_cells(
+    tmp_path: Path, column: str, words: Sequence[str]
+) -> None:
+    name = with_splits(tmp_path, column, words)
+    data, (test, _) = read(name), load_test(config(name))
+    assert [len(part) for part in (data.train, data.val, test)] == [10, 10, 10]
+    assert data.notes[0] == (
+        f"columns: path=filename,label=label,split={column} (recognised; --dataset.columns names others)"
+    )
+    unusual = [note for note in data.notes if note.startswith("cells are read")]
+    assert unusual == (
+        []
+        if words[0] == "train"
+        else ["cells are read as splits: Training as train, Validate as val, TEST set as test"]
+    )
+    assert len(read(name, columns="split=none").train) == 22
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "listed"),
+    [
+        ("where", ("train", "val", "test"), "test, train, val"),
+        ("Usage", ("Training", "PublicTest", "PrivateTest"), "PrivateTest, PublicTest, Training"),
+        ("set", ("train", "test", "extra"), "extra, test, train"),
+        ("set", ("train", "train", "train"), "train"),
+    ],
+)
+def test_a_column_that_seems_to_say_splits_is_noted(
+    tmp_path: Path, column: str, words: Sequence[str], listed: str
+) -> None:
+    name = with_splits(tmp_path, column, words)
+    data = read(name)
+    assert len(data.train) == 22
+    assert (
+        f"column {column} seems to say splits ({listed}), and is not used: --dataset.columns split={column} uses it, "
+        "where its cells are train, val or test"
+    ) in data.notes
+    assert not any("seems to say" in note for note in read(name, columns="split=none").notes)
+
+
+def test_other_columns_say_no_splits(tmp_path: Path) -> None:
+    for column, words in (
+        ("set", ("a", "b", "c")),
+        ("fold", ("0", "1", "2")),
+        ("text", ("training", "ok", "")),
+    ):
+        assert not any("split" in n for n in read(with_splits(tmp_path, column, words)).notes if "cut" not in n)
+    name = with_splits(tmp_path, "set", ("train", "val", "test"))
+    assert read(name, columns="label=set").class_names == ("test", "train", "val")
 
 
 def test_files_that_are_no_splits_of_a_list_stay_out(tmp_path: Path) -> None:
@@ -364,13 +455,16 @@ def test_one_hot_columns_are_recognised_and_named(tmp_path: Path, cells: Sequenc
 
 def test_a_line_without_a_label_or_with_two_is_refused(tmp_path: Path) -> None:
     name = one_hot(tmp_path, ("0", "1"), unlabelled=True)
-    with pytest.raises(UserError, match=r"line 7: label is empty: .*--dataset.unlabelled leave_out"):
+    with pytest.raises(UserError, match=r"line 7: none of MEL, NV, BCC is 1: .*--dataset.unlabelled leave_out"):
         read(name, columns="label=MEL+NV+BCC")
     data = read(name, columns="label=MEL+NV+BCC", unlabelled="leave_out")
     assert "lines left out, because they have no label: 1" in data.notes
     assert len(whole(name, columns="label=MEL+NV+BCC", unlabelled="leave_out")) == 29
-    with pytest.raises(UserError, match="line 1: no column label"):
+    with pytest.raises(
+        UserError, match=r"line 7: none of MEL, NV, BCC, UNK is 1: .*--dataset.unlabelled leave_out"
+    ):
         read(name)
+    assert len(whole(name, unlabelled="leave_out")) == 29
     with pytest.raises(
         UserError, match=r"line 2: age is .2., and not 0 or 1: correct it, or name other columns"
     ):
@@ -433,7 +527,9 @@ def test_a_second_table_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             read(joined(tmp_path, **changes), images="{image}.png", join="facts.csv")
-    with pytest.raises(UserError, match=r"none.csv is not a file"):
+    with pytest.raises(
+        UserError, match=r"dataset.join none.csv: .*none.csv is not a file: correct it \(it is rel"
+    ):
         read(joined(tmp_path), images="{image}.png", join="none.csv")
     name = table(tmp_path / "t.csv", "a,b,label", "x00,1,x")
     with pytest.raises(
@@ -451,6 +547,17 @@ def test_an_empty_id_is_a_patient_of_its_own(tmp_path: Path) -> None:
     patients = [set(part.patients_N.tolist()) for part in parts if part.patients_N is not None]
     assert sum(map(len, patients)) == len(set().union(*patients)) == 15 + 8
     assert data.notes[0] == "images without a patient, each a patient of its own: 15"
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "NaN", "None", "unknown", "-", "NULL", "n/a", "?", "<NA>"])
+def test_a_word_for_no_id_is_no_patient(tmp_path: Path, word: str) -> None:
+    images(tmp_path, [f"{x}.png" for x in ids()])
+    lines = [f"{x}.png,{'ab'[i // 2 % 2]},{word if i % 2 else f'P{i // 4}'}" for i, x in enumerate(ids())]
+    data = read(table(tmp_path / "t.csv", "path,label,patient_id", *lines))
+    assert data.notes[0] == "images without a patient, each a patient of its own: 15"
+    assert data.train.patients_N is not None
+    found = [patient for patient in data.train.patients_N.tolist() if not patient.startswith("P")]
+    assert len(set(found)) == len(found) > 5
 
 
 def test_masks_in_a_table_are_reported_and_kept(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_palette_of_segments_is_read(tmp_path: Path) -> None:
 
 
 def test_a_palette_of_other_kinds_is_refused_or_left_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="it has no palette"):
+    with pytest.raises(UserError, match=r"is PALETTE COLOR without a palette: save it as MONOCHROME2 or RGB$"):
         shown(tmp_path, gray(1), **PALETTE)
     tags = palette(COLOURS_3N, 8)
     np.testing.assert_array_equal(shown(tmp_path, gray(1), **tags), gray(1))
@@ -322,6 +322,12 @@ def test_what_is_no_image_or_of_an_unknown_kind_is_refused(tmp_path: Path) -> No
             shown(tmp_path, rgb, **(RGB | {"PhotometricInterpretation": kind}))
     with pytest.raises(UserError, match=r"pixels of shape \(8, 8, 3\): save one gray or 8-bit RGB frame"):
         shown(tmp_path, rgb.astype(np.uint16), **RGB)
+    for order in ({}, {"PlanarConfiguration": None}):
+        tags = {key: value for key, value in RGB.items() if key != "PlanarConfiguration"} | order
+        with pytest.raises(
+            UserError, match=r"not say the order of its colours: save it with PlanarConfiguration 0"
+        ):
+            shown(tmp_path, rgb, **tags)
     path = dicom(tmp_path / "report.dcm", gray(1))
     dataset = pydicom.dcmread(path)
     del dataset.PixelData

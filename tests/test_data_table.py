@@ -72,8 +72,22 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
             ["path,MEL,NV", "images/0.png,1,1"],
             r"line 1: no column label .*label=A\+B\+C for columns of 0 and 1",
         ),
-        (["path,label,split", "images/0.png,x,dev"], "line 2: split 'dev' is unknown: use train, val or test"),
+        (
+            ["path,label,split", "images/0.png,x,extra"],
+            "line 2: split 'extra' is unknown: use train, val or test",
+        ),
         (["path,label,split", "images/0.png,x,"], "line 2: split '' is unknown"),
+        (
+            ["path,label", "images/0.png,carcinoma, ductal", "images/1.png,carcinoma, lobular"],
+            r'table.csv line 2: it has 3 cells, line 1 has 2: write a cell in quotes .* as "A, B"$',
+        ),
+        (["images/0.png,x", "images/1.png,a, b"], r"table.csv line 2: it has 3 cells, line 1 has 2: write"),
+        (
+            ["# made by hand", "path,label", "images/1.png,a"],
+            r"no column path .*line 1 is a comment, remove it$",
+        ),
+        (["# a, b", "path,label,split"], r"line 2: it has 3 cells, .*; if line 1 is a comment, remove it$"),
+        (["path,label,label", "images/1.png,a,b"], r"line 1: 2 columns are named label: rename all but one$"),
         (
             ["path,label", "images/0.png,x", "images/99.png,y"],
             "line 3: no image file .*images/99.png: correct the path",
@@ -93,6 +107,11 @@ def test_a_cut_keeps_patients_together(tmp_path: Path) -> None:
 def test_a_faulty_table_is_an_error_that_names_the_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(config(table(tmp_path, *lines)))
+
+
+def test_separators_at_the_end_of_a_line_are_no_cells(tmp_path: Path) -> None:
+    lines = [f'images/{i}.png,"carcinoma, {"xy"[i % 2]}"{"," * (i % 3)}' for i in range(30)]
+    assert load(config(table(tmp_path, "path,label", *lines))).class_names == ("carcinoma, x", "carcinoma, y")
 
 
 def test_a_label_with_more_digits_than_python_reads_is_a_name(tmp_path: Path) -> None:

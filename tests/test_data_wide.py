@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from data_files import config, gray, write_image
+from data_files import config, dicom, gray, write_image
 from PIL import Image
 
 from rlcas.data import load
@@ -224,8 +224,29 @@ def test_colours_of_palettes_and_print_become_rgb_without_a_warning(tmp_path: Pa
 
 def test_formats_that_would_lose_bits_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"P6 9 8 4095 " + RGB.astype(">u2").tobytes())
-    with pytest.raises(UserError, match=r"x.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"x.png is PPM, PGM or PBM, which is not read: save it as PNG$"):
         decode(tmp_path / "x.png", None)
+
+
+@pytest.mark.parametrize(("suffix", "form"), [("jp2", "JPEG 2000"), ("ppm", "PPM, PGM or PBM"), ("tga", "TGA")])
+def test_a_picture_of_another_form_is_refused_with_how_to_save_it(
+    tmp_path: Path, suffix: str, form: str
+) -> None:
+    Image.fromarray(gray(1)).save(tmp_path / f"x.{suffix}")
+    with pytest.raises(UserError, match=rf"x.{suffix} is {form}, which is not read: save it as PNG$"):
+        decode(tmp_path / f"x.{suffix}", None)
+
+
+def test_a_name_that_hides_the_form_is_refused_with_the_form(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x.png is DICOM: rename it to x.dcm$"):
+        decode(dicom(tmp_path / "x.png", gray(1)), None)
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
+    with pytest.raises(UserError, match=r"x.jpg is HEIC or AVIF, which is not read: save it as PNG$"):
+        decode(tmp_path / "x.jpg", None)
+    for content in (b"no picture", bytes(100), b"\x89PNG\r\n\x1a\n" + bytes(30)):
+        (tmp_path / "x.jpg").write_bytes(content)
+        with pytest.raises(UserError, match=r"x.jpg cannot be read as an image .*: replace or remove it$"):
+            decode(tmp_path / "x.jpg", None)
 
 
 def test_a_cameras_photograph_is_the_first_picture_of_its_file(tmp_path: Path) -> None:

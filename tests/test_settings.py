@@ -83,6 +83,32 @@ def test_the_initial_count_is_one_number_or_a_list_wherever_it_is_written(
     assert settings.of({"sampler": {"initial_count": counts}}) == by_flag
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("dataset.levels", "any,class", ("any", "class")),
+        ("dataset.drop", "Xa", ("Xa",)),
+        ("dataset.split", "0.6, 0.2, 0.2", (0.6, 0.2, 0.2)),
+        ("dataset.window", "0,255", (0.0, 255.0)),
+        ("sampler.initial_count", "2,3", (2, 3)),
+    ],
+)
+def test_a_list_is_text_with_commas_wherever_it_is_written(
+    tmp_path: Path, key: str, text: str, value: object
+) -> None:
+    by_flag = settings.resolve(given={key: text})
+    assert operator.attrgetter(key)(by_flag) == value
+    section, _, name = key.partition(".")
+    (tmp_path / "own.yaml").write_text(f"{section}:\n  {name}: {text}\n")
+    assert settings.resolve(given={}, file=tmp_path / "own.yaml") == by_flag
+    assert settings.of({section: {name: text}}) == settings.of({key: text}) == by_flag
+
+
+def test_a_list_that_is_text_is_checked_member_by_member() -> None:
+    with pytest.raises(UserError, match=r"dataset.split is 'x': input should be a valid number"):
+        settings.of({"dataset": {"split": "x,1,1"}})
+
+
 def test_none_is_written_as_none() -> None:
     assert settings.resolve(given={"preset": "quick", "classifier.width": "none"}).classifier.width is None
 

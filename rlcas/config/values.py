@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from rlcas.config.kinds import listed
 from rlcas.credentials import WHERE_THEY_BELONG, has_credentials, without_credentials
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,10 +35,25 @@ CREDENTIALS = "credentials"
 
 
 class Settings(BaseModel):
-    """A frozen group of settings; an unknown key is an error, and so is inf or nan, or a password in an address."""
+    """A frozen group of settings; an unknown key is an error, and so is inf or nan, or a password in an address.
+
+    A list may be text with commas, as a flag has it, wherever it is written.
+    """
 
     # use_attribute_docstrings makes the text under a field its help; inf and nan would pass a mere lower limit.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_lists(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            key: listed(field.annotation, value)
+            if isinstance(value, str) and (field := cls.model_fields.get(key))
+            else value
+            for key, value in given.items()
+        }
 
     # Before anything else: pydantic's own errors quote the values that they refuse.
     @model_validator(mode="before")

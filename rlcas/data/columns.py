@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rlcas.config import DatasetConfig
-from rlcas.data.decode import IMAGE_SUFFIXES
-from rlcas.data.rows import Rows
+from rlcas.data.decode import is_listed_image
+from rlcas.data.rows import Rows, comment_hint
+from rlcas.data.split_column import split_columns
 from rlcas.errors import UserError
 
 STANDARD = {"path": "path", "label": "label", "patient": "patient_id", "split": "split"}
@@ -90,7 +92,7 @@ def columns_of(rows: Rows, dataset: DatasetConfig) -> Columns:
     patient = _optional(rows, given, "patient", _first(names, PATIENTS))
     if "patient" not in given and patient is not None and (dataset.patient_pattern or _is_flag(rows, patient)):
         patient = None
-    split = _optional(rows, given, "split", [i for i, name in enumerate(names) if name.lower() == "split"])
+    split = _optional(rows, given, "split", split_columns(rows, given.values()))
     path = path_place(rows, dataset)
     taken = {path, patient, split}
     labels = _named_labels(rows, given["label"]) if "label" in given else _recognised_labels(rows, taken)
@@ -162,7 +164,7 @@ def _optional(rows: Rows, given: Mapping[str, str], role: str, found: Sequence[i
 
 def _path_without_header(rows: Rows) -> int:
     first = rows.cells[0] if rows.cells else ()
-    found = [i for i, cell in enumerate(first) if cell.lower().endswith(IMAGE_SUFFIXES)]
+    found = [i for i, cell in enumerate(first) if is_listed_image(os.path.join(rows.path.parent, cell))]  # noqa: PTH118
     if len(found) != 1:
         raise _not_found(rows, "path", found)
     return found[0]
@@ -194,15 +196,19 @@ def _label_candidates(rows: Rows, free: Sequence[int]) -> list[int]:
 
 
 def _one_hot(rows: Rows, free: Sequence[int]) -> tuple[int, ...]:
-    """Return the columns of 0 and 1, if every row has a 1 in exactly one of them; else none."""
+    """Return the columns of 0 and 1, if most rows have a 1 in one of them, and none in several; else none."""
     binary = tuple(i for i in free if BINARY.keys() >= set(rows.column(i)))
     if len(binary) < 2 or not rows.cells:
         return ()
-    return binary if all(sum(BINARY[row[i]] for i in binary) == 1 for row in rows.cells) else ()
+    ones = [sum(BINARY[row[i]] for i in binary) for row in rows.cells]
+    return binary if max(ones) == 1 and sum(ones) > len(ones) / 2 else ()
 
 
 def _not_found(rows: Rows, role: str, found: Sequence[int]) -> UserError:
     where, listed = f"{rows.path} line 1", ", ".join(rows.columns)
+    if len(found) > len({rows.columns[i] for i in found}):
+        twin = next(rows.columns[i] for i in found if rows.columns.count(rows.columns[i]) > 1)
+        return UserError(f"{where}: {rows.columns.count(twin)} columns are named {twin}: rename all but one")
     if found:
         choices = " or ".join(f"--dataset.columns {role}={rows.columns[i]}" for i in found)
         return UserError(f"{where}: several columns may be the {role}: choose {choices} (of {listed})")
@@ -212,7 +218,7 @@ def _not_found(rows: Rows, role: str, found: Sequence[int]) -> UserError:
     several = ", or label=A+B+C for columns of 0 and 1" if role == "label" else ""
     return UserError(
         f"{where}: no column {role} among {listed}: add it, or name the one that is meant with "
-        f"--dataset.columns {role}=COLUMN{several}{by_number}"
+        f"--dataset.columns {role}=COLUMN{several}{by_number}{comment_hint(rows.columns)}"
     )
 
 

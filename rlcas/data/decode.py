@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,14 @@ from rlcas.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", *DICOM_SUFFIXES)
+LISTED_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".webp")
+"""Those of images that a table may name; folders have GIF and WebP rather as previews."""
 GRAY_MODES = ("1", "L", "LA", "La")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP")
 """Formats of Pillow that are read, whatever the suffix says: it narrows others of 16 bits without a word."""
 
+FORMS = {"JPEG2000": "JPEG 2000", "PPM": "PPM, PGM or PBM"}
+"""Pillow's names of other formats -> the usual ones."""
 UNREADABLE = (
     *(OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SyntaxError),
     *(ArithmeticError, struct.error, zlib.error, Image.DecompressionBombError, MemoryError),
@@ -87,6 +92,12 @@ def is_image_file(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
 
 
+def is_listed_image(path: str) -> bool:
+    """Return whether a table's text may name an image: by its suffix, or as a DICOM file that exists."""
+    # os.path's returns False for a text that is too long for a name.
+    return path.lower().endswith(LISTED_SUFFIXES) or (os.path.isfile(path) and is_dicom(Path(path)))  # noqa: PTH113
+
+
 def is_dicom(path: Path) -> bool:
     """Return whether a file is DICOM, by its suffix, or by its content if the suffix is none of an image.
 
@@ -108,6 +119,7 @@ def _picture(path: Path, frame: Frame) -> Pixels:
     except UnidentifiedImageError:
         # Pillow does not know every form of TIFF.
         if not is_tiff(path):
+            _refuse_other_form(path)
             raise
         return decode_tiff(path, frame)
     with image:
@@ -118,6 +130,35 @@ def _picture(path: Path, frame: Frame) -> Pixels:
         if not is_narrowed(image):
             return _pixels(path, image)
         return decode_bytes(image, path) if is_split(image) else decode_tiff(path, frame)
+
+
+def _refuse_other_form(path: Path) -> None:
+    """Refuse a whole file of a form that is not read, or that its name hides.
+
+    Raises:
+        UserError: it is one; the message says how to save it.
+    """
+    with path.open("rb") as file:
+        head = file.read(132)
+    if head[128:] == b"DICM":
+        raise UserError(f"{path} is DICOM: rename it to {path.stem}.dcm")
+    if form := _other_form(path, head):
+        raise UserError(f"{path} is {form}, which is not read: save it as PNG")
+
+
+def _other_form(path: Path, head: bytes) -> str | None:
+    """Return the name of the form in which Pillow, which knows many, would read a file; None: it knows none."""
+    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"avi"):
+        return "HEIC or AVIF"
+    try:
+        with Image.open(path) as image:
+            form = image.format or ""
+    except UNREADABLE:
+        return None
+    # Pillow takes almost anything for TGA, which has no mark at its start.
+    return (
+        None if form in FORMATS or (form == "TGA" and path.suffix.lower() != ".tga") else FORMS.get(form, form)
+    )
 
 
 def _page(path: Path, image: Image.Image, frame: Frame) -> int:

@@ -98,6 +98,12 @@ def _check_kind(path: Path, dataset: Any) -> None:
         raise UserError(f"{path} has the photometric interpretation {kind}: save it as MONOCHROME2 or RGB")
     if kind in GRAY and dataset.get("PixelPresentation") in ("COLOR", "MIXED"):
         raise UserError(f"{path} colours gray values by a supplemental palette: save it as RGB")
+    if kind == PALETTE and "RedPaletteColorLookupTableDescriptor" not in dataset:
+        raise UserError(f"{path} is PALETTE COLOR without a palette: save it as MONOCHROME2 or RGB")
+    if int(dataset.get("SamplesPerPixel") or 1) > 1 and dataset.get("PlanarConfiguration") is None:
+        raise UserError(
+            f"{path} does not say the order of its colours: save it with PlanarConfiguration 0 (R, G, B of each pixel)"
+        )
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
     if None not in (bits, high) and high != bits - 1 and not dataset.file_meta.TransferSyntaxUID.is_compressed:
         raise UserError(f"{path} has BitsStored {bits} and HighBit {high}: save it with HighBit {bits - 1}")

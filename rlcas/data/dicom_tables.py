@@ -80,14 +80,12 @@ def coloured(dataset: Any, indices: Pixels) -> Uint8:
     """Return [H, W, 3]: the palette's colours; those of 16 bits keep the upper 8.
 
     Args:
-        dataset: the file, with its palette.
+        dataset: the file, which has a palette.
         indices: [H, W] stored values.
 
     Raises:
-        ValueError: the palette is missing or damaged.
+        ValueError: the palette is damaged.
     """
-    if "RedPaletteColorLookupTableDescriptor" not in dataset:
-        raise ValueError("it has no palette")
     segmented = "SegmentedRedPaletteColorLookupTableData" in dataset
     return _from_segments(dataset, indices) if segmented else _from_tables(dataset, indices)
 

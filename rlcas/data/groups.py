@@ -38,6 +38,11 @@ ID_WORDS = (
     "accession",
     "series",
 )
+NO_ID = frozenset((
+    *("", "na", "n/a", "#n/a", "<na>", "n.a.", "nan", "none", "null", "nil", "unknown", "unk", "missing"),
+    *("not available", "not applicable", "undefined", "unspecified", "-", "--", "_", ".", "?", "??"),
+))  # fmt: skip
+"""What stands, in lower case, in place of an id that is not known."""
 KEEPS = "keeps them in one split"
 _CODE = re.compile(r"[^\W\d]+[\W_]?\d{2,}\w*")
 PATTERNS = (
@@ -68,10 +73,17 @@ def named_patients(split: RawSplit, dataset: DatasetConfig) -> RawSplit:
 
 
 def own_groups(ids: Sequence[str], names: Sequence[str]) -> NDArray[np.str_]:
-    """Return the ids [N], where an image without one is a group of its own, named after the image."""
+    """Return the ids [N], where an image without one is a group of its own, named after the image.
+
+    A word that stands for no id, such as NA, is none.
+    """
     known = set(ids)
     return np.array(
-        [given or _unused(f"no id: {name}", known) for given, name in zip(ids, names, strict=True)], np.str_
+        [
+            _unused(f"no id: {name}", known) if given.strip().lower() in NO_ID else given
+            for given, name in zip(ids, names, strict=True)
+        ],
+        np.str_,
     )
 
 

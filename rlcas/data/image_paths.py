@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rlcas.data.columns import Columns, place_of
-from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.decode import IMAGE_SUFFIXES, is_listed_image
 from rlcas.data.masks import without_masks
 from rlcas.data.rows import Rows
 from rlcas.data.suggest import pattern_of, some_cells
@@ -46,16 +46,14 @@ def image_finder(rows: Rows, columns: Columns, pattern: str | None) -> Callable[
     start = "/" if pattern.startswith("/") and not start else start
     places = {name: _place(rows, columns, name) for name in COLUMN.findall(rest)}
     search = _Search(_roots(rows, start, pattern))
-    is_pattern = MAGIC.search(rest) is not None
 
     def find(where: str, cells: Cells) -> Path:
         for place in places.values():
             if not cells[place]:
                 raise UserError(f"{where}: {rows.columns[place]} is empty: fill it in")
-        if is_pattern:
-            found = search.matches(_filled(rest, places, [glob.escape(cell) for cell in cells]))
-        else:
-            found = search.plain(_filled(rest, places, cells))
+        found = _found(search, rest, places, cells) or _found(
+            search, rest, places, list(map(_with_slashes, cells))
+        )
         # `{case}*.png` means the picture, and not the masks beside it.
         found = without_masks(found)[0] if len(found) > 1 else found
         if len(found) == 1:
@@ -75,8 +73,9 @@ def _by_path(rows: Rows, columns: Columns, folder: str, where: str, cells: Cells
         raise UserError(f"{where}: {rows.columns[columns.path]} is empty: fill it in")
     image = os.path.join(folder, cells[columns.path])  # noqa: PTH118  # a Path for each try is slow
     # pathlib's raises if the name is too long for the disk
-    if os.path.isfile(image):  # noqa: PTH113
-        return Path(image)
+    for tried in (image, os.path.join(folder, _with_slashes(cells[columns.path]))):  # noqa: PTH118
+        if os.path.isfile(tried):  # noqa: PTH113
+            return Path(tried)
     column = rows.columns[columns.path] if rows.has_header else "path"
     values = [cells[columns.path], *some_cells(rows, columns.path)]
     if lies := pattern_of(rows.path.parent, column, values):
@@ -109,6 +108,17 @@ def _place(rows: Rows, columns: Columns, name: str) -> int:
     return place_of(rows, name, "dataset.images column")
 
 
+def _with_slashes(cell: str) -> str:
+    # As Windows writes paths; a name may have a backslash elsewhere, and is tried first.
+    return cell.replace("\\", "/")
+
+
+def _found(search: _Search, rest: str, places: dict[str, int], cells: Cells) -> list[Path]:
+    if MAGIC.search(rest):
+        return search.matches(_filled(rest, places, [glob.escape(cell) for cell in cells]))
+    return search.plain(_filled(rest, places, cells))
+
+
 def _filled(rest: str, places: dict[str, int], cells: Cells) -> str:
     return COLUMN.sub(lambda found: cells[places[found[1]]], rest)
 
@@ -130,7 +140,9 @@ class _Search:
         found = [str(root) for root in self._roots]
         for level in pattern.split("/"):
             found = [path for folder in found for path in self._below(folder, level)]
-        return [Path(path) for path in found if path.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(path)]  # noqa: PTH113
+        files = [path for path in found if os.path.isfile(path)]  # noqa: PTH113
+        usual = [Path(path) for path in files if path.lower().endswith(IMAGE_SUFFIXES)]
+        return usual or [Path(path) for path in files if is_listed_image(path)]
 
     def _below(self, folder: str, level: str) -> list[str]:
         found = MAGIC.search(level)

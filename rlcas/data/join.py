@@ -32,7 +32,12 @@ def joined(rows: Rows, dataset: DatasetConfig) -> Rows:
             f"dataset.join {dataset.join} needs a column that both tables have: name it with "
             "--dataset.columns path=COLUMN"
         )
-    second = read_rows(rows.path.parent / Path(dataset.join).expanduser())
+    table = rows.path.parent / Path(dataset.join).expanduser()
+    if not table.is_file():
+        raise UserError(
+            f"dataset.join {dataset.join}: {table} is not a file: correct it (it is relative to the first table)"
+        )
+    second = read_rows(table)
     key = place_of(second, rows.columns[place], "dataset.join by column")
     added = [i for i, name in enumerate(second.columns) if name not in rows.columns and i != key]
     found: dict[str, list[str]] = {}
@@ -52,7 +57,7 @@ def joined(rows: Rows, dataset: DatasetConfig) -> Rows:
     return replace(
         rows,
         columns=(*rows.columns, *(second.columns[i] for i in added)),
-        cells=[[*cells[: len(rows.columns)], *found.get(cells[place], empty)] for cells in rows.cells],
+        cells=[[*cells, *found.get(cells[place], empty)] for cells in rows.cells],
     )
 
 

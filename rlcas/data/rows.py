@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rlcas.data.decode import IMAGE_SUFFIXES
+from rlcas.data.decode import is_listed_image
 from rlcas.errors import UserError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -45,7 +46,7 @@ def read_rows(path: Path, *, has_header: bool | None = None, limit: int | None =
         limit: number of rows that are read; None: all.
 
     Raises:
-        UserError: it is no file, or no table in UTF-8.
+        UserError: it is no file, no table in UTF-8, or a line has more cells than the first one.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file: check the path after csv:")
@@ -59,15 +60,31 @@ def read_rows(path: Path, *, has_header: bool | None = None, limit: int | None =
         raise UserError(f"{path} lists no images: write a line for each")
     first = read[0][1]
     if has_header is None:
-        has_header = not any(cell.lower().endswith(IMAGE_SUFFIXES) for cell in first)
+        has_header = not any(is_listed_image(os.path.join(path.parent, cell)) for cell in first)  # noqa: PTH118
     columns = tuple(first) if has_header else _numbers(first)
     rows = read[1:] if has_header else read
+    for line, cells in rows:
+        if any(cells[len(columns) :]):
+            raise UserError(_too_long(path, line, columns, cells))
     return Rows(
         path=path,
         columns=columns,
         has_header=has_header,
         lines=[line for line, _ in rows],
-        cells=[row + [""] * (len(columns) - len(row)) for _, row in rows],
+        # Separators at a line's end may be more than in the first line.
+        cells=[(row + [""] * (len(columns) - len(row)))[: len(columns)] for _, row in rows],
+    )
+
+
+def comment_hint(columns: Sequence[str]) -> str:
+    """Return what to do with a first line that may be a comment; empty if it is none."""
+    return "; if line 1 is a comment, remove it" if columns[0].startswith("#") else ""
+
+
+def _too_long(path: Path, line: int, columns: Sequence[str], cells: Sequence[str]) -> str:
+    return (
+        f"{path} line {line}: it has {len(cells)} cells, line 1 has {len(columns)}: write a cell in quotes that has "
+        f'the separator in it, such as "A, B"{comment_hint(columns)}'
     )
 
 

@@ -17,7 +17,8 @@ from rlcas.data.image_paths import image_finder
 from rlcas.data.join import join_note, joined
 from rlcas.data.masks import masks_below
 from rlcas.data.rows import Rows, read_rows
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
+from rlcas.data.source import RawSplit, Source, SplitName, counted
+from rlcas.data.split_column import split_in, unused_notes, words_note
 from rlcas.data.split_files import SPLIT_ORDER, split_files
 from rlcas.errors import UserError
 
@@ -97,18 +98,24 @@ def _read(path: Path, split: SplitName, dataset: DatasetConfig) -> Table:
             if dataset.unlabelled == "leave_out":
                 return None
             raise UserError(
-                f"{where}: label is empty: fill it in, or leave such lines out with --dataset.unlabelled leave_out"
+                f"{where}: {_no_label(rows, columns)}, or leave such lines out with --dataset.unlabelled leave_out"
             )
         return Entry(
             path=image_of(where, cells),
             label=label,
             patient=None if columns.patient is None else cells[columns.patient],
-            split=split if columns.split is None else _split(where, cells[columns.split]),
+            split=split if columns.split is None else split_in(where, cells[columns.split]),
         )
 
     return Table(
         rows, columns, [entry(line, cells) for line, cells in zip(rows.lines, rows.cells, strict=True)]
     )
+
+
+def _no_label(rows: Rows, columns: Columns) -> str:
+    if len(columns.labels) == 1:
+        return "label is empty: fill it in"
+    return f"none of {', '.join(rows.columns[i] for i in columns.labels)} is 1: correct it"
 
 
 def _label(where: str, rows: Rows, columns: Columns, cells: Sequence[str]) -> str:
@@ -129,12 +136,6 @@ def _label(where: str, rows: Rows, columns: Columns, cells: Sequence[str]) -> st
             f"{where}: {' and '.join(ones)} are 1: multi-label data are not supported, keep one label for each image"
         )
     return ones[0] if ones else ""
-
-
-def _split(where: str, value: str) -> SplitName:
-    if value.lower() not in SPLIT_ALIASES:
-        raise UserError(f"{where}: split {value!r} is unknown: use train, val or test")
-    return SPLIT_ALIASES[value.lower()]
 
 
 def _open_split(
@@ -164,11 +165,16 @@ def _table_notes(table: Table, dataset: DatasetConfig, files: Sequence[Path]) ->
         empty := [rows.columns[i] for i in columns.labels if rows.columns[i] not in found]
     ):
         yield f"columns without an image, which are no classes: {', '.join(empty)}"
+    unused = set(range(len(rows.columns))) - {columns.path, columns.patient, columns.split, *columns.labels}
+    if columns.split is not None:
+        yield from words_note([cells[columns.split] for cells, _ in labelled])
+    elif "split" not in dataset.columns and any(entry.split == "all" for _, entry in labelled):
+        yield from unused_notes(rows, unused)
     if columns.patient is not None or dataset.patient_pattern is not None:
         return
     id_of = {label: class_id for class_id, label in enumerate(found)}
     labels_N = np.array([id_of[entry.label] for _, entry in labelled], np.int64)
-    for place in sorted(set(range(len(rows.columns))) - {columns.path, columns.split, *columns.labels}):
+    for place in sorted(unused):
         yield from repeating_note(rows.columns[place], [cells[place] for cells, _ in labelled], labels_N)
     yield from join_note(rows, columns, files)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import types
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlcas.config import FileConfig, RunConfig
+from rlcas.config.kinds import Choice
+from rlcas.config.kinds import kinds as kinds_in_annotation
 
 SHOWN_CHARACTERS = 120
 
@@ -44,7 +44,7 @@ def kinds_of(key: str) -> set[Any]:
 
 def kinds_in(model: type[BaseModel], key: str) -> set[Any]:
     """Return the plain types and choices of a setting of `model`; an empty set if there is no such setting."""
-    return next((_kinds(flag.annotation) for flag in flags(model) if flag.key == key), set())
+    return next((kinds_in_annotation(flag.annotation) for flag in flags(model) if flag.key == key), set())
 
 
 def unknown_setting(key: str) -> str:
@@ -58,34 +58,12 @@ def unknown_setting(key: str) -> str:
 
 
 def parse(key: str, text: Any) -> Any:
-    """Return a flag's text as the value for pydantic to check: none as None, a,b as a list, a choice as its value."""
+    """Return a flag's text as the value for pydantic to check: none as None, a choice as its value."""
     if not isinstance(text, str):
         return text
     kinds = kinds_in(FileConfig, key)
     if type(None) in kinds and text.lower() in ("none", "null"):
         return None
-    # A setting that takes one number or several, as `sampler.initial_count`, is several only with a comma.
-    if tuple in kinds and (int not in kinds or "," in text):
-        return [item.strip() for item in text.strip("[]() ").split(",") if item.strip()]
     # pydantic does not take the text "1" for Literal[1]. Other texts stay: pydantic parses numbers and booleans
     # itself.
-    return next((kind.value for kind in kinds if isinstance(kind, _Choice) and str(kind.value) == text), text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """One of the values of a Literal, kept apart from the types."""
-
-    value: Any
-
-
-def _kinds(annotation: Any) -> set[Any]:
-    """Return the plain types and choices in an annotation: Literal[1] | None -> {_Choice(1), NoneType}."""
-    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        return set().union(*(_kinds(part) for part in parts))
-    if origin is typing.Annotated:
-        return _kinds(parts[0])
-    if origin is typing.Literal:
-        return {_Choice(value) for value in parts}
-    return {origin or annotation}
+    return next((kind.value for kind in kinds if isinstance(kind, Choice) and str(kind.value) == text), text)
