@@ -10,9 +10,10 @@ from pathlib import Path
 from rlcas import settings
 from rlcas.data.decode import IMAGE_SUFFIXES, is_image_file
 from rlcas.data.files import folders_in, image_files, visible
-from rlcas.data.source import counted
+from rlcas.data.masks import mask_folders
+from rlcas.data.source import NUM_SHOWN, counted
 from rlcas.data.suggest import table_command, table_of
-from rlcas.data.words import SPLIT_WORDS, split_of, words_of
+from rlcas.data.words import SPLIT_WORDS, are_splits, split_of, words_of
 from rlcas.errors import UserError
 from rlcas.settings.yaml_file import MAX_BYTES
 
@@ -78,15 +79,35 @@ def nothing_read(root: Path, parts: Iterable[Path], levels: Sequence[str]) -> Us
     return UserError(f"{part} has no class folders{below}{lying}: {fix}")
 
 
-def no_images(folder: Path) -> UserError | None:
-    """Return the error for a class folder that has files or folders, but no images; None if it is empty."""
+def has_kinds(folder: Path) -> bool:
+    """Return whether folders in `folder` are of kinds of files, as images and masks are."""
+    return any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in folders_in(folder))
+
+
+def no_images(root: Path, folder: Path) -> UserError | None:
+    """Return the error for a class folder that has files or folders, but no images; None if it is empty.
+
+    Args:
+        root: the folder of the data set.
+        folder: that of the class.
+    """
     below = folders_in(folder)
     lying = lying_in(folder)
     if not lying:
         return None
+    beside = [path.name for path in folders_in(folder.parent)]
+    masks = mask_folders(beside)
+    pictures = [name for name in beside if name not in masks]
     if below and all(split_of(child.name) for child in below):
         fix = "splits are wanted above the classes, train/CLASS/*.png"
-    elif any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in below):
+    elif are_splits(beside):
+        fix = f"if {' and '.join(beside[:NUM_SHOWN])} are splits, rename them to train and test"
+    elif masks and all(_class_words(name) == () for name in pictures):
+        # Below a split, no one folder has all pictures.
+        alone = folder.parent == root and len(pictures) == 1
+        all_levels = "--dataset.levels any,class reads its classes, without masks"
+        fix = f"--data folder:{root / pictures[0]} reads its classes" if alone else all_levels
+    elif has_kinds(folder):
         fix = "--dataset.levels class,any reads them"
     elif any(image_files(child) for child in below):
         name = below[0].name
