@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def test_classes_are_classes_whatever_their_names(tmp_path: Path, names: tuple[s
         ("JPEGImages", "SegmentationMasks"),
         ("Patient 1", "Patient 2"),
         ("Hospital-1", "Hospital-2"),
+        ("SET10_images_part_1", "SET10_images_part_2", "SET10_segmentations_lesion_x"),
+        ("images_normalized", "masks"),
+        ("images_normalized", "lesion_masks"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -131,6 +135,50 @@ def test_a_folder_that_is_no_class_can_be_dropped(tmp_path: Path) -> None:
     assert shown in read(tmp_path).notes
     dropped = read(tmp_path, drop=("masks",))
     assert dropped.class_names == ("benign", "malignant") and shown not in dropped.notes
+
+
+@pytest.mark.parametrize(
+    ("classes", "masks"),
+    [
+        (("benign", "malignant"), ("benign_masks", "malignant_masks")),
+        (("benign", "malignant"), ("benign GT",)),
+        (("benign", "malignant"), ("mask_benign",)),
+        (("in situ", "normal"), ("in_situ_ground_truth",)),
+    ],
+)
+def test_folders_of_masks_of_a_class_are_refused_dropped_or_kept(
+    tmp_path: Path, classes: tuple[str, ...], masks: tuple[str, ...]
+) -> None:
+    grid(tmp_path, *classes, *masks)
+    with pytest.raises(
+        UserError, match=f"has {masks[0]} beside {classes[0]}, which seem to be its masks"
+    ) as caught:
+        read(tmp_path)
+    typed = str(caught.value).partition("with --dataset.drop ")[2].partition(", or take")[0]
+    dropped = settings.resolve(given={"data": f"folder:{tmp_path}", "dataset.drop": shlex.split(typed)[0]})
+    assert load(dropped).class_names == classes
+    assert set(read(tmp_path, masks="keep").class_names) == {*classes, *masks}
+
+
+@pytest.mark.parametrize(
+    ("names", "noted"),
+    [
+        (("p001", "p002", "p003"), "patients or parts of a set: 3 (p001, p002, p003)"),
+        (("set1", "set2"), "patients or parts of a set: 2 (set1, set2)"),
+        (("malignant", "normal GT"), "what kind of files they have: 1 (normal GT)"),
+        (("benign images", "malignant images", "masks"), "what kind of files they have: 1 (masks)"),
+        (("mask", "face"), "what kind of files they have: 1 (mask)"),
+        (("mask", "no_mask"), "what kind of files they have: 1 (mask)"),
+        (("with_mask", "without_mask"), ""),
+        (("left", "right"), ""),
+        (("grade1", "grade2"), ""),
+        (("n01440764", "n01443537"), ""),
+    ],
+)
+def test_classes_that_are_hardly_so_are_noted(tmp_path: Path, names: tuple[str, ...], noted: str) -> None:
+    grid(tmp_path, *names)
+    notes = [note for note in read(tmp_path).notes if note.startswith("classes whose names")]
+    assert [noted in note for note in notes] == [True] * bool(noted)
 
 
 def test_a_table_beside_classes_is_reported(tmp_path: Path) -> None:

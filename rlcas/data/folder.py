@@ -65,7 +65,7 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
     # From all splits together: a class has the same number in each, even if one lacks it.
     class_names = in_order(leaf.class_name for leaf in found)
     _check_have_images(root, parts, leaves, dataset)
-    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop])
+    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop], dataset)
     splits = {split: _open_split(root, part, class_names, dataset) for split, part in leaves.items()}
     masks = [path for leaf in found for path in leaf.masks]
     return Source(
@@ -177,7 +177,7 @@ def _check_have_images(
     for leaf in every:
         if leaf.class_name not in with_images and (error := no_images(root, leaf.folder)):
             if has_kinds(leaf.folder):
-                check_are_classes(root, in_order(leaf.class_name for leaf in every))
+                check_are_classes(root, in_order(leaf.class_name for leaf in every), dataset)
             raise error
 
 

@@ -168,10 +168,9 @@ def _folders_note(names: Sequence[str], labels_N: Int64, does: str) -> tuple[str
 
 def _headers_note(splits: Sequence[RawSplit]) -> tuple[str, ...]:
     """Return a note if the headers of the files name patients who have several images."""
-    ids = [
-        patient for split in splits if split.read_header_ids is not None for patient in split.read_header_ids()
-    ]
-    named = [patient for patient in ids if patient]
+    read = (split.read_header_ids for split in splits)
+    ids = itertools.chain.from_iterable(ids_of() for ids_of in read if ids_of is not None)
+    named = [patient for patient in itertools.islice(ids, MOST_HEADERS) if patient]
     # One id for all is what anonymisation leaves.
     if not 1 < len(set(named)) < len(named):
         return ()

@@ -74,7 +74,7 @@ class RawSplit:
     open_images: Callable[[], Sequence[Pixels] | Pixels]
     patients_N: NDArray[np.str_] | None = None
     read_header_ids: Callable[[], Iterator[str]] | None = None
-    """Yields the patients [N], empty for none, that the files' own headers name, for a note. None: they have no headers."""
+    """Yields the patient that each file's own header names, empty for none; for a note. None: there are no files."""
     survey: Survey | None = None
     """None until `rlcas.data.survey` has read the images."""
 
