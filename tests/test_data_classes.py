@@ -158,12 +158,16 @@ PAIRS = {
     "letters": [f"{patient * 4}_{i:03d}.png" for patient in "ABCDEFGH" for i in range(5)],
     "end": [f"{patient}{eye}.png" for patient in range(10, 30) for eye in "LR"],
     "frames": [f"study7_p{patient}_f{i}.png" for patient in range(10) for i in range(4)],
+    "before": [f"{side}_{patient}.png" for patient in range(20) for side in ("left", "right")],
+    "letters before": [f"{side}{patient}.png" for patient in range(20) for side in "LR"],
     "films": [f"film{patient}_{i}.png" for patient in range(5) for i in range(60)],
 }
 ALONE = {
     "numbers": [f"{i:05d}.png" for i in range(40)],
     "one start": [f"ISIC_{i:07d}.png" for i in range(40)],
     "brackets": [f"benign ({i}).png" for i in range(40)],
+    "one side": [f"left_{i}.png" for i in range(40)],
+    "letters": [f"{'lr'[i % 2]}ow_{i}.png" for i in range(40)],
     "hashes": [f"{i * 7919 % 65521:04x}{i:02x}.png" for i in range(40)],
 }
 
@@ -201,6 +205,71 @@ def test_names_that_begin_with_the_class_are_no_note(tmp_path: Path) -> None:
     assert not any("file names pair" in note for note in load(config(f"folder:{tmp_path}")).notes)
 
 
+def test_equal_names_in_several_folders_are_no_note(tmp_path: Path) -> None:
+    """As BUSI arranged in splits, each class and split counted from 1."""
+    for s, split in enumerate(("train", "val", "test")):
+        for c, name in enumerate(("benign", "malignant", "normal")):
+            for i in range(20):
+                write_image(tmp_path / split / name / f"{name} ({i}).png", gray(100 * (3 * s + c) + i))
+    assert load(config(f"folder:{tmp_path}")).notes == ()
+
+
+FOLDERS = {
+    "CheXpert": (
+        [
+            f"train/patient{i:05d}/study{j}/view{k}_frontal.png"
+            for i in range(12)
+            for j in (1, 2)
+            for k in (1, 2)
+        ],
+        ["(patient[0-9]+)", "/(patient[0-9]+)/study"],
+    ),
+    "flat": ([f"pat{i}/{k}.png" for i in range(12) for k in range(4)], ["pat([0-9]+)/"]),
+}
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+def test_folders_of_patients_in_a_table_are_reported_and_found_by_a_pattern(tmp_path: Path, kind: str) -> None:
+    names, patterns = FOLDERS[kind]
+    for i, name in enumerate(names):
+        write_image(tmp_path / name, gray(i))
+    lines = [f"{name},{'ab'[i // 4 % 2]}" for i, name in enumerate(names)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    table = f"csv:{tmp_path / 't.csv'}"
+    (note,) = [
+        note for note in load(config(table)).notes if note.startswith("folders may be of patients, 12 for 48")
+    ]
+    shown = note.partition("--dataset.patient_pattern '")[2].partition("' keeps them in one split")[0]
+    for pattern in (shown, *patterns):
+        data, (test, _) = (
+            load(config(table, patient_pattern=pattern)),
+            load_test(config(table, patient_pattern=pattern)),
+        )
+        parts = [
+            set(part.patients_N.tolist())
+            for part in (data.train, data.val, test)
+            if part.patients_N is not None
+        ]
+        assert len(set().union(*parts)) == sum(map(len, parts)) == 12
+
+
+def test_a_pattern_of_file_names_does_not_look_at_folders(tmp_path: Path) -> None:
+    for i in range(12):
+        write_image(tmp_path / "ab_x"[i % 2 :][:2] / f"{f'p{i // 4}_' if i < 8 else 'x'}{i}.png", gray(i))
+    notes = load(config(f"folder:{tmp_path}", patient_pattern="^(.+)_")).notes
+    assert "images without a patient, each a patient of its own: 4" in notes
+
+
+@pytest.mark.parametrize("form", ["part_{}", "images{:03d}", "set{}", "{:c}"])
+def test_folders_of_parts_are_not_reported_as_patients(tmp_path: Path, form: str) -> None:
+    for i in range(48):
+        number = i // 4 + (97 if "c" in form else 0)
+        write_image(tmp_path / form.format(number) / f"{i}.png", gray(i))
+    lines = [f"{form.format(i // 4 + (97 if 'c' in form else 0))}/{i}.png,{'ab'[i % 2]}" for i in range(48)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label", *lines]))
+    assert not any("of patients" in note for note in load(config(f"csv:{tmp_path / 't.csv'}")).notes)
+
+
 def test_pairs_of_a_set_with_splits_of_its_own_are_said_to_be_named(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         for i in range(20):
@@ -217,7 +286,7 @@ def test_a_pattern_that_matches_some_names_leaves_the_rest_alone(tmp_path: Path)
     data = load(config(f"folder:{tmp_path}", patient_pattern="^(p[0-9]+)_"))
     assert "images without a patient, each a patient of its own: 4" in data.notes
     with pytest.raises(
-        UserError, match=r"patient_pattern \^\(q\) matches no file name, such as p0_0: correct it"
+        UserError, match=r"patient_pattern \^\(q\) matches no file name and no path, such as a/p0_0: correct"
     ):
         load(config(f"folder:{tmp_path}", patient_pattern="^(q)"))
 

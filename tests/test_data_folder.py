@@ -208,6 +208,24 @@ def test_dicom_has_its_own_window_which_a_setting_overrides(tmp_path: Path) -> N
     np.testing.assert_array_equal(set_for_all.train.images_NCHW[0, 0], np.rint(stored * 255 / 63))
 
 
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [(4, "DICOM headers name 4 patients (PatientID) for 16 images"), (1, ""), (16, ""), (0, "")],
+)
+def test_patients_in_dicom_headers_are_reported_where_none_are_known(
+    tmp_path: Path, ids: int, shown: str
+) -> None:
+    for i in range(16):
+        dicom(tmp_path / "ab"[i // 8] / f"{i}.dcm", gray(i), PatientID=f"p{i % ids}" if ids else "")
+    notes = load(config(f"folder:{tmp_path}")).notes
+    assert [note for note in notes if "PatientID" in note][:1] == [
+        note for note in notes if shown and shown in note
+    ]
+    rows = [f"{'ab'[i // 8]}/{i}.dcm,{'ab'[i // 8]},q{i % 8}" for i in range(16)]
+    (tmp_path / "t.csv").write_text("\n".join(["path,label,patient_id", *rows]))
+    assert not any("PatientID" in note for note in load(config(f"csv:{tmp_path / 't.csv'}")).notes)
+
+
 def test_eight_bit_and_rgb_dicom_keep_their_values(tmp_path: Path) -> None:
     data = load(config(dicom_folder(tmp_path / "gray", gray(1))))
     np.testing.assert_array_equal(data.train.images_NCHW[0, 0], gray(1))

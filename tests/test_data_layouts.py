@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def test_classes_are_classes_whatever_their_names(tmp_path: Path, names: tuple[s
         ("JPEGImages", "SegmentationMasks"),
         ("Patient 1", "Patient 2"),
         ("Hospital-1", "Hospital-2"),
+        ("SET10_images_part_1", "SET10_images_part_2", "SET10_segmentations_lesion_x"),
+        ("images_normalized", "masks"),
+        ("images_normalized", "lesion_masks"),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -131,6 +135,50 @@ def test_a_folder_that_is_no_class_can_be_dropped(tmp_path: Path) -> None:
     assert shown in read(tmp_path).notes
     dropped = read(tmp_path, drop=("masks",))
     assert dropped.class_names == ("benign", "malignant") and shown not in dropped.notes
+
+
+@pytest.mark.parametrize(
+    ("classes", "masks"),
+    [
+        (("benign", "malignant"), ("benign_masks", "malignant_masks")),
+        (("benign", "malignant"), ("benign GT",)),
+        (("benign", "malignant"), ("mask_benign",)),
+        (("in situ", "normal"), ("in_situ_ground_truth",)),
+    ],
+)
+def test_folders_of_masks_of_a_class_are_refused_dropped_or_kept(
+    tmp_path: Path, classes: tuple[str, ...], masks: tuple[str, ...]
+) -> None:
+    grid(tmp_path, *classes, *masks)
+    with pytest.raises(
+        UserError, match=f"has {masks[0]} beside {classes[0]}, which seem to be its masks"
+    ) as caught:
+        read(tmp_path)
+    typed = str(caught.value).partition("with --dataset.drop ")[2].partition(", or take")[0]
+    dropped = settings.resolve(given={"data": f"folder:{tmp_path}", "dataset.drop": shlex.split(typed)[0]})
+    assert load(dropped).class_names == classes
+    assert set(read(tmp_path, masks="keep").class_names) == {*classes, *masks}
+
+
+@pytest.mark.parametrize(
+    ("names", "noted"),
+    [
+        (("p001", "p002", "p003"), "patients or parts of a set: 3 (p001, p002, p003)"),
+        (("set1", "set2"), "patients or parts of a set: 2 (set1, set2)"),
+        (("malignant", "normal GT"), "what kind of files they have: 1 (normal GT)"),
+        (("benign images", "malignant images", "masks"), "what kind of files they have: 1 (masks)"),
+        (("mask", "face"), "what kind of files they have: 1 (mask)"),
+        (("mask", "no_mask"), "what kind of files they have: 1 (mask)"),
+        (("with_mask", "without_mask"), ""),
+        (("left", "right"), ""),
+        (("grade1", "grade2"), ""),
+        (("n01440764", "n01443537"), ""),
+    ],
+)
+def test_classes_that_are_hardly_so_are_noted(tmp_path: Path, names: tuple[str, ...], noted: str) -> None:
+    grid(tmp_path, *names)
+    notes = [note for note in read(tmp_path).notes if note.startswith("classes whose names")]
+    assert [noted in note for note in notes] == [True] * bool(noted)
 
 
 def test_a_table_beside_classes_is_reported(tmp_path: Path) -> None:
@@ -281,6 +329,95 @@ def test_a_folder_of_masks_beside_one_of_images_is_left_out(tmp_path: Path) -> N
     assert len(read(tmp_path, levels=("class", "any"), masks="keep").train) == 16
 
 
+def grid(root: Path, *folders: str) -> None:
+    for i, folder in enumerate(folders):
+        images(root / folder, seed=i)
+
+
+@pytest.mark.parametrize("masks", ["masks", "gt", "segmentations", "Ground Truth", "lesion_masks"])
+def test_folders_of_masks_above_the_classes_are_left_out(tmp_path: Path, masks: str) -> None:
+    grid(tmp_path, *(f"{kind}/{c}" for kind in ("images", masks) for c in "ab"))
+    with pytest.raises(UserError, match=rf"folders: 2 \(a, b\): --data folder:{tmp_path}/images reads its"):
+        read(tmp_path)
+    data, kept = (read(tmp_path, levels=("any", "class"), masks=masks) for masks in ("leave_out", "keep"))
+    assert len(data.train) + len(data.val) == 10 and len(kept.train) == 16
+    assert any(f"masks of pictures beside them: 1 ({masks});" in note for note in data.notes)
+
+
+def test_folders_of_masks_below_splits_are_left_out(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        grid(tmp_path / split, *(f"{kind}/{c}" for kind in ("images", "masks") for c in "ab"))
+    with pytest.raises(UserError, match=r"--dataset\.levels any,class reads its classes, without masks"):
+        read(tmp_path)
+    data = read(tmp_path, levels=("any", "class"))
+    assert len(data.train) == 12 and "3 (test/masks, train/masks, val/masks)" in data.notes[0]
+
+
+@pytest.mark.parametrize("names", [("masks_1", "masks_2"), ("mask", "no_mask"), ("with_mask", "without_mask")])
+def test_folders_of_masks_alone_are_read(tmp_path: Path, names: tuple[str, str]) -> None:
+    grid(tmp_path, *(f"{name}/{c}" for name in names for c in "ab"))
+    data = read(tmp_path, levels=("any", "class"))
+    assert len(data.train) == 16 and not any("left out" in note for note in data.notes)
+
+
+ALIKE = [("seg_train", "seg_test"), ("trainset", "testset"), ("01_train", "03_test"), ("xtrain", "xtest")]
+
+
+@pytest.mark.parametrize("deeper", [False, True])
+@pytest.mark.parametrize("words", ALIKE, ids=" ".join)
+def test_folders_named_alike_but_for_the_split_are_splits(
+    tmp_path: Path, words: tuple[str, str], deeper: bool
+) -> None:
+    for s, word in enumerate(words):
+        for c in "ab":
+            images(tmp_path / word / (word if deeper else "") / c, seed=10 * s + ord(c))
+    # As in Kaggle's scenes, whose images for a submission have no classes.
+    images(tmp_path / "seg_pred" / "seg_pred")
+    levels = ("any", "class") if deeper else ("class",)
+    data = read(tmp_path, val_from_train=0.2, levels=levels)
+    test, _ = load_test(config(f"folder:{tmp_path}", val_from_train=0.2, levels=levels))
+    assert len(data.train) + len(data.val) == len(test) == 12
+    assert f"folders are read as splits: {words[0]} as train, {words[1]} as test" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("folders", "levels", "where"),
+    [
+        (("final test/{}", "my train one/{}"), ("any", "class"), ""),
+        (("set/train/{}", "set/test/{}"), ("any", "any", "class"), "/set"),
+        (("set/seg_train/{}", "set/seg_test/{}"), ("any", "any", "class"), "/set"),
+        (("{}/train", "{}/test"), ("class", "any"), "/a"),
+    ],
+)
+def test_splits_at_a_level_of_no_meaning_are_not_joined(
+    tmp_path: Path, folders: tuple[str, ...], levels: tuple[str, ...], where: str
+) -> None:
+    grid(tmp_path, *(folder.format(c) for folder in folders for c in "ab"))
+    with pytest.raises(
+        UserError, match=f"^{tmp_path}{where} has .*, which dataset.levels would join: splits are"
+    ):
+        read(tmp_path, levels=levels)
+
+
+def test_folders_that_are_splits_in_some_way_are_to_be_renamed(tmp_path: Path) -> None:
+    grid(tmp_path, *(f"{folder}/{c}" for folder in ("final test", "my train one") for c in "ab"))
+    with pytest.raises(UserError, match="if final test and my train one are splits, rename them to train and"):
+        read(tmp_path)
+
+
+def test_parts_with_a_folder_of_images_are_refused_with_the_table(tmp_path: Path) -> None:
+    """As ChestX-ray14 lies: images_001/images, images_002/images, …"""
+    for i in range(12):
+        write_image(tmp_path / f"images_00{1 + i // 6}" / "images" / f"{i:08d}.png", gray(i))
+    rows = [f"{i:08d}.png,{'ab'[i % 2]},{i // 2}" for i in range(12)]
+    (tmp_path / "Data_Entry.csv").write_text("\n".join(["Image Index,Label,Patient ID", *rows]))
+    shown = (
+        rf"images_002, which are no classes: use --data csv:{tmp_path}/Data_Entry.csv .*'images_00\*/images/"
+    )
+    with pytest.raises(UserError, match=shown):
+        read(tmp_path)
+
+
 MASKED = [
     ("benign (1).png", "benign (1)_mask.png"),
     ("benign (1).png", "benign (1)_mask_1.png"),
@@ -297,6 +434,14 @@ MASKED = [
     ("x.png", "mask_x.png"),
     ("bus_0001-l.png", "mask_0001-l.png"),
     ("a_b.c.png", "a_b.c_mask.png"),
+    ("x0.png", "x0_lesion_mask.png"),
+    ("x0.png", "x0_lesion.png"),
+    ("x0.png", "x0_roi.png"),
+    ("x0.png", "x0_ROI_2.png"),
+    ("x0.png", "x0_contour.png"),
+    ("x0.png", "x0_overlay.png"),
+    ("x0.png", "x0_annotated.png"),
+    ("x0.jpg", "x0.jpg_mask.png"),
 ]
 PICTURES = [
     ("a.png", "b_mask.png"),
@@ -309,6 +454,9 @@ PICTURES = [
     ("mask_1.png", "mask_2.png"),
     ("a.png", "a_crop.png"),
     ("a.png", "masked a.png"),
+    ("a.png", "a_no_mask.png"),
+    ("a.png", "a_with_mask.png"),
+    ("a.jpg", "a.jpg.png"),
 ]
 
 

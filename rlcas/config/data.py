@@ -117,10 +117,12 @@ class DatasetConfig(Settings):
     levels: tuple[Level, ...] = ("class",)
     """Levels of folders above the images of `folder:`: class; any,class (SUPERCLASS/CLASS/*); class,patient."""
     masks: Literal["leave_out", "keep"] = "leave_out"
-    """Files that are masks of a picture beside them: X_mask.png, X_tumor.png, X_segmentation.png beside X.png."""
+    """Files that are masks of a picture beside them: X_mask.png, X_tumor.png, X_segmentation.png beside X.png; folders
+    of masks beside those of pictures."""
     patient_pattern: Annotated[str, AfterValidator(_regex)] | None = None
     """Regular expression whose one group, in an image's file name without suffix, is the patient: '^(.+)_' for
-    12_left.jpeg. A name that it does not match is a patient of its own."""
+    12_left.jpeg. If it matches no file name, the path is searched: 'patient([0-9]+)/' for patient7/view1.jpg. An image
+    that it does not match is a patient of its own."""
     merge: Annotated[dict[str, str | tuple[str, ...]], Mapped] = {}  # noqa: RUF012 - pydantic copies it
     """Classes that become one: rare=cyst+adenosis, separated by commas."""
     drop: tuple[str, ...] = ()

@@ -53,6 +53,19 @@ def decode_dicom(path: Path, window: Window | None, frame: Frame = None) -> Pixe
         raise UserError(f"{path} is not a DICOM file, or damaged: replace or remove it") from error
 
 
+def patient_id(path: Path) -> str:
+    """Return the patient that a DICOM file's header names; empty if it names none, or cannot be read."""
+    try:
+        import pydicom
+
+        _ignore_warnings_of_pydicom()
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "").strip()
+    # For a note alone: what is wrong with the file is said when it is decoded.
+    except Exception:
+        return ""
+
+
 def _ignore_warnings_of_pydicom() -> None:
     """Ignore warnings of, for example, numbers with too many digits, which do not change the pixels.
 

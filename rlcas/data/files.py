@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlcas.config import DatasetConfig
 from rlcas.data.decode import DecodedFiles, is_dicom, is_image_file
+from rlcas.data.dicom import patient_id
 from rlcas.data.source import RawSplit
 from rlcas.types import Int64
 
@@ -25,6 +26,7 @@ def files_split(root: Path, paths: Sequence[Path], labels_N: Int64, dataset: Dat
         labels_N=labels_N,
         names=[name_below(root, path) for path in paths],
         open_images=lambda: DecodedFiles(paths, dataset.window, dataset.frame),
+        read_header_ids=lambda: (patient_id(path) if is_dicom(path) else "" for path in paths),
     )
 
 

@@ -9,14 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from rlcas.config import DatasetConfig
+from rlcas.config.data import Level
 from rlcas.data.classes import in_order
 from rlcas.data.decode import is_image_file
-from rlcas.data.files import dicom_note, files_split, folders_in, name_below, visible
-from rlcas.data.folder_names import check_are_classes, is_written_by_rlcas, no_images, nothing_read, table_note
+from rlcas.data.files import dicom_note, files_split, folders_in, image_files, name_below, visible
+from rlcas.data.folder_names import (
+    check_are_classes,
+    has_kinds,
+    is_written_by_rlcas,
+    no_images,
+    nothing_read,
+    table_note,
+)
 from rlcas.data.groups import named_patients, patients_note
-from rlcas.data.masks import MASK_FOLDERS, mask_note, masks_among
-from rlcas.data.source import SPLIT_ALIASES, RawSplit, Source, SplitName, counted
-from rlcas.data.words import split_of
+from rlcas.data.masks import mask_folders, mask_note, masks_among
+from rlcas.data.source import NUM_SHOWN, SPLIT_ALIASES, RawSplit, Source, SplitName, counted
+from rlcas.data.words import are_splits, split_of, splits_named_alike
 from rlcas.errors import UserError
 
 Splits = Mapping[SplitName, Path]
@@ -57,8 +65,9 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
     # From all splits together: a class has the same number in each, even if one lacks it.
     class_names = in_order(leaf.class_name for leaf in found)
     _check_have_images(root, parts, leaves, dataset)
-    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop])
+    doubtful = check_are_classes(root, [name for name in class_names if name not in dataset.drop], dataset)
     splits = {split: _open_split(root, part, class_names, dataset) for split, part in leaves.items()}
+    masks = [path for leaf in found for path in leaf.masks]
     return Source(
         name=root.resolve().name,
         where=str(root),
@@ -69,7 +78,7 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
             *_left_out(root, found),
             *doubtful,
             *table_note(root),
-            *mask_note([name_below(root, path) for leaf in found for path in leaf.masks]),
+            *mask_note([name_below(root, path) for path in [*_masks_beside(found, dataset), *masks]]),
             *patients_note(splits),
             *dicom_note([path for leaf in found for path in leaf.images], dataset),
         ),
@@ -78,7 +87,8 @@ def open_folder(root: Path, dataset: DatasetConfig) -> Source:
 
 def _split_folders(root: Path, own: Sequence[Path]) -> Splits:
     found: dict[SplitName, Path] = {}
-    for folder in folders_in(root):
+    folders = folders_in(root)
+    for folder in folders:
         split = split_of(folder.name)
         if split is None or folder in own:
             continue
@@ -87,6 +97,10 @@ def _split_folders(root: Path, own: Sequence[Path]) -> Splits:
                 f"{root} has {found[split].name} and {folder.name}, which are one split, {split}: join them"
             )
         found[split] = folder
+    if not found:
+        # Folders of images may be parts of a competition's set, whose classes are in a table.
+        outer = [folder.name for folder in folders if folders_in(folder) and not image_files(folder)]
+        found = {split: root / name for name, split in splits_named_alike(outer).items()}
     # As people think of them: the order of the words in the table of aliases.
     return {split: found[split] for split in dict.fromkeys(SPLIT_ALIASES.values()) if split in found}
 
@@ -94,19 +108,49 @@ def _split_folders(root: Path, own: Sequence[Path]) -> Splits:
 def _leaves(part: Path, dataset: DatasetConfig, own: Sequence[Path]) -> Iterator[Leaf]:
     """Yield the folders with images, which are `dataset.levels` below `part`."""
     found: list[tuple[Path, dict[str, str]]] = [(part, {})]
-    masks: list[Path] = []
     for level in dataset.levels:
-        below = [(child, names) for folder, names in found for child in folders_in(folder) if child not in own]
-        # Beside pictures of a class, a folder of masks has no pictures.
-        if dataset.masks == "leave_out" and any("class" in names for _, names in below):
-            masks += [child for child, _ in below if child.name.lower() in MASK_FOLDERS]
-            below = [(child, names) for child, names in below if child.name.lower() not in MASK_FOLDERS]
-        found = [(child, {**names, level: child.name}) for child, names in below]
+        found = [
+            (child, {**names, level: child.name})
+            for folder, names in found
+            for child in _pictures_below(folder, level, dataset, own)
+        ]
     for folder, names in found:
-        yield _leaf(folder, names, dataset, [path for path in masks if path.parent == folder.parent])
+        yield _leaf(folder, names, dataset)
 
 
-def _leaf(folder: Path, names: Mapping[str, str], dataset: DatasetConfig, mask_folders: Sequence[Path]) -> Leaf:
+def _pictures_below(folder: Path, level: Level, dataset: DatasetConfig, own: Sequence[Path]) -> list[Path]:
+    """Return the folders in `folder`, without those of masks that lie beside folders of pictures.
+
+    Raises:
+        UserError: they are splits, at a level of no meaning.
+    """
+    below = [child for child in folders_in(folder) if child not in own]
+    if level == "any" and are_splits([child.name for child in below]):
+        raise UserError(
+            f"{folder} has {', '.join(child.name for child in below[:NUM_SHOWN])}, which dataset.levels would join: "
+            "splits are wanted above the classes in the folder that is read, train/CLASS/*.png and test/CLASS/*.png"
+        )
+    masks = _mask_folders(below) if level != "class" and dataset.masks == "leave_out" else []
+    return [child for child in below if child not in masks]
+
+
+def _mask_folders(beside: Sequence[Path]) -> list[Path]:
+    """Return the folders that have masks of the pictures in those beside them."""
+    masks = mask_folders([folder.name for folder in beside])
+    return [folder for folder in beside if folder.name in masks]
+
+
+def _masks_beside(leaves: Sequence[Leaf], dataset: DatasetConfig) -> list[Path]:
+    """Return the folders of masks that were left out, beside those on the way to the leaves."""
+    if dataset.masks == "keep":
+        return []
+    # From the images up to the split's folder: one name for each level that may have such folders.
+    read = {folder for leaf in leaves for folder in [leaf.folder, *leaf.folder.parents][: len(dataset.levels)]}
+    above = dict.fromkeys(folder.parent for folder in sorted(read))
+    return [child for folder in above for child in _mask_folders(folders_in(folder)) if child not in read]
+
+
+def _leaf(folder: Path, names: Mapping[str, str], dataset: DatasetConfig) -> Leaf:
     paths = visible(folder)
     images = [path for path in paths if is_image_file(path)]
     left_out = masks_among([path.name for path in images]) if dataset.masks == "leave_out" else set()
@@ -116,7 +160,7 @@ def _leaf(folder: Path, names: Mapping[str, str], dataset: DatasetConfig, mask_f
         class_name=names["class"],
         patient=names.get("patient"),
         images=[path for path in images if path.name not in left_out],
-        masks=[*(path for path in images if path.name in left_out), *mask_folders],
+        masks=[path for path in images if path.name in left_out],
         others=[path for path in paths if path not in known],
     )
 
@@ -131,7 +175,9 @@ def _check_have_images(
     every = [leaf for part in leaves.values() for leaf in part if leaf.class_name not in dataset.drop]
     with_images = {leaf.class_name for leaf in every if leaf.images}
     for leaf in every:
-        if leaf.class_name not in with_images and (error := no_images(leaf.folder)):
+        if leaf.class_name not in with_images and (error := no_images(root, leaf.folder)):
+            if has_kinds(leaf.folder):
+                check_are_classes(root, in_order(leaf.class_name for leaf in every), dataset)
             raise error
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rlcas import settings
+from rlcas.config import DatasetConfig
 from rlcas.data.decode import IMAGE_SUFFIXES, is_image_file
 from rlcas.data.files import folders_in, image_files, visible
-from rlcas.data.source import counted
+from rlcas.data.masks import MASK_WORDS, mask_folders
+from rlcas.data.source import NUM_SHOWN, counted
 from rlcas.data.suggest import table_command, table_of
-from rlcas.data.words import SPLIT_WORDS, split_of, words_of
+from rlcas.data.words import SPLIT_WORDS, are_splits, split_of, words_of
 from rlcas.errors import UserError
 from rlcas.settings.yaml_file import MAX_BYTES
 
@@ -36,28 +39,73 @@ PARTS = re.compile(
     re.I,
 )
 """A numbered piece of a set, or whose images it has."""
+NUMBERED = re.compile(
+    r"(?:p|pt|pat|pid|s|sub|subj|id|person|participant|volunteer|animal|mouse|set|vol|volume|session|img|device|group)"
+    r"[\W_]*\d+",
+    re.I,
+)
+"""Names that may be classes or not: p001, set1."""
+MASK_KINDS = MASK_WORDS | {"ground"}
 OWN_FILES = (settings.CONFIG_FILE, settings.SWEEP_CONFIG_FILE, settings.COMPARE_CONFIG_FILE)
 WANTED = "arrange it as CLASS/*.png or train/CLASS/*.png"
 READ = f"read are files that end in {', '.join(IMAGE_SUFFIXES)}"
 
 
-def check_are_classes(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+def check_are_classes(root: Path, names: Sequence[str], dataset: DatasetConfig) -> tuple[str, ...]:
     """Check that the folders' names may be classes; return a note on those among them that are hardly so.
 
     Raises:
-        UserError: all of them only say what kind, part or split of a set they have, as Images and Masks do.
+        UserError: all of them only say what kind, part or split of a set they have, as Images and Masks do; or one is
+            of the masks of another one, as benign_masks beside benign.
     """
     rests = [_class_words(name) for name in names]
-    if all(rest is not None for rest in rests) and len(set(rests)) == 1:
+    masks = mask_folders(names)
+    pictures = [rest for name, rest in zip(names, rests, strict=True) if name not in masks]
+    no_words = all(rest is not None for rest in rests) and len(set(rests)) == 1
+    if no_words or (masks and all(map(_of_pictures, names, rests)) and len(set(pictures)) == 1):
         raise UserError(
             f"{root} has the folders {', '.join(names)}, which are no classes: {table_command(root)}; or {WANTED}"
         )
-    doubtful = [name for name, rest in zip(names, rests, strict=True) if rest == ()]
+    if dataset.masks == "leave_out":
+        _check_no_masks(root, names, masks)
+    return (*_kinds_note(names, rests, masks), *_numbered_note(names))
+
+
+def _of_pictures(name: str, rest: tuple[str, ...] | None) -> bool:
+    """Return whether a folder's name says that it has pictures or masks."""
+    return rest is not None and not KINDS.isdisjoint(words_of(name))
+
+
+def _check_no_masks(root: Path, names: Sequence[str], masks: Sequence[str]) -> None:
+    named = {tuple(words_of(name)): name for name in names if name not in masks}
+    pairs = {
+        name: named.get(tuple(word for word in words_of(name) if word not in MASK_KINDS)) for name in masks
+    }
+    if found := [name for name, picture in pairs.items() if picture]:
+        raise UserError(
+            f"{root} has {found[0]} beside {pairs[found[0]]}, which seem to be its masks: leave them out with "
+            f"--dataset.drop {shlex.quote(','.join(found))}, or take them for classes with --dataset.masks keep"
+        )
+
+
+def _kinds_note(
+    names: Sequence[str], rests: Sequence[tuple[str, ...] | None], masks: Sequence[str]
+) -> tuple[str, ...]:
+    doubtful = [name for name, rest in zip(names, rests, strict=True) if rest == () or name in masks]
     if not doubtful:
         return ()
     return (
         f"classes whose names say what kind of files they have: {counted(doubtful)}; --dataset.drop "
-        f"{','.join(doubtful)} leaves them out",
+        f"{shlex.quote(','.join(doubtful))} leaves them out",
+    )
+
+
+def _numbered_note(names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) < 2 or not all(map(NUMBERED.fullmatch, names)):
+        return ()
+    return (
+        f"classes whose names may be of patients or parts of a set: {counted(names)}; if so, {WANTED}, or "
+        "write a table of path, label and patient_id",
     )
 
 
@@ -78,15 +126,35 @@ def nothing_read(root: Path, parts: Iterable[Path], levels: Sequence[str]) -> Us
     return UserError(f"{part} has no class folders{below}{lying}: {fix}")
 
 
-def no_images(folder: Path) -> UserError | None:
-    """Return the error for a class folder that has files or folders, but no images; None if it is empty."""
+def has_kinds(folder: Path) -> bool:
+    """Return whether folders in `folder` are of kinds of files, as images and masks are."""
+    return any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in folders_in(folder))
+
+
+def no_images(root: Path, folder: Path) -> UserError | None:
+    """Return the error for a class folder that has files or folders, but no images; None if it is empty.
+
+    Args:
+        root: the folder of the data set.
+        folder: that of the class.
+    """
     below = folders_in(folder)
     lying = lying_in(folder)
     if not lying:
         return None
+    beside = [path.name for path in folders_in(folder.parent)]
+    masks = mask_folders(beside)
+    pictures = [name for name in beside if name not in masks]
     if below and all(split_of(child.name) for child in below):
         fix = "splits are wanted above the classes, train/CLASS/*.png"
-    elif any(KINDS.issuperset(words_of(child.name)) and image_files(child) for child in below):
+    elif are_splits(beside):
+        fix = f"if {' and '.join(beside[:NUM_SHOWN])} are splits, rename them to train and test"
+    elif masks and all(_class_words(name) == () for name in pictures):
+        # Below a split, no one folder has all pictures.
+        alone = folder.parent == root and len(pictures) == 1
+        all_levels = "--dataset.levels any,class reads its classes, without masks"
+        fix = f"--data folder:{root / pictures[0]} reads its classes" if alone else all_levels
+    elif has_kinds(folder):
         fix = "--dataset.levels class,any reads them"
     elif any(image_files(child) for child in below):
         name = below[0].name

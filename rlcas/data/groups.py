@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,8 @@ MOST_FRAMES = 1000
 """Mean number above which the start of a file's name is no patient either, of whom there may be films."""
 LEAST_REPEATED = 1.05
 """Mean number of images of a group below which hardly any value repeats."""
+MOST_HEADERS = 2000
+"""Files whose headers are read for a note."""
 ID_WORDS = (
     "id",
     "no",
@@ -50,12 +53,20 @@ PATTERNS = (
     (r"^([^\W_]+[\W_]+[^\W_]+)[\W_]", "up to the second separator"),
     (r"^([^\W_]+[\W_]+[^\W_]+[\W_]+[^\W_]+)[\W_]", "up to the third separator"),
     (r"^(.*\d)[A-Za-z]$", "without the letter at the end"),
+    (r"(?i)^(?:left|right|o[ds]|[lr])(?:[\W_]+|(?=\d))(.+)$", "after left or right"),
 )
 """Parts of file names that may be a patient, the shortest first."""
+PARTS = re.compile(
+    r"(?<![a-z])(?:images?|imgs?|part|fold|batch|chunk|shard|set|split|class|label|grade|level|group)s?(?![a-z])",
+    re.I,
+)
+"""Words of folders that are pieces of a set or classes."""
 
 
 def named_patients(split: RawSplit, dataset: DatasetConfig) -> RawSplit:
     """Return the split with the patients that `dataset.patient_pattern` finds in the names of its files.
+
+    If no file's name has one, the whole paths are searched, for patients who have folders.
 
     Raises:
         UserError: it matches none of them.
@@ -63,13 +74,20 @@ def named_patients(split: RawSplit, dataset: DatasetConfig) -> RawSplit:
     if dataset.patient_pattern is None or len(split) == 0:
         return split
     pattern = re.compile(dataset.patient_pattern)
-    found = [match[1] if (match := pattern.search(stem_of(name))) else "" for name in split.names]
+    found = _matched(pattern, map(stem_of, split.names))
+    if not any(found):
+        found = _matched(pattern, map(_without_suffix, split.names))
     if not any(found):
         raise UserError(
-            f"dataset.patient_pattern {dataset.patient_pattern} matches no file name, such as "
-            f"{stem_of(split.names[0])}: correct it, or --dataset.patient_pattern none"
+            f"dataset.patient_pattern {dataset.patient_pattern} matches no file name and no path, such as "
+            f"{_without_suffix(split.names[0])}: correct it, or --dataset.patient_pattern none"
         )
     return replace(split, patients_N=own_groups(found, split.names))
+
+
+def _matched(pattern: re.Pattern[str], texts: Iterable[str]) -> list[str]:
+    """Return the pattern's group in each of the texts; empty where it does not match."""
+    return [match[1] or "" if (match := pattern.search(text)) else "" for text in texts]
 
 
 def own_groups(ids: Sequence[str], names: Sequence[str]) -> NDArray[np.str_]:
@@ -97,7 +115,8 @@ def patients_note(parts: Mapping[SplitName, RawSplit]) -> tuple[str, ...]:
     names = [name for split in splits for name in split.names]
     labels_N = np.concatenate([split.labels_N for split in splits]) if splits else np.zeros(0, np.int64)
     does = KEEPS if set(parts) != {"train", "val", "test"} else "names those that are in two splits"
-    return _pairing_note([stem_of(name) for name in names], labels_N, does)
+    notes = _pairing_note(names, labels_N, does) or _folders_note(names, labels_N, does)
+    return notes or _headers_note(splits)
 
 
 def repeating_note(column: str, values: Sequence[str], labels_N: Int64) -> tuple[str, ...]:
@@ -121,18 +140,62 @@ def stem_of(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
 
 
-def _pairing_note(stems: Sequence[str], labels_N: Int64, does: str) -> tuple[str, ...]:
+def _without_suffix(name: str) -> str:
+    """Return a file's path without suffix."""
+    folder, slash, _ = name.rpartition("/")
+    return f"{folder}{slash}{stem_of(name)}"
+
+
+def _pairing_note(names: Sequence[str], labels_N: Int64, does: str) -> tuple[str, ...]:
+    # Equal names in two folders, as of two classes that are counted from 1, do not pair.
+    places = list({stem_of(name): i for i, name in reversed(list(enumerate(names)))}.values())[::-1]
+    stems, alone_N = [stem_of(names[i]) for i in places], labels_N[places]
     for pattern, words in PATTERNS:
-        compiled = re.compile(pattern)
-        starts = [match[1] if (match := compiled.search(stem)) else "" for stem in stems]
-        if starts.count("") <= len(starts) / 10 and _groups(starts, labels_N, MOST_FRAMES):
-            group = next(start for start, count in Counter(starts).items() if start and count > 1)
-            members = [stem for stem, start in zip(stems, starts, strict=True) if start == group]
+        starts = _matched(re.compile(pattern), stems)
+        if starts.count("") <= len(starts) / 10 and _groups(starts, alone_N, MOST_FRAMES):
+            members = _members(stems, starts)
             return (
-                f"file names pair, {len(set(starts))} {words} for {len(stems)} images, as {counted(members)}: if these "
+                f"file names pair, {len(set(starts))} {words} for {len(names)} images, as {counted(members)}: if these "
                 f"are of one patient, --dataset.patient_pattern '{pattern}' {does}",
             )
     return ()
+
+
+def _folders_note(names: Sequence[str], labels_N: Int64, does: str) -> tuple[str, ...]:
+    """Return a note if folders on the images' paths are numbered like patients, as patient00001/study1."""
+    most = max((name.count("/") for name in names), default=0)
+    for level in range(most):
+        above = "^" + "[^/]+/" * level
+        pattern = f"{above}([^/]+)/"
+        folders = _matched(re.compile(pattern), names)
+        numbered = sum(any(map(str.isdigit, folder)) and not PARTS.search(folder) for folder in folders)
+        if numbered >= 0.9 * len(names) and _groups(folders, labels_N, MOST_FRAMES):
+            members = _members(names, folders)
+            return (
+                f"folders may be of patients, {len(set(folders))} for {len(names)} images, as {counted(members)}: if "
+                f"images of one belong together, --dataset.patient_pattern '{pattern}' {does}",
+            )
+    return ()
+
+
+def _headers_note(splits: Sequence[RawSplit]) -> tuple[str, ...]:
+    """Return a note if the headers of the files name patients who have several images."""
+    read = (split.read_header_ids for split in splits)
+    ids = itertools.chain.from_iterable(ids_of() for ids_of in read if ids_of is not None)
+    named = [patient for patient in itertools.islice(ids, MOST_HEADERS) if patient]
+    # One id for all is what anonymisation leaves.
+    if not 1 < len(set(named)) < len(named):
+        return ()
+    return (
+        f"DICOM headers name {len(set(named))} patients (PatientID) for {len(named)} images, which are not used: a "
+        f"table (csv:) with these in a column patient_id {KEEPS}",
+    )
+
+
+def _members(names: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return the names of the first group that has several."""
+    several = next(group for group, count in Counter(groups).items() if group and count > 1)
+    return [name for name, group in zip(names, groups, strict=True) if group == several]
 
 
 def _groups(values: Sequence[str], labels_N: Int64, most_images: int) -> bool:

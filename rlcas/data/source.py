@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,6 +73,8 @@ class RawSplit:
     """[N] names of the images in messages and notes: the file, or `train 12`."""
     open_images: Callable[[], Sequence[Pixels] | Pixels]
     patients_N: NDArray[np.str_] | None = None
+    read_header_ids: Callable[[], Iterator[str]] | None = None
+    """Yields the patient that each file's own header names, empty for none; for a note. None: there are no files."""
     survey: Survey | None = None
     """None until `rlcas.data.survey` has read the images."""
 
