@@ -21,15 +21,20 @@ def split_folder(root: Path, *, val: str = "val") -> str:
     return f"folder:{root}"
 
 
-@pytest.mark.parametrize("name", ["two\nlines", "\x1b[31mred", "\udce4"])
-def test_a_class_whose_name_cannot_be_printed_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("two\nlines", "has a line end or another character that cannot be printed: rename"),
+        ("\x1b[31mred", "has a line end or another character that cannot be printed: rename"),
+        ("\udce4", "has letters that this locale cannot read: set PYTHONUTF8=1"),
+    ],
+)
+def test_a_class_whose_name_cannot_be_printed_is_refused(tmp_path: Path, name: str, fault: str) -> None:
     data = split_folder(tmp_path / "set")
     for split in ("train", "val", "test"):
         (tmp_path / "set" / split / "a").rename(tmp_path / "set" / split / name)
     for read in (load, load_test):
-        with pytest.raises(
-            UserError, match=r"set: the class name '.*\\.*' has a line end or another character that"
-        ):
+        with pytest.raises(UserError, match=rf"set: the class name '.*\\.*' {fault}"):
             read(config(data))
 
 

@@ -96,7 +96,9 @@ def test_a_run_without_a_record_is_resumed_only_on_unchanged_images(finished: Ru
         path.rename(path.with_suffix(".kept"))
     # Nothing of the run says which images were cut for its test.
     finished.prepared.rename(finished.path / "elsewhere")
-    with pytest.raises(UserError, match=r"is not known to be as it was when it began: restore the images, or begin"):
+    with pytest.raises(
+        UserError, match=r"is not known to be as it was when it began: restore the images, or begin"
+    ):
         evaluate_data(finished.path, {})
     (finished.path / "elsewhere").rename(finished.prepared)
     finished.metrics.unlink()
