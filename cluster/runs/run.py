@@ -290,6 +290,10 @@ def _check_again(folder: RunFolder) -> None:
     config = settings.load(folder.path)
     check_demand(config)
     _prepare(folder, config)
+    if config.sampler.replay:
+        # The run's own copy: the other run may be gone by now.
+        sampler = config.sampler.model_copy(update={"replay": folder.replay})
+        config = config.model_copy(update={"sampler": sampler})
     check_data_fits(config, datasets.open_prepared(folder.prepared))
 
 
