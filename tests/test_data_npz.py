@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from pathlib import Path
 
@@ -234,3 +235,13 @@ def test_a_real_rgb_long_tail_is_read_completely(real_data: Path) -> None:
     data = load(config(f"npz:{real_data / 'bloodlt8.npz'}"))
     assert data.train.class_counts(8).tolist() == [1679, 977, 565, 325, 186, 107, 61, 35]
     assert data.image_shape_CHW == (3, 28, 28) and data.notes == ()
+
+
+def test_an_end_record_of_several_disks_is_no_npz_file(tmp_path: Path) -> None:
+    write_npz(tmp_path)
+    path = tmp_path / "set.npz"
+    whole = path.read_bytes()
+    # The locator of a zip64 end record, before the end record of 22 bytes: two disks.
+    path.write_bytes(whole[:-22] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2) + whole[-22:])
+    with pytest.raises(UserError, match=r"set.npz is not an npz file, or is truncated: download it again"):
+        load(config(f"npz:{path}"))
