@@ -33,6 +33,7 @@ from pydicom.uid import (
 
 from rlcas.data import load
 from rlcas.data.decode import decode
+from rlcas.data.dicom import DEFLATED, patient_id
 from rlcas.errors import UserError
 
 PALETTE = {"PhotometricInterpretation": "PALETTE COLOR"}
@@ -531,3 +532,12 @@ def test_dicom_is_found_by_its_content(tmp_path: Path) -> None:
     data = load(config(f"csv:{table}"))
     assert data.notes[0].startswith("DICOM files are shown with their own window")
     assert np.ptp(data.train.images_NCHW) > 200
+
+
+def test_a_deflated_file_is_not_inflated_for_its_patient(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", np.zeros((4, 4), np.uint8), PatientID="p7")
+    assert patient_id(path) == "p7"
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DEFLATED
+    dataset.save_as(path, enforce_file_format=True)
+    assert pydicom.dcmread(path).PatientID == "p7" and patient_id(path) == ""

@@ -45,8 +45,7 @@ def decode_dicom(path: Path, window: Window | None, frame: Frame = None) -> Pixe
         raise UserError(f"{path} is DICOM, which needs pydicom: pip install rlcas[dicom]") from error
     _ignore_warnings_of_pydicom()
     try:
-        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED:
-            # pydicom inflates the whole file at once, without a limit on the size of the result.
+        if _is_deflated(path):
             raise UserError(f"{path} is deflated DICOM, which may unpack without end: save it uncompressed")
         return _decoded(path, pydicom.dcmread(path), window, frame)
     except (pydicom.errors.InvalidDicomError, pydicom.errors.BytesLengthException) as error:
@@ -59,11 +58,20 @@ def patient_id(path: Path) -> str:
         import pydicom
 
         _ignore_warnings_of_pydicom()
+        if _is_deflated(path):
+            return ""
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
         return str(header.get("PatientID") or "").strip()
     # For a note alone: what is wrong with the file is said when it is decoded.
     except Exception:
         return ""
+
+
+def _is_deflated(path: Path) -> bool:
+    """Return whether pydicom would inflate the whole file at once, without a limit on the size of the result."""
+    import pydicom
+
+    return bool(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == DEFLATED)
 
 
 def _ignore_warnings_of_pydicom() -> None:
