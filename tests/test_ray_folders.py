@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import ray
 import small_run
 from ray._common.utils import get_default_ray_temp_dir
 from ray._private.utils import validate_socket_filepath
@@ -24,6 +25,12 @@ FILE = Path("/dev/null")
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_TMPDIR", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_ray_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests of this process may have started Ray, and a Ray that runs needs no folders any more."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
 
 @pytest.mark.parametrize("variables", [{}, {"TMPDIR": "/tmp/a"}, {"TMPDIR": "/tmp/a", "RAY_TMPDIR": "/tmp/b"}])
