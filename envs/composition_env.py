@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -20,12 +20,21 @@ from numpy.typing import NDArray
 
 from envs.observations import Observer
 from rlcas import settings
-from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, num_clamped
+from rlcas.batches.composition import ACTIONS, clamped_in, composition_of, initial_counts
 from rlcas.config import RunConfig
 from rlcas.devices import compute_on_one_thread_if_forked
 from rlcas.errors import UserError
 from rlcas.rewards import reward_alone, reward_named
-from rlcas.types import EpisodeReport, EpisodeTrainer, EpochResult, Float32, Incumbent, Int64, SyntheticSource
+from rlcas.types import (
+    EpisodeReport,
+    EpisodeTask,
+    EpisodeTrainer,
+    EpochResult,
+    Float32,
+    Incumbent,
+    Int64,
+    SyntheticSource,
+)
 
 SHOTS = ("many", "medium", "few")
 
@@ -70,6 +79,7 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
         self._initial_counts_C = initial_counts(self.sampler, self.num_classes)
         self._reward = reward_named(self.sampler.reward)
         self._incumbent: Incumbent | None = None
+        self._task: EpisodeTask | None = None
         self._episode_index = 0
         self._index_keyword = _index_keyword(self.trainer)
 
@@ -88,10 +98,12 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     ) -> tuple[Float32, dict[str, Any]]:
         """Start from `options["incumbent"]` as episode `options["episode_index"]`; without, from the initial one.
 
-        The index may be given as `options["child"]`, its name before 0.2.
+        The index may be given as `options["child"]`, its name before 0.2. With `options["task"]` (an EpisodeTask) the
+        next step is that episode, which may be a share of an epoch or act on another composition than the incumbent's.
         """
         super().reset(seed=seed)
         options = options or {}
+        self._task = options.get("task")
         self._episode_index = options.get("episode_index", options.get("child", 0))
         self._incumbent = options.get("incumbent") or self.initial(self._initial_counts_C)
         return self.observer.observe(self.incumbent), {}
@@ -132,28 +144,68 @@ class BatchCompositionEnv(gym.Env[Float32, NDArray[np.integer[Any]]]):
     def _trained(self, action: NDArray[np.integer[Any]]) -> tuple[EpisodeReport, EpochResult, Incumbent]:
         """Return the report and the result of an epoch and the incumbent that it trained."""
         compute_on_one_thread_if_forked()  # also where the environment was built before the fork
-        actions_C = np.asarray(action, dtype=np.int64)
-        parent = self.incumbent
-        counts_C = apply_actions(
-            parent.counts_C, actions_C, step=self.sampler.action_step, max_count=self.sampler.max_count
-        )
+        parent, task = self.incumbent, self._next_task(np.asarray(action, dtype=np.int64))
+        counts_C = composition_of(self.sampler, task.epoch, task.base_C, task.actions_C)
         started = time.perf_counter()
-        result = self.trainer.train_epoch(parent, counts_C, **{self._index_keyword: self._episode_index})
-        self._check_usable(result, parent.epoch + 1)
-        trained = dataclasses.replace(self.trainer.trained(), result=result)
+        result = self._result(parent, counts_C, task)
+        self._check_usable(result, task.epoch)
+        trained = dataclasses.replace(self.trainer.trained(), epoch=task.epoch, result=result)
         report = EpisodeReport(
-            epoch=trained.epoch,
-            episode_index=self._episode_index,
+            epoch=task.epoch,
+            episode_index=task.episode_index,
             status="ok",
-            actions_C=actions_C,
+            actions_C=task.actions_C,
             counts_C=counts_C,
-            num_clamped=num_clamped(parent.counts_C, counts_C, actions_C, self.sampler.action_step),
+            num_clamped=clamped_in(self.sampler, task),
             # A position is the number of images drawn so far.
             num_synthetic=int((trained.positions_C - parent.positions_C).sum()),
             result=result,
             seconds=time.perf_counter() - started,
         )
         return report, result, trained
+
+    def _next_task(self, actions_C: Int64) -> EpisodeTask:
+        """Return the task of `reset`, or the whole epoch after the incumbent's."""
+        task, self._task = self._task, None
+        if task is not None:
+            return dataclasses.replace(task, actions_C=actions_C)
+        parent = self.incumbent
+        return EpisodeTask(
+            epoch=parent.epoch + 1,
+            episode_index=self._episode_index,
+            actions_C=actions_C,
+            base_C=parent.counts_C,
+        )
+
+    def _result(self, parent: Incumbent, counts_C: Int64, task: EpisodeTask) -> EpochResult:
+        if task.share.total == 1:
+            return self.trainer.train_epoch(parent, counts_C, **{self._index_keyword: task.episode_index})
+        train_share = getattr(self.trainer, "train_share", None)
+        if train_share is None:
+            raise UserError(
+                f"sampler.episode share: {type(self.trainer).__name__} has no train_share, which trains a part of an "
+                "epoch: add it (rlcas.types.ShareTrainer), or use sampler.episode whole"
+            )
+        return train_share(
+            parent, counts_C, epoch=task.epoch - 1, episode_index=task.episode_index, share=task.share
+        )
+
+    def merged(self, incumbents: Sequence[Incumbent]) -> Incumbent:
+        """Return the mean of classifiers that were trained from one (`rlcas.types.ShareTrainer.merged`).
+
+        Raises:
+            FloatingPointError: its loss on the validation images is not finite.
+            UserError: the trainer cannot merge.
+        """
+        merged = getattr(self.trainer, "merged", None)
+        if merged is None:
+            raise UserError(
+                f"sampler.handover merge: {type(self.trainer).__name__} has no merged, which averages classifiers: "
+                "add it (rlcas.types.ShareTrainer), or use another sampler.handover"
+            )
+        incumbent = merged(incumbents)
+        self._check_usable(incumbent.result, incumbent.epoch)
+        return incumbent
 
     def _check_usable(self, result: EpochResult, epoch: int) -> None:
         if not (result.finite and math.isfinite(result.val_loss)):

@@ -167,7 +167,7 @@ def with_rewards(
     valid = [report for report in reports if report.valid]
     if not valid:
         return list(reports)
-    results = [report.result for report in valid if report.result is not None]
+    results = [report.compared for report in valid if report.compared is not None]
     rewards_KX, parts = reward.together(results, sampler)
     with_own = {
         report.episode_index: dataclasses.replace(
@@ -179,6 +179,60 @@ def with_rewards(
         for report, rewards_X, own_parts in zip(valid, rewards_KX, parts, strict=True)
     }
     return [with_own.get(report.episode_index, report) for report in reports]
+
+
+def without_trend(reports: Sequence[EpisodeReport], before: EpochResult | None) -> list[EpisodeReport]:
+    """Return the reports of episodes that were trained in turn, each with its result without the epoch's trend.
+
+    All learn from one another's weights, so that a later one is better whatever its composition. What an episode
+    itself did is the change of a metric or signal over its share: v̄ + (d_j - d̄), with the values v_j after each
+    valid episode, their changes d_j and the means v̄ and d̄ over the epoch. With a single episode it is v itself.
+
+    Args:
+        reports: of one epoch, in the order of training.
+        before: the result of what the first one started from; None before the first epoch, whose first change then
+            counts as the mean one.
+    """
+    valid = [report for report in reports if report.valid]
+    results = [report.result for report in valid if report.result is not None]
+    if not results:
+        return list(reports)
+    metrics = {
+        name: _without_trend(
+            [result.metrics[name] for result in results], before.metrics[name] if before else None
+        )
+        for name in results[0].metrics
+    }
+    per_class = {
+        name: _without_trend(
+            [result.per_class[name] for result in results], before.per_class[name] if before else None
+        )
+        for name in results[0].per_class
+    }
+    replaced = {
+        report.episode_index: dataclasses.replace(
+            report,
+            without_trend=dataclasses.replace(
+                result,
+                metrics={name: float(values[j]) for name, values in metrics.items()},
+                per_class={name: values[j] for name, values in per_class.items()},
+            ),
+        )
+        for j, (report, result) in enumerate(zip(valid, results, strict=True))
+    }
+    return [replaced.get(report.episode_index, report) for report in reports]
+
+
+def _without_trend(values: Sequence[float | Float64], before: float | Float64 | None) -> Float64:
+    """Return [K, …]: the mean of values plus each one's change relative to the mean change."""
+    values_K = np.asarray(values, dtype=np.float64)
+    changes_K = np.empty_like(values_K)
+    changes_K[1:] = np.diff(values_K, axis=0)
+    if before is not None:
+        changes_K[0] = values_K[0] - before
+    else:
+        changes_K[0] = changes_K[1:].mean(axis=0) if len(values_K) > 1 else 0.0
+    return values_K.mean(axis=0) + (changes_K - changes_K.mean(axis=0))
 
 
 def with_advantages(

@@ -5,9 +5,9 @@ Shapes: N images, C classes, H height, W width, channels in NCHW's second place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,6 +157,37 @@ class EpochResult:
         return self.per_class["recall"]
 
 
+class Share(NamedTuple):
+    """Which part of an epoch's mini-batches an episode trains on."""
+
+    number: int = 0
+    """From 0."""
+    total: int = 1
+
+    def steps(self, num_steps: int) -> range:
+        """Return the steps of this part of an epoch of `num_steps`; the parts differ by one step at most."""
+        return range(num_steps * self.number // self.total, num_steps * (self.number + 1) // self.total)
+
+
+WHOLE = Share()
+
+
+# eq=False: the generated == would compare arrays, whose == has no single truth value.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EpisodeTask:
+    """What an episode is to do: with the incumbent that it starts from, all that its outcome depends on."""
+
+    epoch: int
+    """From 1."""
+    episode_index: int
+    """j in 0..K-1."""
+    actions_C: Int64
+    """[C] int64 in {0, 1, 2}: index of -step, 0, +step."""
+    base_C: Int64
+    """[C] int64: the composition that the actions change."""
+    share: Share = WHOLE
+
+
 class EpisodeTrainer(Protocol):
     """What the environment needs of a classifier: one epoch of training, from an incumbent."""
 
@@ -178,7 +209,28 @@ class EpisodeTrainer(Protocol):
         ...
 
 
-# eq=False: the generated == would compare arrays, whose == has no single truth value.
+class ShareTrainer(EpisodeTrainer, Protocol):
+    """What `sampler.episode share` and `sampler.handover merge` need beside whole epochs."""
+
+    def train_share(
+        self, incumbent: Incumbent, counts_C: Int64, *, epoch: int, episode_index: int, share: Share
+    ) -> EpochResult:
+        """Train a part of epoch `epoch` (from 0) from `incumbent`; otherwise as `train_epoch`.
+
+        Args:
+            incumbent: what the episode before it reached, or the incumbent of the epoch before.
+            counts_C: [C], the composition.
+            epoch: from 0.
+            episode_index: j in 0..K-1.
+            share: which of the epoch's mini-batches.
+        """
+        ...
+
+    def merged(self, incumbents: Sequence[Incumbent]) -> Incumbent:
+        """Return the mean of classifiers that were trained from one, with its result."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EpisodeReport:
     """The outcome of episode j of epoch t, whether it succeeded or failed; small enough to send and log.
@@ -205,6 +257,8 @@ class EpisodeReport:
     """Weight of its actions in eq. 1 (`sampler.advantages`), the mean over agents where each has its own; NaN if the
     agents do not learn."""
     result: EpochResult | None = None
+    without_trend: EpochResult | None = None
+    """The result that the agents learn from, where the episodes are trained in turn (`rlcas.rewards.without_trend`)."""
     seconds: float = float("nan")
     traceback: str = ""
     retries: int = 0
@@ -214,6 +268,11 @@ class EpisodeReport:
     def child(self) -> int:
         """Return `episode_index` by its name before 0.2."""
         return self.episode_index
+
+    @property
+    def compared(self) -> EpochResult | None:
+        """Return the result that is compared with those of the epoch's other episodes."""
+        return self.without_trend or self.result
 
     @property
     def valid(self) -> bool:
@@ -238,8 +297,8 @@ class EpochRecord:
     """1 for the first."""
     reports: tuple[EpisodeReport, ...]
     """The K outcomes, in the order of their indices."""
-    winner: int
-    """Index of the episode that became the incumbent."""
+    winner: int | None
+    """Index of the episode whose classifier became the incumbent; None where the episodes were merged."""
     baseline: float
     """B^t of eq. 2, after this epoch's rewards."""
     probabilities_C3: Float64
@@ -255,6 +314,44 @@ class EpochRecord:
     curves_CG: Float64 | None = None
     """[C, max_count // action_step + 1]: the signal that each class's agent expects at the counts 0, step, …
     (`rlcas.agents.ResponseAgents.curves`), after this epoch; None where the agents fit no curves."""
+    handover: str = "best"
+    """How the incumbent came about: best, merge or in_turn."""
+    merged: EpochResult | None = None
+    """The result of the mean of the episodes' classifiers; None where one of them is the incumbent."""
+    base_C: Int64 | None = None
+    """[C] int64: the composition that the actions changed; None: that of the winner of the epoch before."""
+    next_base_C: Int64 | None = None
+    """[C] int64: the composition that the next epoch's actions change; None: the winner's."""
+
+    @property
+    def incumbent(self) -> EpochResult:
+        """Return the result of the incumbent after the epoch."""
+        result = self.merged if self.winner is None else self.reports[self.winner].result
+        assert result is not None, "the winner is a valid episode"
+        return result
+
+    @property
+    def counts_C(self) -> Int64:
+        """Return [C] int64: the composition that the next epoch's actions change."""
+        if self.next_base_C is not None:
+            return self.next_base_C
+        assert self.winner is not None
+        return self.reports[self.winner].counts_C
+
+    @property
+    def num_synthetic(self) -> int:
+        """Return the synthetic images that the incumbent was trained on in this epoch."""
+        if self.handover == "best":
+            assert self.winner is not None
+            return self.reports[self.winner].num_synthetic
+        return sum(report.num_synthetic for report in self.reports)
+
+    @property
+    def num_images(self) -> int:
+        """Return the images, real and synthetic, that the incumbent was trained on in this epoch."""
+        if self.handover == "in_turn":
+            return sum(report.result.num_images for report in self.reports if report.result)
+        return self.incumbent.num_images
 
     @property
     def retries(self) -> int:

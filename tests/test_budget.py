@@ -40,6 +40,21 @@ def test_the_expected_counts_are_the_mean_of_many_walks(agents: str) -> None:
         assert counts_W.mean() == pytest.approx(expected, abs=0.03)
 
 
+def test_where_the_mean_is_handed_over_the_expected_counts_are_those_of_many_means() -> None:
+    sampler = SamplerConfig(episode="share", k=3, initial_count=1, action_step=2, max_count=7)
+    rng, base_W = np.random.default_rng(0), np.full(50_000, 1)
+    for expected in itertools.islice(expected_added(sampler, num_classes=1), 6):
+        actions_3W = rng.integers(3, size=(3, len(base_W)))
+        counts_3W = apply_actions(base_W, actions_3W, step=2, max_count=7)
+        assert counts_3W.mean() == pytest.approx(expected, abs=0.03)
+        base_W = np.rint(counts_3W.mean(axis=0)).astype(np.int64)
+
+
+def test_nothing_is_added_in_epochs_of_real_images_alone() -> None:
+    sampler = SamplerConfig(epochs=4, real_first=0.25, real_last=0.5, agents="constant", initial_count=2)
+    assert list(itertools.islice(expected_added(sampler, num_classes=3), 5)) == [0.0, 6.0, 0.0, 0.0, 0.0]
+
+
 def test_of_a_population_the_share_that_moves_acts_after_the_first_epoch() -> None:
     """Members of equal worth, of which `cluster.population.exchange.exchanged` replaces some by others."""
     from trivial import TrivialTrainer

@@ -52,7 +52,10 @@ def run(tmp_path: Path) -> Path:
 def test_the_schedule_is_the_winners_actions_up_to_the_epochs_asked(run: Path) -> None:
     for epochs in (1, 2, 3):
         sampler = SamplerConfig(replay=run, epochs=epochs)
-        np.testing.assert_array_equal(replay.schedule(sampler, NUM_CLASSES), ACTIONS[:epochs])
+        recorded = replay.schedule(sampler, NUM_CLASSES)
+        for j in range(sampler.k):
+            np.testing.assert_array_equal(recorded.actions_TKC[:, j], ACTIONS[:epochs])
+        np.testing.assert_array_equal(recorded.bases_TC, [[2, 2, 2, 2], *COMPOSITIONS][:epochs])
     assert replay.schedule(SamplerConfig(), NUM_CLASSES) is None
 
 
@@ -63,6 +66,8 @@ def test_the_schedule_is_the_winners_actions_up_to_the_epochs_asked(run: Path) -
         ({}, 3, r"run is of 4 classes, but the data has 3: replay it on data of its own classes"),
         ({"action_step": 1}, 4, r"sampler.action_step is 1, but .*run was recorded with 2: leave it out"),
         ({"max_count": 8}, 4, r"sampler.max_count is 8, but .*run was recorded with 16: leave it out"),
+        ({"episode": "share"}, 4, r"sampler.episode is share, but .*run was recorded with whole: leave it out"),
+        ({"real_last": 0.5}, 4, r"sampler.real_last is 0.5, but .*run was recorded with 0.0: leave it out"),
         ({"initial_count": 3}, 4, r"sampler.initial_count is 3, but .*run was recorded with 2: leave it out"),
         ({"initial_count": (2, 2, 2, 0)}, 4, r"sampler.initial_count is \(2, 2, 2, 0\), but .* with 2: leave"),
         ({"agents": "pbt"}, 4, r"sampler.agents pbt beside sampler.replay .*run: leave one out"),

@@ -16,7 +16,7 @@ from rlcas.batches.batch_maker import BatchMaker
 from rlcas.batches.sources import RealImages
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.data.prepared import open_prepared, prepare
-from rlcas.types import EpochResult, ImageSet, Incumbent, Int64, TrainingData
+from rlcas.types import EpisodeTask, EpochResult, ImageSet, Incumbent, Int64, TrainingData
 
 MB = 1 << 20
 NUM_WEIGHTS = 2 * MB // 4
@@ -81,8 +81,11 @@ def test_k_actors_share_images_and_incumbent_and_only_the_winner_is_returned(
     runner = EpisodeActors(functools.partial(ReadingTrainer, tmp_path), SamplerConfig(k=3), ClusterConfig())
     try:
         incumbent = runner.initial(np.full(3, 2))
-        actions_KC = [np.full(3, j) for j in range(3)]
-        reports, trained = runner.train_epoch([incumbent] * 3, actions_KC, epoch=1)
+        tasks_K = [
+            EpisodeTask(epoch=1, episode_index=j, actions_C=np.full(3, j), base_C=np.full(3, 2))
+            for j in range(3)
+        ]
+        reports, trained = runner.train_epoch([incumbent] * 3, [[task] for task in tasks_K])
         assert [report.status for report in reports] == ["ok"] * 3, reports[0].traceback
         for report in reports:
             assert report.result.metrics["grown_mb"] < 16, "48 MB of images are mapped, not copied"

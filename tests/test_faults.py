@@ -17,6 +17,7 @@ from trivial import TrivialTrainer
 
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.errors import RunError, UserError
+from rlcas.types import EpisodeTask
 
 pytestmark = pytest.mark.medium
 
@@ -96,7 +97,11 @@ def test_if_all_episodes_die_again_and_again_the_error_says_how(ray_session):
     incumbent = ray.get(runner.initial(actions_C))
     for parent, (status, text) in enumerate(FAULTS.values()):
         reference = ray.put(dataclasses.replace(incumbent, epoch=parent))
-        reports, _ = runner.train_epoch([reference] * 2, [actions_C, actions_C], epoch=parent + 1)
+        tasks = [
+            EpisodeTask(epoch=parent + 1, episode_index=j, actions_C=actions_C, base_C=actions_C)
+            for j in range(2)
+        ]
+        reports, _ = runner.train_epoch([reference] * 2, [[task] for task in tasks])
         whole = rf"(?s)epoch {parent + 1}: none of the 2 episodes is valid \({status}, {status}\).*episode 1:.*{text}"
         with pytest.raises(RunError, match=whole):
             choose(reports, "f1")

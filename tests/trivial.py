@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 from rlcas.agents import Agents
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
-from rlcas.types import EpochResult, Incumbent, Int64
+from rlcas.types import EpochResult, Incumbent, Int64, Share
 
 
 @dataclass
@@ -65,9 +66,21 @@ class TrivialTrainer:
             finite=finite,
         )
 
+    def train_share(
+        self, incumbent: Incumbent, counts_C: Int64, *, epoch: int, episode_index: int, share: Share
+    ) -> EpochResult:
+        """Move the weights as in a whole epoch, whatever the share."""
+        assert episode_index % share.total == share.number
+        return self.train_epoch(replace(incumbent, epoch=epoch), counts_C, episode_index=episode_index)
+
     def trained(self) -> Incumbent:
         """Return the incumbent that the last epoch trained."""
         return self._trained
+
+    def merged(self, incumbents: Sequence[Incumbent]) -> Incumbent:
+        """Return the mean of the weights; the metric is that of the first."""
+        weights = np.mean([incumbent.arrays["float32"] for incumbent in incumbents], axis=0, dtype=np.float64)
+        return replace(incumbents[0], arrays={"float32": weights.astype(np.float32)})
 
     def _fault(self, fault: str) -> bool:
         if fault == "exception":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from cluster.comparison.plan import ComparisonPlan, PlannedRow
 from cluster.runs.checks import check_data_fits
 from rlcas.batches.budget import epochs_within, expected_added
-from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.batches.composition import batch_starts, initial_counts, shows_synthetic
 from rlcas.batches.static_mixture import static_counts
 from rlcas.comparison.folder import cell_folder
 from rlcas.config import RunConfig
@@ -21,6 +21,8 @@ from rlcas.errors import UserError
 from rlcas.methods.method import Engine, PoolName
 from rlcas.types import Int64, TrainingData
 
+MOST_GUESSES = 10
+"""Guesses of the number of epochs; two guesses in turn that fit equally well would never end."""
 TRIED_FOLDER = "tried"
 """Below a row's folder: a cell for each setting that `compare.tune` tried."""
 
@@ -94,12 +96,12 @@ def cells_of_row(
 
 
 def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
-    num_images, counts_C, added = len(data.train), _counts(row, data), _added(row, data)
+    num_images, counts_C = len(data.train), _counts(row, data)
     passes = row.method.passes(row.config)
     # Whole epochs come nearest to the full budget, but at equal compute they must not exceed the Baseline's
     # passes.
     budget_images = row.config.compare.epochs * num_images / (passes if equal else 1)
-    epochs = epochs_within(budget_images, num_images, added(), at_most=equal)
+    epochs = _epochs_within(budget_images, row, data, at_most=equal)
     run = row.config.run
     config = run.model_copy(
         update={
@@ -125,8 +127,7 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
         passes_per_image=row.method.passes(config) if row.method.engine == "fit" else 1,
         counts_C=tuple(counts_C.tolist()),
         own=own,
-        # `added` is called again, as the iterator that found the epochs is used up.
-        passes=passes * round(epochs * num_images + sum(itertools.islice(added(), epochs))),
+        passes=passes * round(epochs * num_images + sum(itertools.islice(_added(row, data, epochs), epochs))),
         missing=row.missing,
     )
 
@@ -140,13 +141,28 @@ def _counts(row: PlannedRow, data: TrainingData) -> Int64:
     return static_counts(row.config, data.train.class_counts(data.num_classes))
 
 
-def _added(row: PlannedRow, data: TrainingData) -> Callable[[], Iterator[float]]:
-    """Return a function that yields the images added in epochs 1, 2, …; of compositions that move, those expected."""
-    sampler = row.config.sampler
+def _epochs_within(budget_images: float, row: PlannedRow, data: TrainingData, *, at_most: bool) -> int:
+    """Return how many epochs a budget of images lasts, as `epochs_within`."""
+    num_images = len(data.train)
+    epochs = max(1, round(budget_images / num_images))
+    # Again and again, since in how many epochs images are added may depend on how many epochs there are.
+    for _ in range(MOST_GUESSES):
+        added = _added(row, data, epochs)
+        found = epochs_within(budget_images, num_images, added, at_most=at_most)
+        if found == epochs:
+            break
+        epochs = found
+    return epochs
+
+
+def _added(row: PlannedRow, data: TrainingData, epochs: int) -> Iterator[float]:
+    """Yield the images added in epochs 1, 2, … of `epochs`; of compositions that move, those expected."""
+    sampler = row.config.sampler.model_copy(update={"epochs": epochs})
     num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
     if sampler.batch_mode == "fixed_total":
         # Added images replace real ones, so an epoch has the same number whatever the composition.
-        return lambda: itertools.repeat(0.0)
+        return itertools.repeat(0.0)
     if row.method.engine == "episodes":
-        return lambda: (num_steps * added for added in expected_added(sampler, data.num_classes))
-    return lambda: itertools.repeat(float(num_steps * _counts(row, data).sum()))
+        return (num_steps * added for added in expected_added(sampler, data.num_classes))
+    of_epoch = float(num_steps * _counts(row, data).sum())
+    return (of_epoch if shows_synthetic(sampler, epoch) else 0.0 for epoch in itertools.count(1))

@@ -164,18 +164,17 @@ def _episodes(comparison: Path, cell: PlannedCell, context: RunContext) -> Train
 
 
 def trained_from(lines: Sequence[Mapping[str, Any]]) -> TrainedCell:
-    """Return the training that the lines of epochs.jsonl record: the curve is the winners'."""
+    """Return the training that the lines of epochs.jsonl record: the curve is the incumbents'."""
     curve: list[dict[str, Any]] = []
     for line in lines:
-        winner = line["winner"]
-        seen = curve[-1]["images"] if curve else 0
+        incumbent = line["incumbent"]
         curve.append(
             {
                 "epoch": line["epoch"],
-                "images": seen + line["images"][winner],
-                "train_loss": line["train_losses"][winner],
-                "val_loss": line["val_losses"][winner],
-                **line["metrics"][winner],
+                "images": incumbent["images"] + (curve[-1]["images"] if curve else 0),
+                "train_loss": incumbent["train_loss"],
+                "val_loss": incumbent["val_loss"],
+                **incumbent["metrics"],
             }
         )
     passes = sum(sum(line["images"]) for line in lines)

@@ -152,6 +152,8 @@ def _concrete(config: CompareRunConfig) -> CompareRunConfig:
         "pool": None,
         "compare": config.compare.model_copy(update={"pools": pools}),
         "cluster": config.cluster.model_copy(update={"threads_per_episode": threads}),
+        # A cell trains its episodes in its own process, so never on K GPUs at once.
+        "sampler": config.sampler.concrete(num_gpus=0),
     }
     return resolved(config.model_copy(update=update))
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ray
 import torch
@@ -20,7 +20,7 @@ from cluster.runtime.gpus import use_assigned_gpus
 from envs import BatchCompositionEnv
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.errors import UserError
-from rlcas.types import EpisodeReport, EpisodeTrainer, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpisodeTask, EpisodeTrainer, Incumbent, Int64
 
 TrainerFactory = Callable[[SamplerConfig], EpisodeTrainer]
 """Builds the trainer on the actor, with the settings of the sampler that searches or resumes; small and picklable:
@@ -82,26 +82,33 @@ class Episodes:
         """Return the untrained classifier with the composition `counts_C`."""
         return self._env.initial(counts_C)
 
-    def outcome(
-        self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
-    ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Train one epoch.
-
-        Args:
-            incumbent: what the episode starts from.
-            actions_C: [C], indices of -step, 0 and +step.
-            epoch: from 1.
-            episode_index: j in 0..K-1.
+    def outcomes(
+        self, incumbent: Incumbent, tasks: Sequence[EpisodeTask]
+    ) -> tuple[list[EpisodeReport], Incumbent | None]:
+        """Train episodes in turn, the first from `incumbent` and each other one from what the last valid one reached.
 
         Returns:
-            The report, without a reward, and the trained incumbent; None where the episode failed.
+            The reports, without rewards, and what the last valid episode trained; None where all failed.
         """
+        reports: list[EpisodeReport] = []
+        reached = None
+        for task in tasks:
+            report, trained = self._outcome(reached or incumbent, task)
+            reports.append(report)
+            reached = trained or reached
+        return reports, reached
+
+    def merged(self, *incumbents: Incumbent) -> Incumbent:
+        """Return the mean of classifiers that were trained from one, with its result."""
+        return self._env.merged(incumbents)
+
+    def _outcome(self, incumbent: Incumbent, task: EpisodeTask) -> tuple[EpisodeReport, Incumbent | None]:
         try:
-            self._env.reset(options={"incumbent": incumbent, "episode_index": episode_index})
-            return self._env.train(actions_C), self._env.incumbent
+            self._env.reset(options={"incumbent": incumbent, "task": task})
+            return self._env.train(task.actions_C), self._env.incumbent
         except (Exception, SystemExit) as error:
             # Returned, as a failure is an outcome; sys.exit would end the actor without a traceback.
-            failed = failed_report(incumbent.counts_C, actions_C, epoch, episode_index, self._sampler)
+            failed = failed_report(task, self._sampler)
             status = status_of(error)
             return dataclasses.replace(failed, status=status, traceback=traceback.format_exc()), None
 
@@ -123,15 +130,13 @@ class EpisodeActor(Episodes):
         super().__init__(trainer_factory, sampler)
 
     @ray.method(num_returns=2)
-    def episode(
-        self, incumbent: Incumbent, actions_C: Int64, epoch: int, episode_index: int
-    ) -> tuple[EpisodeReport, Incumbent | None]:
-        """Return `outcome`, as two objects: Ray then moves the small report alone, and only the winner is fetched.
+    def episodes(
+        self, incumbent: Incumbent, tasks: Sequence[EpisodeTask]
+    ) -> tuple[list[EpisodeReport], Incumbent | None]:
+        """Return `outcomes`, as two objects: Ray then moves the small reports alone, and only what is kept is fetched.
 
         Args:
-            incumbent: what the episode starts from.
-            actions_C: [C], indices of -step, 0 and +step.
-            epoch: from 1.
-            episode_index: j in 0..K-1.
+            incumbent: what the first episode starts from.
+            tasks: the episodes that this worker trains in turn.
         """
-        return self.outcome(incumbent, actions_C, epoch, episode_index)
+        return self.outcomes(incumbent, tasks)

@@ -8,7 +8,7 @@ from cluster.episodes.episode import Episodes, TrainerFactory
 from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError
-from rlcas.types import EpisodeReport, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpisodeTask, Incumbent, Int64
 
 
 class LocalEpisodes:
@@ -31,7 +31,7 @@ class LocalEpisodes:
                 f"cluster.gpus_per_episode {cluster.gpus_per_episode:g} is for cluster.episode_runner actors, not "
                 f"for {cluster.episode_runner}: leave it out"
             )
-        threads = cluster.concrete(sampler.k).threads_per_episode
+        threads = cluster.concrete(sampler.num_workers).threads_per_episode
         assert threads is not None, "the settings are concrete"
         self._num_threads = threads
         self._episodes = Episodes(trainer_factory, sampler)
@@ -42,16 +42,22 @@ class LocalEpisodes:
         return self._episodes.initial(counts_C)
 
     def train_epoch(
-        self, parents_K: Sequence[Incumbent], actions_KC: Sequence[Int64], epoch: int
+        self, parents_W: Sequence[Incumbent], tasks_W: Sequence[Sequence[EpisodeTask]]
     ) -> tuple[list[EpisodeReport], list[Incumbent | None]]:
-        """Train the episodes of `epoch` from their parents; return reports and trained incumbents, by episode."""
+        """Train the episodes of each worker from its parent; return all reports, and what each worker reached."""
         # As many threads as an actor would have: another number changes the last bits.
         with torch_threads(self._num_threads):
-            outcomes = [
-                self._episodes.outcome(parent, actions_C, epoch, episode_index)
-                for episode_index, (parent, actions_C) in enumerate(zip(parents_K, actions_KC, strict=True))
+            outcomes_W = [
+                self._episodes.outcomes(parent, tasks) for parent, tasks in zip(parents_W, tasks_W, strict=True)
             ]
-        return [report for report, _ in outcomes], [trained for _, trained in outcomes]
+        return [report for reports, _ in outcomes_W for report in reports], [
+            reached for _, reached in outcomes_W
+        ]
+
+    def merge(self, references: Sequence[Incumbent]) -> Incumbent:
+        """Return the mean of classifiers that were trained from one."""
+        with torch_threads(self._num_threads):
+            return self._episodes.merged(*references)
 
     def put(self, incumbent: Incumbent) -> Incumbent:
         """Return the incumbent itself."""

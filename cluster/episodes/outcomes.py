@@ -8,33 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from rlcas.batches.composition import apply_actions, num_clamped
+from rlcas.batches.composition import clamped_in, composition_of
 from rlcas.config import SamplerConfig
 from rlcas.rewards import Reward, reward_alone, with_rewards
-from rlcas.types import EpisodeReport, Int64, Status
+from rlcas.types import EpisodeReport, EpisodeTask, Status
 
 
-def failed_report(
-    parent_counts_C: Int64, actions_C: Int64, epoch: int, episode_index: int, sampler: SamplerConfig
-) -> EpisodeReport:
-    """Return the report of an episode whose process died; it cannot win.
-
-    Args:
-        parent_counts_C: [C], the composition of the incumbent that it started from.
-        actions_C: [C], indices of -step, 0 and +step.
-        epoch: from 1.
-        episode_index: j in 0..K-1.
-        sampler: the sampler's settings.
-    """
-    step = sampler.action_step
-    counts_C = apply_actions(parent_counts_C, actions_C, step=step, max_count=sampler.max_count)
+def failed_report(task: EpisodeTask, sampler: SamplerConfig) -> EpisodeReport:
+    """Return the report of an episode whose process died; it cannot win."""
     return EpisodeReport(
-        epoch=epoch,
-        episode_index=episode_index,
+        epoch=task.epoch,
+        episode_index=task.episode_index,
         status="died",
-        actions_C=actions_C,
-        counts_C=counts_C,
-        num_clamped=num_clamped(parent_counts_C, counts_C, actions_C, step),
+        actions_C=task.actions_C,
+        counts_C=composition_of(sampler, task.epoch, task.base_C, task.actions_C),
+        num_clamped=clamped_in(sampler, task),
     )
 
 

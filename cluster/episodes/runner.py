@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from cluster.episodes.local_runner import LocalEpisodes
 from cluster.episodes.selection import EpisodeError
 from rlcas.batches.composition import initial_counts
 from rlcas.config import ClusterConfig, SamplerConfig
-from rlcas.types import EpisodeReport, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpisodeTask, Incumbent, Int64
 
 
 class EpisodeRunner(Protocol):
@@ -31,19 +31,22 @@ class EpisodeRunner(Protocol):
         ...
 
     def train_epoch(
-        self, parents_K: Sequence[Any], actions_KC: Sequence[Int64], epoch: int
+        self, parents_W: Sequence[Any], tasks_W: Sequence[Sequence[EpisodeTask]]
     ) -> tuple[list[EpisodeReport], list[Any]]:
-        """Train K episodes, each from its own parent, and return their reports and references, by episode.
+        """Train the K episodes of an epoch on W workers, each of which trains its own in turn from its own parent.
 
         Args:
-            parents_K: references, which may be one and the same.
-            actions_KC: [C] each, indices of -step, 0 and +step.
-            epoch: from 1.
+            parents_W: references, which may be one and the same.
+            tasks_W: the episodes of each worker, K in all.
 
         Returns:
-            The reports, without rewards, and references to the trained incumbents: only those of valid episodes can be
-            fetched.
+            The K reports, without rewards, and W references to what each worker's last valid episode trained, which
+            cannot be fetched where all of its episodes failed.
         """
+        ...
+
+    def merge(self, references: Sequence[Any]) -> Any:
+        """Return a reference to the mean of classifiers that were trained from one."""
         ...
 
     def close(self) -> None:
@@ -100,46 +103,47 @@ def _fetched(runner: EpisodeRunner, reference: Any) -> Trained:
 
 def train_epoch(
     runner: EpisodeRunner,
-    parents_K: Sequence[Trained],
-    actions_KC: Sequence[Int64],
-    epoch: int,
+    parents_W: Sequence[Trained],
+    tasks_W: Sequence[Sequence[EpisodeTask]],
     *,
     reward_reports: Callable[[list[EpisodeReport]], list[EpisodeReport]],
-    indices_to_fetch: Callable[[list[EpisodeReport]], Sequence[int]],
+    kept: Callable[[list[EpisodeReport], Sequence[Any]], Mapping[int, Any]],
     retries: int,
 ) -> tuple[list[EpisodeReport], dict[int, Trained]]:
-    """Train the K episodes of an epoch and fetch the incumbents that are needed of it.
+    """Train the K episodes of an epoch and fetch the incumbents that are kept of it.
 
     Where one of these was lost with its node, the epoch is run again, to the same bits.
 
     Args:
         runner: runs the episodes.
-        parents_K: what each episode starts from.
-        actions_KC: [C] each, indices of -step, 0 and +step.
-        epoch: from 1.
+        parents_W: what each worker starts from.
+        tasks_W: the episodes of each worker.
         reward_reports: returns the reports with their rewards.
-        indices_to_fetch: returns, from the rewarded reports, the episodes whose incumbents are fetched.
+        kept: returns, from the rewarded reports and the workers' references, references to the incumbents that are
+            fetched, by number.
         retries: how often the epoch may be run again.
 
     Returns:
-        The rewarded reports, and the incumbents that were fetched by the index of the episode.
+        The rewarded reports, and the incumbents that were fetched, by number.
 
     Raises:
         EpisodeError: incumbents that are needed were lost each time.
     """
-    references_K = [parent.reference for parent in parents_K]
-    # Episodes are pure functions: another run of the epoch has the same rewards, and so the same winner.
+    references_W = [parent.reference for parent in parents_W]
+    # Episodes are pure functions: another run of the epoch has the same rewards, and so keeps the same.
     for lost in range(1 + retries):
-        reports, outputs_K = runner.train_epoch(references_K, actions_KC, epoch)
+        reports, outputs_W = runner.train_epoch(references_W, tasks_W)
         reports = reward_reports(reports)
-        fetched = {index: runner.fetch(outputs_K[index]) for index in indices_to_fetch(reports)}
+        references = kept(reports, outputs_W)
+        fetched = {number: runner.fetch(reference) for number, reference in references.items()}
         trained = {
-            index: Trained(outputs_K[index], incumbent)
-            for index, incumbent in fetched.items()
+            number: Trained(references[number], incumbent)
+            for number, incumbent in fetched.items()
             if incumbent is not None
         }
         if len(trained) == len(fetched):
             if lost:
                 reports = [replace(report, retries=report.retries + lost) for report in reports]
             return reports, trained
+    epoch = reports[0].epoch
     raise EpisodeError(f"epoch {epoch}: its trained classifier was lost with its node, {1 + retries} times")

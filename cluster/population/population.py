@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from rlcas.config import ClusterConfig, SamplerConfig
 from rlcas.rewards import reward_named
 from rlcas.seeding import seed_for
 from rlcas.training.fit import selection_key
-from rlcas.types import EpisodeReport, EpochRecord, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpisodeTask, EpochRecord, Incumbent, Int64
 
 ACTIONS_KEY = "actions"
 """In a checkpoint's state: what the members do in the next epoch."""
@@ -76,13 +77,18 @@ class Population:
             EpisodeError: a member failed; the text holds its traceback.
         """
         epoch, metric, started = self.epoch + 1, self._sampler.metric, time.perf_counter()
+        tasks_K = [
+            EpisodeTask(
+                epoch=epoch, episode_index=member, actions_C=actions_C, base_C=parent.incumbent.counts_C
+            )
+            for member, (parent, actions_C) in enumerate(zip(self._parents_K, self._actions_KC, strict=True))
+        ]
         reports, trained_K = runner.train_epoch(
             self._runner,
             self._parents_K,
-            self._actions_KC,
-            epoch,
+            [[task] for task in tasks_K],
             reward_reports=lambda reports: with_valid_rewards(reports, self._reward, self._sampler),
-            indices_to_fetch=_all_members,
+            kept=_all_members,
             retries=self._cluster.episode_retries,
         )
         winner = choose(reports, metric)
@@ -95,7 +101,7 @@ class Population:
             self._num_classes,
             seed_for(self._seed, "population", epoch),  # a path for each epoch: a resumed run draws the same
         )
-        self.record = self._recorded(reports, winner, time.perf_counter() - started)
+        self.record = self._recorded(reports, winner, tasks_K[winner].base_C, time.perf_counter() - started)
 
     def snapshot(self) -> Snapshot:
         """Return what the next epoch starts from, and the best classifier."""
@@ -130,12 +136,15 @@ class Population:
             raise CorruptCheckpointError(fault)
         return list(actions_KC)
 
-    def _recorded(self, reports: Sequence[EpisodeReport], winner: int, seconds: float) -> EpochRecord:
+    def _recorded(
+        self, reports: Sequence[EpisodeReport], winner: int, base_C: Int64, seconds: float
+    ) -> EpochRecord:
         assert self.best.result is not None
         return EpochRecord(
             epoch=reports[0].epoch,
             reports=tuple(reports),
             winner=winner,
+            base_C=base_C,
             baseline=0.0,
             probabilities_C3=uniform(self._num_classes),
             best_metric=self.best.result.metrics[self._sampler.metric],
@@ -144,8 +153,8 @@ class Population:
         )
 
 
-def _all_members(reports: Sequence[EpisodeReport]) -> range:
-    """Return the indices of all members.
+def _all_members(reports: Sequence[EpisodeReport], references: Sequence[Any]) -> dict[int, Any]:
+    """Return the references to what all members trained.
 
     Raises:
         EpisodeError: one failed; the text holds its traceback.
@@ -156,7 +165,7 @@ def _all_members(reports: Sequence[EpisodeReport]) -> range:
                 f"epoch {report.epoch}: member {report.episode_index} of the population failed ({report.status})\n"
                 f"{report.traceback}"
             )
-    return range(len(reports))
+    return dict(enumerate(references))
 
 
 def _parent(member: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -19,26 +20,33 @@ from ray.tune import PlacementGroupFactory
 from cluster.episodes import runner
 from cluster.episodes.checkpoint import BEST, CorruptCheckpointError, Snapshot
 from cluster.episodes.episode import TrainerFactory, check_factory
+from cluster.episodes.handover import (
+    by_worker,
+    composition_after,
+    handover_in,
+    reference_to_keep,
+    winner_of,
+)
 from cluster.episodes.outcomes import with_valid_rewards
-from cluster.episodes.selection import better, choose
+from cluster.episodes.selection import better
 from cluster.rllib.agents_module import AgentsModule
 from cluster.rllib.env_runner import NoEnvRunner
 from cluster.rllib.learner import ReinforceLearner, learner_batch
 from cluster.rllib.results import results_of
 from cluster.runtime.connection import ensure_ray
 from cluster.runtime.placement import fitting
-from cluster.runtime.resources import episode_resources
+from cluster.runtime.resources import episode_resources, reachable_resources
 from envs.observations import Observer, names_of
-from rlcas.batches.composition import ACTIONS, initial_counts
+from rlcas.batches.composition import ACTIONS, KEEP, initial_counts, shows_synthetic
 from rlcas.config import POPULATION, ClusterConfig, SamplerConfig
 from rlcas.devices import torch_threads
 from rlcas.errors import UserError
 from rlcas.reinforce import draw_actions
-from rlcas.rewards import reward_named, with_advantages
+from rlcas.rewards import reward_named, with_advantages, without_trend
 from rlcas.runs import replay
 from rlcas.seeding import rng_for
 from rlcas.settings import validated
-from rlcas.types import EpisodeReport, EpochRecord, Float32, Float64, Incumbent, Int64
+from rlcas.types import EpisodeReport, EpisodeTask, EpochRecord, Float32, Float64, Incumbent, Int64, Share
 
 INCUMBENT = "incumbent"
 LEARNER = "learner"
@@ -127,10 +135,18 @@ class RLCASConfig(AlgorithmConfig):
         stated = {name: value for name, value in vars(self).items() if name in SamplerConfig.model_fields}
         return validated({"sampler": stated}).sampler
 
+    def concrete_sampler(self) -> SamplerConfig:
+        """Return the sampler's settings, validated, with `episode` and `handover` chosen by the GPUs that there are."""
+        sampler = self.sampler_config()
+        if sampler.episode != "auto":
+            return sampler
+        on_gpus = self.episode_runner == "actors" and self.gpus_per_episode != 0
+        return sampler.concrete(reachable_resources().get("GPU", 0.0) if on_gpus else 0.0)
+
     def cluster_config(self) -> ClusterConfig:
         """Return the cluster's settings, validated, with the threads that this machine has for an episode."""
         settings = {name: getattr(self, name) for name in ClusterConfig.model_fields}
-        return validated({"cluster": settings}).cluster.concrete(self.sampler_config().k)
+        return validated({"cluster": settings}).cluster.concrete(self.concrete_sampler().num_workers)
 
     def spaces(self) -> tuple[Box, MultiDiscrete]:
         """Return the spaces of the joint observation and of the joint action."""
@@ -147,7 +163,9 @@ class RLCASConfig(AlgorithmConfig):
         """
         super().validate()
         sampler = self.sampler_config()
-        self.threads_per_episode = self.cluster_config().threads_per_episode  # part of the bits, so made known
+        # Part of the bits, so made known.
+        self.threads_per_episode = self.cluster_config().threads_per_episode
+        self.episode, self.handover = (concrete := self.concrete_sampler()).episode, concrete.handover
         if self.trainer_factory is None or self.num_classes is None:
             raise UserError(
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
@@ -212,23 +230,24 @@ class RLCAS(Algorithm):
         own = super().default_resource_request(config)
         if ours.episode_runner == "in_process":
             return own
-        ensure_ray(ours.k)  # an episode's share depends on what Ray has
-        episode = episode_resources(ours.cluster_config(), ours.k, ray.cluster_resources())
+        workers = ours.concrete_sampler().num_workers
+        ensure_ray(workers)  # an episode's share depends on what Ray has
+        episode = episode_resources(ours.cluster_config(), workers, ray.cluster_resources())
         # The episodes' bundles last: `EpisodeActors` finds their size there.
         return PlacementGroupFactory(
-            [*own.bundles, *[fitting(episode)] * ours.k], strategy=ours.placement.upper()
+            [*own.bundles, *[fitting(episode)] * workers], strategy=ours.placement.upper()
         )
 
     def setup(self, config: RLCASConfig) -> None:
         """Start what runs the K episodes and make the initial incumbent."""
-        ensure_ray(config.k)  # before RLlib starts a Ray of its own
+        ensure_ray(config.concrete_sampler().num_workers)  # before RLlib starts a Ray of its own
         super().setup(config)
         self._result_config = self.config.to_dict()
         sampler = self.config.sampler_config()
         # With the names resolved here, the actors need not import the code of agents from outside.
         self._sampler = sampler.model_copy(update={"observation": names_of(sampler)})
         self._observer, self._reward = Observer(self._sampler), reward_named(self._sampler.reward)
-        self._schedule_TC = replay.schedule(self._sampler, self.config.num_classes)
+        self._recorded = replay.schedule(self._sampler, self.config.num_classes)
         cluster, num_classes = self.config.cluster_config(), self.config.num_classes
         self._runner, self._parent = runner.start(
             self.config.trainer_factory, self._sampler, cluster, num_classes
@@ -280,9 +299,9 @@ class RLCAS(Algorithm):
             times = [time.perf_counter()]
             # None before the first epoch, and after another state was loaded.
             observation_D, probabilities_C3 = self._next_policy or self._policy()
-            actions_KC = self._draw(probabilities_C3)
+            tasks = self._tasks(probabilities_C3)
             times.append(time.perf_counter())
-            reports, winner = self._train(actions_KC)
+            reports, winner = self._train(tasks)
             times.append(time.perf_counter())
             reports, baseline, curves_CG = self._learn(observation_D, reports)
             self._next_policy = self._policy()  # now, while the learner's code is in the processor's caches
@@ -292,6 +311,10 @@ class RLCAS(Algorithm):
             epoch=self.epoch,
             reports=tuple(reports),
             winner=winner,
+            handover=handover_in(self._sampler, self.epoch),
+            merged=self.incumbent.result if winner is None else None,
+            base_C=tasks[0].base_C,
+            next_base_C=self.incumbent.counts_C,
             baseline=baseline,
             probabilities_C3=probabilities_C3,
             best_metric=self.best.result.metrics[self._sampler.metric],
@@ -301,36 +324,64 @@ class RLCAS(Algorithm):
             seconds_by_part=dict(zip(TIMED_PHASES, np.diff(times).tolist(), strict=True)),
         )
 
-    def _draw(self, probabilities_C3: Float64) -> list[Int64]:
+    def _tasks(self, probabilities_C3: Float64) -> list[EpisodeTask]:
+        """Return the next epoch's K episodes."""
+        sampler, epoch = self._sampler, self.epoch + 1
+        total = sampler.k if sampler.episode == "share" else 1
+        base_C, actions_KC = self.incumbent.counts_C, self._actions(probabilities_C3)
+        if self._recorded is not None:
+            base_C = self._recorded.bases_TC[epoch - 1]
+        return [
+            EpisodeTask(
+                epoch=epoch, episode_index=j, actions_C=actions_C, base_C=base_C, share=Share(j % total, total)
+            )
+            for j, actions_C in enumerate(actions_KC)
+        ]
+
+    def _actions(self, probabilities_C3: Float64) -> Sequence[Int64]:
         """Return the joint actions of the next epoch's K episodes."""
+        if self._recorded is not None:
+            return self._recorded.actions_TKC[self.epoch]
         return [
             # A seed path for each episode: its draw depends neither on K nor on draws before it.
             draw_actions(probabilities_C3, rng_for(self.config.seed, "actions", self.epoch + 1, j))
             for j in range(self._sampler.k)
         ]
 
-    def _train(self, actions_KC: list[Int64]) -> tuple[list[EpisodeReport], int]:
-        """Train the K episodes; the winner's classifier becomes the incumbent."""
-        metric = self._sampler.metric
+    def _train(self, tasks: list[EpisodeTask]) -> tuple[list[EpisodeReport], int | None]:
+        """Train the K episodes; what they hand over becomes the incumbent. Return the reports and the winner."""
+        sampler, before = self._sampler, self.incumbent.result
+        handover = handover_in(sampler, tasks[0].epoch)
+        workers = by_worker(handover, tasks)
+
+        def rewarded(reports: list[EpisodeReport]) -> list[EpisodeReport]:
+            compared = without_trend(reports, before) if handover == "in_turn" else reports
+            return with_valid_rewards(compared, self._reward, sampler)
+
+        def kept(reports: list[EpisodeReport], references: Sequence[Any]) -> dict[int, Any]:
+            return {0: reference_to_keep(handover, reports, references, self._runner, sampler.metric)}
+
         reports, trained = runner.train_epoch(
             self._runner,
-            [self._parent] * self._sampler.k,  # one reference: each node fetches the incumbent once
-            actions_KC,
-            self.epoch + 1,
-            reward_reports=lambda reports: with_valid_rewards(reports, self._reward, self._sampler),
-            indices_to_fetch=lambda reports: [choose(reports, metric)],
+            [self._parent] * len(workers),  # one reference: each node fetches the incumbent once
+            workers,
+            reward_reports=rewarded,
+            kept=kept,
             retries=self.config.episode_retries,
         )
-        # `needed` names one episode. An epoch that raised has not come here: the incumbent is as it was.
-        ((winner, self._parent),) = trained.items()
-        self.best = better(self.best, self.incumbent, metric)
+        # An epoch that raised has not come here: the incumbent is as it was.
+        winner = winner_of(handover, reports, sampler.metric)
+        counts_C = composition_after(sampler, reports, winner, tasks[0].base_C)
+        incumbent = dataclasses.replace(trained[0].incumbent, counts_C=counts_C)
+        self._parent = dataclasses.replace(trained[0], incumbent=incumbent)
+        self.best = better(self.best, self.incumbent, sampler.metric)
         return reports, winner
 
     def _learn(
         self, observation_D: Float32, reports: list[EpisodeReport]
     ) -> tuple[list[EpisodeReport], float, Float64 | None]:
         """Let the agents learn from the valid episodes; return the reports with advantages, B and the curves."""
-        learns = self._schedule_TC is None
+        learns = self._recorded is None and shows_synthetic(self._sampler, self.epoch)
         if learns:
             valid = [report for report in reports if report.valid]
             batch = learner_batch(observation_D, valid, self._sampler)
@@ -343,14 +394,20 @@ class RLCAS(Algorithm):
         return with_advantages(reports, baseline, self._sampler) if learns else reports, baseline, curves_CG
 
     def _policy(self) -> tuple[Float32, Float64]:
-        """Return what the agents see, and [C, 3], their probabilities: all on the recorded actions in a replay."""
-        observation_D = self._observer.observe(self.incumbent)
-        if self._schedule_TC is None:
-            return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
-        # [C] -> [C, 3], one-hot. After the last epoch it is called once more, and that policy is not used.
-        return observation_D, np.eye(len(ACTIONS))[
-            self._schedule_TC[min(self.epoch, len(self._schedule_TC) - 1)]
-        ]
+        """Return what the agents see, and [C, 3], the probabilities of their actions.
+
+        In a replay they are those of the recorded actions, in an epoch of real images alone that of no change.
+        """
+        observation_D, epoch = self._observer.observe(self.incumbent), self.epoch + 1
+        if self._recorded is not None:
+            # [K, C] -> [C, 3]: the share of the episodes that take each action. After the last epoch it is called
+            # once more, and that policy is not used.
+            recorded_KC = self._recorded.actions_TKC[min(epoch, len(self._recorded.actions_TKC)) - 1]
+            return observation_D, np.eye(len(ACTIONS))[recorded_KC].mean(axis=0)
+        if not shows_synthetic(self._sampler, epoch):
+            keep_C = np.full(len(self.incumbent.counts_C), KEEP)
+            return observation_D, np.eye(len(ACTIONS))[keep_C]
+        return observation_D, self.on_learner(lambda learner: learner.probabilities(observation_D))
 
     def on_learner(self, function: Callable[[ReinforceLearner], Any]) -> Any:
         """Return what `function` returns on the learner."""

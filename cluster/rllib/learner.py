@@ -173,7 +173,7 @@ def learner_batch(
 ) -> dict[str, NDArray[Any]]:
     """Return what `ReinforceLearner.learn` takes of an epoch's valid, rewarded episodes, a row each."""
     own = [report.reward if report.rewards_C is None else report.rewards_C for report in reports]
-    results = [report.result for report in reports if report.result is not None]
+    results = [report.compared for report in reports if report.compared is not None]
     return {
         Columns.OBS: np.tile(observation_D, (len(reports), 1)),  # all K saw one incumbent
         Columns.ACTIONS: np.stack([report.actions_C for report in reports]),  # as drawn, even where clamped

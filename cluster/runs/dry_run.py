@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from cluster.episodes.handover import describe_episodes
 from cluster.pools.make import check_phase_one, images_per_class
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.connection import check_starts_here
-from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray
+from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
 from rlcas import data as datasets
 from rlcas import settings
 from rlcas.batches.composition import batch_starts, initial_counts
@@ -43,7 +44,9 @@ def describe(config: RunConfig) -> str:
     # Whether a cluster answers is left to the run: a dry run starts nothing, and may be made elsewhere.
     if uses_ray(config) and not os.environ.get("RAY_ADDRESS"):
         check_starts_here()
-    config = config.model_copy(update={"cluster": config.cluster.concrete(config.sampler.k, config.device)})
+    config = with_chosen_episodes(config)
+    cluster = config.cluster.concrete(config.sampler.num_workers, config.device)
+    config = config.model_copy(update={"cluster": cluster})
     data = datasets.load(config, progress=True)
     assert data.record is not None, "the images were read from their source"
     check_phase_one(config, data, data.record)
@@ -74,9 +77,11 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
     pool = 0 if config.pool else _pool_images(config, data) * image_bytes
     state = sum(array.nbytes for array in _trainer(config, data).initial(_start(config, data)).arrays.values())
     machine = this_machine()
-    each = gpus_per_episode(config.cluster.gpus_per_episode, config.sampler.k, int(machine["GPU"]))
+    sampler = config.sampler
+    each = gpus_per_episode(config.cluster.gpus_per_episode, sampler.num_workers, int(machine["GPU"]))
     return [
-        f"demand: K={config.sampler.k} episodes x {each:g} GPU (here: {machine['GPU']:g}), "
+        f"episodes: {describe_episodes(sampler)}",
+        f"demand: {sampler.num_workers} x {each:g} GPU (here: {machine['GPU']:g}), "
         f"{config.cluster.threads_per_episode} thread each (here: {machine['CPU']:g} cores)",
         f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
         "optimiser an episode",
@@ -173,8 +178,10 @@ def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
     num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
     appended = config.sampler.batch_mode == "append"
     images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
-    rounds = max(1.0, config.sampler.k / _side_by_side(choose_device(config.device)))
-    return images_an_epoch * config.sampler.epochs * rounds
+    sampler = config.sampler
+    rounds = max(1.0, sampler.num_workers / _side_by_side(choose_device(config.device)))
+    # K shares that are trained at once take a K-th of an epoch each.
+    return images_an_epoch * sampler.epochs * rounds * sampler.passes / sampler.num_workers
 
 
 def _side_by_side(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.episodes.handover import describe_episodes
 from cluster.pools.copies import find_and_mark_copies
 from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
 from cluster.pools.scores import score_pool
@@ -20,6 +21,7 @@ from cluster.pools.stored import open_pool, run_pool
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runs.more_epochs import is_finished, set_epochs
+from cluster.runtime.resources import with_chosen_episodes
 from cluster.synthesis.train import train_generator
 from rlcas import data as datasets
 from rlcas import settings
@@ -114,7 +116,7 @@ def run_or_show(config: RunConfig) -> Path:
     if not (out / settings.CONFIG_FILE).exists():
         return run(config)
     # The folder has resolved settings, so that what is asked must be resolved before it is compared.
-    if settings.load(out) != resolved(config):
+    if settings.load(out) != resolved(with_chosen_episodes(config)):
         raise UserError(
             f"out {out} holds a run of other settings: name another folder with --out, or delete it"
         )
@@ -250,6 +252,9 @@ def check(config: RunConfig) -> TrainingData:
 
 def _open(config: RunConfig, *, with_test: bool) -> RunFolder:
     """Check the settings and the data, then make the folder with the settings and the images."""
+    if config.sampler.episode == "auto":
+        config = with_chosen_episodes(config)
+        say(f"Episodes (sampler.episode auto): {describe_episodes(config.sampler)}")
     check_run_is_new(config)
     data = check(config)
     if with_test:

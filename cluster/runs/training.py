@@ -85,7 +85,9 @@ def _started(context: RunContext, pool: SyntheticPool) -> Trainee:
     if sampler.agents == POPULATION and in_process:
         return _population(context, pool)  # the only one without RLlib and actors, so without Ray
     with stage(context.folder, f"Starting Ray with K={sampler.k} episodes", "ray"):
-        ensure_ray(sampler.k)  # before the trainer's factory, which records on which node the folders are
+        ensure_ray(
+            sampler.num_workers
+        )  # before the trainer's factory, which records on which node the folders are
         if sampler.agents == POPULATION:
             return _population(context, pool)
         return algorithm_config(

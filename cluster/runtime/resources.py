@@ -11,7 +11,7 @@ import torch
 
 from cluster.runtime.connection import check_can_start, ensure_ray, own_ray_ends
 from cluster.runtime.placement import NodeResources, check_room, fitting, nodes_of_ray
-from rlcas.config import ClusterConfig, RunConfig
+from rlcas.config import ClusterConfig, Part, RunConfig
 from rlcas.config.cores import available_cores
 from rlcas.errors import UserError
 
@@ -31,14 +31,25 @@ def check_demand(config: RunConfig) -> None:
     """
     if uses_ray(config):
         check_can_start()
-    asked = config.cluster.concrete(config.sampler.k, config.device)
+    workers = config.sampler.num_workers
+    asked = config.cluster.concrete(workers, config.device)
     if not asked.gpus_per_episode and not asked.gpus_per_sampler:
         return
     nodes = _reachable_nodes()
     total = {kind: sum(has.get(kind, 0.0) for _, has in nodes) for kind in ("CPU", "GPU")}
-    check_room(fitting(episode_resources(asked, config.sampler.k, total)), config.sampler.k, nodes)
+    check_room(fitting(episode_resources(asked, workers, total)), workers, nodes)
     if config.pool is None and config.device != "cpu":
         sampler_resources(asked, config.synth.generation.threads, total)
+
+
+def with_chosen_episodes(config: Part) -> Part:
+    """Return the settings with `sampler.episode` auto replaced by what the reachable GPUs allow."""
+    if config.sampler.episode != "auto":
+        return config
+    cluster = config.cluster
+    on_gpus = config.device != "cpu" and cluster.gpus_per_episode != 0 and cluster.episode_runner == "actors"
+    num_gpus = sum(has.get("GPU", 0.0) for _, has in _reachable_nodes()) if on_gpus else 0
+    return config.model_copy(update={"sampler": config.sampler.concrete(num_gpus)})
 
 
 def uses_ray(config: RunConfig) -> bool:

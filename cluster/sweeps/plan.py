@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.runs.checks import check_settings
+from cluster.runtime.resources import with_chosen_episodes
 from rlcas import settings
 from rlcas.config import RunConfig, SweepConfig, SweepRunConfig
 from rlcas.errors import UserError
@@ -103,7 +104,7 @@ def _resolved(stated: Mapping[str, Any], point: Point, out: Path) -> RunConfig:
     # Trials share the cores: unless the setting is given, each episode has one thread, whatever K is.
     threads = config.cluster.threads_per_episode or 1
     cluster = config.cluster.model_copy(update={"threads_per_episode": threads})
-    return resolved(config.model_copy(update={"out": out, "cluster": cluster}))
+    return resolved(with_chosen_episodes(config.model_copy(update={"out": out, "cluster": cluster})))
 
 
 def _absolute(config: SweepRunConfig) -> SweepRunConfig:

@@ -44,7 +44,7 @@ def concurrency(asked: int | None, configs: Sequence[RunConfig], total: Mapping[
 
 
 def _side_by_side(config: RunConfig, total: Mapping[str, float]) -> int:
-    cluster, k = config.cluster, config.sampler.k
+    cluster, k = config.cluster, config.sampler.num_workers
     if (num_gpus := total.get("GPU", 0.0)) and cluster.gpus_per_episode != 0:
         return int(num_gpus / (cluster.gpus_per_episode or 1.0) / k)
     assert cluster.threads_per_episode is not None, "a trial's settings are concrete"
@@ -57,7 +57,7 @@ def trial_bundles(config: RunConfig, concurrent: int, total: Mapping[str, float]
     Raises:
         UserError: `concurrent` such trials ask for more than `total`; the text has the arithmetic.
     """
-    cluster, k = config.cluster, config.sampler.k
+    cluster, k = config.cluster, config.sampler.num_workers
     num_cpus, num_gpus = total.get("CPU", 0.0), int(total.get("GPU", 0.0))
     if concurrent * TRIAL_CPUS >= num_cpus:
         raise UserError(

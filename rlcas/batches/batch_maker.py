@@ -16,7 +16,7 @@ from rlcas.config import RunConfig
 from rlcas.devices import as_tensor
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for, seed_for
-from rlcas.types import Float64, Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import WHOLE, Float64, Incumbent, Int64, Share, SyntheticSource, TrainingData
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,17 +82,39 @@ class BatchMaker:
         self._resamples = resampling_power is not None
         self._chances_N = _chances(data, resampling_power) if resampling_power else None  # None at 0 as well
 
-    def plan(self, incumbent: Incumbent, counts_C: Int64, episode_index: int) -> EpochPlan:
-        """Return which images are in which batch of the epoch after `incumbent`."""
+    def plan(
+        self,
+        incumbent: Incumbent,
+        counts_C: Int64,
+        episode_index: int,
+        *,
+        epoch: int | None = None,
+        share: Share = WHOLE,
+    ) -> EpochPlan:
+        """Return which images are in which batch of an epoch or of a share of it.
+
+        Args:
+            incumbent: what is trained.
+            counts_C: [C], the composition.
+            episode_index: j in 0..K-1.
+            epoch: from 0. None: the one after the incumbent's.
+            share: which of the epoch's batches are planned.
+        """
+        epoch = incumbent.epoch if epoch is None else epoch
+        positions_C = incumbent.positions_C
+        if self._config.sampler.handover == "merge":
+            # All shares start alike: each goes on where the ones before it would be with its own composition.
+            positions_C = positions_C + share.steps(self.num_steps).start * counts_C
         # The path names the epoch and (without common random numbers) the episode, never the composition.
-        rng = rng_for(self._config.seed, "order", incumbent.epoch, self._real_stream(episode_index))
+        rng = rng_for(self._config.seed, "order", epoch, self._real_stream(episode_index))
         return epoch_plan(
             rng.permutation(len(self._labels)),
             self._config.classifier.batch_size,
             counts_C,
-            incumbent.positions_C,
+            positions_C,
             self._cycles,
             fixed_total=self._config.sampler.batch_mode == "fixed_total",
+            share=share,
         )
 
     def batches(self, plan: EpochPlan, epoch: int, episode_index: int) -> Iterator[MiniBatch]:
@@ -103,10 +125,12 @@ class BatchMaker:
         """
         counts_C = plan.counts_C
         synthetic_labels = as_tensor(np.repeat(np.arange(len(counts_C)), counts_C), self._device)
-        num_seen = 0
-        for step, indices in enumerate(plan.real_batches):
+        first = plan.steps.start
+        synthetic_stream = 0 if self._divides_epochs else episode_index
+        num_seen = sum(map(len, plan.epoch_batches[:first])) + first * int(counts_C.sum())
+        for step, indices in zip(plan.steps, plan.real_batches, strict=True):
             real = as_tensor(indices, self._device)
-            synthetic = self._synthetic.take([rows[step] for rows in plan.synthetic_by_class])
+            synthetic = self._synthetic.take([rows[step - first] for rows in plan.synthetic_by_class])
             # Real images first: a batch without synthetic images is, to the bit, the start of one with them.
             images = torch.cat([self._images[real], *synthetic])
             # Two streams, so that the draws of the real images do not depend on the number of synthetic ones.
@@ -117,7 +141,7 @@ class BatchMaker:
                             len(real), "augment-real", epoch, step, self._real_stream(episode_index), *view
                         ),
                         self._draw(
-                            len(synthetic_labels), "augment-synthetic", epoch, step, episode_index, *view
+                            len(synthetic_labels), "augment-synthetic", epoch, step, synthetic_stream, *view
                         ),
                     ]
                 )
@@ -168,7 +192,13 @@ class BatchMaker:
         return self._augment.draw(num_images, seed_for(self._config.seed, *path))
 
     def _real_stream(self, episode_index: int) -> int:
-        return 0 if self._config.sampler.common_random_numbers else episode_index
+        common = self._config.sampler.common_random_numbers or self._divides_epochs
+        return 0 if common else episode_index
+
+    @property
+    def _divides_epochs(self) -> bool:
+        """Return whether the K episodes divide one order of the images among them."""
+        return self._config.sampler.episode == "share"
 
 
 def _chances(data: TrainingData, power: float) -> Float64:

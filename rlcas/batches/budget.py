@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import reduce
 
 import numpy as np
 
-from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts
+from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, shows_synthetic
 from rlcas.config import POPULATION, SamplerConfig
 from rlcas.types import Float64
 
@@ -27,20 +28,32 @@ def expected_added(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
     Agents are assumed to choose each action with probability 1/3, as they do before they have learnt: counts are
     clamped at 0, so that a random walk from small counts drifts upwards. A population's members are assumed to be
     equally good: all act before the first epoch, later the share that moves. Constant agents stay at the initial
-    counts.
+    counts. In epochs of real images alone there are none, and the walk waits.
     """
+    walks = _walks(sampler, num_classes)
+    for epoch in itertools.count(1):
+        yield next(walks) if shows_synthetic(sampler, epoch) else 0.0
+
+
+def _walks(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
+    """Yield what is added in the first, second, … epoch in which agents act."""
+    initial = initial_counts(sampler, num_classes)
     if sampler.agents == "constant":
-        # Endless: the lines below are for the other agents only.
-        yield from itertools.repeat(float(initial_counts(sampler, num_classes).sum()))
+        return itertools.repeat(float(initial.sum()))
     acting = num_moving(sampler.k) / sampler.k if sampler.agents == POPULATION else 1.0
+    # The mean of the K compositions is handed over, or that of one.
+    averaged = 1 if sampler.handover in (None, "best") else sampler.k
+    step, max_count = sampler.action_step, sampler.max_count
     walks = [
-        expected_count(int(count), step=sampler.action_step, max_count=sampler.max_count, acting=acting)
-        for count in initial_counts(sampler, num_classes)
+        expected_count(int(count), step=step, max_count=max_count, acting=acting, averaged=averaged)
+        for count in initial
     ]
-    yield from map(sum, zip(*walks, strict=True))
+    return map(sum, zip(*walks, strict=True))
 
 
-def expected_count(initial: int, *, step: int, max_count: int, acting: float = 1.0) -> Iterator[float]:
+def expected_count(
+    initial: int, *, step: int, max_count: int, acting: float = 1.0, averaged: int = 1
+) -> Iterator[float]:
     """Yield a class's expected count in epochs 1, 2, … of a uniform walk, exactly: by its Markov chain.
 
     Args:
@@ -48,14 +61,31 @@ def expected_count(initial: int, *, step: int, max_count: int, acting: float = 1
         step: what an action adds or takes away.
         max_count: counts are clamped to [0, max_count].
         acting: the probability of an action before each later epoch; otherwise the count stays.
+        averaged: actions whose mean count, in whole images, the next epoch's actions change.
     """
     counts_S = np.arange(max_count + 1)
     walk_SS = _uniform_walk(step, max_count)
-    # The first action comes before the first epoch, so the walk starts one step after `initial`.
-    chances_S = walk_SS[initial]
+    next_SS = walk_SS if averaged == 1 else _means(walk_SS, averaged)
+    base_S = np.eye(max_count + 1)[initial]
+    # The first action comes before the first epoch, whatever `acting` is.
+    chance = 1.0
     while True:
+        chances_S = (1 - chance) * base_S + chance * (base_S @ walk_SS)
         yield float(chances_S @ counts_S)
-        chances_S = (1 - acting) * chances_S + acting * (chances_S @ walk_SS)
+        base_S = (1 - chance) * base_S + chance * (base_S @ next_SS)
+        chance = acting
+
+
+def _means(walk_SS: Float64, number: int) -> Float64:
+    """Return [S, S]: the probability of each mean, in whole images, of `number` independent counts."""
+    sums = np.arange((len(walk_SS) - 1) * number + 1)
+    means = np.rint(sums / number).astype(np.int64)
+    return np.stack(
+        [
+            np.bincount(means, weights=reduce(np.convolve, [row_S] * number), minlength=len(walk_SS))
+            for row_S in walk_SS
+        ]
+    )
 
 
 def epochs_within(

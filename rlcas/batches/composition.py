@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
-from rlcas.types import Int64
+from rlcas.types import WHOLE, EpisodeTask, Int64, Share
 
 ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
 """The change of a count by action 0, 1 and 2, in units of sampler.action_step."""
@@ -27,6 +28,34 @@ def apply_actions(counts_C: Int64, actions_C: Int64, *, step: int, max_count: in
         max_count: counts are clamped to [0, max_count].
     """
     return np.clip(counts_C + step * ACTIONS[actions_C], 0, max_count)
+
+
+def shows_synthetic(sampler: SamplerConfig, epoch: int) -> bool:
+    """Return whether synthetic images are shown in `epoch` (from 1).
+
+    They are not in the shares of the epochs that `sampler.real_first` and `sampler.real_last` keep for real images.
+    """
+    first, last = round(sampler.real_first * sampler.epochs), round(sampler.real_last * sampler.epochs)
+    return first < epoch <= sampler.epochs - last
+
+
+def composition_of(sampler: SamplerConfig, epoch: int, base_C: Int64, actions_C: Int64) -> Int64:
+    """Return [C] int64: the composition of an episode of `epoch` (from 1); zeros in an epoch of real images alone.
+
+    Args:
+        sampler: the sampler's settings.
+        epoch: from 1.
+        base_C: [C] the composition that the actions change.
+        actions_C: [C] indices into `ACTIONS`.
+    """
+    if not shows_synthetic(sampler, epoch):
+        return np.zeros_like(base_C)
+    return apply_actions(base_C, actions_C, step=sampler.action_step, max_count=sampler.max_count)
+
+
+def mean_composition(counts_KC: Sequence[Int64]) -> Int64:
+    """Return [C] int64: the mean of compositions in whole images, halves to the even number."""
+    return np.rint(np.mean(counts_KC, axis=0)).astype(np.int64)
 
 
 def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
@@ -61,6 +90,14 @@ def check_composition(config: RunConfig, num_classes: int) -> None:
             f"sampler.batch_mode fixed_total: {num_classes} classes x sampler.max_count {config.sampler.max_count} "
             f"= {most} > classifier.batch_size {batch_size}: {lower}raise classifier.batch_size to {most}, or append"
         )
+
+
+def clamped_in(sampler: SamplerConfig, task: EpisodeTask) -> int:
+    """Return how many agents' actions are clamped in an episode."""
+    if not shows_synthetic(sampler, task.epoch):
+        return 0
+    counts_C = composition_of(sampler, task.epoch, task.base_C, task.actions_C)
+    return num_clamped(task.base_C, counts_C, task.actions_C, sampler.action_step)
 
 
 def num_clamped(parent_C: Int64, counts_C: Int64, actions_C: Int64, step: int) -> int:
@@ -107,14 +144,21 @@ class PoolCycles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochPlan:
-    """The batches of one epoch, by index."""
+    """The batches of one epoch or of a share of it, by index."""
 
-    real_batches: list[Int64]
-    """Indices of training images, a batch each."""
+    epoch_batches: list[Int64]
+    """Indices of training images, an array for each batch of the whole epoch."""
+    steps: range
+    """Which of these batches are trained on."""
     synthetic_by_class: list[Int64]
     """[C] arrays [num_steps, s_c] of pool indices: row `step` is appended to batch `step`."""
     positions_C: Int64
-    """[C] int64: positions in the pool's cycles after the epoch."""
+    """[C] int64: positions in the pool's cycles after these batches."""
+
+    @property
+    def real_batches(self) -> list[Int64]:
+        """Return the indices of training images in the batches that are trained on."""
+        return self.epoch_batches[self.steps.start : self.steps.stop]
 
     @property
     def counts_C(self) -> Int64:
@@ -122,13 +166,14 @@ class EpochPlan:
         return np.array([indices.shape[1] for indices in self.synthetic_by_class], dtype=np.int64)
 
     def shown_C(self, labels_N: Int64) -> Int64:
-        """Return [C] int64: images of each class in the epoch, real and synthetic.
+        """Return [C] int64: images of each class in an epoch of this composition, real and synthetic.
 
         Args:
             labels_N: [N] labels of the training images.
         """
-        real = labels_N[np.concatenate(self.real_batches)]
-        num_steps = len(self.real_batches)
+        # Of the whole epoch: a share of it may by chance have no image of a rare class.
+        real = labels_N[np.concatenate(self.epoch_batches)]
+        num_steps = len(self.epoch_batches)
         return np.bincount(real, minlength=len(self.counts_C)) + num_steps * self.counts_C
 
     @property
@@ -146,6 +191,7 @@ def epoch_plan(
     cycles: PoolCycles,
     *,
     fixed_total: bool = False,
+    share: Share = WHOLE,
 ) -> EpochPlan:
     """Return the plan of one pass over the training images; the number of batches does not depend on the composition.
 
@@ -157,19 +203,22 @@ def epoch_plan(
         cycles: the order of the pool's images.
         fixed_total: the synthetic images replace the last real ones of each batch, instead of being added to them. A
             last batch that is smaller than the composition then has synthetic images only.
+        share: which of the batches are planned.
     """
-    real_batches = np.split(order_N, batch_starts(len(order_N), batch_size)[1:])
+    epoch_batches = np.split(order_N, batch_starts(len(order_N), batch_size)[1:])
     if fixed_total:
         num_synthetic = int(counts_C.sum())
         # The last of a random order are a random choice, and those that stay keep their places.
-        real_batches = [batch[: max(0, len(batch) - num_synthetic)] for batch in real_batches]
-    num_steps = len(real_batches)
+        epoch_batches = [batch[: max(0, len(batch) - num_synthetic)] for batch in epoch_batches]
+    steps = share.steps(len(epoch_batches))
+    num_steps = len(steps)
     synthetic_by_class = [
         cycles.take(c, int(positions_C[c]), num_steps * int(count)).reshape(num_steps, int(count))
         for c, count in enumerate(counts_C)
     ]
     return EpochPlan(
-        real_batches=real_batches,
+        epoch_batches=epoch_batches,
+        steps=steps,
         synthetic_by_class=synthetic_by_class,
         positions_C=positions_C + num_steps * counts_C,
     )

@@ -5,7 +5,7 @@ Within a dtype the model's tensors come first, in the order of its `state_dict`,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,6 +45,28 @@ def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, NDArra
         name: torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu().numpy()
         for name, tensors in groups.items()
     }
+
+
+def mean(states: Sequence[Arrays]) -> dict[str, NDArray[np.generic]]:
+    """Return the mean of equally laid out states; of whole numbers and truth values, such as step counts, the largest.
+
+    The sum is in float64, in which the mean of equal float32 values is, to the bit, each of them.
+    """
+    return {
+        name: _mean([state[name] for state in states])
+        if np.issubdtype(first.dtype, np.floating)
+        else np.maximum.reduce([state[name] for state in states])
+        for name, first in states[0].items()
+    }
+
+
+def equal(first: Arrays, second: Arrays) -> bool:
+    """Return whether two states have the same bits."""
+    return all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def _mean(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
+    return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:

@@ -17,6 +17,8 @@ REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
 """Reward -> its own defaults of the sampler's settings."""
 POPULATION = "pbt"
 """The value of `agents` without agents: population-based training changes the counts (`cluster.population`)."""
+EPISODE_DEFAULTS: dict[str, dict[str, Any]] = {"whole": {"handover": "best"}, "share": {"handover": "in_turn"}}
+"""What an episode is -> its own defaults of the sampler's settings."""
 WITHOUT_GRADIENT = ("response", "uniform", "constant", POPULATION)
 """Agents that are not trained by gradient."""
 COMPARING_REWARDS = ("rank", "per_class")
@@ -29,7 +31,22 @@ class SamplerConfig(Settings):
     epochs: PositiveCount = 30
     """Number of epochs; each is K parallel one-epoch trainings and one update of the agents."""
     k: PositiveCount = 3
-    """Episodes in an epoch (K): classifiers that are trained in parallel, all from the incumbent."""
+    """Episodes in an epoch (K), each under a composition of its own."""
+    episode: Literal["auto", "whole", "share"] = "whole"
+    """whole: each episode trains on all mini-batches of the epoch, as in the paper. share: the K episodes divide the
+    mini-batches of the epoch among them, so that the epoch costs what one of the Baseline costs. auto: whole where
+    there are K GPUs to train the episodes at once, else share; the run's folder records which."""
+    handover: Literal["best", "merge", "in_turn"] | None = None
+    """What the next epoch starts from. best (for whole): the episode with the best validation metric, as in the paper.
+    merge: the mean of the episodes' weights and optimiser states, with BatchNorm's statistics from real images.
+    in_turn (for share): each episode starts from what the one before it reached, and the last one is kept. None: best
+    for whole, in_turn for share."""
+    merge_from: PositiveCount = 1
+    """First epoch that is merged, for handover merge with whole episodes; best before it."""
+    real_first: Fraction = 0.0
+    """Share of the epochs, at the start, with real images alone; the agents do not act in them."""
+    real_last: Fraction = 0.0
+    """Share of the epochs, at the end, with real images alone; the agents do not act in them."""
     agents: str = "paper"
     """A name in rlcas.agents.AGENTS, or package.module:class. pbt: no agents; population-based training changes the
     counts of a population of K members (a control)."""
@@ -85,12 +102,40 @@ class SamplerConfig(Settings):
             # An instance of the class itself, which is complete.
             return stated
         # The agents first: their defaults may name the reward, which has defaults of its own.
-        for setting, table in (("agents", AGENT_DEFAULTS), ("reward", REWARD_DEFAULTS)):
+        for setting, table in (
+            ("agents", AGENT_DEFAULTS),
+            ("reward", REWARD_DEFAULTS),
+            ("episode", EPISODE_DEFAULTS),
+        ):
             name = stated.get(setting, cls.model_fields[setting].default)
             # None counts as not stated: a resolved config.yaml has it wherever a setting is for other agents.
             known = {key: value for key, value in stated.items() if value is not None}
             stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
         return stated
+
+    def concrete(self, num_gpus: float) -> SamplerConfig:
+        """Return the settings with `episode` and `handover` chosen by the GPUs that there are."""
+        if self.episode != "auto":
+            return self
+        if self.handover in ("best", "in_turn"):
+            whole = self.handover == "best"
+        else:
+            # K whole episodes on K GPUs take as long as one; on fewer they would wait for each other.
+            whole = self.agents == POPULATION or num_gpus >= self.k
+        episode = "whole" if whole else "share"
+        chosen = {"episode": episode, "handover": self.handover or EPISODE_DEFAULTS[episode]["handover"]}
+        return self.model_copy(update=chosen)
+
+    @property
+    def num_workers(self) -> int:
+        """Return how many episodes are trained at the same time."""
+        return 1 if self.handover == "in_turn" else self.k
+
+    @property
+    def passes(self) -> int:
+        """Return how many passes over the real training images an epoch takes."""
+        assert self.episode != "auto", "the settings are concrete"
+        return 1 if self.episode == "share" else self.k
 
     def stated(self) -> dict[str, Any]:
         """Return the agents, and the settings that differ from the defaults of these agents.
@@ -116,6 +161,7 @@ class SamplerConfig(Settings):
             )
         self._check_agents()
         self._check_comparisons()
+        self._check_episodes()
         self._check_population()
         return self
 
@@ -138,9 +184,38 @@ class SamplerConfig(Settings):
                 "response must observe: add it"
             )
 
+    def _check_episodes(self) -> None:
+        if (self.episode, self.handover) in (("whole", "in_turn"), ("share", "best")):
+            other = "share" if self.episode == "whole" else "whole"
+            own = EPISODE_DEFAULTS[self.episode]["handover"]
+            raise ValueError(
+                f"sampler.handover {self.handover} is for sampler.episode {other}, not for {self.episode}: use {own} "
+                f"or merge, or set sampler.episode {other}"
+            )
+        if self.merge_from > 1 and (self.episode == "share" or self.handover != "merge"):
+            raise ValueError(
+                f"sampler.merge_from {self.merge_from} is for whole episodes with sampler.handover merge, not for "
+                f"sampler.episode {self.episode} with {self.handover}: leave it out"
+            )
+        if self.real_first + self.real_last > 1:
+            raise ValueError(
+                f"sampler.real_first {self.real_first:g} and sampler.real_last {self.real_last:g} are more than all "
+                "epochs: lower one of them"
+            )
+
     def _check_population(self) -> None:
         if self.agents == POPULATION and self.replay is not None:
             raise ValueError(f"sampler.agents {POPULATION} beside sampler.replay {self.replay}: leave one out")
+        if self.agents == POPULATION and (self.episode == "share" or self.handover not in (None, "best")):
+            raise ValueError(
+                f"sampler.agents {POPULATION} has members that train whole epochs and hand over among themselves, but "
+                f"sampler.episode is {self.episode} and sampler.handover {self.handover}: leave both out"
+            )
+        if self.agents == POPULATION and (self.real_first or self.real_last):
+            raise ValueError(
+                f"sampler.agents {POPULATION} beside sampler.real_first {self.real_first:g} and sampler.real_last "
+                f"{self.real_last:g}: its members change their counts in every epoch: leave both out"
+            )
         if self.agents == POPULATION and self.k == 1:
             raise ValueError(
                 f"sampler.agents {POPULATION} is a population of sampler.k {self.k} members: raise sampler.k"

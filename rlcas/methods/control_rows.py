@@ -7,7 +7,9 @@ from rlcas.methods.method import (
     LEARNING_SEARCH,
     MIX_SEARCH,
     SAMPLER_SEARCH,
+    WHOLE_EPISODES,
     Method,
+    episode_passes,
     k_passes,
     with_agents,
 )
@@ -18,9 +20,9 @@ RLCAS_FROZEN = Method(
     source="control of RL-CAS",
     engine="episodes",
     pool="sketch",
-    settings={**BASELINE.settings, **with_agents("uniform")},
+    settings={**BASELINE.settings, **WHOLE_EPISODES, **with_agents("uniform")},
     search=SAMPLER_SEARCH,
-    passes=k_passes,
+    passes=episode_passes,
     control=True,
 )
 """RL-CAS whose policy stays uniform: the best of K random walks, without learning."""
@@ -32,6 +34,7 @@ RLCAS_K1 = Method(
     pool="sketch",
     settings={
         **BASELINE.settings,
+        **WHOLE_EPISODES,
         "sampler.k": 1,
         "sampler.reward": "cubic",
         "sampler.advantages": "baseline",
@@ -50,9 +53,9 @@ RLCAS_STATE = Method(
     source="RL-CAS with agents of ours",
     engine="episodes",
     pool="sketch",
-    settings={**BASELINE.settings, **with_agents("state")},
+    settings={**BASELINE.settings, **WHOLE_EPISODES, **with_agents("state")},
     search={**SAMPLER_SEARCH, "sampler.lr": (0.05, 0.15, 0.5)},
-    passes=k_passes,
+    passes=episode_passes,
 )
 """RL-CAS with agents that see the state of training and learn from their own class's signal."""
 
@@ -61,9 +64,9 @@ RLCAS_RESPONSE = Method(
     source="RL-CAS with agents of ours",
     engine="episodes",
     pool="sketch",
-    settings={**BASELINE.settings, **with_agents("response")},
+    settings={**BASELINE.settings, **WHOLE_EPISODES, **with_agents("response")},
     search={**SAMPLER_SEARCH, "sampler.exploration": (0.1, 0.2, 0.4)},
-    passes=k_passes,
+    passes=episode_passes,
 )
 """RL-CAS with agents that fit how their class responds to synthetic images."""
 
@@ -74,11 +77,12 @@ CONSTANT = Method(
     pool="sketch",
     settings={
         **BASELINE.settings,
+        **WHOLE_EPISODES,
         **with_agents("constant"),
         "sampler.common_random_numbers": False,
     },
     search=INITIAL_SEARCH,
-    passes=k_passes,
+    passes=episode_passes,
     control=True,
 )
 """K episodes an epoch under the initial composition, whose best becomes the incumbent: selection alone.
@@ -101,9 +105,9 @@ PBT = Method(
     source="control of RL-CAS",
     engine="episodes",
     pool="sketch",
-    settings={**BASELINE.settings, **with_agents("pbt")},
+    settings={**BASELINE.settings, **WHOLE_EPISODES, **with_agents("pbt")},
     search=SAMPLER_SEARCH,
-    passes=k_passes,
+    passes=episode_passes,
     control=True,
 )
 """Population-based training of the composition in place of agents."""

@@ -47,6 +47,14 @@ class Method:
     """Whether it is a control, which the paper does not have."""
 
 
+WHOLE_EPISODES: Mapping[str, Any] = {
+    "sampler.episode": "whole",
+    "sampler.handover": "best",
+    "sampler.merge_from": 1,
+    "sampler.real_first": 0.0,
+    "sampler.real_last": 0.0,
+}
+"""The paper's episodes: K whole epochs from one incumbent, of which the best is kept."""
 MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
 """Search of a constant composition."""
 INITIAL_SEARCH: Mapping[str, Sequence[Any]] = {"sampler.initial_count": (1, 2, 4)}
@@ -72,8 +80,13 @@ def with_agents(name: str) -> dict[str, Any]:
 
 
 def k_passes(config: RunConfig) -> int:
-    """Return K: every image is trained on by each of the K episodes."""
+    """Return K: every image is trained on by each of the K classifiers."""
     return config.sampler.k
+
+
+def episode_passes(config: RunConfig) -> int:
+    """Return the passes over each image in an epoch's episodes: K whole ones, or one that K shares divide."""
+    return config.sampler.passes
 
 
 def missing_weights(method: Method, config: RunConfig) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlcas.methods.method import LEARNING_SEARCH, MIX_SEARCH, Method, k_passes
+from rlcas.methods.method import LEARNING_SEARCH, MIX_SEARCH, WHOLE_EPISODES, Method, episode_passes
 
 BASELINE = Method(title="Baseline", source="Ren et al. 2020", settings={"classifier.loss": "balanced_softmax"})
 """The Baseline of the paper: a plain classifier under Balanced Softmax."""
@@ -62,9 +62,9 @@ SYN_CLASS_RLCAS = Method(
     source="the paper, Table 2",
     engine="episodes",
     pool="class",
-    settings=BASELINE.settings,
+    settings={**BASELINE.settings, **WHOLE_EPISODES},
     search=LEARNING_SEARCH,
-    passes=k_passes,
+    passes=episode_passes,
 )
 """RL-CAS over images of the synthesiser without its sketch branch."""
 
@@ -73,8 +73,8 @@ RLCAS_ROW = Method(
     source="Chen et al. 2025",
     engine="episodes",
     pool="sketch",
-    settings=BASELINE.settings,
+    settings={**BASELINE.settings, **WHOLE_EPISODES},
     search=LEARNING_SEARCH,
-    passes=k_passes,
+    passes=episode_passes,
 )
 """RL-CAS over images of the sketch-supervised synthesiser: both phases of the paper."""

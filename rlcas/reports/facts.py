@@ -128,8 +128,17 @@ class RunFacts:
         return sum(sum(line.get("retries", [])) for line in self.epochs)
 
     def winners(self, key: str) -> list[Any]:
-        """Return, for each epoch, the surviving episode's value of `key`, a list of K values."""
-        return [line[key][line["winner"]] for line in self.epochs]
+        """Return, for each epoch, the surviving episode's value of `key`, a list of K; None where several merged."""
+        return [None if line["winner"] is None else line[key][line["winner"]] for line in self.epochs]
+
+    def incumbents(self, key: str) -> list[Any]:
+        """Return, for each epoch, `composition` or `metrics` of the incumbent."""
+        # Before version 0.3 a line had them with its winning episode alone.
+        former = {"composition": "compositions"}.get(key, key)
+        return [
+            line["incumbent"][key] if "incumbent" in line else line[former][line["winner"]]
+            for line in self.epochs
+        ]
 
     def probabilities_TC3(self) -> Float64:
         """Return [T, C, 3]: the policies of each epoch."""

@@ -37,7 +37,7 @@ LOSS_COLOURS = (ACCENT, SECOND, THIRD)
 
 def compositions(facts: RunFacts) -> Figure:
     """Synthetic images of each class in a mini-batch: the surviving composition, all K as faint marks."""
-    survived_TC = np.array(facts.winners("compositions"))
+    survived_TC = np.array(facts.incumbents("composition"))
     if len(facts.class_names) > MOST_PANELS:
         return _heat_map(
             survived_TC.T, facts, "synthetic images a mini-batch", 0, facts.config.sampler.max_count
@@ -131,7 +131,7 @@ def rewards(facts: RunFacts) -> Figure:
 def validation(facts: RunFacts) -> Figure:
     """The survivor's validation metric and its many-, medium- and few-shot recalls."""
     figure, (axes,) = panels(1, CHART_INCHES)
-    metrics_T = facts.winners("metrics")
+    metrics_T = facts.incumbents("metrics")
     metric = facts.config.sampler.metric
     for name, colour in {**SHOT_COLOURS, metric: INK}.items():
         values_T = [_or_nan(metrics.get(name)) for metrics in metrics_T]

@@ -23,15 +23,26 @@ BY_EPISODE = ("rewards", "metrics", "compositions", "statuses", "retries", "trac
 Count = Annotated[int, Field(ge=0)]
 
 
+class IncumbentEntry(TypedDict):
+    """The entry `incumbent` of a line of epochs.jsonl: the classifier after the epoch."""
+
+    composition: list[Count]
+    metrics: dict[str, float | None]
+    val_loss: float | None
+    train_loss: float | None
+    images: Count
+
+
 class EpochLine(TypedDict):
     """The entries of a line of epochs.jsonl that the report reads; `epoch_line` explains them."""
 
     epoch: Count
-    winner: Count
+    winner: Count | None
     baseline: float | None
     rewards: list[float | None]
     metrics: list[dict[str, float | None] | None]
     compositions: list[list[Count]]
+    incumbent: NotRequired[IncumbentEntry]
     statuses: list[str]
     retries: NotRequired[list[Count]]
     tracebacks: list[str]
@@ -48,12 +59,23 @@ def epoch_line(record: EpochRecord) -> dict[str, Any]:
 
     Lists with a plural name have one entry for each episode: `compositions` [K][C], `actions` [K][C] (the index of
     -step, 0, +step), `rewards`, `advantages`, `metrics` (dicts), `val_losses`, `statuses`, `retries` (after
-    deaths), `clamped` (agents whose action ran into a limit), `synthetic_images`, `episode_seconds` [K].
+    deaths), `clamped` (agents whose action ran into a limit), `synthetic_images`, `episode_seconds` [K]. `winner` is
+    the episode whose classifier became the incumbent, null where it is the mean of several (`handover` merge);
+    `incumbent` has the classifier's figures, and `base_composition` [C] is what the actions changed.
     """
     results = [report.result for report in record.reports]
     line = {
         "epoch": record.epoch,
         "winner": record.winner,
+        "handover": record.handover,
+        "incumbent": {
+            "composition": record.counts_C,
+            "metrics": dict(record.incumbent.metrics),
+            "val_loss": record.incumbent.val_loss,
+            "train_loss": record.incumbent.train_loss,
+            "images": record.num_images,
+        },
+        **({} if record.base_C is None else {"base_composition": record.base_C}),
         "baseline": record.baseline,
         "rewards": [report.reward for report in record.reports],
         "reward_parts": [dict(report.reward_parts) for report in record.reports],
@@ -158,7 +180,7 @@ def _fits(line: EpochLine, k: int, num_classes: int) -> bool:
     lengths = {len(line[name]) for name in BY_EPISODE if name in line}  # type: ignore[literal-required]
     curves = {len(curve) for curve in line["curves"] or ()}
     return (
-        0 <= line["winner"] < k
+        (line["winner"] is None or line["winner"] < k)
         and lengths == {k}
         and all(len(entries) == num_classes > 0 for entries in by_class)
         and len(curves) <= 1

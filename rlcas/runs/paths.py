@@ -102,7 +102,7 @@ def resolved(config: Part) -> Part:
             "pool": _absolute_pool(config),
             "synth": _absolute_weights(config.synth),
             "method": _absolute_clip(config.method),
-            "cluster": cluster.concrete(config.sampler.k, config.device),
+            "cluster": cluster.concrete(config.sampler.num_workers, config.device),
         }
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlcas import settings
-from rlcas.batches.composition import apply_actions, initial_counts
+from rlcas.batches.composition import composition_of, initial_counts
 from rlcas.config import POPULATION, RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.runs.epoch_log import EPOCHS_FILE, read_epochs
@@ -18,7 +18,7 @@ from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.storage.atomic import replacing_folder
 from rlcas.types import Int64
 
-AS_RECORDED = ("action_step", "max_count")
+AS_RECORDED = ("episode", "handover", "action_step", "max_count", "real_first", "real_last")
 
 
 def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -55,8 +55,17 @@ def base_settings(stated: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def schedule(sampler: SamplerConfig, num_classes: int) -> Int64 | None:
-    """Return [T, C] int64: the actions of the recorded winners in T = `sampler.epochs` epochs; None without a replay.
+class Recorded(NamedTuple):
+    """What the episodes of a recorded run trained with."""
+
+    bases_TC: Int64
+    """[T, C] the composition that the actions of each epoch changed."""
+    actions_TKC: Int64
+    """[T, K, C] the actions; those of the winner for all K where whole episodes competed."""
+
+
+def schedule(sampler: SamplerConfig, num_classes: int) -> Recorded | None:
+    """Return what the first T = `sampler.epochs` epochs of the recorded run trained with; None without a replay.
 
     Raises:
         UserError: the record is too short, of other classes or counts, or does not follow from its actions.
@@ -64,23 +73,21 @@ def schedule(sampler: SamplerConfig, num_classes: int) -> Int64 | None:
     run = sampler.replay
     if run is None:
         return None
-    recorded, lines = _config(run).sampler, _lines(run)
+    config, lines = _config(run).sampler, _lines(run)
     if len(lines) < sampler.epochs:
         raise UserError(
             f"sampler.replay {run} has {len(lines)} recorded epochs, but sampler.epochs is {sampler.epochs}: "
             f"set sampler.epochs {len(lines)} at most"
         )
-    actions_TC, compositions_TC = (
-        _winners(lines[: sampler.epochs], name, run) for name in ("actions", "compositions")
-    )
-    if actions_TC.shape[1] != num_classes:
+    recorded, compositions_TKC = _read(lines[: sampler.epochs], sampler, run)
+    if recorded.bases_TC.shape[1] != num_classes:
         raise UserError(
-            f"sampler.replay {run} is of {actions_TC.shape[1]} classes, but the data has {num_classes}: "
+            f"sampler.replay {run} is of {recorded.bases_TC.shape[1]} classes, but the data has {num_classes}: "
             "replay it on data of its own classes"
         )
-    _check_as_recorded(sampler, recorded, num_classes)
-    _check_follows(actions_TC, compositions_TC, sampler)
-    return actions_TC
+    _check_as_recorded(sampler, config, num_classes)
+    _check_follows(recorded, compositions_TKC, sampler)
+    return recorded
 
 
 def keep_recorded(run: Path, folder: Path) -> None:
@@ -94,6 +101,8 @@ def _check_as_recorded(sampler: SamplerConfig, recorded: SamplerConfig, num_clas
     counts_C, recorded_C = (initial_counts(either, num_classes) for either in (sampler, recorded))
     same = {name: getattr(sampler, name) == getattr(recorded, name) for name in AS_RECORDED}
     same["initial_count"] = np.array_equal(counts_C, recorded_C)
+    # Where the best of K was handed over, its actions can be repeated by any number of episodes.
+    same["k"] = sampler.k == recorded.k or recorded.handover == "best"
     if not all(same.values()):
         name = min(same, key=lambda name: same[name])
         raise UserError(
@@ -119,13 +128,31 @@ def _lines(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _winners(lines: list[dict[str, Any]], name: str, run: Path) -> Int64:
-    """Return [T, C] int64: the winner's entry of `name` in each epoch."""
+def _read(lines: list[dict[str, Any]], sampler: SamplerConfig, run: Path) -> tuple[Recorded, Int64]:
+    """Return what is replayed, and [T, K, C] the recorded compositions of the same episodes."""
     try:
-        return np.array([line[name][line["winner"]] for line in lines], dtype=np.int64)
+        actions_TKC, compositions_TKC = (
+            np.array([_of_episodes(line, name, sampler.k) for line in lines], dtype=np.int64)
+            for name in ("actions", "compositions")
+        )
+        num_classes = actions_TKC.shape[2]
+        bases_TC = np.array(_bases(lines, initial_counts(sampler, num_classes).tolist()), dtype=np.int64)
     # The lines are a user's file: entries may be missing, of another type or length, or too large for int64.
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(run, error) from error
+    return Recorded(bases_TC, actions_TKC), compositions_TKC
+
+
+def _of_episodes(line: dict[str, Any], name: str, k: int) -> list[list[int]]:
+    """Return K entries of `name`: the winner's for all where the best episode was handed over."""
+    return [line[name][line["winner"]]] * k if line.get("handover", "best") == "best" else line[name]
+
+
+def _bases(lines: list[dict[str, Any]], initial: list[int]) -> list[list[int]]:
+    """Return the composition that each epoch's actions changed."""
+    # Lines of before version 0.3 do not have it: it was the winner's of the epoch before.
+    former = [initial, *(line["compositions"][line["winner"] or 0] for line in lines[:-1])]
+    return [line.get("base_composition", before) for line, before in zip(lines, former, strict=True)]
 
 
 def _damaged(run: Path, error: Exception) -> UserError:
@@ -134,12 +161,12 @@ def _damaged(run: Path, error: Exception) -> UserError:
     )
 
 
-def _check_follows(actions_TC: Int64, compositions_TC: Int64, sampler: SamplerConfig) -> None:
+def _check_follows(recorded: Recorded, compositions_TKC: Int64, sampler: SamplerConfig) -> None:
     """Refuse a record whose compositions do not follow from each other by its actions."""
-    counts_C = initial_counts(sampler, actions_TC.shape[1])
-    for epoch, (actions_C, recorded_C) in enumerate(zip(actions_TC, compositions_TC, strict=True), start=1):
-        counts_C = apply_actions(counts_C, actions_C, step=sampler.action_step, max_count=sampler.max_count)
-        if not np.array_equal(counts_C, recorded_C):
+    epochs = zip(recorded.bases_TC, recorded.actions_TKC, compositions_TKC, strict=True)
+    for epoch, (base_C, actions_KC, compositions_KC) in enumerate(epochs, start=1):
+        expected_KC = [composition_of(sampler, epoch, base_C, actions_C) for actions_C in actions_KC]
+        if not np.array_equal(expected_KC, compositions_KC):
             raise UserError(
                 f"sampler.replay {sampler.replay}: the composition of epoch {epoch} does not follow from the one "
                 "before by its actions: replay another run"

@@ -33,6 +33,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sampler": {
             "epochs": 30,
             "k": 3,
+            "episode": "whole",
+            "handover": "best",
+            "real_first": 0.0,
+            "real_last": 0.0,
             "agents": "paper",
             "lr": 1e-3,
             "baseline_gamma": 0.99,

@@ -27,7 +27,7 @@ MEANINGS: dict[str, str] = {
     r"reward/advantage_(\d+)": "Advantage of episode {}, mean over the agents: the weight of its actions.",
     r"reward/mean": "Mean reward of the valid episodes.",
     r"reward/baseline": "B of eq. 2, after this epoch's rewards.",
-    r"reward/winner": "Number of the episode that survived.",
+    r"reward/winner": "Number of the episode that survived; a gap where the episodes were merged.",
     r"composition/sum": "Synthetic images in a mini-batch of the survivor, all classes.",
     r"composition/drawn": "Synthetic images that the survivor drew from the pool in this epoch.",
     r"composition/clamped": "Agents, over the K episodes, whose action ran into 0 or sampler.max_count.",
@@ -47,21 +47,19 @@ MEANINGS: dict[str, str] = {
 
 def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
     """Return tag -> value of one epoch; up to MOST_SCALAR_CLASSES classes have their own values."""
-    winner = record.reports[record.winner]
-    assert winner.result is not None, "the winner is a valid episode"
     valid = [report for report in record.reports if report.valid]
     return {
-        **{f"metrics/{name}": value for name, value in winner.result.metrics.items()},
+        **{f"metrics/{name}": value for name, value in record.incumbent.metrics.items()},
         "metrics/best": record.best_metric,
-        "metrics/val_loss": winner.result.val_loss,
-        "metrics/train_loss": winner.result.train_loss,
+        "metrics/val_loss": record.incumbent.val_loss,
+        "metrics/train_loss": record.incumbent.train_loss,
         **{f"reward/episode_{report.episode_index}": report.reward for report in valid},
         **{f"reward/advantage_{report.episode_index}": report.advantage for report in valid},
         "reward/mean": float(np.mean([report.reward for report in valid])),
         "reward/baseline": record.baseline,
-        "reward/winner": record.winner,
-        "composition/sum": int(winner.counts_C.sum()),
-        "composition/drawn": winner.num_synthetic,
+        **({} if record.winner is None else {"reward/winner": record.winner}),
+        "composition/sum": int(record.counts_C.sum()),
+        "composition/drawn": record.num_synthetic,
         "composition/clamped": sum(report.num_clamped for report in record.reports),
         "policy/entropy": float(record.entropy_C.mean()),
         "policy/distance_from_uniform": record.distance_from_uniform,
@@ -77,7 +75,7 @@ def scalars(record: EpochRecord, class_tags: Sequence[str]) -> dict[str, float]:
 
 def histograms(record: EpochRecord) -> dict[str, NDArray[Any]]:
     """Return tag -> [C] values of one epoch, if there are too many classes for scalars of each."""
-    counts_C = record.reports[record.winner].counts_C
+    counts_C = record.counts_C
     if len(counts_C) <= MOST_SCALAR_CLASSES:
         return {}
     by_action = dict(zip(ACTION_NAMES, record.probabilities_C3.T, strict=True))
@@ -140,7 +138,7 @@ def layout(metric: str, class_tags: Sequence[str]) -> dict[str, dict[str, list[A
 def _of_classes(record: EpochRecord, class_tags: Sequence[str]) -> Mapping[str, float]:
     if len(class_tags) > MOST_SCALAR_CLASSES:
         return {}
-    counts_C = record.reports[record.winner].counts_C.tolist()
+    counts_C = record.counts_C.tolist()
     values: dict[str, float] = {}
     for tag, count, p_3 in zip(class_tags, counts_C, record.probabilities_C3.tolist(), strict=True):
         values[f"composition/{tag}"] = count

@@ -35,12 +35,10 @@ class EpochView:
         """Show one more epoch."""
         self._seconds.append(record.seconds)
         self._rows.append(self._row(record))
-        self._counts_C = record.reports[record.winner].counts_C
+        self._counts_C = record.counts_C
         self.emit(self._rows)
 
     def _row(self, record: EpochRecord) -> dict[str, str]:
-        winner = record.reports[record.winner]
-        assert winner.result is not None, "the winner is a valid episode"
         seconds_left = statistics.median(self._seconds) * (self.num_epochs - record.epoch)
         return {
             "epoch": f"{record.epoch}/{self.num_epochs}",
@@ -48,8 +46,8 @@ class EpochView:
                 _reward(report, report.episode_index == record.winner) for report in record.reports
             ),
             "baseline": format_figure(record.baseline),
-            **_winner_metrics(winner.result.metrics, self.metric),
-            "composition": _composition(winner.counts_C, self._counts_C),
+            **_incumbent_metrics(record.incumbent.metrics, self.metric),
+            "composition": _composition(record.counts_C, self._counts_C),
             "best": f"{format_figure(record.best_metric)} @{record.best_epoch}",
             "took": format_seconds(record.seconds),
             "left": format_seconds(seconds_left),
@@ -75,7 +73,7 @@ def epoch_view(class_names: Sequence[str], num_epochs: int, metric: str) -> Iter
         yield EpochView(num_epochs, metric, lambda rows: say(_line(rows[-1])))
 
 
-def _winner_metrics(metrics: Mapping[str, float], metric: str) -> dict[str, str]:
+def _incumbent_metrics(metrics: Mapping[str, float], metric: str) -> dict[str, str]:
     names = dict.fromkeys([metric, "f1", "many", "medium", "few"])
     return {name: format_figure(metrics[name]) for name in names}
 

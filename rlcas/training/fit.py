@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
+from rlcas.batches.composition import shows_synthetic
 from rlcas.errors import UserError
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import EpochResult, Incumbent, Int64
@@ -23,7 +26,8 @@ def fit(
 
     Args:
         trainer: what trains an epoch.
-        counts_C: [C] synthetic images of each class in every mini-batch; zeros are the plain Baseline.
+        counts_C: [C] synthetic images of each class in every mini-batch, but for epochs of real images alone; zeros are
+            the plain Baseline.
         epochs: how many to train.
         on_epoch_end: called with the result of each epoch.
 
@@ -36,7 +40,8 @@ def fit(
     best, best_key = incumbent, (-math.inf, -math.inf)
     results = []
     for epoch in range(1, epochs + 1):
-        result = trainer.train_epoch(incumbent, counts_C, episode_index=0)
+        shown_C = counts_C if shows_synthetic(trainer.config.sampler, epoch) else np.zeros_like(counts_C)
+        result = trainer.train_epoch(incumbent, shown_C, episode_index=0)
         if not result.finite:
             lr = trainer.config.classifier.lr
             raise UserError(f"the loss is not finite in epoch {epoch}: lower classifier.lr, which is {lr}")

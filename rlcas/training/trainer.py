@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from rlcas.batches.batch_maker import BatchMaker
-from rlcas.batches.composition import EpochPlan
+from rlcas.batches.composition import EpochPlan, mean_composition
 from rlcas.classifiers import snapshot
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
+from rlcas.errors import UserError
 from rlcas.methods import build_objective
 from rlcas.methods.objective import Objective
 from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
 from rlcas.registry import lookup
 from rlcas.seeding import seed_for
 from rlcas.shots import shot_groups
-from rlcas.types import EpochResult, Incumbent, Int64, SyntheticSource, TrainingData
+from rlcas.types import WHOLE, EpochResult, Incumbent, Int64, Share, SyntheticSource, TrainingData
+
+RECALIBRATION_BATCHES = 16
+"""Mini-batches of real images that BatchNorm's statistics of a merged classifier are computed from."""
 
 
 class ClassifierTrainer:
-    """Trains a classifier epoch by epoch; implements `rlcas.types.EpisodeTrainer`.
+    """Trains a classifier epoch by epoch; implements `rlcas.types.ShareTrainer`.
 
     The result of an epoch is a function of the incumbent, the composition, the episode's index and the settings:
     weights, buffers and optimiser are restored first, and every random draw has its own seed.
@@ -71,6 +77,8 @@ class ClassifierTrainer:
         # Before the first snapshot, because all snapshots must have the layout of a used optimiser.
         snapshot.materialise(self._optimizer)
         self._initial_arrays = snapshot.take(self.model, self._optimizer)
+        self._held: snapshot.Arrays | None = None
+        """The state that was taken last, until something is trained."""
         self._place: tuple[int, Int64, Int64] | None = None
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -87,20 +95,89 @@ class ClassifierTrainer:
 
         If a loss is not finite, the result is marked so, and neither its metrics nor `trained` may be used.
         """
-        plan = self.batch_maker.plan(incumbent, counts_C, episode_index)
+        return self.train_share(
+            incumbent, counts_C, epoch=incumbent.epoch, episode_index=episode_index, share=WHOLE
+        )
+
+    def train_share(
+        self, incumbent: Incumbent, counts_C: Int64, *, epoch: int, episode_index: int, share: Share
+    ) -> EpochResult:
+        """Train a part of epoch `epoch` (from 0) from `incumbent`, then validate; otherwise as `train_epoch`.
+
+        Args:
+            incumbent: what the episode before it reached, or the incumbent of the epoch before.
+            counts_C: [C], the composition.
+            epoch: from 0.
+            episode_index: j in 0..K-1.
+            share: which of the epoch's mini-batches.
+
+        Raises:
+            UserError: the epoch has fewer mini-batches than parts.
+        """
+        self._check_divisible(share)
+        plan = self.batch_maker.plan(incumbent, counts_C, episode_index, epoch=epoch, share=share)
         with same_bits(self.device):
-            snapshot.restore(self.model, self._optimizer, incumbent.arrays)
+            self._restore(incumbent.arrays)
             # Nothing is left of earlier epochs, so a retry on another worker has the same bits.
-            train_loss = self._train(plan, incumbent.epoch, episode_index)
-            self._place = (incumbent.epoch + 1, counts_C, plan.positions_C)
+            train_loss = self._train(plan, epoch, episode_index)
+            self._place = (epoch + 1, counts_C, plan.positions_C)
             return self._validate(train_loss, plan.num_images)
+
+    def merged(self, incumbents: Sequence[Incumbent]) -> Incumbent:
+        """Return the mean of classifiers that were trained from one: of weights and optimiser states, in float64.
+
+        BatchNorm's running statistics are those of the mean's own features on real images of the epoch, unless the
+        classifiers are equal. The composition is the mean one in whole images; the pool goes on behind the last
+        image that any of them was shown.
+        """
+        first, results = incumbents[0], [incumbent.result for incumbent in incumbents if incumbent.result]
+        arrays = snapshot.mean([incumbent.arrays for incumbent in incumbents])
+        with same_bits(self.device):
+            self._restore(arrays)
+            if not all(snapshot.equal(incumbent.arrays, arrays) for incumbent in incumbents):
+                self._recalibrate(first)
+            result = self._validate(
+                float(np.mean([result.train_loss for result in results])),
+                sum(result.num_images for result in results),
+            )
+            arrays = snapshot.take(self.model, self._optimizer)
+        return Incumbent(
+            epoch=first.epoch,
+            arrays=arrays,
+            counts_C=mean_composition([incumbent.counts_C for incumbent in incumbents]),
+            positions_C=np.max([incumbent.positions_C for incumbent in incumbents], axis=0),
+            result=result,
+        )
 
     def trained(self) -> Incumbent:
         """Return the incumbent that the last `train_epoch` trained."""
         assert self._place is not None, "train_epoch comes first"
         epoch, counts_C, positions_C = self._place
-        arrays = snapshot.take(self.model, self._optimizer)
+        arrays = self._held = snapshot.take(self.model, self._optimizer)
         return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
+
+    def _restore(self, arrays: snapshot.Arrays) -> None:
+        """Set the classifier and the optimiser to a state, unless they still have it, as after a share of an epoch."""
+        if arrays is not self._held:
+            snapshot.restore(self.model, self._optimizer, arrays)
+        self._held = None
+
+    def _check_divisible(self, share: Share) -> None:
+        if share.total > self.batch_maker.num_steps:
+            raise UserError(
+                f"sampler.episode share: sampler.k {share.total} episodes cannot divide the "
+                f"{self.batch_maker.num_steps} mini-batches of an epoch: lower sampler.k or classifier.batch_size"
+            )
+
+    def _recalibrate(self, trained: Incumbent) -> None:
+        """Set BatchNorm's running statistics by real images of the epoch, with the weights as they are."""
+        epoch = trained.epoch - 1
+        plan = self.batch_maker.plan(trained, np.zeros(self.num_classes, np.int64), 0, epoch=epoch)
+        batches = itertools.islice(self.batch_maker.batches(plan, epoch, 0), RECALIBRATION_BATCHES)
+        # For dropout, which is on beside BatchNorm's own training mode.
+        torch.manual_seed(seed_for(self.config.seed, "recalibration", epoch))
+        with autocast(self.config.classifier.precision, self.device):
+            update_bn((batch.images_NCHW for batch in batches), self.model)
 
     def _new_model(self) -> Objective:
         with same_bits(self.device):
@@ -117,7 +194,8 @@ class ClassifierTrainer:
         self.model.start_epoch(epoch, self.config.sampler.epochs)
         class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
-        for step, batch in enumerate(self.batch_maker.batches(plan, epoch, episode_index)):
+        batches = self.batch_maker.batches(plan, epoch, episode_index)
+        for step, batch in zip(plan.steps, batches, strict=True):
             # From the step alone: torch's schedulers have a state, which no incumbent carries.
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
