@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_run
+import torch
 from tiny import CPU
 
 from rlcas.comparison.folder import read_comparison
@@ -79,3 +80,13 @@ def test_every_row_of_a_comparison_gets_an_offset_and_keeps_the_figures_before_i
     written = json.loads((home / "calibrated/compare.json").read_text())["cells"]
     assert [cell["offset"] for cell in written] == [list(cell.offset) for cell, _ in pairs]
     assert not any("offset" in cell for cell in json.loads((home / "plain/compare.json").read_text())["cells"])
+
+
+def test_the_trials_of_a_sweep_are_saved_with_their_own_offset(home: Path) -> None:
+    words = ["sweep", "--data", "npz:shapes.npz", *small_run.flags(), "--pool", "run/pool"]
+    rlcas(*words, "--over", "classifier.offset=none,calibrated", "--out", "swept", cwd=home)
+    trials = [load_classifier(path.parent, CPU) for path in sorted(home.glob(f"swept/trials/*/{MODEL_FILE}"))]
+    plain, calibrated = sorted(trials, key=lambda trial: trial.meta.classifier.offset == "calibrated")
+    assert plain.meta.offset is None and calibrated.meta.offset is not None and any(calibrated.meta.offset)
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, calibrated.model.state_dict()[name]), name
