@@ -307,6 +307,23 @@ def test_patients_get_a_column_of_their_own(small_run):
     assert page.row("How many")[-1] == "77"
 
 
+@pytest.mark.parametrize("num_classes", [2, 12, 13])
+def test_the_offset_of_the_predictions_is_named(num_classes, tmp_path, page):
+    assert "subtract an offset" not in page.text
+    run = write_run(tmp_path / "run", num_classes=num_classes, epochs=2)
+    metrics = json.loads((run / "metrics.json").read_text())
+    offset_C = np.linspace(1.2, -0.6, num_classes)
+    write_json(run / "metrics.json", {**metrics, "offset": offset_C.tolist()})
+    names = read_run(run).class_names
+    text = page_of(run).text
+    assert f"{names[0]} +1.20" in text and f"{names[-1]} -0.60" in text
+    assert (f"{names[1]} {offset_C[1]:+.2f}" in text) == (num_classes < 13)
+    assert ("(the least and the largest of 13)" in text) == (num_classes == 13)
+    write_json(run / "metrics.json", {**metrics, "offset": ["much"]})
+    with pytest.raises(UserError, match=r"metrics\.json is truncated or altered \(offset\.0"):
+        read_run(run)
+
+
 def test_a_class_without_test_images_has_no_recall_and_is_named(small_run):
     metrics = json.loads((small_run / "metrics.json").read_text())
     benign, malignant = json.loads((small_run / "prepared" / "data.json").read_text())["class_names"]

@@ -110,8 +110,9 @@ def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
         return ended
     # The only place where a comparison reads test images: the best epoch is chosen and saved by now.
     test, _ = test_images(RunFolder(folder), config)
-    figures, p_NC = examine(folder, test, config.shots, device)
-    write_cell(folder, ended := replace(ended, test=figures), p_NC, test.labels_N)
+    figures, p_NC, uncorrected_NC, offset = examine(folder, test, config.shots, device)
+    ended = replace(ended, test=figures, offset=offset or ())
+    write_cell(folder, ended, p_NC, test.labels_N, uncorrected_NC)
     return ended
 
 

@@ -82,7 +82,7 @@ def _fit(comparison: Path, cell: PlannedCell, context: RunContext) -> TrainedCel
     started = time.perf_counter()
     best, results = _fitted(context, mixture)
     seconds = time.perf_counter() - started
-    save_incumbent(context.folder.path, best, context.data, context.config)
+    save_incumbent(context.folder.path, best, context.data, context.config, context.device)
     return TrainedCell(curve=_curve(results), best_epoch=best.epoch, passes=_images(results), seconds=seconds)
 
 
@@ -98,7 +98,7 @@ def _best_of_k(comparison: Path, cell: PlannedCell, context: RunContext) -> Trai
     seconds, metric = time.perf_counter() - started, cell.config.sampler.metric
     # max keeps the first of equals: ties go to the lower index.
     config, best, results = max(fits, key=lambda fit: selection_key(fit[2][fit[1].epoch - 1], metric))
-    save_incumbent(context.folder.path, best, context.data, config)
+    save_incumbent(context.folder.path, best, context.data, config, context.device)
     passes = sum(_images(results) for _, _, results in fits)
     return TrainedCell(curve=_curve(results), best_epoch=best.epoch, passes=passes, seconds=seconds)
 

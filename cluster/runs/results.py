@@ -12,7 +12,7 @@ from cluster.pools.scores import score_pool
 from cluster.runs.more_epochs import EPOCHS
 from rlcas.config import SynthConfig
 from rlcas.console import format_distance, format_figure, say, say_notes
-from rlcas.evaluation.evaluate import evaluate
+from rlcas.evaluation.evaluate import examine
 from rlcas.metrics import absence_note
 from rlcas.reports import write_report
 from rlcas.runs.context import RunContext
@@ -42,7 +42,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
         # The classifier is chosen and saved: test images are read here and never before.
         test, notes = test_images(folder, config)
         say_notes(notes)
-        figures = evaluate(folder.path, test, config.shots, context.device)
+        figures, _, _, offset = examine(folder.path, test, config.shots, context.device)
     with stage(folder, "Judging the pool", "pool_figures"):
         synthesis = score_pool(context, pool, test)
     write_gallery(context, pool)
@@ -56,6 +56,7 @@ def finish(context: RunContext, pool: SyntheticPool) -> None:
             EPOCHS: config.sampler.epochs,
             "test": figures,
             **({"test_per_patient": per_patient} if per_patient else {}),
+            **({} if offset is None else {"offset": offset}),
             "synthesis": synthesis,
             "seconds": seconds,
             "versions": {name: importlib.metadata.version(name) for name in VERSIONS_OF},

@@ -57,7 +57,8 @@ def train(context: RunContext, pool: SyntheticPool) -> None:
     # A connection of the caller's must survive the run.
     started_here = not ray.is_initialized()
     try:
-        save_incumbent(context.folder.path, _best(context, pool), context.data, context.config)
+        best = _best(context, pool)
+        save_incumbent(context.folder.path, best, context.data, context.config, context.device)
     finally:
         if started_here:
             ray.shutdown()

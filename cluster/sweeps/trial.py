@@ -18,6 +18,7 @@ from cluster.runtime.connection import quiet_ray
 from cluster.runtime.node_folder import check_reached
 from rlcas import settings
 from rlcas.data import open_prepared
+from rlcas.devices import choose_device
 from rlcas.errors import UserError, first_line
 from rlcas.runs import epoch_log
 from rlcas.runs.folder import ERROR_FILE, RunFolder
@@ -113,7 +114,9 @@ class SweepTrial(tune.Trainable):
 
     def save_model(self, algorithm: RLCAS) -> None:
         """Write the classifier that was best on validation."""
-        save_incumbent(self._folder.path, algorithm.best, self._data, self._config)
+        # The trial's own process may have no GPU, whatever its episodes have.
+        device = choose_device("cpu" if self._config.device == "cpu" else "auto")
+        save_incumbent(self._folder.path, algorithm.best, self._data, self._config, device)
 
     @cached_property
     def _data(self) -> TrainingData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, FiniteFloat, model_validator
 
 from rlcas.batches.images import Normalisation
 from rlcas.config import ClassifierConfig, MethodConfig, RunConfig
@@ -26,6 +26,8 @@ class ClassifierMeta(BaseModel):
     """Real training images of each class, for the shot groups and for methods that weigh classes by them."""
     window: tuple[float, float] | None = None
     """Values of images of more than 8 bits that become 0 and 255, the same as in training."""
+    offset: tuple[FiniteFloat, ...] | None = None
+    """The decision offset δ of each class, which prediction subtracts from the logits; None where none was fitted."""
 
     @model_validator(mode="after")
     def _check(self) -> ClassifierMeta:
@@ -38,6 +40,8 @@ class ClassifierMeta(BaseModel):
             raise ValueError("mean and std must have one value a channel")
         if not len(self.train_counts) == self.num_classes > 0:
             raise ValueError("train_counts must have one value a class, of at least one class")
+        if self.offset is not None and len(self.offset) != self.num_classes:
+            raise ValueError("offset must have one value a class")
         return self
 
     @classmethod

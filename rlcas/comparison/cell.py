@@ -18,6 +18,8 @@ from rlcas.types import Float64, Int64
 
 CELL_FILE = "cell.json"
 PREDICTIONS_FILE = "test.npz"
+UNCORRECTED = "uncorrected"
+"""Array of it: the probabilities before the decision offset."""
 
 CellStatus = Literal["finished", "left_out", "failed"]
 """left_out: foundation weights are not given."""
@@ -58,12 +60,20 @@ class Cell:
     """Its metrics on the validation images."""
     test: Mapping[str, Any] = field(default_factory=dict)
     """`rlcas.metrics.report` of the test images, which were read once."""
+    offset: tuple[float, ...] = ()
+    """The decision offset δ of each class; none for a classifier without."""
 
 
 _CELL = TypeAdapter(Cell)
 
 
-def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: Int64) -> None:
+def write_cell(
+    folder: Path,
+    cell: Cell,
+    probabilities_NC: Float64,
+    labels_N: Int64,
+    uncorrected_NC: Float64 | None = None,
+) -> None:
     """Write a finished cell: its predictions first, so that a cell.json means that both files exist.
 
     Args:
@@ -71,16 +81,25 @@ def write_cell(folder: Path, cell: Cell, probabilities_NC: Float64, labels_N: In
         cell: the cell.
         probabilities_NC: [N, C] of the test images.
         labels_N: [N] true classes of the test images.
+        uncorrected_NC: [N, C] probabilities before the decision offset, where there is one.
     """
+    arrays = {"probabilities": probabilities_NC, "labels": labels_N}
+    if uncorrected_NC is not None:
+        arrays[UNCORRECTED] = uncorrected_NC
     # An open file, as NumPy would add .npz to the temporary name; without pickle, as `read_arrays` loads none.
     with replacing(folder / PREDICTIONS_FILE) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, probabilities=probabilities_NC, labels=labels_N)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     write_facts(folder, cell)
 
 
 def write_facts(folder: Path, cell: Cell) -> None:
     """Write cell.json, the only file of a cell that is left out or failed."""
-    write_json(folder / CELL_FILE, asdict(cell))
+    write_json(folder / CELL_FILE, cell_facts(cell))
+
+
+def cell_facts(cell: Cell) -> dict[str, Any]:
+    """Return a cell as JSON's values; one without an offset has no key for it, as before there were offsets."""
+    return {name: value for name, value in asdict(cell).items() if name != "offset" or value}
 
 
 def read_cell(folder: Path) -> Cell | None:
@@ -103,9 +122,27 @@ def read_predictions(folder: Path) -> tuple[Float64, Int64]:
     Raises:
         UserError: the file is damaged.
     """
+    return _predictions(folder, "probabilities")
+
+
+def read_uncorrected(folder: Path, num_classes: int) -> Float64:
+    """Return the test probabilities [N, C] before the offset, of a finished cell that has one.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    found_NC, _ = _predictions(folder, UNCORRECTED)
+    if found_NC.shape[1] != num_classes:
+        raise UserError(
+            f"{folder / PREDICTIONS_FILE} is damaged (its arrays are of other classes): {_retrain_hint(folder)}"
+        )
+    return found_NC
+
+
+def _predictions(folder: Path, name: str) -> tuple[Float64, Int64]:
     path = folder / PREDICTIONS_FILE
     arrays = read_arrays(path, _retrain_hint(folder))
-    probabilities_NC, labels_N = arrays.get("probabilities", np.empty(0)), arrays.get("labels", np.empty(0))
+    probabilities_NC, labels_N = arrays.get(name, np.empty(0)), arrays.get("labels", np.empty(0))
     shape_NC = (len(labels_N) if labels_N.ndim == 1 else 0, *probabilities_NC.shape[1:])
     numbers = (probabilities_NC.dtype, labels_N.dtype) == (np.float64, np.int64)
     if not numbers or probabilities_NC.ndim != 2 or probabilities_NC.shape != shape_NC or not labels_N.size:

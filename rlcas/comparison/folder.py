@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from rlcas import settings
-from rlcas.comparison.cell import Cell, read_cell, read_predictions
+from rlcas.comparison.cell import Cell, read_cell, read_predictions, read_uncorrected
 from rlcas.comparison.intervals import RAREST
 from rlcas.config import CompareRunConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
@@ -31,6 +31,8 @@ EQUAL_SUFFIX = "-equal"
 MADE_FILE = "made.json"
 """When its cells were trained, and with which versions of packages."""
 ALL = "all"
+CellKey = tuple[str, int, bool]
+"""Method, seed and equal_compute."""
 _SECONDS = TypeAdapter(dict[str, float])
 
 
@@ -64,10 +66,12 @@ class Comparison:
     """Pool -> its figures; empty where it was not scored."""
     pool_seconds: dict[str, float | None]
     """Pool -> seconds of training its synthesiser and sampling; None where that was done elsewhere."""
-    probabilities: dict[tuple[str, int, bool], Float64]
+    probabilities: dict[CellKey, Float64]
     """(method, seed, equal_compute) -> [N, C], of finished cells."""
     labels_N: Int64
     """[N] true classes of the test images; none before the first cell is finished."""
+    uncorrected: dict[CellKey, Float64] = field(default_factory=dict)
+    """Those before the decision offset, of the cells that have one."""
 
     @property
     def name(self) -> str:
@@ -167,7 +171,7 @@ def read_comparison(path: Path) -> Comparison:
     config = settings.of_comparison(settings.read_yaml(settings_file))
     rows = tuple(_row(path, config, name) for name in row_names(config))
     data = read_data_facts(prepared)
-    probabilities, labels_N = _predictions(path, rows, len(data["class_names"]))
+    probabilities, uncorrected, labels_N = _predictions(path, rows, len(data["class_names"]))
     return Comparison(
         path=path,
         config=config,
@@ -178,6 +182,7 @@ def read_comparison(path: Path) -> Comparison:
         pool_seconds={name: _seconds_of_making(folder) for name, folder in _pools(path).items()},
         probabilities=probabilities,
         labels_N=labels_N,
+        uncorrected=uncorrected,
     )
 
 
@@ -200,9 +205,10 @@ def _row(path: Path, config: CompareRunConfig, name: str) -> TableRow:
 
 def _predictions(
     path: Path, rows: tuple[TableRow, ...], num_classes: int
-) -> tuple[dict[tuple[str, int, bool], Float64], Int64]:
-    """Return the test probabilities of all finished cells, and the labels that they share."""
-    probabilities: dict[tuple[str, int, bool], Float64] = {}
+) -> tuple[dict[CellKey, Float64], dict[CellKey, Float64], Int64]:
+    """Return the test probabilities of all finished cells, those before an offset, and the labels that all share."""
+    probabilities: dict[CellKey, Float64] = {}
+    uncorrected: dict[CellKey, Float64] = {}
     labels_N, first = np.empty(0, np.int64), None
     for cell in (cell for row in rows for of in (row.cells, row.equal) for cell in of.values()):
         if cell.status != "finished":
@@ -214,8 +220,11 @@ def _predictions(
         if found_NC.shape[1] != num_classes or not np.array_equal(found_N, labels_N):
             other = f"other images than {first}" if found_NC.shape[1] == num_classes else "other classes"
             raise UserError(f"{folder} was tested on {other}: delete it, then resume the comparison")
-        probabilities[cell.method, cell.seed, cell.equal_compute] = found_NC
-    return probabilities, labels_N
+        key = cell.method, cell.seed, cell.equal_compute
+        probabilities[key] = found_NC
+        if cell.offset:
+            uncorrected[key] = read_uncorrected(folder, num_classes)
+    return probabilities, uncorrected, labels_N
 
 
 def _pools(path: Path) -> dict[str, RunFolder]:

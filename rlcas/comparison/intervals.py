@@ -83,18 +83,25 @@ def image_draws(labels_N: Int64, draws: int = RESAMPLES) -> Float32:
 
 
 def drawn_figures(
-    probabilities_NC: Float64, labels_N: Int64, weights_BN: Float32, groups: Mapping[str, Sequence[int]]
+    probabilities_NC: Float64,
+    labels_N: Int64,
+    weights_BN: Float32,
+    groups: Mapping[str, Sequence[int]],
+    uncorrected_NC: Float64 | None = None,
 ) -> dict[str, Float64]:
     """Return every figure of `WITH_DRAWS` in each draw, [B + 1], as `rlcas.metrics` defines it.
 
     All follow from sums that are linear in the images' weights, so that no draw is evaluated by itself.
 
     Args:
-        probabilities_NC: [N, C] float64 of the test images.
+        probabilities_NC: [N, C] float64 of the test images, as predicted.
         labels_N: [N] int64 true classes.
         weights_BN: [B + 1, N] float32 from `image_draws`.
         groups: the classes of each of `GROUPS`; the recall of a group without test images is NaN.
+        uncorrected_NC: [N, C] those before the decision offset, of which the figures of
+            `rlcas.metrics.BEFORE_OFFSET` are; None where there is no offset.
     """
+    before_NC = probabilities_NC if uncorrected_NC is None else uncorrected_NC
     found_BC, predicted_BC, true_BC = _counts(probabilities_NC, labels_N, weights_BN)
     recall_BC = recall_of(found_BC, true_BC)
     return {
@@ -102,8 +109,8 @@ def drawn_figures(
         "recall": macro(recall_BC),
         "precision": macro(precision_of(found_BC, predicted_BC, true_BC)),
         "acc": found_BC.sum(axis=1) / len(labels_N),
-        **weighted_macro_areas(probabilities_NC, labels_N, weights_BN),
-        "log_loss": weights_BN @ image_losses(probabilities_NC, labels_N) / len(labels_N),
+        **weighted_macro_areas(before_NC, labels_N, weights_BN),
+        "log_loss": weights_BN @ image_losses(before_NC, labels_N) / len(labels_N),
         "ece": _calibration_errors(probabilities_NC, labels_N, weights_BN),
         **{name: macro(recall_BC[:, list(group)]) for name, group in groups.items()},
     }

@@ -150,8 +150,15 @@ def _draw(comparison: Comparison) -> Mapping[tuple[str, bool], Drawn]:
     """Return the draws of every row that has figures, and of its equal-compute cells, all from the same images."""
     weights_BN = image_draws(comparison.labels_N)
     found: dict[tuple[str, bool], dict[str, dict[int, Float64]]] = {}
-    for (method, seed, equal), probabilities_NC in comparison.probabilities.items():
-        figures = drawn_figures(probabilities_NC, comparison.labels_N, weights_BN, comparison.groups)
+    for key, probabilities_NC in comparison.probabilities.items():
+        method, seed, equal = key
+        figures = drawn_figures(
+            probabilities_NC,
+            comparison.labels_N,
+            weights_BN,
+            comparison.groups,
+            comparison.uncorrected.get(key),
+        )
         row = found.setdefault((method, equal), {name: {} for name in figures})
         for name, draws in figures.items():
             row[name][seed] = draws

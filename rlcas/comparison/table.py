@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from rlcas.comparison.cell import Cell
+from rlcas.comparison.cell import Cell, cell_facts
 from rlcas.comparison.findings import sentences
 from rlcas.comparison.folder import MADE_FILE
 from rlcas.comparison.grids import (
@@ -89,7 +89,7 @@ def facts_of(results: Results) -> dict[str, Any]:
         "contrasts": [asdict(pair) | {"f1": asdict(found)} for pair, found in results.contrasts.items()],
         "pools": comparison.pools,
         "pool_seconds": comparison.pool_seconds,
-        "cells": [asdict(cell) for cell in comparison.cells],
+        "cells": [cell_facts(cell) for cell in comparison.cells],
     }
 
 

@@ -22,6 +22,9 @@ class ClassifierConfig(Settings):
     """The method whose training step is used: a name in rlcas.methods.METHODS, or package.module:object."""
     loss: str = "balanced_softmax"
     """A name in rlcas.losses.LOSSES, or package.module:function."""
+    offset: Literal["none", "calibrated"] = "none"
+    """Decision offset d: predictions are the argmax of the logits minus d. calibrated: fitted on validation images by
+    their class-balanced log-likelihood, once, when the trained classifier is saved."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Optimiser of the classifier (SGD with Nesterov momentum 0.9)."""
     lr: Positive = 1e-3

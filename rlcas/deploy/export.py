@@ -65,10 +65,14 @@ class ExportedClassifier(nn.Module):
             nn.Buffer(torch.tensor(values)[:, None, None])
             for values in (classifier.meta.mean, [1 / std for std in classifier.meta.std])
         )
+        offset = classifier.meta.offset
+        self.offset_C = None if offset is None else nn.Buffer(torch.tensor(offset))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities."""
-        return self.model((to_float(images) - self.mean_C11) * self.scale_C11).float().softmax(dim=1)
+        logits_NC = self.model((to_float(images) - self.mean_C11) * self.scale_C11).float()
+        # Not a buffer of zeros, so that a file without an offset is what it was.
+        return (logits_NC if self.offset_C is None else logits_NC - self.offset_C).softmax(dim=1)
 
 
 def export(run: str | Path, out: str | Path | None = None, format: str | None = None) -> Path:
@@ -155,6 +159,7 @@ def _facts(meta: ClassifierMeta) -> str:
                 "window": meta.window,
             },
             "output": {"name": OUTPUT, "dtype": "float32", "shape": ["N", meta.num_classes]},
+            **({} if meta.offset is None else {"offset": meta.offset}),
             **{"method": meta.classifier.method, "backbone": meta.classifier.backbone},
             **{"rlcas": rlcas.__version__, "notice": "not a medical device"},
         }

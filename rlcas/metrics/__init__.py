@@ -208,6 +208,8 @@ AVERAGED: dict[str, Callable[[Probabilities, Int64], Float64]] = {
 }
 """What the macro averages in `METRICS` are the means of: probabilities [N, C] and labels [N] -> [C]."""
 SMALLER_IS_BETTER = ("log_loss", "ece")
+BEFORE_OFFSET = ("auc", "average_precision", "log_loss")
+"""Metrics of the probabilities before the decision offset δ, which therefore does not move them."""
 SELECTING = {name: metric for name, metric in METRICS.items() if name not in SMALLER_IS_BETTER}
 """Metrics that may be the reward and select epochs: the larger the better."""
 
@@ -263,14 +265,16 @@ def report(
     labels_N: Int64,
     shots: ShotGroups,
     class_names: Sequence[str] | None = None,
+    uncorrected_NC: Probabilities | None = None,
 ) -> dict[str, Any]:
     """Return every metric of a set of images: those of the paper's Table 1 and more.
 
     Args:
-        probabilities_NC: [N, C] class probabilities.
+        probabilities_NC: [N, C] class probabilities, as predicted.
         labels_N: [N] int64 true classes.
         shots: the many-, medium- and few-shot classes.
         class_names: C names; numbers where there are none.
+        uncorrected_NC: [N, C] those before the decision offset; None where there is no offset.
 
     Returns:
         Every name of `METRICS`, `many`, `medium`, `few`, `per_class_recall` [C], `confusion` [C][C], `n`; the names of
@@ -280,8 +284,12 @@ def report(
     num_classes = probabilities_NC.shape[1]
     names_C = np.array(class_names or [str(c) for c in range(num_classes)], dtype=object)
     recall_C = per_class_recall(probabilities_NC, labels_N)
+    before_NC = probabilities_NC if uncorrected_NC is None else uncorrected_NC
     return {
-        **{name: metric(probabilities_NC, labels_N) for name, metric in METRICS.items()},
+        **{
+            name: metric(before_NC if name in BEFORE_OFFSET else probabilities_NC, labels_N)
+            for name, metric in METRICS.items()
+        },
         **shot_recalls(recall_C, shots),
         "per_class_recall": recall_C.tolist(),
         "confusion": _confusion(probabilities_NC, labels_N).tolist(),

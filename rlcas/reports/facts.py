@@ -24,6 +24,8 @@ from rlcas.types import Float64, Uint8
 UNIFORM = 1 / 3
 HARDLY_MOVED = 0.05
 """Policies within this distance of uniform are practically random."""
+MOST_OFFSETS = 12
+"""Classes whose offsets are named, each."""
 
 
 class Metrics(TypedDict, total=False):
@@ -33,6 +35,7 @@ class Metrics(TypedDict, total=False):
 
     epochs: int
     test: dict[str, Any]
+    offset: list[float]
     synthesis: dict[str, Any]
     seconds: dict[str, float]
     versions: dict[str, str]
@@ -87,6 +90,21 @@ class RunFacts:
             if figures
         )
         return [note for note in found if note]
+
+    @property
+    def offset_note(self) -> str | None:
+        """Return a sentence on the decision offset; None for a classifier without one."""
+        offset_C = self.metrics.get("offset")
+        if not offset_C:
+            return None
+        pairs = list(zip(offset_C, self.class_names, strict=False))
+        shown = pairs if len(pairs) <= MOST_OFFSETS else [min(pairs), max(pairs)]
+        named = ", ".join(f"{name} {value:+.2f}" for value, name in shown)
+        return (
+            f"Predictions subtract an offset from the logits that was fitted on validation: {named}"
+            + f" (the least and the largest of {len(pairs)})" * (len(pairs) > MOST_OFFSETS)
+            + ". AUC, average precision and log-loss are of the probabilities before it."
+        )
 
     @property
     def is_trained_further(self) -> bool:

@@ -30,6 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "dataset": {"size_px": 256, "phantom": {"size_px": 256}},
+        "classifier": {"offset": "none"},
         "sampler": {
             "epochs": 30,
             "k": 3,

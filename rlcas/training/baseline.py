@@ -40,4 +40,4 @@ def train_baseline(
     # With counts of zero no image of the pool is used, but the trainer requires one with images of every class.
     trainer = ClassifierTrainer(data, config, pool=RealImages(train), device=device)
     best, _ = fit(trainer, np.zeros(data.num_classes, np.int64), epochs)
-    save_incumbent(folder, best, data, config)
+    save_incumbent(folder, best, data, config, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from rlcas.classifiers.build import UNFIT
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
+from rlcas.classifiers.offset import fit_offset, with_offset
 from rlcas.classifiers.snapshot import to_state_dict
 from rlcas.config import RunConfig
 from rlcas.devices import as_tensor, place, same_bits
@@ -20,10 +22,11 @@ from rlcas.methods import build_objective
 from rlcas.methods.objective import Objective, new_classifier
 from rlcas.storage.atomic import replacing
 from rlcas.storage.reading import require_memory
-from rlcas.types import Float64, Incumbent, TrainingData, Uint8
+from rlcas.types import Float64, ImageSet, Incumbent, TrainingData, Uint8
 
 MODEL_FILE = "model.safetensors"
 METADATA_KEY = "rlcas"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +49,38 @@ def save_classifier(folder: Path, model_state: dict[str, Tensor], meta: Classifi
         save_file(tensors, temporary, metadata={METADATA_KEY: meta.model_dump_json()})
 
 
-def save_incumbent(folder: Path, incumbent: Incumbent, data: TrainingData, config: RunConfig) -> None:
-    """Write an incumbent's classifier as `model.safetensors`.
+def save_incumbent(
+    folder: Path,
+    incumbent: Incumbent,
+    data: TrainingData,
+    config: RunConfig,
+    device: torch.device = CPU,
+) -> None:
+    """Write an incumbent's classifier as `model.safetensors`, with its decision offset if the settings ask for one.
 
     Args:
         folder: where the file is written.
         incumbent: the trained classifier.
         data: the data that it was trained on.
         config: the settings that it was trained with.
+        device: where the validation images are predicted for the offset.
     """
     meta = ClassifierMeta.of(data, config)
-    save_classifier(folder, to_state_dict(incumbent.arrays, untrained(meta)), meta)
+    model = untrained(meta)
+    state = to_state_dict(incumbent.arrays, model)
+    if config.classifier.offset == "calibrated":
+        model.load_state_dict(state)
+        meta = _calibrated(Classifier(place(model, device), meta, device), data.val)
+    save_classifier(folder, state, meta)
+
+
+def _calibrated(classifier: Classifier, val: ImageSet) -> ClassifierMeta:
+    """Return the classifier's metadata with the offset that suits the validation images."""
+    meta = classifier.meta
+    with same_bits(classifier.device):
+        logits_NC = predicted_logits(classifier, val.images_NCHW).double().cpu().numpy()
+    offset_C = fit_offset(logits_NC, val.labels_N, np.array(meta.train_counts, np.int64))
+    return meta.model_copy(update={"offset": tuple(offset_C.tolist())})
 
 
 def untrained(meta: ClassifierMeta) -> Objective:
@@ -103,7 +127,18 @@ def _backbone_bytes(meta: ClassifierMeta) -> int:
 
 
 def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
-    """Return [N, C] class probabilities of uint8 images.
+    """Return [N, C] class probabilities of uint8 images, after the classifier's offset.
+
+    Raises:
+        UserError: the images' shape is not that of the training images.
+    """
+    return probabilities(
+        with_offset(predicted_logits(classifier, images_NCHW).double(), classifier.meta.offset)
+    )
+
+
+def predicted_logits(classifier: Classifier, images_NCHW: Uint8) -> Tensor:
+    """Return [N, C] float32 logits of uint8 images on the classifier's device, before its offset.
 
     Raises:
         UserError: the images' shape is not that of the training images.
@@ -114,9 +149,8 @@ def predict(classifier: Classifier, images_NCHW: Uint8) -> Float64:
             f"the images are {images_NCHW.shape[1:]} (channels, height, width), but the classifier was "
             f"trained on {meta.image_shape}: make them alike with dataset.channels and dataset.size_px"
         )
-    images = as_tensor(images_NCHW, torch.device("cpu"))  # moved to the device batch by batch
-    logits = predict_logits(classifier.model, images, meta.normalisation, meta.classifier, classifier.device)
-    return probabilities(logits)
+    images = as_tensor(images_NCHW, CPU)  # moved to the device batch by batch
+    return predict_logits(classifier.model, images, meta.normalisation, meta.classifier, classifier.device)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
