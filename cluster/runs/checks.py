@@ -13,7 +13,7 @@ from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.evaluation.features import check_extractor
 from rlcas.losses import LOSSES
-from rlcas.methods import METHODS
+from rlcas.methods import METHODS, check_training_step
 from rlcas.methods.method import missing_weights
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
@@ -50,6 +50,7 @@ def check_training(config: RunConfig) -> None:
         UserError: a name is unknown, or the backbone cannot be built.
     """
     _check_method(config)
+    check_training_step(config)
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
     _check_backbone(config.classifier)

@@ -118,6 +118,8 @@ GLMC = Method(
     title="GLMC",
     source="Du et al. 2023",
     objective=MixtureConsistency,
+    # Its rows of a comparison add no images.
+    settings={"sampler.synthetic_weight": 1.0},
     search={
         "method.glmc.resampling_power": (0.0, 0.2),
         "method.glmc.label_power": (1.0, 1.2),

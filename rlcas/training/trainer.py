@@ -17,7 +17,7 @@ from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
-from rlcas.methods import build_objective
+from rlcas.methods import build_objective, check_training_step
 from rlcas.methods.objective import Objective
 from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
 from rlcas.registry import lookup
@@ -39,12 +39,13 @@ class ClassifierTrainer:
         device: where images and classifier are.
 
     Raises:
-        UserError: a setting is unknown, or the pool does not fit the data.
+        UserError: a setting is unknown or not for the method, or the pool does not fit the data.
     """
 
     def __init__(
         self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
     ) -> None:
+        check_training_step(config)
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
@@ -136,8 +137,8 @@ class ClassifierTrainer:
         """
         if self.config.sampler.prior == "real":
             return self._class_counts
-        shown_C = plan.shown_C(self._data.train.labels_N)
-        return as_tensor(shown_C.clip(min=1), self.device)
+        shown_C = plan.shown_C(self._data.train.labels_N, self.config.sampler.synthetic_weight)
+        return as_tensor(np.where(shown_C > 0, shown_C, 1), self.device)
 
     def _validate(self, train_loss: float, num_images: int) -> EpochResult:
         """Return the metrics on the validation images; their loss always has the real prior."""
