@@ -7,6 +7,7 @@ import torch
 
 from envs.observations import Observer
 from rlcas.batches.composition import check_composition
+from rlcas.classifiers.batch_norm import check_batch_norm
 from rlcas.classifiers.build import UNFIT, build_classifier
 from rlcas.classifiers.image_size import check_image_size
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
@@ -72,13 +73,16 @@ def check_data_fits(config: RunConfig, data: TrainingData) -> tuple[str, ...]:
 
     Raises:
         UserError: counts, a replayed run or a list of classes are for other data; the metric cannot be had from the
-            validation images; or the classifier cannot take the images, or does not read all of them.
+            validation images; or the classifier cannot take the images, does not read all of them, or has no BatchNorm
+            for `sampler.batch_norm`.
     """
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     check_metric("sampler.metric", config.sampler.metric, data)
-    return check_image_size(config.classifier, data.image_shape_CHW, data.num_classes)
+    notes = check_image_size(config.classifier, data.image_shape_CHW, data.num_classes)
+    check_batch_norm(config, data.image_shape_CHW, data.num_classes)
+    return notes
 
 
 def check_metric(setting: str, name: str, data: TrainingData) -> None:

@@ -81,6 +81,9 @@ class SamplerConfig(Settings):
     counts `synthetic_weight`."""
     synthetic_weight: Weight = 1.0
     """Weight of a synthetic image in the training loss; a real one has 1."""
+    batch_norm: Literal["all", "real"] = "all"
+    """Images of a mini-batch from which BatchNorm takes mean and variance in training: all, or the real ones alone, by
+    which the synthetic ones are normalised too."""
     observation: tuple[str, ...] | None = None
     """What agents observe: names in envs.observations.OBSERVATIONS. None: the agents' own choice."""
     replay: AbsolutePath | None = None

@@ -84,6 +84,11 @@ def check_training_step(config: RunConfig) -> None:
             f"sampler.synthetic_weight {weight} is not possible with classifier.method {name!r}, whose loss does not "
             "weigh images: set it to 1, or use another method"
         )
+    if config.sampler.batch_norm == "real" and not getattr(objective, "normalises_each_image_once", False):
+        raise UserError(
+            f"sampler.batch_norm real is not possible with classifier.method {name!r}, which has no BatchNorm that "
+            "sees each image once: set it to all, or use another method"
+        )
 
 
 def build_objective(meta: ClassifierMeta) -> Objective:

@@ -25,6 +25,7 @@ class ClassBalancedFocal(Objective):
     """
 
     weighs_images = True
+    normalises_each_image_once = True
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)

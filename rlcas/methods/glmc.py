@@ -26,6 +26,7 @@ class MixtureConsistency(Objective):
     """
 
     num_views = NUM_VIEWS
+    normalises_each_image_once = True
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)

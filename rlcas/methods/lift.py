@@ -151,6 +151,8 @@ LIFT = Method(
         "classifier.lr": 0.01,
         "classifier.lr_schedule": "cosine",
         "classifier.weight_decay": 5e-4,
+        # It has no BatchNorm.
+        "sampler.batch_norm": "all",
     },
     search={"method.lift.adapter_dim": (1, 4, 16)},
     needs="method.lift.pretrained",

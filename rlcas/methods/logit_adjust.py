@@ -20,6 +20,7 @@ class LogitAdjustment(Objective):
     """
 
     weighs_images = True
+    normalises_each_image_once = True
     tau: Tensor
     """τ of the prediction; 0 until one is chosen on the validation images."""
     log_prior_C: Tensor

@@ -28,6 +28,7 @@ class NestedCollaboration(Objective):
     """
 
     weighs_images = True
+    normalises_each_image_once = True
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)

@@ -36,6 +36,9 @@ class Objective(nn.Module, abc.ABC):
     weighs_images: bool = False
     """Whether the loss is a mean over images that `MiniBatch.weighted_mean` takes, so that it weighs synthetic ones by
     `sampler.synthetic_weight`."""
+    normalises_each_image_once: bool = False
+    """Whether every BatchNorm of a step sees each image of the batch once, in the batch's order, which
+    `sampler.batch_norm real` needs."""
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__()
@@ -75,6 +78,7 @@ class LossOnLogits(Objective):
     """One classifier and the loss of `classifier.loss`."""
 
     weighs_images = True
+    normalises_each_image_once = True
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)

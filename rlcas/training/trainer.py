@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlcas.batches.batch_maker import BatchMaker
+from rlcas.batches.batch_maker import BatchMaker, MiniBatch
 from rlcas.batches.composition import EpochPlan
 from rlcas.classifiers import snapshot
+from rlcas.classifiers.batch_norm import check_batch_norm, real_statistics
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
@@ -46,6 +48,7 @@ class ClassifierTrainer:
         self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
     ) -> None:
         check_training_step(config)
+        check_batch_norm(config, data.image_shape_CHW, data.num_classes)
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
@@ -122,13 +125,19 @@ class ClassifierTrainer:
             # From the step alone: torch's schedulers have a state, which no incumbent carries.
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
-            with autocast(self.config.classifier.precision, self.device):
+            with autocast(self.config.classifier.precision, self.device), self._statistics(batch):
                 loss = self.model.loss(batch, class_counts)
             self._optimizer.zero_grad()  # before backward: an epoch that failed midway leaves gradients behind
             loss.backward()
             self._optimizer.step()
             total += loss.detach()  # with its graph, the sum would keep every step's activations
         return total.item() / len(plan.real_batches)  # read once an epoch: every read waits for a GPU
+
+    def _statistics(self, batch: MiniBatch) -> AbstractContextManager[object]:
+        """Return the context of a step in which BatchNorm follows `sampler.batch_norm`."""
+        num_images = len(batch.labels_N)
+        real_alone = self.config.sampler.batch_norm == "real"
+        return real_statistics(batch.num_real if real_alone else num_images, num_images)
 
     def _prior(self, plan: EpochPlan) -> Tensor:
         """Return [C]: the class counts of the training loss, by `sampler.prior`.
