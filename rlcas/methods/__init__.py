@@ -8,6 +8,7 @@ from rlcas.errors import UserError
 from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.control_rows import (
     BASELINE_BEST_OF_K,
+    BASELINE_EMA,
     CONSTANT,
     OVERSAMPLING,
     PBT,
@@ -59,6 +60,7 @@ METHODS: dict[str, Method] = {
     "constant": CONSTANT,
     "oversampling": OVERSAMPLING,
     "pbt": PBT,
+    "baseline_ema": BASELINE_EMA,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
 }
 """Rows of `rlcas compare` by name. `classifier.method` takes the same names, for a row's training step; a Method of

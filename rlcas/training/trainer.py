@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rlcas.batches.batch_maker import BatchMaker, MiniBatch
 from rlcas.batches.composition import EpochPlan
 from rlcas.classifiers import snapshot
+from rlcas.classifiers.average import WeightAverage
 from rlcas.classifiers.batch_norm import check_batch_norm, real_statistics
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
@@ -74,7 +76,8 @@ class ClassifierTrainer:
         )
         # Before the first snapshot, because all snapshots must have the layout of a used optimiser.
         snapshot.materialise(self._optimizer)
-        self._initial_arrays = snapshot.take(self.model, self._optimizer)
+        self._average = WeightAverage(self.model, config.classifier.ema_decay)
+        self._initial_arrays = self._taken()
         self._place: tuple[int, Int64, Int64] | None = None
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -93,9 +96,12 @@ class ClassifierTrainer:
         """
         plan = self.batch_maker.plan(incumbent, counts_C, episode_index)
         with same_bits(self.device):
-            snapshot.restore(self.model, self._optimizer, incumbent.arrays)
+            snapshot.restore(self.model, self._optimizer, incumbent.arrays, self._average.tensors)
             # Nothing is left of earlier epochs, so a retry on another worker has the same bits.
+            # Between epochs the model holds the average, so that all who read an incumbent find it in its place.
+            self._average.swap()
             train_loss = self._train(plan, incumbent.epoch, episode_index)
+            self._average.swap()
             self._place = (incumbent.epoch + 1, counts_C, plan.positions_C)
             return self._validate(train_loss, plan.num_images)
 
@@ -103,8 +109,11 @@ class ClassifierTrainer:
         """Return the incumbent that the last `train_epoch` trained."""
         assert self._place is not None, "train_epoch comes first"
         epoch, counts_C, positions_C = self._place
-        arrays = snapshot.take(self.model, self._optimizer)
-        return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
+        return Incumbent(epoch=epoch, arrays=self._taken(), counts_C=counts_C, positions_C=positions_C)
+
+    def _taken(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of all state."""
+        return snapshot.take(self.model, self._optimizer, self._average.tensors)
 
     def _new_model(self) -> Objective:
         with same_bits(self.device):
@@ -130,6 +139,7 @@ class ClassifierTrainer:
             self._optimizer.zero_grad()  # before backward: an epoch that failed midway leaves gradients behind
             loss.backward()
             self._optimizer.step()
+            self._average.update(epoch * self.batch_maker.num_steps + step)
             total += loss.detach()  # with its graph, the sum would keep every step's activations
         return total.item() / len(plan.real_batches)  # read once an epoch: every read waits for a GPU
 
