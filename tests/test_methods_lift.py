@@ -169,6 +169,23 @@ def test_the_loss_is_logit_adjusted(clip_folder: Path) -> None:
     torch.testing.assert_close(objective.validation_loss(logits, labels, counts), expected)
 
 
+def test_the_loss_weighs_synthetic_images(clip_folder: Path) -> None:
+    objective = build(clip_folder)
+    images_NCHW, weight = normalised(objective), 0.3
+    labels_N = torch.arange(len(images_NCHW)) % 3
+    batch = MiniBatch(views=(images_NCHW,), labels_N=labels_N, num_synthetic=2, synthetic_weight=weight)
+    counts_C = torch.tensor([9.0, 4.0, 2.0])
+    losses_N = torch.stack(
+        [
+            objective.loss(MiniBatch(views=(images_NCHW[i : i + 1],), labels_N=labels_N[i : i + 1]), counts_C)
+            for i in range(len(labels_N))
+        ]
+    )
+    weights_N = torch.where(torch.arange(len(labels_N)) < len(labels_N) - 2, 1.0, weight)
+    expected = (weights_N * losses_N).sum() / weights_N.sum()
+    torch.testing.assert_close(objective.loss(batch, counts_C), expected)
+
+
 def test_grey_images_and_colour_images_of_equal_channels_have_the_same_logits(clip_folder: Path) -> None:
     gray = build(clip_folder)
     meta = gray.meta

@@ -41,7 +41,9 @@ def run(trainer: ClassifierTrainer, counts_C: np.ndarray, epochs: int) -> Incumb
     return incumbent
 
 
-def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.nn.Module:
+def plain_baseline(
+    data: TrainingData, config: RunConfig, epochs: int, num_steps: int | None = None
+) -> torch.nn.Module:
     """Train a classifier by the plain textbook loop: no composition, no pool, no snapshot."""
     settings, pixels = config.classifier, data.train.images_NCHW.astype(np.float64) / 255
     mean, scale = torch.tensor(pixels.mean()).float(), torch.tensor(1 / pixels.std()).float()
@@ -57,7 +59,7 @@ def plain_baseline(data: TrainingData, config: RunConfig, epochs: int) -> torch.
         for epoch in range(epochs)
         for batch in np.array_split(rng_for(config.seed, "order", epoch, 0).permutation(41), [16, 32])
     ]
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(batches[:num_steps]):
         adamw.param_groups[0]["lr"] = 0.5 * settings.lr * (1 + math.cos(math.pi * step / (3 * 3)))
         adamw.zero_grad()
         F.cross_entropy(model(images[batch]) + prior, labels[batch]).backward()

@@ -7,13 +7,14 @@ import torch
 
 from envs.observations import Observer
 from rlcas.batches.composition import check_composition
+from rlcas.classifiers.batch_norm import check_batch_norm
 from rlcas.classifiers.build import UNFIT, build_classifier
 from rlcas.classifiers.image_size import check_image_size
 from rlcas.config import ClassifierConfig, RunConfig, SamplerConfig, SynthConfig
 from rlcas.errors import UserError
 from rlcas.evaluation.features import check_extractor
 from rlcas.losses import LOSSES
-from rlcas.methods import METHODS
+from rlcas.methods import METHODS, check_training_step
 from rlcas.methods.method import missing_weights
 from rlcas.metrics import CLASS_SIGNALS, SELECTING
 from rlcas.registry import lookup
@@ -50,6 +51,7 @@ def check_training(config: RunConfig) -> None:
         UserError: a name is unknown, or the backbone cannot be built.
     """
     _check_method(config)
+    check_training_step(config)
     lookup(config.classifier.loss, LOSSES, "classifier.loss")
     _check_sampler(config.sampler)
     _check_backbone(config.classifier)
@@ -71,13 +73,16 @@ def check_data_fits(config: RunConfig, data: TrainingData) -> tuple[str, ...]:
 
     Raises:
         UserError: counts, a replayed run or a list of classes are for other data; the metric cannot be had from the
-            validation images; or the classifier cannot take the images, or does not read all of them.
+            validation images; or the classifier cannot take the images, does not read all of them, or has no BatchNorm
+            for `sampler.batch_norm`.
     """
     check_composition(config, data.num_classes)
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     check_metric("sampler.metric", config.sampler.metric, data)
-    return check_image_size(config.classifier, data.image_shape_CHW, data.num_classes)
+    notes = check_image_size(config.classifier, data.image_shape_CHW, data.num_classes)
+    check_batch_norm(config, data.image_shape_CHW, data.num_classes)
+    return notes
 
 
 def check_metric(setting: str, name: str, data: TrainingData) -> None:

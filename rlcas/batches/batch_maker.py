@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +29,33 @@ class MiniBatch:
     """[B] int64."""
     resampled: MiniBatch | None = None
     """A second batch of B real images, drawn independently, in as many views; None where the method needs none."""
+    num_synthetic: int = 0
+    """How many of the B images are synthetic: the last ones."""
+    synthetic_weight: float = 1.0
+    """w, the weight of a synthetic image in the loss (`sampler.synthetic_weight`)."""
 
     @property
     def images_NCHW(self) -> Tensor:
         """Return the first view."""
         return self.views[0]
+
+    @property
+    def num_real(self) -> int:
+        """Return how many of the B images are real: the first ones."""
+        return len(self.labels_N) - self.num_synthetic
+
+    def weighted_mean(self, loss: Callable[[slice], Tensor]) -> Tensor:
+        """Return (Σ_real l_i + w Σ_synthetic l_i) / (N_real + w N_synthetic).
+
+        Args:
+            loss: returns the mean of l_i over a slice of the images.
+        """
+        # One call where all images weigh alike: two means would add up to other bits.
+        if self.synthetic_weight == 1 or not self.num_synthetic or not self.num_real:
+            return loss(slice(None))
+        weight = self.synthetic_weight * self.num_synthetic
+        real, synthetic = loss(slice(self.num_real)), loss(slice(self.num_real, None))
+        return (self.num_real * real + weight * synthetic) / (self.num_real + weight)
 
 
 class BatchMaker:
@@ -153,6 +175,8 @@ class BatchMaker:
                 resampled=self._resampled(num_seen, len(images), epoch, step, episode_index)
                 if self._resamples
                 else None,
+                num_synthetic=len(synthetic_labels),
+                synthetic_weight=self._config.sampler.synthetic_weight,
             )
             # A position in the epoch's permutations, which batches of any composition continue without a gap.
             num_seen += len(images)

@@ -10,7 +10,7 @@ import numpy as np
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.errors import UserError
 from rlcas.seeding import rng_for
-from rlcas.types import WHOLE, EpisodeTask, Int64, Share
+from rlcas.types import WHOLE, EpisodeTask, Float64, Int64, Share
 
 ACTIONS = np.array([-1, 0, 1], dtype=np.int64)
 """The change of a count by action 0, 1 and 2, in units of sampler.action_step."""
@@ -165,16 +165,20 @@ class EpochPlan:
         """Return [C] int64: synthetic images of each class in every batch."""
         return np.array([indices.shape[1] for indices in self.synthetic_by_class], dtype=np.int64)
 
-    def shown_C(self, labels_N: Int64) -> Int64:
-        """Return [C] int64: images of each class in an epoch of this composition, real and synthetic.
+    def shown_C(self, labels_N: Int64, synthetic_weight: float = 1.0) -> Int64 | Float64:
+        """Return [C]: images of each class in an epoch of this composition, real and synthetic; int64 if all count alike.
 
         Args:
             labels_N: [N] labels of the training images.
+            synthetic_weight: what a synthetic image counts.
         """
         # Of the whole epoch: a share of it may by chance have no image of a rare class.
         real = labels_N[np.concatenate(self.epoch_batches)]
-        num_steps = len(self.epoch_batches)
-        return np.bincount(real, minlength=len(self.counts_C)) + num_steps * self.counts_C
+        real_C = np.bincount(real, minlength=len(self.counts_C))
+        shown_C = len(self.epoch_batches) * self.counts_C
+        if synthetic_weight == 1:
+            return real_C + shown_C
+        return real_C + np.float64(synthetic_weight) * shown_C.astype(np.float64)
 
     @property
     def num_images(self) -> int:

@@ -1,6 +1,7 @@
 """The exact state of a classifier and its optimiser as one flat array per dtype, and back.
 
-Within a dtype the model's tensors come first, in the order of its `state_dict`, then the optimiser's.
+Within a dtype the model's tensors come first, in the order of its `state_dict`, then the optimiser's. Under
+`classifier.ema_decay` these are the averaged weights, and the trained ones come last.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def materialise(optimizer: torch.optim.Optimizer) -> None:
         optimizer.state[parameter] = state
 
 
-def take(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, NDArray[np.generic]]:
-    """Return a copy of all weights, buffers and optimiser state: dtype name -> flat array."""
+def take(
+    model: nn.Module, optimizer: torch.optim.Optimizer, further: Sequence[Tensor] = ()
+) -> dict[str, NDArray[np.generic]]:
+    """Return a copy of all weights, buffers, optimiser state and further tensors: dtype name -> flat array."""
     # One concatenation a dtype on the device, so that a GPU copies few large blocks to the host.
-    groups = _by_dtype(_tensors(model, optimizer))
+    groups = _by_dtype([*_tensors(model, optimizer), *further])
     return {
         # reshape(-1) gives the logical order in any memory format, so that channels-last and contiguous
         # classifiers share snapshots. `cat` copies: later steps do not change one.
@@ -69,13 +72,21 @@ def _mean(arrays: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     return np.mean(np.stack(arrays), axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> None:
-    """Copy `arrays` into the model's and the optimiser's own tensors.
+def restore(
+    model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays, further: Sequence[Tensor] = ()
+) -> None:
+    """Copy `arrays` into the model's and the optimiser's own tensors, and the further ones.
+
+    Args:
+        model: the classifier.
+        optimizer: of the classifier.
+        arrays: what `take` returned.
+        further: tensors that were taken with them.
 
     Raises:
         UserError: the arrays are of another model or optimiser.
     """
-    groups = _by_dtype(_tensors(model, optimizer))
+    groups = _by_dtype([*_tensors(model, optimizer), *further])
     expected = {name: sum(tensor.numel() for tensor in tensors) for name, tensors in groups.items()}
     if (found := {name: array.size for name, array in arrays.items()}) != expected:
         raise UserError(

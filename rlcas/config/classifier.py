@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
+from rlcas.config.values import Count, Decay, NonNegative, Positive, PositiveCount, Settings
 
 
 class ClassifierConfig(Settings):
@@ -33,6 +33,9 @@ class ClassifierConfig(Settings):
     """Learning rate over the run's steps."""
     weight_decay: NonNegative = 5e-4
     """Decoupled weight decay (AdamW) or L2 (SGD)."""
+    ema_decay: Decay | None = None
+    """Decay of an exponential moving average of the weights, which is validated, selected and saved in their place.
+    None: no average."""
     batch_size: PositiveCount = 128
     """Real images in a mini-batch; synthetic ones are added to them or replace some (`sampler.batch_mode`)."""
     augment: Literal["none", "light"] = "light"

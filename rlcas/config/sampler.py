@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from rlcas.config.values import AbsolutePath, Counts, Fraction, NonNegative, Positive, PositiveCount, Settings
+from rlcas.config.values import (
+    AbsolutePath,
+    Counts,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveCount,
+    Settings,
+    Weight,
+)
 
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
@@ -85,7 +94,13 @@ class SamplerConfig(Settings):
     draw_mode: Literal["cycle", "with_replacement"] = "cycle"
     """cycle: each class's pool in shuffled rounds, every image once in a round; with_replacement: independent draws."""
     prior: Literal["real", "effective"] = "real"
-    """Class counts in the training loss: of the real images, or of all images in the epoch."""
+    """Class counts in the training loss: of the real images, or of all images in the epoch, where a synthetic one
+    counts `synthetic_weight`."""
+    synthetic_weight: Weight = 1.0
+    """Weight of a synthetic image in the training loss; a real one has 1."""
+    batch_norm: Literal["all", "real"] = "all"
+    """Images of a mini-batch from which BatchNorm takes mean and variance in training: all, or the real ones alone, by
+    which the synthetic ones are normalised too."""
     observation: tuple[str, ...] | None = None
     """What agents observe: names in envs.observations.OBSERVATIONS. None: the agents' own choice."""
     replay: AbsolutePath | None = None

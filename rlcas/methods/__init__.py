@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from rlcas.classifiers.meta import ClassifierMeta
+from rlcas.config import RunConfig
+from rlcas.errors import UserError
 from rlcas.methods.cbfocal import CBFOCAL
 from rlcas.methods.control_rows import (
     BASELINE_BEST_OF_K,
+    BASELINE_EMA,
     CONSTANT,
     OVERSAMPLING,
     PBT,
@@ -57,6 +60,7 @@ METHODS: dict[str, Method] = {
     "constant": CONSTANT,
     "oversampling": OVERSAMPLING,
     "pbt": PBT,
+    "baseline_ema": BASELINE_EMA,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
 }
 """Rows of `rlcas compare` by name. `classifier.method` takes the same names, for a row's training step; a Method of
@@ -66,6 +70,27 @@ your own is named as package.module:object."""
 def weight_settings() -> set[str]:
     """Return the settings that name foundation weights; rows that need them are skipped without."""
     return {method.needs for method in METHODS.values() if method.needs is not None}
+
+
+def check_training_step(config: RunConfig) -> None:
+    """Check that the training step of `classifier.method` can do what the settings of the sampler ask of it.
+
+    Raises:
+        UserError: the method is unknown, or it cannot.
+    """
+    name, weight = config.classifier.method, config.sampler.synthetic_weight
+    objective = lookup(name, METHODS, "classifier.method").objective
+    # A function that builds an objective has none of its attributes, unless it is given them.
+    if weight != 1 and not getattr(objective, "weighs_images", False):
+        raise UserError(
+            f"sampler.synthetic_weight {weight} is not possible with classifier.method {name!r}, whose loss does not "
+            "weigh images: set it to 1, or use another method"
+        )
+    if config.sampler.batch_norm == "real" and not getattr(objective, "normalises_each_image_once", False):
+        raise UserError(
+            f"sampler.batch_norm real is not possible with classifier.method {name!r}, which has no BatchNorm that "
+            "sees each image once: set it to all, or use another method"
+        )
 
 
 def build_objective(meta: ClassifierMeta) -> Objective:

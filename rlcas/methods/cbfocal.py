@@ -24,6 +24,9 @@ class ClassBalancedFocal(Objective):
     has no weight decay, which would pull it back to 0 (section 4 of the paper).
     """
 
+    weighs_images = True
+    normalises_each_image_once = True
+
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
         self.settings = meta.method.cbfocal
@@ -39,7 +42,8 @@ class ClassBalancedFocal(Objective):
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the focal loss of the one view."""
-        return self.validation_loss(self.classifier(batch.images_NCHW).float(), batch.labels_N, counts_C)
+        logits_NC, labels_N = self.classifier(batch.images_NCHW).float(), batch.labels_N
+        return batch.weighted_mean(lambda rows: self.validation_loss(logits_NC[rows], labels_N[rows], counts_C))
 
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the same loss of the validation images."""

@@ -112,6 +112,15 @@ PBT = Method(
 )
 """Population-based training of the composition in place of agents."""
 
+BASELINE_EMA = Method(
+    title="Baseline, EMA of weights",
+    source="control of RL-CAS",
+    settings={**BASELINE.settings, "classifier.ema_decay": 0.99},
+    search={"classifier.ema_decay": (0.9, 0.99, 0.999)},
+    control=True,
+)
+"""The Baseline whose weights are averaged over its last steps: what averaging gains without more passes."""
+
 BASELINE_BEST_OF_K = Method(
     title="Baseline, best of K seeds",
     source="control of RL-CAS",

@@ -26,6 +26,7 @@ class MixtureConsistency(Objective):
     """
 
     num_views = NUM_VIEWS
+    normalises_each_image_once = True
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
@@ -118,6 +119,8 @@ GLMC = Method(
     title="GLMC",
     source="Du et al. 2023",
     objective=MixtureConsistency,
+    # Its rows of a comparison add no images.
+    settings={"sampler.synthetic_weight": 1.0},
     search={
         "method.glmc.resampling_power": (0.0, 0.2),
         "method.glmc.label_power": (1.0, 1.2),

@@ -53,6 +53,8 @@ class Lift(Objective):
         UserError: the weights are not given or cannot be read, or `method.lift.names` does not fit the classes.
     """
 
+    weighs_images = True
+
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
         self._settings = meta.method.lift
@@ -79,8 +81,9 @@ class Lift(Objective):
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the logit-adjusted loss (τ = 1)."""
-        logits = self._logits(self._pixels(batch.images_NCHW, self._size_px))
-        return logit_adjusted(logits, batch.labels_N, counts_C)
+        logits_NC = self._logits(self._pixels(batch.images_NCHW, self._size_px))
+        labels_N = batch.labels_N
+        return batch.weighted_mean(lambda rows: logit_adjusted(logits_NC[rows], labels_N[rows], counts_C))
 
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the same loss of the validation images."""
@@ -148,6 +151,8 @@ LIFT = Method(
         "classifier.lr": 0.01,
         "classifier.lr_schedule": "cosine",
         "classifier.weight_decay": 5e-4,
+        # It has no BatchNorm.
+        "sampler.batch_norm": "all",
     },
     search={"method.lift.adapter_dim": (1, 4, 16)},
     needs="method.lift.pretrained",

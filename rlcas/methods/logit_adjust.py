@@ -19,6 +19,8 @@ class LogitAdjustment(Objective):
     predicts z.
     """
 
+    weighs_images = True
+    normalises_each_image_once = True
     tau: Tensor
     """τ of the prediction; 0 until one is chosen on the validation images."""
     log_prior_C: Tensor
@@ -45,7 +47,8 @@ class LogitAdjustment(Objective):
         tau = self.settings.tau if self.settings.mode == "loss" else 0.0
         logits_NC = self.classifier(batch.images_NCHW).float()
         # z + τ log π (eq. 10)
-        return F.cross_entropy(logits_NC + tau * self.log_prior_C, batch.labels_N)
+        adjusted_NC = logits_NC + tau * self.log_prior_C
+        return batch.weighted_mean(lambda rows: F.cross_entropy(adjusted_NC[rows], batch.labels_N[rows]))
 
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Set τ to 0."""

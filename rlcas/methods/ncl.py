@@ -27,6 +27,9 @@ class NestedCollaboration(Objective):
     self-supervised contrast (MoCo) in each expert, is not implemented.
     """
 
+    weighs_images = True
+    normalises_each_image_once = True
+
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
         self.settings = meta.method.ncl
@@ -38,8 +41,13 @@ class NestedCollaboration(Objective):
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the nested losses of the one view."""
-        settings, labels_N = self.settings, batch.labels_N
-        logits_KNC = self._logits(batch.images_NCHW)
+        logits_KNC, labels_N = self._logits(batch.images_NCHW), batch.labels_N
+        return batch.weighted_mean(
+            lambda rows: self._nested_loss(logits_KNC[:, rows], labels_N[rows], counts_C)
+        )
+
+    def _nested_loss(self, logits_KNC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
+        settings = self.settings
         # z + log n: Balanced Softmax
         balanced_KNC = logits_KNC + counts_C.float().log()
         # From the first expert's raw logits, as in the authors' code.

@@ -33,6 +33,12 @@ class Objective(nn.Module, abc.ABC):
     """Augmentations of each image in a step."""
     resampling_power: float | None = None
     """q of a second batch whose images are drawn with probability ~ n_c^-q; None for no second batch."""
+    weighs_images: bool = False
+    """Whether the loss is a mean over images that `MiniBatch.weighted_mean` takes, so that it weighs synthetic ones by
+    `sampler.synthetic_weight`."""
+    normalises_each_image_once: bool = False
+    """Whether every BatchNorm of a step sees each image of the batch once, in the batch's order, which
+    `sampler.batch_norm real` needs."""
 
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__()
@@ -71,6 +77,9 @@ class Objective(nn.Module, abc.ABC):
 class LossOnLogits(Objective):
     """One classifier and the loss of `classifier.loss`."""
 
+    weighs_images = True
+    normalises_each_image_once = True
+
     def __init__(self, meta: ClassifierMeta) -> None:
         super().__init__(meta)
         self.classifier = new_classifier(meta)
@@ -82,7 +91,8 @@ class LossOnLogits(Objective):
 
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the one view."""
-        return self._loss(self.classifier(batch.images_NCHW).float(), batch.labels_N, counts_C)
+        logits_NC, labels_N = self.classifier(batch.images_NCHW).float(), batch.labels_N
+        return batch.weighted_mean(lambda rows: self._loss(logits_NC[rows], labels_N[rows], counts_C))
 
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the same loss of the validation images."""

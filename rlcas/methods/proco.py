@@ -100,6 +100,8 @@ PROCO = Method(
     title="ProCo",
     source="Du et al. 2024",
     objective=ProbabilisticContrast,
+    # Its rows of a comparison add no images.
+    settings={"sampler.synthetic_weight": 1.0, "sampler.batch_norm": "all"},
     search={
         "method.proco.alpha": (0.5, 1.0, 2.0),
         "method.proco.temperature": (0.07, 0.1, 0.2),

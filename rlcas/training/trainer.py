@@ -5,22 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from rlcas.batches.batch_maker import BatchMaker
+from rlcas.batches.batch_maker import BatchMaker, MiniBatch
 from rlcas.batches.composition import EpochPlan, mean_composition
 from rlcas.classifiers import snapshot
+from rlcas.classifiers.average import WeightAverage
+from rlcas.classifiers.batch_norm import check_batch_norm, real_statistics
 from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
 from rlcas.errors import UserError
-from rlcas.methods import build_objective
+from rlcas.methods import build_objective, check_training_step
 from rlcas.methods.objective import Objective
 from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
 from rlcas.registry import lookup
@@ -45,12 +49,14 @@ class ClassifierTrainer:
         device: where images and classifier are.
 
     Raises:
-        UserError: a setting is unknown, or the pool does not fit the data.
+        UserError: a setting is unknown or not for the method, or the pool does not fit the data.
     """
 
     def __init__(
         self, data: TrainingData, config: RunConfig, *, pool: SyntheticSource, device: torch.device
     ) -> None:
+        check_training_step(config)
+        check_batch_norm(config, data.image_shape_CHW, data.num_classes)
         self.num_classes = data.num_classes
         self.config = config
         self.device = device
@@ -76,9 +82,10 @@ class ClassifierTrainer:
         )
         # Before the first snapshot, because all snapshots must have the layout of a used optimiser.
         snapshot.materialise(self._optimizer)
-        self._initial_arrays = snapshot.take(self.model, self._optimizer)
+        self._average = WeightAverage(self.model, config.classifier.ema_decay)
         self._held: snapshot.Arrays | None = None
         """The state that was taken last, until something is trained."""
+        self._initial_arrays = self._taken()
         self._place: tuple[int, Int64, Int64] | None = None
 
     def initial(self, counts_C: Int64) -> Incumbent:
@@ -119,7 +126,10 @@ class ClassifierTrainer:
         with same_bits(self.device):
             self._restore(incumbent.arrays)
             # Nothing is left of earlier epochs, so a retry on another worker has the same bits.
+            # Between epochs the model holds the average, so that all who read an incumbent find it in its place.
+            self._average.swap()
             train_loss = self._train(plan, epoch, episode_index)
+            self._average.swap()
             self._place = (epoch + 1, counts_C, plan.positions_C)
             return self._validate(train_loss, plan.num_images)
 
@@ -140,7 +150,7 @@ class ClassifierTrainer:
                 float(np.mean([result.train_loss for result in results])),
                 sum(result.num_images for result in results),
             )
-            arrays = snapshot.take(self.model, self._optimizer)
+            arrays = self._taken()
         return Incumbent(
             epoch=first.epoch,
             arrays=arrays,
@@ -153,13 +163,17 @@ class ClassifierTrainer:
         """Return the incumbent that the last `train_epoch` trained."""
         assert self._place is not None, "train_epoch comes first"
         epoch, counts_C, positions_C = self._place
-        arrays = self._held = snapshot.take(self.model, self._optimizer)
+        arrays = self._held = self._taken()
         return Incumbent(epoch=epoch, arrays=arrays, counts_C=counts_C, positions_C=positions_C)
+
+    def _taken(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of all state."""
+        return snapshot.take(self.model, self._optimizer, self._average.tensors)
 
     def _restore(self, arrays: snapshot.Arrays) -> None:
         """Set the classifier and the optimiser to a state, unless they still have it, as after a share of an epoch."""
         if arrays is not self._held:
-            snapshot.restore(self.model, self._optimizer, arrays)
+            snapshot.restore(self.model, self._optimizer, arrays, self._average.tensors)
         self._held = None
 
     def _check_divisible(self, share: Share) -> None:
@@ -199,13 +213,20 @@ class ClassifierTrainer:
             # From the step alone: torch's schedulers have a state, which no incumbent carries.
             for group in self._optimizer.param_groups:
                 group["lr"] = self._lr(epoch * self.batch_maker.num_steps + step)
-            with autocast(self.config.classifier.precision, self.device):
+            with autocast(self.config.classifier.precision, self.device), self._statistics(batch):
                 loss = self.model.loss(batch, class_counts)
             self._optimizer.zero_grad()  # before backward: an epoch that failed midway leaves gradients behind
             loss.backward()
             self._optimizer.step()
+            self._average.update(epoch * self.batch_maker.num_steps + step)
             total += loss.detach()  # with its graph, the sum would keep every step's activations
         return total.item() / len(plan.real_batches)  # read once an epoch: every read waits for a GPU
+
+    def _statistics(self, batch: MiniBatch) -> AbstractContextManager[object]:
+        """Return the context of a step in which BatchNorm follows `sampler.batch_norm`."""
+        num_images = len(batch.labels_N)
+        real_alone = self.config.sampler.batch_norm == "real"
+        return real_statistics(batch.num_real if real_alone else num_images, num_images)
 
     def _prior(self, plan: EpochPlan) -> Tensor:
         """Return [C]: the class counts of the training loss, by `sampler.prior`.
@@ -214,8 +235,8 @@ class ClassifierTrainer:
         """
         if self.config.sampler.prior == "real":
             return self._class_counts
-        shown_C = plan.shown_C(self._data.train.labels_N)
-        return as_tensor(shown_C.clip(min=1), self.device)
+        shown_C = plan.shown_C(self._data.train.labels_N, self.config.sampler.synthetic_weight)
+        return as_tensor(np.where(shown_C > 0, shown_C, 1), self.device)
 
     def _validate(self, train_loss: float, num_images: int) -> EpochResult:
         """Return the metrics on the validation images; their loss always has the real prior."""
