@@ -17,6 +17,7 @@ from rlcas.config.method import CbFocalConfig, MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
+    IMAGE_START_DEFAULTS,
     AutoencoderConfig,
     DenoiserConfig,
     GenerationConfig,
@@ -29,6 +30,7 @@ from rlcas.config.values import Count, Settings
 
 __all__ = [
     "AGENT_DEFAULTS",
+    "IMAGE_START_DEFAULTS",
     "POPULATION",
     "REWARD_DEFAULTS",
     "AutoencoderConfig",

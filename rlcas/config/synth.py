@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -85,6 +85,10 @@ class DenoiserConfig(Settings):
     """Stop after this many optimiser steps, if that is before the end of `epochs`."""
 
 
+IMAGE_START_DEFAULTS: dict[str, Any] = {"strength": 0.5, "sources": "own"}
+"""Defaults of the settings of sampling that only a start from images has."""
+
+
 class GenerationConfig(Settings):
     """Sampling the pool."""
 
@@ -104,6 +108,23 @@ class GenerationConfig(Settings):
     """Torch threads of a sampler on a CPU; fixed and recorded, because another number changes the last bits."""
     shard_images: PositiveCount = 256
     """Images in one file of the pool."""
+    start: Literal["noise", "image"] = "noise"
+    """What an image is denoised from: noise alone, or a real training image with noise (ldm alone)."""
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Noise level t/T to which `start` image noises its source; 1 is nearly noise alone. None: 0.5 with `start`
+    image."""
+    sources: Literal["own", "confused"] | None = None
+    """Images that `start` image begins with: of the class itself, or of the more frequent class that it is most often
+    confused with. None: own with `start` image."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, stated: Any) -> Any:
+        """Fill in the defaults of a start from images."""
+        if isinstance(stated, dict) and stated.get("start") == "image":
+            # None counts as not stated: it is what a resolved config.yaml has where `start` is noise.
+            return IMAGE_START_DEFAULTS | {key: value for key, value in stated.items() if value is not None}
+        return stated
 
     @model_validator(mode="after")
     def _check(self) -> GenerationConfig:
@@ -111,6 +132,17 @@ class GenerationConfig(Settings):
         if low >= high:
             raise ValueError(
                 f"synth.generation.guidance_interval is {low:g},{high:g}: the first share must be below the second"
+            )
+        for name in IMAGE_START_DEFAULTS:
+            if self.start == "noise" and (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"synth.generation.{name} {value} is for synth.generation.start image, not for noise: leave it "
+                    "out or set the start to image"
+                )
+        if self.strength is not None and self.strength * self.steps < 1:
+            raise ValueError(
+                f"synth.generation.strength {self.strength:g} leaves none of synth.generation.steps {self.steps}: "
+                "raise one of them"
             )
         return self
 
