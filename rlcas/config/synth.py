@@ -12,6 +12,7 @@ from rlcas.config.values import (
     Decay,
     Fraction,
     NonNegative,
+    Percentage,
     Positive,
     PositiveCount,
     Settings,
@@ -229,6 +230,31 @@ class ScoringConfig(Settings):
     """Epochs of a classifier that is trained on the pool alone and tested on real images; 0: no such classifier."""
 
 
+class FilterConfig(Settings):
+    """Which images of a pool, made or given, are left out by a classifier trained on the real images."""
+
+    confidence: tuple[Fraction, Fraction] | None = None
+    """Keep images whose probability of their own class lies in this range, such as 0.3,0.9. None: keep all."""
+    distance: tuple[Percentage, Percentage] | None = None
+    """Keep images whose distance to the nearest real image of their class, in the classifier's features, lies between
+    these percentiles of the distances among the real ones, such as 5,95. None: keep all."""
+
+    @property
+    def active(self) -> bool:
+        """Return whether any image may be left out."""
+        return self.confidence is not None or self.distance is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> FilterConfig:
+        for name in ("confidence", "distance"):
+            limits = getattr(self, name)
+            if limits is not None and limits[0] >= limits[1]:
+                raise ValueError(
+                    f"synth.filter.{name} is {limits[0]:g},{limits[1]:g}: the first must be below the second"
+                )
+        return self
+
+
 class SynthConfig(Settings):
     """The sketch-supervised synthesiser, or another generator."""
 
@@ -243,6 +269,7 @@ class SynthConfig(Settings):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
+    filter: FilterConfig = FilterConfig()
     mgdm: MgdmConfig = MgdmConfig()
     skin_sdm: SkinSdmConfig = SkinSdmConfig()
     scoring: ScoringConfig = ScoringConfig()
