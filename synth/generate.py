@@ -1,4 +1,4 @@
-"""Filling a pool: image i of class c depends on its own seed alone, not on order, process or pool size.
+"""Filling a pool: image i of class c depends on its seed and its source alone, not on order, process or pool size.
 
 Micro-batch b of a class always holds images b·m .. b·m+m-1 and is sampled in full even if fewer are requested.
 Convolutions of another batch size differ in the last bits, so only a fixed batch shape with the same neighbours
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from rlcas.devices import same_bits, torch_threads
 from rlcas.errors import UserError
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
-from synth.generators import ImageSampler, generator_of
+from synth.generators import ImageSampler, ImageStartSampler, StartImages, check_start, generator_of
 from synth.pool import PoolWriter
 from synth.training.progress import PartProgress, Reporter
 
@@ -47,6 +47,7 @@ def fill_pool(
     device: torch.device,
     progress: bool,
     sample_all: SampleAll | None = None,
+    start: StartImages | None = None,
     learnt_from: Sequence[str] | None = None,
 ) -> None:
     """Sample `class_sizes_C[c]` images of each class c into a pool; shards that already exist are kept.
@@ -60,11 +61,12 @@ def fill_pool(
         progress: show a bar on a terminal, lines in a log.
         sample_all: samples the micro-batches in other processes, by `sample_micro_batch`. None: one after another
             in this process.
+        start: the real images to start from, where `synth.generation.start` is image.
         learnt_from: hashes of the images that the generator was trained on, for the manifest.
 
     Raises:
         UserError: `synth_folder` holds no synthesiser or one with another number of classes, `pool_folder` holds a
-            pool of other weights or settings, or the disk is full.
+            pool of other weights, settings or images to start from, or the disk is full.
     """
     # Opened even if other processes sample: class names, shape and origin come from it.
     sampler = open_sampler(synth_folder, config, device)
@@ -73,14 +75,15 @@ def fill_pool(
             f"{synth_folder} makes {len(sampler.class_names)} classes, but {len(class_sizes_C)} are asked for: "
             "train a synthesiser on this data set"
         )
-    writer = _writer(pool_folder, sampler, config, learnt_from)
+    assert (start is None) == (config.synth.generation.start == "noise")
+    writer = _writer(pool_folder, sampler, config, start, learnt_from)
     missing = writer.missing(class_sizes_C)
     batches = [
         MicroBatch(shard, class_id, number)
         for shard, (class_id, span) in enumerate(missing)
         for number in _micro_batch_numbers(span, config.synth.generation)
     ]
-    sampled = sample_all(batches) if sample_all else _sample_in_turn(sampler, batches, config, device)
+    sampled = sample_all(batches) if sample_all else _sample_in_turn(sampler, batches, config, device, start)
     with Reporter(progress=progress).part("sampling", len(batches)) as part_progress:
         _write_shards(writer, missing, _counted(sampled, part_progress), config.synth.generation)
     writer.commit(class_sizes_C)
@@ -90,13 +93,18 @@ def open_sampler(synth_folder: Path, config: RunConfig, device: torch.device) ->
     """Return the sampler of the generator named in the settings, as trained in `synth_folder`.
 
     Raises:
-        UserError: the folder holds none, or it does not load.
+        UserError: the folder holds none, it does not load, or it cannot start from what the settings say.
     """
+    check_start(config)
     return generator_of(config).open(synth_folder, config, device)
 
 
 def sample_micro_batch(
-    sampler: ImageSampler, batch: MicroBatch, config: RunConfig, device: torch.device
+    sampler: ImageSampler,
+    batch: MicroBatch,
+    config: RunConfig,
+    device: torch.device,
+    start: StartImages | None = None,
 ) -> Uint8:
     """Return the images of `batch`, [micro_batch, channels, H, W]: the same bytes in every process.
 
@@ -105,22 +113,32 @@ def sample_micro_batch(
         batch: class and number of the micro-batch.
         config: `config.synth.generation` and `config.seed` are used.
         device: the sampler's device.
+        start: the real images to start from; None: noise alone.
     """
     generation = config.synth.generation
     first = batch.number * generation.micro_batch
+    indices = range(first, first + generation.micro_batch)
     generators = [
         # On the CPU: from the same seed, a GPU's generator draws other numbers.
         torch.Generator().manual_seed(seed_for(config.seed, "synthetic-image", batch.class_id, index))
-        for index in range(first, first + generation.micro_batch)
+        for index in indices
     ]
     # The number of threads changes the last bits of convolutions, so it is a recorded setting and not that of
     # the machine or of the worker.
     with same_bits(device), torch_threads(generation.threads):
-        return sampler.sample(batch.class_id, generators)
+        if start is None:
+            return sampler.sample(batch.class_id, generators)
+        # `open_sampler` has checked that it can.
+        starting = cast("ImageStartSampler", sampler)
+        return starting.sample_from(batch.class_id, generators, start.images(batch.class_id, indices))
 
 
 def _writer(
-    pool_folder: Path, sampler: ImageSampler, config: RunConfig, learnt_from: Sequence[str] | None
+    pool_folder: Path,
+    sampler: ImageSampler,
+    config: RunConfig,
+    start: StartImages | None,
+    learnt_from: Sequence[str] | None,
 ) -> PoolWriter:
     generation = config.synth.generation
     return PoolWriter(
@@ -135,16 +153,21 @@ def _writer(
             "seed": config.seed,
             "micro_batch": generation.micro_batch,
             "threads": generation.threads,
+            **({} if start is None else {"strength": generation.strength, **start.origin}),
         },
         learnt_from=learnt_from,
     )
 
 
 def _sample_in_turn(
-    sampler: ImageSampler, batches: Sequence[MicroBatch], config: RunConfig, device: torch.device
+    sampler: ImageSampler,
+    batches: Sequence[MicroBatch],
+    config: RunConfig,
+    device: torch.device,
+    start: StartImages | None,
 ) -> Iterator[tuple[MicroBatch, Uint8]]:
     for batch in batches:
-        yield batch, sample_micro_batch(sampler, batch, config, device)
+        yield batch, sample_micro_batch(sampler, batch, config, device, start)
 
 
 def _counted(

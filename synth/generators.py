@@ -40,6 +40,27 @@ class ImageSampler(Protocol):
         ...
 
 
+class ImageStartSampler(ImageSampler, Protocol):
+    """A trained generator that also makes images from real ones."""
+
+    def sample_from(self, class_id: int, generators: Sequence[torch.Generator], sources_NCHW: Uint8) -> Uint8:
+        """Return [len(generators), channels, H, W] uint8; image i depends on generator i and source i alone."""
+        ...
+
+
+class StartImages(Protocol):
+    """The real images that synthetic ones start from."""
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Return which they are and how they are dealt, as JSON: for the pool's manifest."""
+        ...
+
+    def images(self, class_id: int, indices: range) -> Uint8:
+        """Return [len(indices), channels, H, W] uint8: the source of each of these synthetic images of the class."""
+        ...
+
+
 class Train(Protocol):
     """Trains a generator on the training images."""
 
@@ -86,6 +107,8 @@ class Generator:
     open: Open
     check: Callable[[RunConfig], None] = no_check
     """Raises a UserError if its settings are wrong, before anything is read or written."""
+    starts_from_images: bool = False
+    """Whether what it opens is an `ImageStartSampler`."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Part of its training -> group of settings under `synth` with the part's epochs, batch_size and max_steps.
     Its figures have <part>_seconds, from which `--dry-run` estimates; without parts there is no estimate."""
@@ -108,6 +131,7 @@ GENERATORS: dict[str, Generator] = {
     "ldm": Generator(
         train=_lazy("synth.ldm.train:train_synthesiser"),
         open=_lazy("synth.ldm.sampler:open_ldm"),
+        starts_from_images=True,
         parts=LDM_PARTS,
     ),
     "mgdm": Generator(
@@ -137,3 +161,17 @@ def generator_of(config: RunConfig) -> Generator:
     if not isinstance(generator, Generator):
         raise UserError(f"synth.generator {name!r} is not a synth.generators.Generator: name one")
     return generator
+
+
+def check_start(config: RunConfig) -> None:
+    """Check that the generator can start from what `synth.generation.start` says.
+
+    Raises:
+        UserError: it starts from noise alone.
+    """
+    if config.synth.generation.start == "image" and not generator_of(config).starts_from_images:
+        able = ", ".join(name for name, generator in GENERATORS.items() if generator.starts_from_images)
+        raise UserError(
+            f"synth.generation.start image is for synth.generator {able}, but {config.synth.generator} starts from "
+            "noise alone: set the start to noise, or change the generator"
+        )

@@ -30,6 +30,7 @@ from rlcas.storage.reading import NOT_JSON, open_array
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 COPIES_FILE = "copies.json"
+FILTERED_FILE = "filtered.json"
 VERIFIED_FILE = "verified.json"
 REMAKE = "delete the pool and make it again"
 
@@ -93,7 +94,7 @@ def pool_digests(folder: Path) -> Digests:
         UserError: as `verified_manifest`.
     """
     shards = {shard["file"]: shard["sha256"] for shard in verified_manifest(folder)["shards"]}
-    small = [name for name in (MANIFEST_FILE, COPIES_FILE) if (folder / name).exists()]
+    small = [name for name in (MANIFEST_FILE, COPIES_FILE, FILTERED_FILE) if (folder / name).exists()]
     return {**shards, **{name: sha256_of(folder / name) for name in small}}
 
 

@@ -4,6 +4,7 @@ pool/class-000/shard-000.npy   uint8 [n, channels, H, W]
 pool/plan.json                 origin, classes and shape of the images; written first
 pool/manifest.json             the same, with every shard's count and sha256; written last (`synth.manifest`)
 pool/copies.json               which images are copies of training images, once the pool has been scored
+pool/filtered.json             which images the filters of `synth.filter` leave out, once they have been applied
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rlcas.storage.reading import NOT_ARRAYS, NOT_JSON
 from rlcas.types import Int64, Uint8
 from synth.manifest import (
     COPIES_FILE,
+    FILTERED_FILE,
     MANIFEST_FILE,
     REMAKE,
     SCHEMA_VERSION,
@@ -43,12 +45,13 @@ class SyntheticPool:
     """The images of a finished pool, read through memory maps (a `rlcas.types.SyntheticSource`).
 
     Opening checks that every shard is the one that the manifest lists; a shard is mapped when one of its images is
-    first read. All readers on a machine share the pages of the maps. Images marked by `mark_copies` are skipped, and
-    the others are numbered without gaps.
+    first read. All readers on a machine share the pages of the maps. Images marked by `mark_copies` or
+    `mark_filtered` are skipped, and the others are numbered without gaps.
 
     Args:
         folder: the pool's folder.
-        with_copies: do not skip the marked images.
+        with_copies: do not skip the images marked as copies.
+        with_filtered: do not skip those that the filters leave out.
         marks_folder: the folder of the marks. None: the pool's folder.
 
     Attributes:
@@ -56,14 +59,22 @@ class SyntheticPool:
         class_names: [C] names.
         image_shape_CHW: (channels, H, W).
         learnt_from: hashes of the images that the generator was trained on; None where the pool does not say.
-        copies_C: [C] arrays of the numbers of the marked images.
+        copies_C: [C] arrays of the numbers of the images marked as copies.
+        filtered_C: [C] arrays of the numbers of those that the filters leave out.
 
     Raises:
         UserError: the manifest or a shard is missing, altered, or of another version; or the marks are not
             this pool's.
     """
 
-    def __init__(self, folder: Path, *, with_copies: bool = False, marks_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        with_copies: bool = False,
+        with_filtered: bool = False,
+        marks_folder: Path | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.manifest = verified_manifest(self.folder)
         self.class_names: tuple[str, ...] = tuple(self.manifest["class_names"])
@@ -73,8 +84,24 @@ class SyntheticPool:
         for shard in self.manifest["shards"]:
             self._shards_C[shard["class_id"]].append(shard)
         self._stored_C = [sum(shard["count"] for shard in shards) for shards in self._shards_C]
-        self.copies_C = _read_copies(self.folder, marks_folder or self.folder, self._stored_C)
-        self._skipped_C = [np.empty(0, np.int64)] * len(self.copies_C) if with_copies else self.copies_C
+        marked = [
+            _read_marks(self.folder, (marks_folder or self.folder) / file, self._stored_C)
+            for file in (COPIES_FILE, FILTERED_FILE)
+        ]
+        self.copies_C, self.filtered_C = marked
+        none_C = [np.empty(0, np.int64)] * len(self._stored_C)
+        self._skipped_C = list(
+            map(
+                np.union1d,
+                none_C if with_copies else self.copies_C,
+                none_C if with_filtered else self.filtered_C,
+            )
+        )
+        if any(len(skipped) == size > 0 for skipped, size in zip(self._skipped_C, self._stored_C, strict=True)):
+            raise UserError(
+                f"{(marks_folder or self.folder) / FILTERED_FILE} and {COPIES_FILE} beside it leave out all images of "
+                "a class: delete both, and the pool is scored again"
+            )
         self._maps: dict[str, Uint8] = {}
 
     @property
@@ -153,35 +180,57 @@ def mark_copies(
         facts: how the copies were found.
         marks_folder: where to write. None: into the pool's folder.
     """
+    _write_marks(pool_folder, (marks_folder or pool_folder) / COPIES_FILE, copies_by_class, facts)
+
+
+def mark_filtered(
+    pool_folder: Path,
+    filtered_by_class: Sequence[Int64],
+    facts: Mapping[str, Any],
+    *,
+    marks_folder: Path | None = None,
+) -> None:
+    """Write filtered.json: the images of this pool that the filters leave out, as `mark_copies` does.
+
+    Args:
+        pool_folder: a finished pool; the marks are valid for its present manifest only.
+        filtered_by_class: [C] arrays of image numbers; of each class one image at least is neither here nor a copy.
+        facts: the filters and what they found.
+        marks_folder: where to write. None: into the pool's folder.
+    """
+    _write_marks(pool_folder, (marks_folder or pool_folder) / FILTERED_FILE, filtered_by_class, facts)
+
+
+def _write_marks(pool_folder: Path, path: Path, by_class: Sequence[Int64], facts: Mapping[str, Any]) -> None:
     marks = {
         "schema_version": SCHEMA_VERSION,
         # Image numbers mean nothing in a pool that was filled again.
         "manifest_sha256": sha256_of(pool_folder / MANIFEST_FILE),
-        "copies": list(copies_by_class),
+        path.stem: list(by_class),
         **facts,
     }
-    write_json((marks_folder or pool_folder) / COPIES_FILE, marks)
+    write_json(path, marks)
 
 
-def _read_copies(pool_folder: Path, marks_folder: Path, sizes_C: list[int]) -> list[Int64]:
+def _read_marks(pool_folder: Path, path: Path, sizes_C: list[int]) -> list[Int64]:
     """Return [C] arrays of the numbers of marked images; empty ones if there are no marks.
 
     Raises:
         UserError: the file does not hold marks, or those of another pool.
     """
-    path = marks_folder / COPIES_FILE
     if not path.exists():
         return [np.empty(0, np.int64) for _ in sizes_C]
     try:
         marks = json.loads(path.read_text(encoding="utf-8"))
-        copies_C = [np.array(copies, np.int64) for copies in marks["copies"]]
+        marked_C = [np.array(numbers, np.int64) for numbers in marks[path.stem]]
         manifest_sha256 = marks["manifest_sha256"]
     except (*NOT_JSON, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"{path} does not hold a pool's marks: {REJUDGE}") from error
-    fits = len(copies_C) == len(sizes_C) and all(map(_are_marks_of, copies_C, sizes_C))
+    fits = len(marked_C) == len(sizes_C) and all(map(_are_marks_of, marked_C, sizes_C))
     if not fits or manifest_sha256 != sha256_of(pool_folder / MANIFEST_FILE):
-        raise UserError(f"{path} marks the copies of another pool than {pool_folder}: {REJUDGE}")
-    return copies_C
+        what = "copies" if path.name == COPIES_FILE else "images"
+        raise UserError(f"{path} marks the {what} of another pool than {pool_folder}: {REJUDGE}")
+    return marked_C
 
 
 def _are_marks_of(numbers: Int64, size: int) -> bool:
@@ -259,7 +308,7 @@ class PoolWriter:
         Manifest and marks are removed first: from then on they would describe other images.
         """
         assert images_NCHW.dtype == np.uint8 and len(images_NCHW) == len(span)
-        for stale in (MANIFEST_FILE, COPIES_FILE):
+        for stale in (MANIFEST_FILE, COPIES_FILE, FILTERED_FILE):
             (self._folder / stale).unlink(missing_ok=True)
         write_array(self._folder / self._file(class_id, span), images_NCHW)
 

@@ -206,6 +206,13 @@ def metrics_json(num_classes: int) -> dict:
             "n_held_out": 562,
             "extractor": "resnet18",
             "feature_dims": 512,
+            "filter": {
+                "settings": {"confidence": [0.3, 0.9], "distance": None},
+                "per_class": [
+                    {"class": name, "n": 300, "left_out": c, "outside": {"confidence": c}, "kept_outside": 0}
+                    for c, name in enumerate(class_names(num_classes))
+                ],
+            },
             "pool_only": {
                 "recall": 0.4123,
                 "low": 0.371,

@@ -58,7 +58,7 @@ from rlcas.runs.sweep_folder import Sweep, Trial, read_sweep
 from rlcas.storage.atomic import read_facts, sha256_of, write_json
 from rlcas.training.saved_classifier import load_classifier, save_classifier, untrained
 from synth.pidinet import VARIANTS, PiDiNet, load_pidinet
-from synth.pool import PoolWriter, SyntheticPool, mark_copies
+from synth.pool import PoolWriter, SyntheticPool, mark_copies, mark_filtered
 from synth.training.checkpoint import load_checkpoint, save_checkpoint
 from synth.training.ema import Ema
 
@@ -255,6 +255,13 @@ def copies(folder: Path) -> Reader:
     mark_copies(folder, [np.array([1, 3]), np.array([0])], {"threshold": 0.5})
     whole = read_facts(folder / "copies.json")
     return Reader(file="copies.json", contents=json_files(whole), read=lambda: _read_pool(folder))
+
+
+def filtered(folder: Path) -> Reader:
+    _pool(folder)
+    mark_filtered(folder, [np.array([1, 3]), np.array([0])], {"settings": {"confidence": [0.3, 0.9]}})
+    whole = read_facts(folder / "filtered.json")
+    return Reader(file="filtered.json", contents=json_files(whole), read=lambda: _read_pool(folder))
 
 
 def _prepared(folder: Path) -> None:
@@ -468,6 +475,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "pool_manifest": manifest,
     "pool_shard": shard,
     "pool_copies": copies,
+    "pool_filtered": filtered,
     "split_record": split_record,
     "prepared_facts": data_json,
     "prepared_images": prepared_array("train_images.npy"),

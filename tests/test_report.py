@@ -171,6 +171,7 @@ def test_the_synthesis_metrics_name_their_features_and_the_pool_is_compared_with
     assert (
         "0.019 of the synthetic ones were before marked copies were left out. Sketch skill 0.432." in page.text
     )
+    assert f"{BREAST_8[1]} 1 of 300 (1 by confidence), " in page.text
     assert "macro recall of 0.412 on 1124 real test images" in page.text
     assert "(95 % interval 0.371 to 0.452; chance 0.125)." in page.text
 

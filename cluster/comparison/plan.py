@@ -20,11 +20,13 @@ from rlcas.settings.search_space import value_of
 
 REAL = "real"
 """The pool that is the training images themselves; every other one is made."""
+# Published generators sample as published, also where our own start from real images.
+FROM_NOISE = {"synth.generation.start": "noise"}
 POOLS: dict[str, dict[str, Any]] = {
     "sketch": {},
     "class": {"synth.generator": "ldm", "synth.denoiser.sketch_weight": 0.0},
-    "mgdm": {"synth.generator": "mgdm", "synth.denoiser.sketch_weight": 0.0},
-    "skin_sdm": {"synth.generator": "skin_sdm"},
+    "mgdm": {"synth.generator": "mgdm", "synth.denoiser.sketch_weight": 0.0, **FROM_NOISE},
+    "skin_sdm": {"synth.generator": "skin_sdm", **FROM_NOISE},
 }
 """The pools by name, with their own settings over those of the comparison, in the order in which they are made."""
 

@@ -12,7 +12,7 @@ from cluster.pools.scores import score_pool
 from cluster.pools.stored import open_pool, run_pool
 from cluster.runs.run import make_pool
 from rlcas import settings
-from rlcas.config import RunConfig
+from rlcas.config import IMAGE_START_DEFAULTS, RunConfig, SynthConfig
 from rlcas.console import say
 from rlcas.data import open_prepared
 from rlcas.devices import choose_device
@@ -76,7 +76,7 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
         return
     pipeline, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
     # MGDM disturbs the images of a plain diffusion model: the trained one is the same where all else is equal.
-    if ours.generator == "mgdm" and ours.model_copy(update={"generator": theirs.generator}) == theirs:
+    if ours.generator == "mgdm" and _are_trained_alike(ours, theirs):
         # Neither over a finished generator nor over a diffusion model that was taken over before.
         if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
             with replacing_folder(ldm) as temporary:
@@ -87,6 +87,17 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
         autoencoder = ours.autoencoder.model_copy(update={"pretrained": str(pipeline / "vae")})
         synth = ours.model_copy(update={"autoencoder": autoencoder})
         settings.save(config.model_copy(update={"synth": synth}), folder.path)
+
+
+def _are_trained_alike(ours: SynthConfig, theirs: SynthConfig) -> bool:
+    """Return whether settings differ at most in the generator, and in what its images start from."""
+    start = {"start", *IMAGE_START_DEFAULTS}
+    known, other = ours.model_dump(exclude={"generator"}), theirs.model_dump(exclude={"generator"})
+    for settings_of in (known, other):
+        settings_of["generation"] = {
+            key: value for key, value in settings_of["generation"].items() if key not in start
+        }
+    return known == other
 
 
 def _score(folder: RunFolder) -> None:

@@ -29,7 +29,9 @@ class Judgement:
     numbers_N: Int64
     """Number of each within its class."""
     marked_N: NDArray[np.bool_]
-    """The pool's marks."""
+    """The pool's marks of copies."""
+    kept_N: NDArray[np.bool_]
+    """Those that the settings leave in: neither copies nor filtered, as far as these are left out."""
     made_ND: Float32
     train_MD: Float32
     memory: Memorisation
@@ -75,7 +77,7 @@ def judge_pool(context: RunContext, pool: SyntheticPool, extractor: FeatureExtra
     """
     data = context.data
     # Marked images are compared again, so that the figures do not depend on whether they were marked before.
-    pool = SyntheticPool(pool.folder, with_copies=True, marks_folder=context.folder.pool)
+    pool = SyntheticPool(pool.folder, with_copies=True, with_filtered=True, marks_folder=context.folder.pool)
     made, train = all_images(pool), data.train.images_NCHW
     # A validation image that is a training image too would have distance 0 and pull the threshold down.
     held_out = data.val.images_NCHW[~_among(data.val.images_NCHW, train)]
@@ -89,10 +91,16 @@ def judge_pool(context: RunContext, pool: SyntheticPool, extractor: FeatureExtra
         extractor, (made.images_NCHW, train, train[..., ::-1], held_out)
     )
     numbers_C = [np.arange(size) for size in pool.class_sizes_C]
+    marked_N, filtered_N = (
+        np.concatenate(list(map(np.isin, numbers_C, marks_C))) for marks_C in (pool.copies_C, pool.filtered_C)
+    )
+    synth = context.config.synth
     return Judgement(
         made=made,
         numbers_N=np.concatenate(numbers_C),
-        marked_N=np.concatenate(list(map(np.isin, numbers_C, pool.copies_C))),
+        marked_N=marked_N,
+        # Where copies are not left out they are trained on, and the figures are of them too.
+        kept_N=~(marked_N & synth.scoring.leave_out_copies) & ~(filtered_N & synth.filter.active),
         made_ND=made_ND,
         train_MD=train_MD,
         memory=memorisation(made_ND, train_MD, mirrored_MD, held_out_KD),

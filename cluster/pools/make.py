@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from cluster.pools.leaks import check_learnt_from, check_pixels
+from cluster.pools.start_images import start_images
 from cluster.pools.stored import is_stored, open_pool, own_images_folder, stored_folder
 from cluster.synthesis.train import train_generator
 from rlcas import settings
@@ -18,7 +19,7 @@ from rlcas.runs.paths import FOLDER_PREFIX
 from rlcas.runs.stages import stage
 from rlcas.types import Int64, SplitRecord, TrainingData
 from synth.generate import SampleAll, fill_pool
-from synth.generators import generator_of
+from synth.generators import StartImages, check_start, generator_of
 from synth.manifest import MANIFEST_FILE
 from synth.own_images import import_folder, masks_left_out
 from synth.pool import SyntheticPool
@@ -87,6 +88,8 @@ def sample_pool(context: RunContext) -> SyntheticPool:
     """Fill the run's pool with the trained synthesiser; whole shards that exist stay."""
     folder, config = context.folder, context.config
     sizes = images_per_class(config, context.data.train.class_counts(context.data.num_classes))
+    check_start(config)
+    start = start_images(context)
     with stage(folder, f"Making {sum(sizes)} synthetic images", "pool"):
         fill_pool(
             folder.synth,
@@ -95,19 +98,20 @@ def sample_pool(context: RunContext) -> SyntheticPool:
             config,
             device=context.device,
             progress=True,
-            sample_all=_workers(folder, config),
+            sample_all=_workers(folder, config, start),
+            start=start,
             learnt_from=record_of(folder, settings.load(folder.path)).parts["train"].digests,
         )
     return SyntheticPool(folder.pool)
 
 
-def _workers(folder: RunFolder, config: RunConfig) -> SampleAll | None:
+def _workers(folder: RunFolder, config: RunConfig, start: StartImages | None) -> SampleAll | None:
     """Return what samples on workers of Ray; None where this process samples."""
     if config.cluster.sampling_workers == 1:
         return None
     from cluster.synthesis.ray_data import SamplingWorkers  # Ray takes seconds to start
 
-    return SamplingWorkers(folder.synth, config)
+    return SamplingWorkers(folder.synth, config, start)
 
 
 def images_per_class(config: RunConfig, train_counts_C: Int64) -> list[int]:

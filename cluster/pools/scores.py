@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cluster.pools.copies import Judgement, judge_pool
+from cluster.pools.filters import filter_figures
 from cluster.pools.judge import pool_extractor
 from rlcas.batches.sources import all_images
 from rlcas.evaluation.evaluate import evaluate
@@ -34,8 +35,6 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
     folder, data = context.folder, context.data
     judgement = judge_pool(context, pool, pool_extractor(context))
     memory, made = judgement.memory, judgement.made
-    # Where copies are not left out, all images are trained on and the figures are of all.
-    kept_N = ~judgement.marked_N | (not context.config.synth.scoring.leave_out_copies)
     scores = pool_scores(
         judgement.made_ND,
         made.labels_N,
@@ -43,7 +42,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
         data.train.labels_N,
         memory,
         marked_N=judgement.marked_N,
-        kept_N=kept_N,
+        kept_N=judgement.kept_N,
     )
     per_class = [
         {"class": name, **of} for name, of in zip(data.class_names, scores.pop("per_class"), strict=True)
@@ -55,6 +54,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
         "held_out_copy_rate": memory.held_out_copy_rate,
         "n_held_out": judgement.num_held_out,
         "copy_threshold": memory.threshold,
+        "filter": filter_figures(context),
         "extractor": judgement.extractor,
         "feature_dims": judgement.made_ND.shape[1],
         "pool_only": _pool_only(context, pool, test),
@@ -95,6 +95,7 @@ def _write_image_scores(folder: RunFolder, data: TrainingData, judgement: Judgem
         "distance": memory.distances_N.round(6),
         "copy": memory.copies_N.astype(int),
         "marked": judgement.marked_N.astype(int),
+        "kept": judgement.kept_N.astype(int),
         "authentic": memory.authentic_N.astype(int),
     }
     # newline="": the csv module writes line ends of its own.

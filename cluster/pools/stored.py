@@ -55,11 +55,15 @@ def pool_folder(path: Path) -> Path:
 
 
 def run_pool(folder: RunFolder, config: RunConfig, pool_folder: Path) -> SyntheticPool:
-    """Return a run's pool; where the settings leave copies out, without those marked in the run's folder."""
+    """Return a run's pool without the images that the settings leave out, as marked in the run's folder."""
     return open_filtered(config, pool_folder, folder.pool)
 
 
 def open_filtered(config: RunConfig, pool_folder: Path, marks_folder: Path) -> SyntheticPool:
-    """Return a pool; where the settings leave copies out, without those marked in `marks_folder`."""
-    leave_out = config.synth.scoring.leave_out_copies
-    return SyntheticPool(pool_folder, with_copies=not leave_out, marks_folder=marks_folder)
+    """Return a pool without the copies and filtered images that the settings leave out, as in `marks_folder`."""
+    return SyntheticPool(
+        pool_folder,
+        with_copies=not config.synth.scoring.leave_out_copies,
+        with_filtered=not config.synth.filter.active,
+        marks_folder=marks_folder,
+    )

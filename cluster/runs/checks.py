@@ -22,7 +22,7 @@ from rlcas.rewards import reward_named
 from rlcas.runs import replay
 from rlcas.shots import shot_groups
 from rlcas.types import TrainingData
-from synth.generators import Generator, generator_of
+from synth.generators import Generator, check_start, generator_of
 from synth.ldm.diffusion import SOLVERS
 from synth.pidinet import WHERE_TO_GET
 from synth.sketch import SKETCHES, sketch_extractor
@@ -124,6 +124,7 @@ def _check_sampler(config: SamplerConfig) -> None:
 def _check_synthesis(config: RunConfig, generator: Generator) -> None:
     if config.preset == "paper" and "autoencoder" in generator.parts:
         _check_paper_weights(config.synth)
+    check_start(config)
     generator.check(config)
     if not callable(sketch_extractor(config.synth)):
         raise UserError(f"synth.sketch {config.synth.sketch!r} gives no extractor: name a factory of one")

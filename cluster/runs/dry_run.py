@@ -13,6 +13,7 @@ import torch
 
 from cluster.episodes.handover import describe_episodes
 from cluster.pools.make import check_phase_one, images_per_class
+from cluster.pools.start_images import own_images
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
@@ -133,7 +134,9 @@ def synthesis_seconds(config: RunConfig, data: TrainingData) -> dict[str, float]
         started = time.perf_counter()
         # A micro-batch is of one size whatever the classes in it.
         one_batch = [batch] + [0] * (data.num_classes - 1)
-        fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False)
+        # Of whichever class the sources are, encoding them takes as long.
+        start = own_images(data, short)
+        fill_pool(folder, folder / "pool", one_batch, short, device=device, progress=False, start=start)
         sampling_seconds = time.perf_counter() - started
     samplers = min(config.cluster.sampling_workers, _side_by_side(device))
     steps = {

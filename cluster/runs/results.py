@@ -15,6 +15,7 @@ from rlcas.console import format_distance, format_figure, say, say_notes
 from rlcas.evaluation.evaluate import examine
 from rlcas.metrics import absence_note
 from rlcas.reports import write_report
+from rlcas.reports.score_table import filter_note
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.images import test_images
@@ -115,6 +116,8 @@ def show_pool(figures: dict[str, Any]) -> None:
     figures_shown = [f"{name} {format_distance(figures[name])}" for name in POOL_DISTANCES]
     figures_shown += [f"{name} {format_figure(figures[name])}" for name in POOL_FIGURES]
     say(f"pool of {figures['n_synthetic']} images: {'  '.join(figures_shown)}  ({figures['extractor']})")
+    if filters := figures.get("filter"):  # figures of before 0.2 have none
+        say(f"note: {filter_note(filters['per_class'])}")
     if only := figures["pool_only"]:
         say(
             f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "

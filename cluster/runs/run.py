@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.episodes.handover import describe_episodes
-from cluster.pools.copies import find_and_mark_copies
+from cluster.pools.filters import mark_pool
 from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
 from cluster.pools.scores import score_pool
 from cluster.pools.stored import open_pool, run_pool
@@ -151,7 +151,7 @@ def sample(path: str | Path, given: Mapping[str, str] | None = None) -> Path:
     """
     context = _reopen(Path(path), given)
     with exclusive_lock(context.folder.path):
-        find_and_mark_copies(context, sample_pool(context))
+        mark_pool(context, sample_pool(context))
     say(f"pool: {context.folder.pool}")
     return context.folder.pool
 
@@ -164,7 +164,7 @@ def make_pool(path: Path) -> None:
     """
     context = _reopen(path)
     with exclusive_lock(context.folder.path):
-        find_and_mark_copies(context, open_or_make_pool(context))
+        mark_pool(context, open_or_make_pool(context))
 
 
 def score(path: str | Path, given: Mapping[str, str] | None = None) -> dict[str, object]:
@@ -184,7 +184,7 @@ def score(path: str | Path, given: Mapping[str, str] | None = None) -> dict[str,
     of_run = dataclasses.replace(context, config=settings.load(path))
     with exclusive_lock(folder.path):
         pool = open_pool(folder, of_run.config, context.data)
-        find_and_mark_copies(of_run, pool)
+        mark_pool(of_run, pool)
         pool = run_pool(folder, scoring, pool.folder)
         figures = score_pool(context, pool, _test_if_any(folder, of_run.config))
     show_table(score_table(figures))
@@ -315,7 +315,7 @@ def run_stages(folder: RunFolder, workers: Workers) -> None:
     if not workers.leads:
         return
     pool = open_or_make_pool(context)
-    find_and_mark_copies(context, pool)
+    mark_pool(context, pool)
     pool = run_pool(folder, config, pool.folder)
     from cluster.runs import training  # RLlib takes seconds to import, and phase one does not need it
 

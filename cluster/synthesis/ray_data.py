@@ -30,7 +30,7 @@ from rlcas.config import RunConfig
 from rlcas.errors import UserError
 from rlcas.types import Uint8
 from synth.generate import MicroBatch, open_sampler, sample_micro_batch
-from synth.generators import ImageSampler
+from synth.generators import ImageSampler, StartImages
 
 Sampled = TypeVar("Sampled")
 
@@ -45,10 +45,11 @@ class SamplingWorkers:
     Args:
         synth_folder: the trained generator, an absolute path; nodes that do not reach it copy it.
         config: the run's settings.
+        start: the real images to start from; None: noise alone.
     """
 
-    def __init__(self, synth_folder: Path, config: RunConfig) -> None:
-        self._synth_folder, self._config = synth_folder, config
+    def __init__(self, synth_folder: Path, config: RunConfig, start: StartImages | None = None) -> None:
+        self._synth_folder, self._config, self._start = synth_folder, config, start
 
     def __call__(self, wanted: Sequence[MicroBatch]) -> Iterator[tuple[MicroBatch, Uint8]]:
         """Yield the micro-batches with their images, as they are done.
@@ -97,7 +98,12 @@ class SamplingWorkers:
             warnings.simplefilter("ignore", RayDeprecationWarning)
             return rows.map_batches(
                 SamplingWorker,
-                fn_constructor_args=(NodeFolder.of(self._synth_folder, cluster.cache), self._config),
+                fn_constructor_args=(
+                    NodeFolder.of(self._synth_folder, cluster.cache),
+                    self._config,
+                    # In the object store the images are there once a node, and its workers share them.
+                    ray.put(self._start),
+                ),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
                     size=min(cluster.sampling_workers, len(wanted)), max_tasks_in_flight_per_actor=2
@@ -112,8 +118,9 @@ class SamplingWorkers:
 class SamplingWorker:
     """An actor with one sampler; the result of a call depends on its row alone."""
 
-    def __init__(self, synth_folder: NodeFolder, config: RunConfig) -> None:
+    def __init__(self, synth_folder: NodeFolder, config: RunConfig, start: ray.ObjectRef) -> None:
         use_assigned_gpus()
+        self._start: StartImages | None = ray.get(start)
         self._device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
         self._synth_folder, self._config = synth_folder, config
 
@@ -127,7 +134,7 @@ class SamplingWorker:
         (numbers,) = rows["micro_batch"]
         try:
             batch = MicroBatch(*numbers.tolist())
-            images_NCHW = sample_micro_batch(self._sampler, batch, self._config, self._device)
+            images_NCHW = sample_micro_batch(self._sampler, batch, self._config, self._device, self._start)
         except UserError as error:
             return {
                 "micro_batch": [numbers],

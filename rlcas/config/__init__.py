@@ -17,8 +17,10 @@ from rlcas.config.method import CbFocalConfig, MethodConfig
 from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
+    IMAGE_START_DEFAULTS,
     AutoencoderConfig,
     DenoiserConfig,
+    FilterConfig,
     GenerationConfig,
     MgdmConfig,
     ScoringConfig,
@@ -29,6 +31,7 @@ from rlcas.config.values import Count, Settings
 
 __all__ = [
     "AGENT_DEFAULTS",
+    "IMAGE_START_DEFAULTS",
     "POPULATION",
     "REWARD_DEFAULTS",
     "AutoencoderConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "DatasetConfig",
     "DenoiserConfig",
     "FileConfig",
+    "FilterConfig",
     "GenerationConfig",
     "MethodConfig",
     "MgdmConfig",

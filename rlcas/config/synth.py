@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from rlcas.config.values import (
     Decay,
     Fraction,
     NonNegative,
+    Percentage,
     Positive,
     PositiveCount,
     Settings,
@@ -85,6 +86,10 @@ class DenoiserConfig(Settings):
     """Stop after this many optimiser steps, if that is before the end of `epochs`."""
 
 
+IMAGE_START_DEFAULTS: dict[str, Any] = {"strength": 0.5, "sources": "own"}
+"""Defaults of the settings of sampling that only a start from images has."""
+
+
 class GenerationConfig(Settings):
     """Sampling the pool."""
 
@@ -104,6 +109,23 @@ class GenerationConfig(Settings):
     """Torch threads of a sampler on a CPU; fixed and recorded, because another number changes the last bits."""
     shard_images: PositiveCount = 256
     """Images in one file of the pool."""
+    start: Literal["noise", "image"] = "noise"
+    """What an image is denoised from: noise alone, or a real training image with noise (ldm alone)."""
+    strength: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Noise level t/T to which `start` image noises its source; 1 is nearly noise alone. None: 0.5 with `start`
+    image."""
+    sources: Literal["own", "confused"] | None = None
+    """Images that `start` image begins with: of the class itself, or of the more frequent class that it is most often
+    confused with. None: own with `start` image."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, stated: Any) -> Any:
+        """Fill in the defaults of a start from images."""
+        if isinstance(stated, dict) and stated.get("start") == "image":
+            # None counts as not stated: it is what a resolved config.yaml has where `start` is noise.
+            return IMAGE_START_DEFAULTS | {key: value for key, value in stated.items() if value is not None}
+        return stated
 
     @model_validator(mode="after")
     def _check(self) -> GenerationConfig:
@@ -111,6 +133,17 @@ class GenerationConfig(Settings):
         if low >= high:
             raise ValueError(
                 f"synth.generation.guidance_interval is {low:g},{high:g}: the first share must be below the second"
+            )
+        for name in IMAGE_START_DEFAULTS:
+            if self.start == "noise" and (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"synth.generation.{name} {value} is for synth.generation.start image, not for noise: leave it "
+                    "out or set the start to image"
+                )
+        if self.strength is not None and self.strength * self.steps < 1:
+            raise ValueError(
+                f"synth.generation.strength {self.strength:g} leaves none of synth.generation.steps {self.steps}: "
+                "raise one of them"
             )
         return self
 
@@ -197,6 +230,31 @@ class ScoringConfig(Settings):
     """Epochs of a classifier that is trained on the pool alone and tested on real images; 0: no such classifier."""
 
 
+class FilterConfig(Settings):
+    """Which images of a pool, made or given, are left out by a classifier trained on the real images."""
+
+    confidence: tuple[Fraction, Fraction] | None = None
+    """Keep images whose probability of their own class lies in this range, such as 0.3,0.9. None: keep all."""
+    distance: tuple[Percentage, Percentage] | None = None
+    """Keep images whose distance to the nearest real image of their class, in the classifier's features, lies between
+    these percentiles of the distances among the real ones, such as 5,95. None: keep all."""
+
+    @property
+    def active(self) -> bool:
+        """Return whether any image may be left out."""
+        return self.confidence is not None or self.distance is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> FilterConfig:
+        for name in ("confidence", "distance"):
+            limits = getattr(self, name)
+            if limits is not None and limits[0] >= limits[1]:
+                raise ValueError(
+                    f"synth.filter.{name} is {limits[0]:g},{limits[1]:g}: the first must be below the second"
+                )
+        return self
+
+
 class SynthConfig(Settings):
     """The sketch-supervised synthesiser, or another generator."""
 
@@ -211,6 +269,7 @@ class SynthConfig(Settings):
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     generation: GenerationConfig = GenerationConfig()
+    filter: FilterConfig = FilterConfig()
     mgdm: MgdmConfig = MgdmConfig()
     skin_sdm: SkinSdmConfig = SkinSdmConfig()
     scoring: ScoringConfig = ScoringConfig()

@@ -45,12 +45,25 @@ def score_notes(figures: dict[str, Any]) -> list[str]:
     ]
     if any(math.isnan(of_class["fid"]) for of_class in figures["per_class"]):
         notes.append(f"FID of a class: n/a up to {figures['feature_dims']} images, real or synthetic")
+    # Figures of before 0.2 have no filter.
+    if filters := figures.get("filter"):
+        notes.append(filter_note(filters["per_class"]))
     if only := figures["pool_only"]:
         notes.append(
             f"trained on the pool alone: macro recall {only['recall']:.3f} on {only['n']} real test images (95 % "
             f"interval {only['low']:.3f} to {only['high']:.3f}, chance {only['chance']:.3f})"
         )
     return notes
+
+
+def filter_note(per_class: list[dict[str, Any]]) -> str:
+    """Return what the filters left out of each class."""
+    parts = []
+    for of_class in per_class:
+        by = ", ".join(f"{count} by {kind}" for kind, count in of_class["outside"].items())
+        nearest = "; the nearest one is kept, as none is within" if of_class["kept_outside"] else ""
+        parts.append(f"{of_class['class']} {of_class['left_out']} of {of_class['n']} ({by}{nearest})")
+    return f"synth.filter leaves out images of the pool: {', '.join(parts)}"
 
 
 def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -> list[Text]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from rlcas.config import CompareRunConfig, FileConfig, RunConfig, SweepRunConfig, only
+from rlcas.config import IMAGE_START_DEFAULTS, CompareRunConfig, FileConfig, RunConfig, SweepRunConfig, only
 from rlcas.config.values import CREDENTIALS
 from rlcas.errors import UserError
 from rlcas.settings.cli_flags import SHOWN_CHARACTERS, flags, parse, unknown_setting
@@ -100,7 +100,8 @@ def _resolved(stated: Mapping[str, Any], point: Mapping[str, Any] | None = None)
 def override(config: Given, given: Mapping[str, Any]) -> Given:
     """Return `config` with some settings changed, which are `given` as texts or values by dotted keys.
 
-    If the agents change, the defaults of the old agents are replaced by those of the new ones.
+    If the agents change, the defaults of the old agents are replaced by those of the new ones. If images start from
+    noise, what belongs to a start from images is dropped.
 
     Raises:
         UserError: a setting is unknown or its value is invalid.
@@ -110,6 +111,9 @@ def override(config: Given, given: Mapping[str, Any]) -> Given:
     if "agents" in typed.get("sampler", {}):
         # As if only these had been stated: the validator fills in the defaults of the new agents.
         known["sampler"] = config.sampler.stated()
+    if typed.get("synth", {}).get("generation", {}).get("start") == "noise":
+        # Those of a start from images went with it.
+        known["synth"]["generation"].update(dict.fromkeys(IMAGE_START_DEFAULTS))
     return _checked(type(config), merged(known, typed))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from safetensors import SafetensorError
@@ -15,6 +14,7 @@ from rlcas.devices import as_tensor
 from rlcas.errors import UserError, first_line
 from rlcas.seeding import seed_for
 from rlcas.types import Uint8
+from synth.ldm.pipeline import mirror_padded
 from synth.training.workers import Workers
 
 NORM_GROUPS = 8  # diffusers' default of 32 does not divide narrow levels
@@ -165,14 +165,5 @@ def vae_input(images_NCHW: Tensor, vae: AutoencoderKL) -> Tensor:
 
 
 def pad_to_multiple(images_NCHW: Tensor, multiple: int) -> Tensor:
-    """Return the images in the middle of mirror padding to sides divisible by `multiple`.
-
-    By index, because `F.pad` cannot reflect more pixels than the image has: a side of 16 px at factor 8 needs 24.
-    """
-    for axis in (2, 3):
-        side = images_NCHW.shape[axis]
-        missing = math.ceil(side / multiple) * multiple - side
-        if missing:
-            reflected = np.pad(np.arange(side), (missing // 2, missing - missing // 2), mode="reflect")
-            images_NCHW = images_NCHW.index_select(axis, torch.from_numpy(reflected).to(images_NCHW.device))
-    return images_NCHW
+    """Return the images in the middle of mirror padding to sides divisible by `multiple`."""
+    return mirror_padded(images_NCHW, [math.ceil(side / multiple) * multiple for side in images_NCHW.shape[2:]])

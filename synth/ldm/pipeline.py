@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 from diffusers.schedulers import SchedulerMixin
@@ -84,8 +85,10 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
+        images: torch.Tensor | None = None,
+        strength: float = 0.5,
     ) -> ImagePipelineOutput | tuple:
-        """Sample one image for each class label.
+        """Sample one image for each class label, from noise or from an image.
 
         Args:
             class_labels: numbers or names of classes, or a single one; also as an array or tensor of numbers.
@@ -97,6 +100,9 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
             return_dict: return an ImagePipelineOutput instead of a tuple.
             guidance_interval: lowest and highest noise level t/T, both included, of the steps with guidance; the
                 other steps use the conditional prediction and cost half (Kynkäänniemi et al. 2024).
+            images: one for each label to start from, [N, channels, H, W] floats in [0, 1]. None: noise alone.
+            strength: highest noise level t/T of the steps with `images`, which are noised to the first of them; 1 is
+                nearly noise alone. Where no step is as low, the images are only encoded and decoded.
         """
         # A name is a sequence too, of letters.
         single = isinstance(class_labels, str) or getattr(class_labels, "ndim", 1) == 0
@@ -106,7 +112,7 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         labels = torch.tensor([self._number_of(label) for label in wanted], device=self.device)
         channels, (height, width) = self.unet.config.in_channels, self.unet.config.sample_size
         # From a list of generators, row i is drawn by generator i alone, on the generator's device.
-        latents = randn_tensor(
+        noise = randn_tensor(
             (len(labels), channels, height, width),
             generator=generator,
             device=self.device,
@@ -114,14 +120,30 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         )
         # Also clears the history that multistep solvers such as UniPC keep from an earlier call.
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
-        latents = latents * self.scheduler.init_noise_sigma
-        scales = self._scales(guidance_scale, guidance_interval)
-        for timestep, scale in zip(self.progress_bar(self.scheduler.timesteps), scales, strict=True):
+        if images is None:
+            timesteps, latents = self.scheduler.timesteps, noise * self.scheduler.init_noise_sigma
+        else:
+            timesteps, latents = self._steps_up_to(strength), self.encode(self._checked(images, len(labels)))
+            if len(timesteps):
+                latents = self.scheduler.add_noise(latents, noise, timesteps[:1])
+        scales = self._scales(timesteps, guidance_scale, guidance_interval)
+        for timestep, scale in zip(self.progress_bar(timesteps), scales, strict=True):
             model_input = self.scheduler.scale_model_input(latents, timestep)
             predicted = self._guided(model_input, timestep, labels, scale)
             latents = self.scheduler.step(predicted, timestep, latents).prev_sample
-        images = latents if output_type == "latent" else self._converted(self.decode(latents), output_type)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
+        sampled = latents if output_type == "latent" else self._converted(self.decode(latents), output_type)
+        return ImagePipelineOutput(images=sampled) if return_dict else (sampled,)
+
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Return normalised latents [N, c, h, w], the posteriors' means, of images [N, channels, H, W] in [0, 1]."""
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        size = [side * factor for side in self.unet.config.sample_size]
+        pixels = mirror_padded(images.to(self.device, self.vae.dtype), size) * 2 - 1
+        pixels = pixels.expand(-1, self.vae.config.in_channels, -1, -1)  # gray for a VAE of three channels
+        latents = self.vae.encode(pixels.contiguous()).latent_dist.mean
+        latents = (latents - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+        return latents.to(self.unet.dtype)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return images [N, channels, H, W] in [0, 1] from normalised latents."""
@@ -182,10 +204,39 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
         array = images.permute(0, 2, 3, 1).cpu().numpy()
         return self.numpy_to_pil(array) if output_type == "pil" else array
 
-    def _scales(self, scale: float, interval: tuple[float, float]) -> list[float]:
+    def _steps_up_to(self, strength: float) -> torch.Tensor:
+        """Return the timesteps of a noise level t/T up to `strength`, and tell the scheduler where it begins.
+
+        Raises:
+            ValueError: the strength is not in (0, 1].
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength {strength} is no noise level: give one above 0 and up to 1")
+        timesteps, order = self.scheduler.timesteps, self.scheduler.order
+        num_left_out = int((timesteps > strength * self.scheduler.config.num_train_timesteps).sum())
+        # Schedulers of a higher order list a timestep once for each of its evaluations.
+        first = -(-num_left_out // order) * order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(first)
+        return timesteps[first:]
+
+    def _checked(self, images: torch.Tensor, num_labels: int) -> torch.Tensor:
+        """Return the images to start from.
+
+        Raises:
+            ValueError: there is not one of the pipeline's shape for each label.
+        """
+        wanted = (num_labels, *(self.image_shape_CHW or images.shape[1:]))
+        if tuple(images.shape) != wanted:
+            raise ValueError(
+                f"images have the shape {list(images.shape)}: give {list(wanted)}, one for each label"
+            )
+        return images
+
+    def _scales(self, timesteps: torch.Tensor, scale: float, interval: tuple[float, float]) -> list[float]:
         """Return the guidance scale of every step: `scale` inside the interval of noise levels, 1 outside it."""
         low, high = interval
-        levels = self.scheduler.timesteps / self.scheduler.config.num_train_timesteps
+        levels = timesteps / self.scheduler.config.num_train_timesteps
         return [scale if low <= level <= high else 1.0 for level in levels.tolist()]
 
     def _guided(
@@ -216,6 +267,19 @@ class ClassConditionalLDMPipeline(DiffusionPipeline):
                 f"class label {label!r} is unknown: use 0 to {self.num_classes - 1}, or one of {names}"
             )
         return number
+
+
+def mirror_padded(images_NCHW: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return the images in the middle of mirror padding to a height and width.
+
+    By index, because `F.pad` cannot reflect more pixels than the image has: a side of 16 px at factor 8 needs 24.
+    """
+    for axis, wanted in zip((2, 3), size, strict=True):
+        side = images_NCHW.shape[axis]
+        if missing := wanted - side:
+            reflected = np.pad(np.arange(side), (missing // 2, missing - missing // 2), mode="reflect")
+            images_NCHW = images_NCHW.index_select(axis, torch.from_numpy(reflected).to(images_NCHW.device))
+    return images_NCHW
 
 
 MODEL_CARD = """---

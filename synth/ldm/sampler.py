@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rlcas.config import GenerationConfig, RunConfig
+from rlcas.devices import as_tensor
 from rlcas.errors import UserError, first_line
 from rlcas.storage.atomic import sha256_of
 from rlcas.types import TrainingData, Uint8
@@ -42,8 +43,18 @@ class LdmSampler:
         """Return [len(generators), channels, H, W] images of the class."""
         return self.decode(self.latents(class_id, generators))
 
-    def latents(self, class_id: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """Return the normalised latents [len(generators), c, h, w] of the images, before decoding."""
+    def sample_from(self, class_id: int, generators: Sequence[torch.Generator], sources_NCHW: Uint8) -> Uint8:
+        """Return [len(generators), channels, H, W] images of the class, each from the source of its row."""
+        images = as_tensor(sources_NCHW, self.pipeline.device).float() / 255.0
+        return self.decode(self.latents(class_id, generators, images))
+
+    def latents(
+        self, class_id: int, generators: Sequence[torch.Generator], images: Tensor | None = None
+    ) -> Tensor:
+        """Return the normalised latents [len(generators), c, h, w] of the images, before decoding.
+
+        With `images` [N, channels, H, W] in [0, 1] to start from, else from noise alone.
+        """
         (latents,) = self.pipeline(
             [class_id] * len(generators),
             generator=list(generators),
@@ -52,6 +63,8 @@ class LdmSampler:
             guidance_interval=self._generation.guidance_interval,
             output_type="latent",
             return_dict=False,
+            images=images,
+            strength=self._generation.strength or 1.0,  # none is set, or used, without images
         )
         return latents
 
