@@ -21,6 +21,9 @@ SETTINGS = {
     "synth.generation.per_class": 6,
     "synth.generation.micro_batch": 4,
     "synth.scoring.pool_only_epochs": 1,
+    "synth.scoring.usefulness_seeds": 2,
+    "synth.scoring.usefulness_epochs": 1,
+    "synth.scoring.usefulness_width": 8,
 }
 IN_PROCESS = ("--cluster.episode_runner", "in_process")
 """The same bits without Ray's actors, each of which takes seconds to start: for what is held against them."""

@@ -217,6 +217,25 @@ def test_a_row_that_lacked_its_weights_is_trained_once_they_are_named_beside_res
 
 
 @pytest.mark.medium
+def test_the_usefulness_of_a_pool_is_measured_once_and_shown_beside_its_distances(finished: Path) -> None:
+    facts = json.loads((finished / "compare.json").read_text())
+    useful = facts["pools"]["sketch"]["usefulness"]
+    assert (useful["seeds"], useful["epochs"], useful["classifier"]) == (2, 1, "resnet18 of width 8")
+    assert set(useful["auc"]) == {"difference", "low", "high", "pool", "repeats"}
+    assert len(useful["per_class"]["average_precision"]) == 3
+    rows = {row["method"]: row for row in facts["rows"]}
+    assert rows["syn_sketch"]["pool_figures"]["usefulness"] == useful
+    assert "AUC − repeats [95 %]" in (finished / "compare.md").read_text()
+    # One arm for all pools, as it does not depend on them.
+    shared = finished / "usefulness/repeats"
+    assert (finished / "pools/sketch/usefulness/repeats").resolve() == shared
+    assert sorted(path.name for path in shared.iterdir()) == ["0.npz", "1.npz"]
+    assert sorted(path.name for path in (finished / "pools/sketch/usefulness/pool").iterdir()) == [
+        "0.npz", "1.npz",
+    ]  # fmt: skip
+
+
+@pytest.mark.medium
 def test_the_same_command_again_says_how_to_resume(finished: Path, home: Path) -> None:
     again = compare(*ROWS, out="out", cwd=home)
     assert again.returncode == 2
@@ -235,7 +254,7 @@ def test_a_dry_run_lists_rows_budgets_and_demand(
     assert "row rlcas at equal compute: 1 epochs + 2,2,2 a batch" in text
     assert "row lift: left out, weights not given" in text
     assert "demand: 8 cells and 0 trials of settings, 2 side by side, 1 cores and 0 GPUs each" in text
-    assert "time, from a few steps on this machine: cells " in text
+    assert "time, from a few steps on this machine: usefulness " in text and ", cells " in text
     assert not (home / "none").exists()
 
 

@@ -176,9 +176,12 @@ def test_cells_that_are_not_trained_yet_count_as_waiting(tmp_path: Path) -> None
 
 
 def test_table_2_has_the_figures_of_each_rows_own_pool(results: Results) -> None:
-    rows = {row[0]: row[1:4] for row in table_2(results).rows}
-    assert rows["syn_class"] == ("class", "71.2", "0.0712 [0.0593, 0.0791]")
-    assert rows["oversampling"] == ("real", "n/a", "n/a")
+    rows = {row[0]: row[1:5] for row in table_2(results).rows}
+    assert table_2(results).head[4] == "AUC − repeats [95 %]"
+    assert rows["syn_class"] == ("class", "71.2", "0.0712 [0.0593, 0.0791]", "–")
+    assert rows["syn_sketch"][3] == "**+0.021 (+0.004 to +0.039)**"
+    assert rows["mgdm"][3] == "−0.010 (−0.030 to +0.010)"
+    assert rows["oversampling"] == ("real", "n/a", "n/a", "–")
     assert "baseline" not in rows and "skin_sdm" not in rows
 
 

@@ -69,6 +69,17 @@ def test_shares_in_turn_under_one_composition_are_whole_epochs_bit_for_bit(
         assert_same_bits(in_turn(shares, counts_C, k, 2), baseline)
 
 
+def test_proco_estimates_over_whole_epochs_in_shares_too() -> None:
+    baseline = tiny_trainer(tiny_config(classifier={"method": "proco", "batch_size": 8}))
+    config = share_config(3, batch_size=8)
+    config = config.model_copy(update={"classifier": config.classifier.model_copy(update={"method": "proco"})})
+    found, expected = in_turn(tiny_trainer(config), ZEROS, 3, 2), whole(baseline, ZEROS, 2)
+    # ProCo draws noise in each share; what it counts does not depend on that.
+    names = [name for name in baseline.model.state_dict() if "directions" in name and "count" in name]
+    states = [snapshot.to_state_dict(each.arrays, baseline.model) for each in (found, expected)]
+    assert names and all(torch.equal(states[0][name], states[1][name]) for name in names), names
+
+
 def test_one_share_is_the_whole_epoch_with_its_result() -> None:
     trainer, shares = tiny_trainer(), tiny_trainer(share_config(1, batch_size=16))
     start = trainer.initial(MIXED)

@@ -12,7 +12,7 @@ from cluster.comparison.plan import ComparisonPlan, plan
 from cluster.comparison.pools import parts_taken_over
 from cluster.comparison.schedule import share_of, side_by_side
 from cluster.comparison.tuning import tries_of
-from cluster.runs.dry_run import seconds_per_image, synthesis_seconds
+from cluster.runs.dry_run import seconds_per_image, synthesis_seconds, usefulness_seconds
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import this_machine
 from rlcas import settings
@@ -59,6 +59,9 @@ def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -
         spared = parts_taken_over(name, making[:number])
         seconds = synthesis_seconds(planned.pools[name], data)
         parts[f"pool {name}"] = sum(of for part, of in seconds.items() if part not in spared)
+    if judged := [pool for pool in planned.pools.values() if pool.synth.scoring.usefulness]:
+        # The classifiers of repeated real images are trained once for all pools.
+        parts["usefulness"] = (1 + len(judged)) * usefulness_seconds(judged[0], data)
     parts["cells"] = seconds_per_image(planned.config, data) * passes_in_turn
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"time, from a few steps on this machine: {named}; in all {format_seconds(sum(parts.values()))}"

@@ -195,7 +195,8 @@ def _pool_config(config: CompareRunConfig, name: str) -> RunConfig:
     """
     assert config.out is not None, "a plan has its folder"
     try:
-        own = settings.override(config.run, POOLS[name])
+        useful = config.compare.usefulness or config.synth.scoring.usefulness
+        own = settings.override(config.run, {**POOLS[name], "synth.scoring.usefulness": useful})
         given = {"pool": config.compare.pools.get(name), "out": config.out / POOLS_FOLDER / name}
         own = own.model_copy(update=given)
         check_settings(own)

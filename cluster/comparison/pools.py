@@ -59,6 +59,10 @@ def _share(comparison: Path, folder: RunFolder) -> None:
     shared.judge.mkdir(exist_ok=True)
     share_images(shared, folder)
     link_once(shared.judge, folder.judge)
+    # Nor do the classifiers of repeated real images depend on the pool.
+    shared.taught_by_repeats.mkdir(parents=True, exist_ok=True)
+    folder.taught_by_repeats.parent.mkdir(exist_ok=True)
+    link_once(shared.taught_by_repeats, folder.taught_by_repeats)
     # A given pool is only read: nothing is trained for it.
     if settings.load(folder.path).pool is not None:
         return

@@ -10,6 +10,7 @@ import numpy as np
 from cluster.pools.copies import Judgement, judge_pool
 from cluster.pools.filters import filter_figures
 from cluster.pools.judge import pool_extractor
+from cluster.pools.usefulness import usefulness_or_note
 from rlcas.batches.sources import all_images
 from rlcas.evaluation.evaluate import evaluate
 from rlcas.reports.contact_sheet import Pair, pairs_a_class, write_contact_sheet
@@ -27,7 +28,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
     """Write scores.json, scores.csv and contact_sheet.png into the run's folder; return the figures.
 
     `pool_only` has the figures, on real test images, of a classifier that was trained on the pool alone; null without
-    test images.
+    test images. `usefulness` is of `cluster.pools.usefulness`; null where the settings do not ask for it.
 
     Raises:
         UserError: the extractor is not available, or every validation image is a training image too.
@@ -58,6 +59,7 @@ def score_pool(context: RunContext, pool: SyntheticPool, test: ImageSet | None) 
         "extractor": judgement.extractor,
         "feature_dims": judgement.made_ND.shape[1],
         "pool_only": _pool_only(context, pool, test),
+        "usefulness": usefulness_or_note(context, pool),
         "per_class": per_class,
     }
     _write_image_scores(folder, data, judgement)

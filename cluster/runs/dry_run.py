@@ -14,6 +14,7 @@ import torch
 from cluster.episodes.handover import describe_episodes
 from cluster.pools.make import check_phase_one, images_per_class
 from cluster.pools.start_images import own_images
+from cluster.pools.usefulness import images_trained, small_config
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
@@ -110,6 +111,9 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
     per_image = seconds_per_image(config, data)
     if config.synth.scoring.extractor == "classifier":
         parts["judge"] = per_image * len(data.train) * config.sampler.epochs
+    if config.synth.scoring.usefulness:
+        # The pool's and the repeats'.
+        parts["usefulness"] = 2 * usefulness_seconds(config, data)
     parts["episodes"] = per_image * _images_in_turn(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return [
@@ -174,6 +178,11 @@ def seconds_per_image(config: RunConfig, data: TrainingData) -> float:
         started = time.perf_counter()
         result = trainer.train_epoch(trainer.initial(start), start, episode_index=0)
         return (time.perf_counter() - started) / result.num_images
+
+
+def usefulness_seconds(config: RunConfig, data: TrainingData) -> float:
+    """Return the seconds in which the small classifiers of one arm are trained, those of a pool or of the repeats."""
+    return seconds_per_image(small_config(config, config.seed), data) * images_trained(config, data)
 
 
 def _images_in_turn(config: RunConfig, data: TrainingData) -> float:

@@ -15,7 +15,7 @@ from rlcas.console import format_distance, format_figure, say, say_notes
 from rlcas.evaluation.evaluate import examine
 from rlcas.metrics import absence_note
 from rlcas.reports import write_report
-from rlcas.reports.score_table import filter_note
+from rlcas.reports.score_table import filter_note, usefulness_note
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder
 from rlcas.runs.images import test_images
@@ -123,6 +123,9 @@ def show_pool(figures: dict[str, Any]) -> None:
             f"trained on the pool alone: macro recall {only['recall']:.3f} on real test images "
             f"(95 % interval {only['low']:.3f} to {only['high']:.3f}, chance {only['chance']:.3f})"
         )
+    # Figures of runs before 0.2 do not have it.
+    if useful := figures.get("usefulness"):
+        say(usefulness_note(useful))
 
 
 def _first_of_class(images: ImageSet, class_id: int) -> Uint8:

@@ -18,6 +18,7 @@ from cluster.pools.filters import mark_pool
 from cluster.pools.make import check_phase_one, open_or_make_pool, sample_pool
 from cluster.pools.scores import score_pool
 from cluster.pools.stored import open_pool, run_pool
+from cluster.pools.usefulness import held_out
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
 from cluster.runs.more_epochs import is_finished, set_epochs
@@ -31,7 +32,7 @@ from rlcas.devices import choose_device
 from rlcas.errors import UserError
 from rlcas.evaluation.features import check_extractor, require_weights
 from rlcas.reports import write_report
-from rlcas.reports.score_table import score_notes, score_table
+from rlcas.reports.score_table import score_notes, score_table, usefulness_note, usefulness_table
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import RunFolder, create
 from rlcas.runs.images import keep_images, prepare_again, test_images
@@ -44,7 +45,7 @@ from rlcas.runs.paths import (
 )
 from rlcas.runs.replay import keep_recorded
 from rlcas.storage import remote
-from rlcas.storage.atomic import exclusive_lock
+from rlcas.storage.atomic import exclusive_lock, read_facts, write_json
 from rlcas.training.saved_classifier import MODEL_FILE
 from rlcas.types import ImageSet, TrainingData
 from synth.training.workers import Workers, process_group
@@ -181,15 +182,22 @@ def score(path: str | Path, given: Mapping[str, str] | None = None) -> dict[str,
     context = _reopen(path, given)
     folder, scoring = context.folder, context.config
     check_extractor(scoring.synth.scoring)
+    if scoring.synth.scoring.usefulness:
+        # For the error that it raises before anything is trained.
+        held_out(context.data)
     of_run = dataclasses.replace(context, config=settings.load(path))
     with exclusive_lock(folder.path):
         pool = open_pool(folder, of_run.config, context.data)
         mark_pool(of_run, pool)
         pool = run_pool(folder, scoring, pool.folder)
         figures = score_pool(context, pool, _test_if_any(folder, of_run.config))
+        _add_usefulness(folder, figures)
     show_table(score_table(figures))
     for note in score_notes(figures):
         say(note)
+    if figures["usefulness"]:
+        show_table(usefulness_table(figures))
+        say(usefulness_note(figures["usefulness"]))
     say(f"{folder.image_scores}: a line an image; {folder.contact_sheet}: the nearest pairs")
     return figures
 
@@ -203,6 +211,16 @@ def _test_if_any(folder: RunFolder, config: RunConfig) -> ImageSet | None:
         return None
     say_notes(notes)
     return test
+
+
+def _add_usefulness(folder: RunFolder, figures: Mapping[str, Any]) -> None:
+    """Add the usefulness to the figures of a finished run, which are otherwise of its end, and to its report."""
+    metrics = read_facts(folder.metrics)
+    if figures["usefulness"] is None or "synthesis" not in metrics:
+        return
+    synthesis = {**metrics["synthesis"], "usefulness": figures["usefulness"]}
+    write_json(folder.metrics, {**metrics, "synthesis": synthesis})
+    write_report(folder.path)
 
 
 def _publish(folder: RunFolder) -> None:

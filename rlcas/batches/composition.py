@@ -166,7 +166,7 @@ class EpochPlan:
         return np.array([indices.shape[1] for indices in self.synthetic_by_class], dtype=np.int64)
 
     def shown_C(self, labels_N: Int64, synthetic_weight: float = 1.0) -> Int64 | Float64:
-        """Return [C]: images of each class in an epoch of this composition, real and synthetic; int64 if all count alike.
+        """Return [C]: images of each class in an epoch of this composition; int64 if all count alike.
 
         Args:
             labels_N: [N] labels of the training images.

@@ -5,30 +5,41 @@ from __future__ import annotations
 import numpy as np
 
 from rlcas.batches.composition import batch_starts
-from rlcas.config import CompareRunConfig
+from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.types import Float64, Int64
 
 
 def static_counts(config: CompareRunConfig, train_counts_C: Int64) -> Int64:
     """Return [C] int64: the constant composition of a row of the comparison.
 
-    An epoch has `compare.synthetic_ratio` synthetic images for each real one, and each batch at least one. Under
-    `sampler.batch_mode` fixed_total they replace real ones, so that ratio / (1 + ratio) of a batch is synthetic.
+    The images of a batch are apportioned among the classes by `compare.synthetic_balance`.
 
     Args:
         config: the comparison's settings.
         train_counts_C: [C] real training images.
+    """
+    uniform = config.compare.synthetic_balance == "uniform"
+    shares_C = np.ones(len(train_counts_C)) if uniform else train_counts_C.astype(np.float64)
+    return constant_counts(config, train_counts_C, shares_C, config.compare.synthetic_ratio)
 
-    Returns:
-        The images of a batch, apportioned among the classes by `compare.synthetic_balance`.
+
+def constant_counts(config: RunConfig, train_counts_C: Int64, shares_C: Float64, ratio: float) -> Int64:
+    """Return [C] int64: the images of each class in every batch, if an epoch adds `ratio` for each real one.
+
+    Each batch has at least one. Under `sampler.batch_mode` fixed_total they replace real ones, so that
+    ratio / (1 + ratio) of a batch is synthetic.
+
+    Args:
+        config: the run's settings.
+        train_counts_C: [C] real training images.
+        shares_C: [C] weights by which the images are apportioned among the classes.
+        ratio: added images for each real one.
     """
     num_images = int(train_counts_C.sum())
     num_steps = len(batch_starts(num_images, config.classifier.batch_size))
-    added = config.compare.synthetic_ratio * num_images / num_steps
+    added = ratio * num_images / num_steps
     if config.sampler.batch_mode == "fixed_total":
-        added /= 1 + config.compare.synthetic_ratio
-    uniform = config.compare.synthetic_balance == "uniform"
-    shares_C = np.ones(len(train_counts_C)) if uniform else train_counts_C.astype(np.float64)
+        added /= 1 + ratio
     return apportion(shares_C, max(1, round(added)))
 
 

@@ -14,6 +14,8 @@ from rlcas.storage.remote import address_of
 if TYPE_CHECKING:
     from rlcas.config import RunConfig
 
+USEFULNESS = "synth.scoring.usefulness"
+
 
 def demo(arguments: argparse.Namespace) -> int:
     """Run both phases on phantoms; a second call shows the finished run."""
@@ -66,8 +68,26 @@ def synth_score(arguments: argparse.Namespace) -> int:
     check_is_run(arguments.folder)
     from cluster.runs.run import score
 
-    score(arguments.folder, arguments.given)
+    score(arguments.folder, _with_usefulness(arguments) if arguments.usefulness else arguments.given)
     return 0
+
+
+def _with_usefulness(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the given settings with what --usefulness stands for.
+
+    Raises:
+        UserError: this is set in both ways.
+    """
+    if USEFULNESS in arguments.given:
+        raise UserError(f"--usefulness beside --{USEFULNESS} {arguments.given[USEFULNESS]}: leave one out")
+    return {**arguments.given, USEFULNESS: "true"}
+
+
+def score_arguments(parser: Parser) -> str:
+    """Add the arguments of `rlcas synth score`."""
+    text = "also train small classifiers with the pool and with as many repeated real images "
+    parser.add_argument("--usefulness", action="store_true", help=f"{text}({USEFULNESS})")
+    return "[--usefulness]"
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -38,10 +38,11 @@ COMMANDS: dict[str, Command] = {
         folder="the run's folder",
     ),
     "synth score": Command(
-        "fidelity and copies of a run's pool, class by class",
+        "fidelity, copies and usefulness of a run's pool, class by class",
         runs.synth_score,
         OF_SCORING,
         folder="the run's folder",
+        own=runs.score_arguments,
     ),
     "resume": Command(
         "continue an interrupted run or comparison, or train a run for more epochs",

@@ -10,6 +10,7 @@ from typing import Any
 from rlcas.comparison.findings import interval_text
 from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
+from rlcas.comparison.usefulness import macro_interval
 from rlcas.console import format_distance, format_figure, format_seconds
 
 TABLE_1 = {
@@ -43,13 +44,16 @@ NOTES = {
     "contrasts": "Two rows that differ in one part. Bold: the interval leaves out 0. Same classifier: seeds under "
     f"which {OURS} and the other row ended with the same predictions, to the last bit: nothing was tested between them "
     "there.",
-    "added": "FID and KID are of the pool against the real training images, the lower the nearer. Pool real: the real "
-    "training images again.",
+    "added": "FID and KID are of the pool against the real training images, the lower the nearer. AUC − repeats: macro "
+    "AUC on the validation images of small classifiers trained with the pool, minus that of ones trained with as many "
+    "repeated real images; bold where the interval leaves out 0. Pool real: the real training images again.",
     "cost": "A seed's mean. Images: seen by the classifier that is kept, real and added; × budget: over those of "
     "compare.epochs passes over the real ones. Passes: images through a classifier, forward and backward, in all; "
     "× Baseline is their ratio. Time is of the classifiers alone. Pool made in: training its synthesiser and sampling, "
     "once for all rows and seeds, without the parts that it took over from another pool; given: made elsewhere.",
 }
+USEFULNESS = "AUC − repeats [95 %]"
+"""The column of `rlcas.comparison.usefulness`."""
 MOST_PASSES = 1.1
 """Times the Baseline's passes up to which a row's compute is called the same: epochs are whole."""
 
@@ -121,7 +125,10 @@ def table_2(results: Results) -> Grid:
     rows = [row for row in results.rows if row.pool and row.figures]
     return Grid(
         "Table 2: rows that add images",
-        ("method", "pool", "FID", "KID [95 %]", *(TABLE_1[name] for name in TABLE_2), "F1 − Baseline [95 %]"),
+        (
+            "method", "pool", "FID", "KID [95 %]", USEFULNESS, *(TABLE_1[name] for name in TABLE_2),
+            "F1 − Baseline [95 %]",
+        ),
         tuple(
             (
                 name_of(results, row), str(row.pool), *_pool(row), *_figures(results, row, TABLE_2),
@@ -215,10 +222,11 @@ def _features(rows: Sequence[Summary]) -> str:
 def _pool(row: Summary) -> list[str]:
     figures: Mapping[str, Any] = row.pool_figures
     if not figures:
-        return ["n/a", "n/a"]
+        return ["n/a", "n/a", DASH]
     low, high = figures["intervals"]["kid"]
     kid = f"{format_distance(figures['kid'])} [{format_distance(low)}, {format_distance(high)}]"
-    return [format_distance(figures["fid"]), kid]
+    # Pools scored before 0.2 do not have it.
+    return [format_distance(figures["fid"]), kid, _interval(macro_interval(figures.get("usefulness")))]
 
 
 def _cost(row: Summary) -> list[str]:

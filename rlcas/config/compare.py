@@ -27,5 +27,8 @@ class CompareConfig(Settings):
     proportions of the real ones."""
     pools: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """NAME=DIR, once for each pool: existing pools to use instead of making them: sketch, class, mgdm, skin_sdm."""
+    usefulness: bool = True
+    """Also measure what each pool teaches beyond repeated real images, once for all rows and seeds
+    (`synth.scoring.usefulness_seeds` pairs of small classifiers a pool)."""
     concurrent: PositiveCount | None = None
     """Cells that run in parallel. None: as many as there are cores, or GPUs."""

@@ -228,6 +228,17 @@ class ScoringConfig(Settings):
     """Do not train on images of the pool that are nearer to a training image than held-out real images are."""
     pool_only_epochs: Count = 10
     """Epochs of a classifier that is trained on the pool alone and tested on real images; 0: no such classifier."""
+    usefulness: bool = False
+    """Train small classifiers with the pool and with as many repeated real images, and take the difference in AUC and
+    average precision on the validation images; `rlcas compare` does so unless `compare.usefulness` is false."""
+    usefulness_seeds: PositiveCount = 3
+    """Pairs of small classifiers, under seeds counting up from `seed`."""
+    usefulness_epochs: PositiveCount = 10
+    """Epochs of each small classifier; the last one is measured."""
+    usefulness_ratio: Positive = 1.0
+    """Added images for each real one, equally many of each class."""
+    usefulness_width: PositiveCount = 16
+    """Channels of the first stage of the small classifier, a ResNet-18 whatever the run's backbone."""
 
 
 class FilterConfig(Settings):

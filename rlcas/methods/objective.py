@@ -60,6 +60,10 @@ class Objective(nn.Module, abc.ABC):
     def start_epoch(self, epoch: int, num_epochs: int) -> None:
         """Prepare for epoch `epoch` (from 0) of `num_epochs`."""
 
+    def continue_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Prepare for another share of an epoch, perhaps in another process than the share before it."""
+        self.start_epoch(epoch, num_epochs)
+
     def validation_loss(self, logits_NC: Tensor, labels_N: Tensor, counts_C: Tensor) -> Tensor:
         """Return the loss of predictions on the validation images, which breaks ties."""
         return F.cross_entropy(logits_NC, labels_N)

@@ -50,6 +50,9 @@ class ProbabilisticContrast(Objective):
         self.directions.take_over(self.next_directions)
         self.next_directions.reset()
 
+    def continue_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Do nothing: both estimates are buffers, and go on."""
+
     def loss(self, batch: MiniBatch, counts_C: Tensor) -> Tensor:
         """Return the loss of the three views, which pass the backbone as one batch."""
         num_images = len(batch.labels_N)

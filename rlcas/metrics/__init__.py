@@ -171,10 +171,23 @@ def weighted_macro_areas(
 
     The arguments are those of `rlcas.metrics.areas.weighted_areas`.
     """
+    of_classes = weighted_class_areas(probabilities_NC, labels_N, weights_BN)
+    return {name: macro(areas_BC) for name, areas_BC in of_classes.items()}
+
+
+def weighted_class_areas(
+    probabilities_NC: Probabilities, labels_N: Int64, weights_BN: Float32
+) -> dict[str, Float64]:
+    """Return `auc` and `average_precision` of each class, [B, C] each, as `weighted_macro_areas` averages them.
+
+    The arguments are those of `rlcas.metrics.areas.weighted_areas`.
+    """
     areas = weighted_areas(probabilities_NC, labels_N, weights_BN)
-    # Of two classes P(label 1) alone, as in `per_class_auc`.
-    auc_BC = areas.auc_BC[:, 1:] if probabilities_NC.shape[1] == 2 else areas.auc_BC
-    return {"auc": macro(auc_BC), "average_precision": macro(areas.average_precision_BC)}
+    auc_BC = areas.auc_BC
+    if probabilities_NC.shape[1] == 2:
+        # Of two classes P(label 1) alone, as in `per_class_auc`.
+        auc_BC = np.where(np.arange(2) == 1, auc_BC, np.nan)
+    return {"auc": auc_BC, "average_precision": areas.average_precision_BC}
 
 
 def log_loss(probabilities_NC: Probabilities, labels_N: Int64) -> float:

@@ -64,6 +64,16 @@ def render(template: str, **facts: Any) -> str:
     return environment.get_template(template).render(colours=COLOURS, **facts)
 
 
+def _usefulness(pool: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what the pool teaches beyond repeated real images, as text; None where it was not measured."""
+    if not (useful := pool.get("usefulness")):
+        return None
+    # Only now: the statistics of comparisons need torch, which takes seconds.
+    from rlcas.reports.score_table import USEFULNESS_COLUMNS, usefulness_note, usefulness_rows
+
+    return {"note": usefulness_note(useful), "columns": USEFULNESS_COLUMNS, "rows": usefulness_rows(pool)}
+
+
 def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
     return render(
         "page.html.jinja",
@@ -74,4 +84,5 @@ def _render(facts: RunFacts, charts: dict[str, Any], folder_name: str) -> str:
         figure_names=FIGURE_NAMES,
         hardly_moved=HARDLY_MOVED,
         heat_maps=len(facts.class_names) > MOST_PANELS,
+        usefulness=_usefulness(facts.metrics.get("synthesis") or {}),
     )

@@ -8,12 +8,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from rlcas.comparison.findings import interval_text
+from rlcas.comparison.usefulness import NAMES as AREAS
+from rlcas.comparison.usefulness import interval_of
 from rlcas.console import format_distance, format_figure
 
 COLUMNS = (
     "class", "real", "synthetic", "FID", "KID [95 %]", "precision", "recall", "density", "coverage",
     "distance ratio", "AuthPct", "copy rate", "copies marked", "recall of pool-only",
 )  # fmt: skip
+
+USEFULNESS_COLUMNS = ("class", "validation", *(f"{name} [95 %]" for name in AREAS.values()))
 
 
 def score_table(figures: dict[str, Any]) -> Table:
@@ -64,6 +69,46 @@ def filter_note(per_class: list[dict[str, Any]]) -> str:
         nearest = "; the nearest one is kept, as none is within" if of_class["kept_outside"] else ""
         parts.append(f"{of_class['class']} {of_class['left_out']} of {of_class['n']} ({by}{nearest})")
     return f"synth.filter leaves out images of the pool: {', '.join(parts)}"
+
+
+def usefulness_table(figures: dict[str, Any]) -> Table:
+    """Return a table of what the pool teaches beyond repeated real images, for all classes and each."""
+    useful = figures["usefulness"]
+    title = f"with the pool minus with repeats, on {useful['n']} validation images"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for name in USEFULNESS_COLUMNS:
+        # Text, as rich would read [95 %] in a str as markup.
+        table.add_column(Text(name), justify="left" if name == "class" else "right")
+    for row in usefulness_rows(figures):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def usefulness_rows(figures: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for all classes and one for each, as text: name, validation images, and the two differences."""
+    useful = figures["usefulness"]
+    all_counts = (useful["n"], *useful["class_counts"])
+    names = ("all", *(of_class["class"] for of_class in figures["per_class"]))
+    of_figures = [(useful[key], *useful["per_class"][key]) for key in AREAS]
+    return [
+        (name, str(count), *(_difference(of[i], useful["seeds"]) for of in of_figures))
+        for i, (name, count) in enumerate(zip(names, all_counts, strict=True))
+    ]
+
+
+def usefulness_note(useful: dict[str, Any]) -> str:
+    """Return the two macro differences in a line."""
+    auc, precision = (_difference(useful[key], useful["seeds"]) for key in AREAS)
+    return (
+        f"usefulness: macro AUC {auc} and average precision {precision} with the pool over as many repeated real "
+        f"images, on {useful['n']} validation images ({useful['seeds']} pairs of {useful['classifier']}, "
+        f"{useful['epochs']} epochs)"
+    )
+
+
+def _difference(found: dict[str, Any], num_seeds: int) -> str:
+    over = interval_of(found, num_seeds)
+    return "n/a" if over is None else interval_text(over)
 
 
 def _cells(name: str, figures: dict[str, Any], pool_only_recall: float | None) -> list[Text]:

@@ -88,6 +88,16 @@ class RunFolder:
         return self.path / "judge"
 
     @property
+    def taught_by_pool(self) -> Path:
+        """Predictions of small classifiers that were trained with the pool, under each seed."""
+        return self.path / "usefulness" / "pool"
+
+    @property
+    def taught_by_repeats(self) -> Path:
+        """Predictions of small classifiers that were trained with repeated real images, under each seed."""
+        return self.path / "usefulness" / "repeats"
+
+    @property
     def scores(self) -> Path:
         """The pool's figures."""
         return self.path / "scores.json"

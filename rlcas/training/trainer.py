@@ -205,7 +205,9 @@ class ClassifierTrainer:
         # For dropout and the methods' own draws; before `start_epoch`, in which ProCo draws too.
         torch.manual_seed(seed_for(self.config.seed, "dropout", epoch, episode_index))
         self.model.train()
-        self.model.start_epoch(epoch, self.config.sampler.epochs)
+        # Shares that are trained at once all start from the incumbent of the epoch before.
+        starts = plan.steps.start == 0 or self.config.sampler.handover == "merge"
+        (self.model.start_epoch if starts else self.model.continue_epoch)(epoch, self.config.sampler.epochs)
         class_counts = self._prior(plan)
         total = torch.zeros((), device=self.device)
         batches = self.batch_maker.batches(plan, epoch, episode_index)
