@@ -46,16 +46,16 @@ def folds(seed, pool_of, train_C=(200, 80, 20, 6), held_C=(100, 40, 20, 12)):
 
 
 def true_pool(rng):
-    return drawn((60,) * NUM_CLASSES, rng)
+    return drawn((30,) * NUM_CLASSES, rng)
 
 
 def noise_pool(rng):
-    return drawn((60,) * NUM_CLASSES, rng, np.zeros_like(CENTRES_CD), spread=2.0)
+    return drawn((30,) * NUM_CLASSES, rng, np.zeros_like(CENTRES_CD), spread=2.0)
 
 
-def search(space, seed=0, **sampler):
+def search(space, seed=0, epochs=4, **sampler):
     settings = SamplerConfig.model_validate({"agents": "dose", **sampler})
-    return search_doses(space, settings, np.array([300, 120, 30, 9]), seed=seed, epochs=5)
+    return search_doses(space, settings, np.array([300, 120, 30, 9]), seed=seed, epochs=epochs)
 
 
 def test_folds_hold_every_image_out_once_and_keep_patients_together():
@@ -170,7 +170,8 @@ def test_true_images_get_a_dose_where_they_help_and_it_helps_other_images_too():
         others.log_likelihoods(found.counts_C) - others.log_likelihoods(np.zeros(4, np.int64))
     )
     assert gained_C.mean() > 0
-    assert search(space).counts_C.tolist() == found.counts_C.tolist(), "a function of its seed"
+    first, second = (search(space, epochs=1).mean_C3.tobytes() for _ in range(2))
+    assert first == second, "a function of its seed"
     read = json.loads(json.dumps(jsonable(dataclasses.asdict(found)), allow_nan=False))
     assert read["counts_C"] == found.counts_C.tolist()
     assert np.shape(read["covariance_C33"]) == (4, 3, 3)
