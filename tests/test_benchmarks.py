@@ -70,7 +70,7 @@ def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
 
 
 def test_no_dose_of_noise_images_is_found_on_phantoms() -> None:
-    options = ("--data", "phantom", "--images", "500", "--seeds", "0", "--epochs", "1", "--search-epochs", "1")
+    options = ("--data", "phantom", "--images", "500", "--seeds", "0", "--epochs", "2", "--search-epochs", "3")
     results = figures_of("feature_doses.py", *options)
     assert set(results) == {"noise_seed_0", "repeats_seed_0", "noise", "repeats"}
     assert [results["noise_seed_0"][f"a_update_count_{c}"] for c in range(8)] == [0] * 8
