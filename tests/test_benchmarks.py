@@ -69,6 +69,16 @@ def test_the_phantoms_difficulty_is_measured_on_test_images() -> None:
         assert all(0 <= figure <= 1 for figure in figures.values())
 
 
+def test_no_dose_of_noise_images_is_found_on_phantoms() -> None:
+    options = ("--data", "phantom", "--images", "500", "--seeds", "0", "--epochs", "2", "--search-epochs", "3")
+    results = figures_of("feature_doses.py", *options)
+    assert set(results) == {"noise_seed_0", "repeats_seed_0", "noise", "repeats"}
+    assert [results["noise_seed_0"][f"a_update_count_{c}"] for c in range(8)] == [0] * 8
+    assert results["noise"]["a_update_auc"] == results["noise"]["a_update_log_likelihood"] == 0
+    for figures in results.values():
+        assert figures["oracle_log_likelihood"] >= 0
+
+
 def test_agents_that_learn_beat_chance_on_planted_responses() -> None:
     """Two runs a cell; the benchmark itself takes 200 and asks for 2 points at the middle noise."""
     results = figures_of("agents.py", "--runs", "2")

@@ -16,6 +16,7 @@ USERS: list[dict[str, Any]] = [
     {},
     {"sampler.agents": "state", "sampler.entropy_bonus": 0.1},
     {"sampler.agents": "response", "sampler.exploration": 0.3},
+    {"sampler.agents": "dose", "sampler.benefit_probability": 0.9},
     {"sampler.reward": "per_class", "sampler.team_share": 2.0, "sampler.advantages": "normalised"},
     {"sampler.reward": "rank"},
     {"preset": "paper"},

@@ -400,6 +400,17 @@ def test_a_choice_typed_as_a_flag_becomes_its_value(key: str, text: str, value: 
         ),
         ({"agents": "response"}, {"exploration": 0.2, "memory_epochs": 15.0, "reward": "cubic"}),
         ({"agents": "response", "exploration": "0"}, {"exploration": 0.0, "memory_epochs": 15.0}),
+        (
+            {"agents": "dose"},
+            {
+                "lr": 1.0,
+                "initial_count": 0,
+                "exploration": 1.0,
+                "memory_epochs": 15.0,
+                "benefit_probability": 0.8,
+            },
+        ),
+        ({"agents": "dose", "benefit_probability": "0.9", "k": "1"}, {"benefit_probability": 0.9, "k": 1}),
         ({"reward": "per_class"}, {"agents": "paper", "team_share": 1.0, "exploration": None}),
     ],
 )
@@ -419,7 +430,15 @@ def test_agents_and_rewards_have_their_own_defaults_and_stated_settings_win(
     [
         (
             {"exploration": "0.1"},
-            r"^sampler.exploration 0.1 is for sampler.agents response, not for paper: leave",
+            r"^sampler.exploration 0.1 is for sampler.agents response and dose, not for paper: leave",
+        ),
+        (
+            {"benefit_probability": "0.9", "agents": "response"},
+            r"^sampler.benefit_probability 0.9 is for sampler.agents dose, not for response: leave it out",
+        ),
+        (
+            {"exploration": "0", "agents": "dose"},
+            r"^sampler.exploration 0.0 leaves sampler.agents dose nothing to learn from: raise it",
         ),
         ({"memory_epochs": "3", "agents": "state"}, r"^sampler.memory_epochs 3.0 is for .* not for state"),
         (

@@ -9,17 +9,19 @@ import torch
 
 from rlcas import registry
 from rlcas.agents.base import Agents
+from rlcas.agents.dose import DoseAgents
 from rlcas.agents.policies import ConstantAgents, StateAgents, StatelessAgents, UniformAgents
 from rlcas.agents.response import ResponseAgents
 from rlcas.config import POPULATION, SamplerConfig
 from rlcas.errors import UserError
 
-__all__ = ["AGENTS", "Agents", "ResponseAgents", "agents_named", "build_agents"]
+__all__ = ["AGENTS", "Agents", "DoseAgents", "ResponseAgents", "agents_named", "build_agents"]
 
 AGENTS: dict[str, type[Agents]] = {
     "paper": StatelessAgents,
     "state": StateAgents,
     "response": ResponseAgents,
+    "dose": DoseAgents,
     "uniform": UniformAgents,
     "constant": ConstantAgents,
     POPULATION: ConstantAgents,

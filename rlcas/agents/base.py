@@ -5,9 +5,11 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from rlcas.config import SamplerConfig
+from rlcas.types import Float64, Int64
 
 
 class Agents(nn.Module, abc.ABC):
@@ -32,6 +34,39 @@ class Agents(nn.Module, abc.ABC):
     def seen(self) -> tuple[str, ...]:
         """The names of the F features."""
         return self.sampler.observation or self.observes
+
+    def begin(
+        self,
+        class_counts_C: Int64,
+        dose_C: Int64 | None = None,
+        benefit_probability_C: Float64 | None = None,
+    ) -> None:
+        """Take what is known before the first epoch of a run that does not resume; most agents need nothing of it.
+
+        Args:
+            class_counts_C: real training images of each class.
+            dose_C: a composition that was found before.
+            benefit_probability_C: the probability that its images of a class are a benefit.
+        """
+
+    def centre(self, counts_C: Int64) -> Int64:
+        """Return [C] int64: the composition that the next epoch's actions change.
+
+        Args:
+            counts_C: the incumbent's composition, which most agents act upon.
+        """
+        return counts_C
+
+    def design(self, num_episodes: int, rng: np.random.Generator) -> Int64 | None:
+        """Return [K, C] int64: the actions of all episodes of the next epoch, as indices 0, 1, 2.
+
+        None, as most agents return, for independent draws from the probabilities of `forward`.
+
+        Args:
+            num_episodes: K.
+            rng: all is drawn from it.
+        """
+        return None
 
     @abc.abstractmethod
     def forward(self, features_BCF: Tensor) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
 from rlcas.batches.images import Normalisation, to_float
 from rlcas.config import ClassifierConfig
 from rlcas.devices import autocast
+from rlcas.errors import UserError
 from rlcas.types import Float64
 
 BATCH_SIZE = 256
@@ -42,3 +46,29 @@ def predict_logits(
 def probabilities(logits_NC: Tensor) -> Float64:
     """Return the softmax of the logits as [N, C] float64."""
     return logits_NC.double().softmax(dim=1).cpu().numpy()
+
+
+@contextlib.contextmanager
+def features_of(model: nn.Module, backbone: str, *, or_else: str = "") -> Iterator[list[Tensor]]:
+    """Collect the penultimate features of all batches that the model predicts: the input of its last linear layer.
+
+    Args:
+        model: the classifier.
+        backbone: its name, for the error.
+        or_else: what may be done in place of using another backbone.
+
+    Raises:
+        UserError: the classifier has no linear layer.
+    """
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linears:
+        raise UserError(
+            f"classifier.backbone {backbone!r} has no linear layer to take features from: use another backbone{or_else}"
+        )
+    captured: list[Tensor] = []
+    handle = linears[-1].register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].float().cpu()))
+    try:
+        yield captured
+    finally:
+        # Otherwise every call would leave one more hook on the classifier.
+        handle.remove()

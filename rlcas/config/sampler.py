@@ -20,15 +20,28 @@ from rlcas.config.values import (
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
     "response": {"exploration": 0.2, "memory_epochs": 15.0},
+    "dose": {
+        "lr": 1.0,
+        "initial_count": 0,
+        "exploration": 1.0,
+        "memory_epochs": 15.0,
+        "benefit_probability": 0.8,
+    },
 }
 """Agents -> their own defaults of the sampler's settings (measured in docs/sampler.md)."""
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "exploration": ("response", "dose"),
+    "memory_epochs": ("response", "dose"),
+    "benefit_probability": ("dose",),
+}
+"""Setting of the sampler -> the agents that have it; None for all others."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
 """Reward -> its own defaults of the sampler's settings."""
 POPULATION = "pbt"
 """The value of `agents` without agents: population-based training changes the counts (`cluster.population`)."""
 EPISODE_DEFAULTS: dict[str, dict[str, Any]] = {"whole": {"handover": "best"}, "share": {"handover": "in_turn"}}
 """What an episode is -> its own defaults of the sampler's settings."""
-WITHOUT_GRADIENT = ("response", "uniform", "constant", POPULATION)
+WITHOUT_GRADIENT = ("response", "dose", "uniform", "constant", POPULATION)
 """Agents that are not trained by gradient."""
 COMPARING_REWARDS = ("rank", "per_class")
 """Rewards that compare the episodes of an epoch."""
@@ -60,14 +73,19 @@ class SamplerConfig(Settings):
     """A name in rlcas.agents.AGENTS, or package.module:class. pbt: no agents; population-based training changes the
     counts of a population of K members (a control)."""
     lr: NonNegative = 1e-3
-    """Learning rate of the agents' Adam, if they have parameters; 0 freezes the policy (a control)."""
+    """Learning rate of the agents' Adam, if they have parameters; for agents dose, whose default is 1, the share of
+    `action_step` that a dose moves by at most. 0 freezes the policy (a control)."""
     entropy_bonus: NonNegative = 0.0
     """Weight of the policy's entropy in the objective of the agents."""
     exploration: Fraction | None = None
-    """Probability that an agent acts at random, for agents response, whose default is 0.2. None for all others."""
+    """Probability that an agent of agents response acts at random (default 0.2); for agents dose, whose default is 1,
+    the share of the classes that an epoch perturbs. None for all others."""
     memory_epochs: Positive | None = None
-    """Epochs after which an observation has weight 1/e, for agents response, whose default is 15. None for all
-    others."""
+    """Epochs after which an observation has weight 1/e, for agents response and dose, whose default is 15. None for
+    all others."""
+    benefit_probability: Fraction | None = None
+    """Probability of a benefit above which a class has a dose of synthetic images, for agents dose, whose default is
+    0.8. None for all others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
     advantages: Literal["baseline", "normalised"] = "baseline"
@@ -181,13 +199,14 @@ class SamplerConfig(Settings):
         return self
 
     def _check_agents(self) -> None:
-        for name in ("exploration", "memory_epochs"):
+        for name, theirs in ONLY_FOR.items():
             # Agents from outside, package.module:class, may read any setting.
-            if getattr(self, name) is not None and self.agents != "response" and ":" not in self.agents:
+            if getattr(self, name) is not None and self.agents not in theirs and ":" not in self.agents:
                 raise ValueError(
-                    f"sampler.{name} {getattr(self, name)} is for sampler.agents response, not for "
+                    f"sampler.{name} {getattr(self, name)} is for sampler.agents {' and '.join(theirs)}, not for "
                     f"{self.agents}: leave it out or change the agents"
                 )
+        self._check_dose()
         if self.entropy_bonus > 0 and self.agents in WITHOUT_GRADIENT:
             raise ValueError(
                 f"sampler.entropy_bonus {self.entropy_bonus} has no effect on sampler.agents {self.agents}, "
@@ -216,6 +235,12 @@ class SamplerConfig(Settings):
             raise ValueError(
                 f"sampler.real_first {self.real_first:g} and sampler.real_last {self.real_last:g} are more than all "
                 "epochs: lower one of them"
+            )
+
+    def _check_dose(self) -> None:
+        if self.agents == "dose" and self.exploration == 0:
+            raise ValueError(
+                f"sampler.exploration {self.exploration} leaves sampler.agents dose nothing to learn from: raise it"
             )
 
     def _check_population(self) -> None:

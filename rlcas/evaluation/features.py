@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlcas.classifiers.build import require_timm_model
+from rlcas.classifiers.inference import features_of
 from rlcas.config import ScoringConfig
 from rlcas.errors import UserError
 from rlcas.evaluation.timm_features import in_batches, resized, timm_features
@@ -105,24 +107,17 @@ def penultimate(judge: Callable[[], Classifier]) -> FeatureExtractor:
     """
     classifier = judge()
     backbone, width = classifier.meta.classifier.backbone, classifier.meta.classifier.width
-    linears = [module for module in classifier.model.modules() if isinstance(module, nn.Linear)]
-    if not linears:
-        raise UserError(
-            f"classifier.backbone {backbone!r} has no linear layer to take features from: use another backbone, "
-            "or another synth.scoring.extractor"
-        )
+
+    def collecting() -> contextlib.AbstractContextManager[list[Tensor]]:
+        return features_of(classifier.model, backbone, or_else=", or another synth.scoring.extractor")
+
+    with collecting():
+        pass  # so that a classifier without a linear layer is refused now
 
     def features(images_NCHW: Uint8) -> Float32:
-        # The input of the last linear layer, taken in passing: `predict` returns probabilities alone.
-        captured: list[Tensor] = []
-        handle = linears[-1].register_forward_pre_hook(
-            lambda _, inputs: captured.append(inputs[0].float().cpu())
-        )
-        try:
+        # Taken in passing: `predict` returns probabilities alone.
+        with collecting() as captured:
             predict(classifier, images_NCHW)
-        finally:
-            # Otherwise every call would leave one more hook on the classifier.
-            handle.remove()
         return torch.cat(captured).numpy()
 
     return FeatureExtractor(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import RunConfig
-from rlcas.config.sampler import WITHOUT_GRADIENT
+from rlcas.config.sampler import ONLY_FOR, WITHOUT_GRADIENT
 from rlcas.methods.objective import LossOnLogits, Objective
 from rlcas.settings import flags
 
@@ -74,9 +74,7 @@ def with_agents(name: str) -> dict[str, Any]:
     own: dict[str, Any] = {"sampler.agents": name, "sampler.replay": None}
     if name in WITHOUT_GRADIENT:
         own["sampler.entropy_bonus"] = 0.0
-    if name != "response":
-        own |= {"sampler.exploration": None, "sampler.memory_epochs": None}
-    return own
+    return own | {f"sampler.{setting}": None for setting, theirs in ONLY_FOR.items() if name not in theirs}
 
 
 def k_passes(config: RunConfig) -> int:

@@ -1,0 +1,152 @@
+"""Agents that measure in designed episodes what their images do to the team, and dose them by it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlcas.agents.base import Agents
+from rlcas.agents.designs import designed_actions
+from rlcas.agents.dose_response import DoseResponse, fit_response, rarity
+from rlcas.agents.policies import NEVER
+from rlcas.batches.composition import ACTIONS, KEEP, initial_counts
+from rlcas.config import SamplerConfig
+from rlcas.types import Float64, Int64
+
+MEMORIES = 3
+"""Epochs older than this many `memory_epochs` are forgotten: their weight is below exp(-3) = 0.05."""
+FOUND_WEIGHT = 0.5
+"""Share of a found benefit's log-odds that counts beside what the run itself measures."""
+SUREST = 0.99
+"""A found probability counts as no more than this, or less than 1 minus it: it was not found in this run."""
+
+
+class DoseAgents(Agents):
+    """The episodes of an epoch act around a common composition, the dose, which follows what they measure.
+
+    Each epoch `design` perturbs the classes by a step up or down; a class of dose 0 is perturbed upwards alone. The
+    response (`fit_response`) of the classes' signals then moves each class's dose along the slope of the team's
+    signal, by lr · step · clip(slope / its standard deviation, -1, 1), but only if the class's images at the new dose
+    are a benefit against none with a probability above `sampler.benefit_probability`; if not, the dose is 0. With
+    `sampler.lr` 0 the dose stays where it was at first.
+    """
+
+    dose_C: Tensor
+    """The dose, in images; `centre` rounds it."""
+    rarity_C: Tensor
+    log_odds_C: Tensor
+    """What was found before the run speaks for a benefit; it fades as observations do."""
+    steps_HKC: Tensor
+    """The compositions of the last H epochs in steps, the newest first; NaN where there were none."""
+    signals_HKC: Tensor
+
+    def __init__(self, num_classes: int, num_features: int, sampler: SamplerConfig) -> None:
+        super().__init__(num_classes, num_features, sampler)
+        assert sampler.memory_epochs is not None and sampler.exploration is not None
+        assert sampler.benefit_probability is not None, "agents dose have it, as those above"
+        self._decay = math.exp(-1 / sampler.memory_epochs)
+        self._benefit_probability = sampler.benefit_probability
+        # One at least: without a perturbation nothing can be learnt.
+        self._num_perturbed = max(1, round(sampler.exploration * num_classes))
+        dose_C = torch.from_numpy(initial_counts(sampler, num_classes)).double()
+        self.register_buffer("dose_C", dose_C)
+        self.register_buffer("rarity_C", torch.ones(num_classes, dtype=torch.float64))
+        self.register_buffer("log_odds_C", torch.zeros(num_classes, dtype=torch.float64))
+        shape = (math.ceil(MEMORIES * sampler.memory_epochs), sampler.k, num_classes)
+        self.register_buffer("steps_HKC", torch.full(shape, torch.nan, dtype=torch.float64))
+        self.register_buffer("signals_HKC", torch.full(shape, torch.nan, dtype=torch.float64))
+
+    def begin(
+        self,
+        class_counts_C: Int64,
+        dose_C: Int64 | None = None,
+        benefit_probability_C: Float64 | None = None,
+    ) -> None:
+        """Take rarity from the real images of each class, and perhaps a dose that was found before."""
+        self.rarity_C.copy_(rarity(class_counts_C))
+        if dose_C is not None:
+            self.dose_C.copy_(torch.from_numpy(dose_C).clamp(0, self.sampler.max_count))
+        if benefit_probability_C is not None:
+            found_C = torch.from_numpy(benefit_probability_C).clamp(1 - SUREST, SUREST)
+            self.log_odds_C.copy_(FOUND_WEIGHT * found_C.logit())
+
+    def centre(self, counts_C: Int64) -> Int64:
+        """Return the dose in whole images, whatever the incumbent's composition."""
+        return self.dose_C.round().long().cpu().numpy()
+
+    def design(self, num_episodes: int, rng: np.random.Generator) -> Int64:
+        """Return [K, C] indices: `designed_actions` of some classes, the same in all episodes of an epoch."""
+        signs_KC = designed_actions(num_episodes, self.num_classes, rng)
+        still_C = rng.permutation(self.num_classes) >= self._num_perturbed
+        cannot_KC = (signs_KC == ACTIONS[0]) & self._at(0) | (signs_KC == ACTIONS[-1]) & self._at(
+            self.sampler.max_count
+        )
+        return np.where(still_C | cannot_KC, KEEP, KEEP + signs_KC)
+
+    def forward(self, features_BCF: Tensor) -> Tensor:
+        """Return logits [B, C, 3]: the share of a class's episodes that act so, whatever is seen."""
+        share = self._num_perturbed / self.num_classes / 2
+        can_C3 = torch.ones(self.num_classes, len(ACTIONS), dtype=torch.float64)
+        can_C3[torch.from_numpy(self._at(0)), 0] = 0
+        can_C3[torch.from_numpy(self._at(self.sampler.max_count)), -1] = 0
+        shares_C3 = share * can_C3
+        shares_C3[:, KEEP] = 1 - shares_C3[:, [0, -1]].sum(dim=1)
+        logits_C3 = shares_C3.log().clamp_min(NEVER).to(features_BCF.device)
+        return logits_C3.expand(len(features_BCF), -1, -1)
+
+    def learn(self, counts_KC: Tensor, signals_KC: Tensor, progress: float) -> None:
+        """Remember the valid episodes of an epoch, and move the dose."""
+        for kept_HKC, new_KC in (
+            (self.steps_HKC, counts_KC.double() / self.sampler.action_step),
+            (self.signals_HKC, signals_KC.double()),
+        ):
+            kept_HKC.copy_(kept_HKC.roll(1, dims=0))
+            kept_HKC[0] = torch.nan
+            kept_HKC[0, : len(new_KC)] = new_KC
+        self.log_odds_C.mul_(self._decay)
+        if self.sampler.lr > 0:
+            self.dose_C.copy_(self._next_dose(self.response()))
+
+    def response(self) -> DoseResponse:
+        """Return what the agents know: `fit_response` of the epochs that they remember."""
+        # One call of `learn` an epoch, so the place in the memory is the age.
+        ages_H = torch.arange(len(self.steps_HKC), dtype=torch.float64, device=self.steps_HKC.device)
+        most = self.sampler.max_count / self.sampler.action_step
+        return fit_response(self.steps_HKC, self.signals_HKC, self._decay**ages_H, self.rarity_C, most)
+
+    def benefit_probability(self, response: DoseResponse, doses_C: Tensor) -> Tensor:
+        """Return [C]: the probability that a class's images are a benefit, by the run and by what was found before.
+
+        Args:
+            response: of `response`.
+            doses_C: how many images of each class.
+        """
+        measured_C = response.benefit_probability(doses_C / self.sampler.action_step)
+        return (measured_C.logit(eps=1e-9) + self.log_odds_C).sigmoid()
+
+    def curves(self) -> Tensor:
+        """Return [C, G] float64: the signal at 0, step, … images of the own class, against that of none.
+
+        NaN for a class without observations.
+        """
+        response = self.response()
+        steps_G = torch.arange(0, self.sampler.max_count + 1, self.sampler.action_step, dtype=torch.float64)
+        steps_G = (steps_G / self.sampler.action_step).to(response.mean_C3)
+        inputs_3G = torch.stack([steps_G, steps_G**2 / response.most, steps_G])
+        seen_C1 = (~self.signals_HKC.isnan()).sum(dim=(0, 1))[:, None] > 0
+        return (response.mean_C3 @ inputs_3G).where(seen_C1, torch.nan)
+
+    def _next_dose(self, response: DoseResponse) -> Tensor:
+        slope_C, deviation_C = response.slope(self.dose_C / self.sampler.action_step)
+        # A deviation of 0: no episodes to compare yet.
+        share_C = torch.where(deviation_C > 0, slope_C / deviation_C, torch.zeros_like(slope_C)).clamp(-1, 1)
+        moved_C = self.dose_C + min(self.sampler.lr, 1.0) * self.sampler.action_step * share_C
+        moved_C = moved_C.clamp(0, self.sampler.max_count)
+        probable_C = self.benefit_probability(response, moved_C) > self._benefit_probability
+        return moved_C.where(probable_C, 0.0)
+
+    def _at(self, count: int) -> np.ndarray:
+        return self.centre(np.empty(0, np.int64)) == count
