@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch import TorchRLModule
@@ -16,7 +17,11 @@ from rlcas.seeding import seed_for
 
 
 class AgentsModule(TorchRLModule):
-    """RLlib's side of `rlcas.agents`; `model_config` holds the sampler's settings and the run's seed."""
+    """RLlib's side of `rlcas.agents`.
+
+    `model_config` holds the sampler's settings, the run's seed and, if they are known, `class_counts` and `found_dose`
+    (`RLCASConfig.episodes`).
+    """
 
     def setup(self) -> None:
         """Build the agents from the run's seed."""
@@ -28,6 +33,10 @@ class AgentsModule(TorchRLModule):
         self.register_buffer("_high_D", torch.from_numpy(self.observation_space.high), persistent=False)
         seed = seed_for(self.model_config["seed"], "agents")
         self.agents = build_agents(sampler, num_classes, indices_CF.shape[1], seed)
+        # Before a checkpoint is loaded, if there is one: what the agents know since is in it.
+        if (class_counts := self.model_config["class_counts"]) is not None:
+            found = [np.array(values) for values in self.model_config["found_dose"] or ()]
+            self.agents.begin(np.array(class_counts), *found)
 
     def logits(self, observations_BD: Tensor) -> Tensor:
         """Return [B, C, 3]: each agent sees its own numbers of the joint observation, scaled to [0, 1]."""

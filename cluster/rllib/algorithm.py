@@ -48,6 +48,8 @@ from rlcas.seeding import rng_for
 from rlcas.settings import validated
 from rlcas.types import EpisodeReport, EpisodeTask, EpochRecord, Float32, Float64, Incumbent, Int64, Share
 
+FOUND = ("found_dose[0]", "found_dose[1]")
+"""The parts of `found_dose`, for errors."""
 INCUMBENT = "incumbent"
 LEARNER = "learner"
 """Like `BEST`, names of what a checkpoint holds."""
@@ -76,6 +78,8 @@ class RLCASConfig(AlgorithmConfig):
         self.seed = 0
         self.trainer_factory: TrainerFactory | None = None
         self.num_classes: int | None = None
+        self.class_counts: Sequence[int] | None = None
+        self.found_dose: tuple[Sequence[int], Sequence[float]] | None = None
         for name in SamplerConfig.model_fields:  # RLlib has defaults by some of these names
             self.__dict__.pop(name, None)
         for name, value in ClusterConfig():
@@ -108,6 +112,8 @@ class RLCASConfig(AlgorithmConfig):
         *,
         trainer_factory: TrainerFactory | None = None,
         num_classes: int | None = None,
+        class_counts: Sequence[int] | None = None,
+        found_dose: tuple[Sequence[int], Sequence[float]] | None = None,
         **settings: Any,
     ) -> Self:
         """Set what trains an epoch and where.
@@ -117,6 +123,10 @@ class RLCASConfig(AlgorithmConfig):
                 (rlcas.config.SamplerConfig), which Tune may search; it is pickled, so keep the data out of it
                 (functools.partial of a loader).
             num_classes: C.
+            class_counts: [C] real training images of each class, by which agents dose know how rare a class is. None:
+                all count as equally rare.
+            found_dose: [C] the composition that agents dose start from, and [C] the probability that its images of a
+                class are a benefit. None: `initial_count`.
             settings: fields of ClusterConfig.
 
         Raises:
@@ -124,10 +134,15 @@ class RLCASConfig(AlgorithmConfig):
         """
         if unknown := settings.keys() - ClusterConfig.model_fields.keys():
             raise UserError(
-                f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, "
-                f"{', '.join(ClusterConfig.model_fields)}"
+                f"episodes({', '.join(sorted(unknown))}) is unknown: use trainer_factory, num_classes, class_counts, "
+                f"found_dose, {', '.join(ClusterConfig.model_fields)}"
             )
-        own = {"trainer_factory": trainer_factory, "num_classes": num_classes}
+        own = {
+            "trainer_factory": trainer_factory,
+            "num_classes": num_classes,
+            "class_counts": class_counts,
+            "found_dose": found_dose,
+        }
         return self._set(settings | {name: value for name, value in own.items() if value is not None})
 
     def sampler_config(self) -> SamplerConfig:
@@ -171,6 +186,13 @@ class RLCASConfig(AlgorithmConfig):
                 f"trainer_factory is {self.trainer_factory} and num_classes is {self.num_classes}: "
                 "call .episodes(trainer_factory=..., num_classes=...)"
             )
+        known = {"class_counts": self.class_counts, **dict(zip(FOUND, self.found_dose or (), strict=False))}
+        for name, values in known.items():
+            if values is not None and len(values) != self.num_classes:
+                raise UserError(
+                    f"episodes({name}=...) has {len(values)} numbers, but num_classes is {self.num_classes}: give one "
+                    "for each class"
+                )
         check_factory(self.trainer_factory)
         initial_counts(sampler, self.num_classes)
         if sampler.agents == POPULATION:
@@ -188,7 +210,12 @@ class RLCASConfig(AlgorithmConfig):
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return the one stacked module."""
-        model_config = {"sampler": self.sampler_config().model_dump(), "seed": self.seed}
+        model_config = {
+            "sampler": self.sampler_config().model_dump(),
+            "seed": self.seed,
+            "class_counts": self.class_counts,
+            "found_dose": self.found_dose,
+        }
         return RLModuleSpec(module_class=AgentsModule, model_config=model_config)
 
     def get_default_learner_class(self) -> type[ReinforceLearner]:
@@ -328,9 +355,7 @@ class RLCAS(Algorithm):
         """Return the next epoch's K episodes."""
         sampler, epoch = self._sampler, self.epoch + 1
         total = sampler.k if sampler.episode == "share" else 1
-        base_C, actions_KC = self.incumbent.counts_C, self._actions(probabilities_C3)
-        if self._recorded is not None:
-            base_C = self._recorded.bases_TC[epoch - 1]
+        base_C, actions_KC = self._base(), self._actions(probabilities_C3)
         return [
             EpisodeTask(
                 epoch=epoch, episode_index=j, actions_C=actions_C, base_C=base_C, share=Share(j % total, total)
@@ -338,15 +363,27 @@ class RLCAS(Algorithm):
             for j, actions_C in enumerate(actions_KC)
         ]
 
+    def _base(self) -> Int64:
+        """Return [C]: the composition that the next epoch's actions change."""
+        counts_C = self.incumbent.counts_C
+        if self._recorded is not None:
+            return self._recorded.bases_TC[self.epoch]
+        if not shows_synthetic(self._sampler, self.epoch + 1):
+            return counts_C
+        return self.on_learner(lambda learner: learner.agents.agents.centre(counts_C))
+
     def _actions(self, probabilities_C3: Float64) -> Sequence[Int64]:
         """Return the joint actions of the next epoch's K episodes."""
         if self._recorded is not None:
             return self._recorded.actions_TKC[self.epoch]
-        return [
-            # A seed path for each episode: its draw depends neither on K nor on draws before it.
-            draw_actions(probabilities_C3, rng_for(self.config.seed, "actions", self.epoch + 1, j))
-            for j in range(self._sampler.k)
-        ]
+        k, seed, epoch = self._sampler.k, self.config.seed, self.epoch + 1
+        if shows_synthetic(self._sampler, epoch):
+            rng = rng_for(seed, "design", epoch)
+            designed_KC = self.on_learner(lambda learner: learner.agents.agents.design(k, rng))
+            if designed_KC is not None:
+                return designed_KC
+        # A seed path for each episode: its draw depends neither on K nor on draws before it.
+        return [draw_actions(probabilities_C3, rng_for(seed, "actions", epoch, j)) for j in range(k)]
 
     def _train(self, tasks: list[EpisodeTask]) -> tuple[list[EpisodeReport], int | None]:
         """Train the K episodes; what they hand over becomes the incumbent. Return the reports and the winner."""

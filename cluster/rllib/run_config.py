@@ -8,16 +8,24 @@ from cluster.episodes.trainer_factory import trainer_factory
 from cluster.rllib.algorithm import RLCASConfig
 from rlcas.config import RunConfig
 from rlcas.runs.folder import RunFolder
+from rlcas.types import Float64, Int64, TrainingData
 
 
-def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, pool_folder: Path) -> RLCASConfig:
+def algorithm_config(
+    folder: RunFolder,
+    config: RunConfig,
+    data: TrainingData,
+    pool_folder: Path,
+    found_dose: tuple[Int64, Float64] | None = None,
+) -> RLCASConfig:
     """Return the RLlib config of a run's sampler.
 
     Args:
         folder: the run's; the schedule that it replays is the copy in there.
         config: the run's settings.
-        num_classes: C.
+        data: for its classes.
         pool_folder: where the synthetic images are.
+        found_dose: [C] the composition that agents dose start from, and [C] the probability of its benefit.
     """
     replayed = {"replay": folder.replay} if config.sampler.replay else {}
     return (
@@ -25,7 +33,9 @@ def algorithm_config(folder: RunFolder, config: RunConfig, num_classes: int, poo
         .training(**dict(config.sampler) | replayed)
         .episodes(
             trainer_factory=trainer_factory(folder, config, pool_folder),
-            num_classes=num_classes,
+            num_classes=data.num_classes,
+            class_counts=data.train.class_counts(data.num_classes).tolist(),
+            found_dose=found_dose and tuple(values.tolist() for values in found_dose),
             **dict(config.cluster),
         )
         .debugging(seed=config.seed, log_level="ERROR")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from envs.observations import Observer
-from rlcas.batches.composition import check_composition
+from rlcas.batches.composition import batch_starts, check_composition, check_divisible
 from rlcas.classifiers.batch_norm import check_batch_norm
 from rlcas.classifiers.build import UNFIT, build_classifier
 from rlcas.classifiers.image_size import check_image_size
@@ -77,6 +77,7 @@ def check_data_fits(config: RunConfig, data: TrainingData) -> tuple[str, ...]:
             for `sampler.batch_norm`.
     """
     check_composition(config, data.num_classes)
+    check_divisible(config.sampler, len(batch_starts(len(data.train), config.classifier.batch_size)))
     replay.schedule(config.sampler, data.num_classes)
     shot_groups(config.shots, data.train.class_counts(data.num_classes), None)
     check_metric("sampler.metric", config.sampler.metric, data)

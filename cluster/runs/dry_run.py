@@ -16,6 +16,7 @@ from cluster.pools.make import check_phase_one, images_per_class
 from cluster.pools.start_images import own_images
 from cluster.pools.usefulness import images_trained, small_config
 from cluster.runs.checks import check_data_fits, check_settings
+from cluster.runs.dose_search import check_search
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
 from rlcas import data as datasets
@@ -25,6 +26,7 @@ from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
 from rlcas.devices import choose_device, torch_threads
+from rlcas.training.out_of_fold import NUM_FOLDS
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, TrainingData
 from synth.generate import fill_pool
@@ -52,6 +54,7 @@ def describe(config: RunConfig) -> str:
     data = datasets.load(config, progress=True)
     assert data.record is not None, "the images were read from their source"
     check_phase_one(config, data, data.record)
+    check_search(config)
     notes = check_data_fits(config, data)
     counts = ", ".join(f"{name} {count}" for name, count in zip(data.class_names, _counts(data), strict=True))
     lines = [
@@ -114,6 +117,9 @@ def _times(config: RunConfig, data: TrainingData) -> list[str]:
     if config.synth.scoring.usefulness:
         # The pool's and the repeats'.
         parts["usefulness"] = 2 * usefulness_seconds(config, data)
+    if folds := config.sampler.fold_epochs:
+        # Each classifier is trained on all thirds but one, and looking through compositions takes less.
+        parts["dose search"] = per_image * len(data.train) * (NUM_FOLDS - 1) * folds
     parts["episodes"] = per_image * _images_in_turn(config, data)
     named = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return [

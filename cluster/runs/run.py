@@ -21,6 +21,7 @@ from cluster.pools.stored import open_pool, run_pool
 from cluster.pools.usefulness import held_out
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
+from cluster.runs.dose_search import check_search
 from cluster.runs.more_epochs import is_finished, set_epochs
 from cluster.runtime.resources import with_chosen_episodes
 from cluster.synthesis.train import train_generator
@@ -265,6 +266,7 @@ def check(config: RunConfig) -> TrainingData:
     notes = check_data_fits(config, data)
     assert data.record is not None, "the images were read from their source"
     check_phase_one(config, data, data.record)
+    check_search(config)
     return dataclasses.replace(data, notes=data.notes + notes)
 
 

@@ -16,6 +16,7 @@ from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.episodes.trainer_factory import trainer_factory
 from cluster.population.population import Population
 from cluster.rllib.run_config import algorithm_config
+from cluster.runs.dose_search import dose_to_start_from
 from cluster.runs.more_epochs import epochs_of_results
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.head_watchdog import watched_head
@@ -85,14 +86,14 @@ def _started(context: RunContext, pool: SyntheticPool) -> Trainee:
     sampler, in_process = context.config.sampler, context.config.cluster.episode_runner == "in_process"
     if sampler.agents == POPULATION and in_process:
         return _population(context, pool)  # the only one without RLlib and actors, so without Ray
+    found_dose = dose_to_start_from(context, pool)
     with stage(context.folder, f"Starting Ray with K={sampler.k} episodes", "ray"):
-        ensure_ray(
-            sampler.num_workers
-        )  # before the trainer's factory, which records on which node the folders are
+        # Before the trainer's factory, which records on which node the folders are.
+        ensure_ray(sampler.num_workers)
         if sampler.agents == POPULATION:
             return _population(context, pool)
         return algorithm_config(
-            context.folder, context.config, context.data.num_classes, pool.folder
+            context.folder, context.config, context.data, pool.folder, found_dose
         ).build_algo()
 
 

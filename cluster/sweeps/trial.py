@@ -14,6 +14,7 @@ from cluster.episodes import checkpoint
 from cluster.pools.stored import open_pool
 from cluster.rllib.algorithm import RLCAS, RLCASConfig
 from cluster.rllib.run_config import algorithm_config
+from cluster.runs.dose_search import dose_to_start_from
 from cluster.runtime.connection import quiet_ray
 from cluster.runtime.node_folder import check_reached
 from rlcas import settings
@@ -21,6 +22,7 @@ from rlcas.data import open_prepared
 from rlcas.devices import choose_device
 from rlcas.errors import UserError, first_line
 from rlcas.runs import epoch_log
+from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, RunFolder
 from rlcas.runs.sweep_folder import TRIALS_FOLDER
 from rlcas.storage.atomic import write_text
@@ -106,7 +108,9 @@ class SweepTrial(tune.Trainable):
     def algorithm_config(self) -> RLCASConfig:
         """Return the RLlib config of the trial's settings."""
         pool = open_pool(self._folder, self._config, self._data)
-        return algorithm_config(self._folder, self._config, self._data.num_classes, pool.folder)
+        context = RunContext(self._folder, self._config, self._data, choose_device(self._config.device))
+        found_dose = dose_to_start_from(context, pool)
+        return algorithm_config(self._folder, self._config, self._data, pool.folder, found_dose)
 
     def class_names(self) -> Sequence[str]:
         """Return the C names."""

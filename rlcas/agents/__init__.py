@@ -9,7 +9,7 @@ import torch
 
 from rlcas import registry
 from rlcas.agents.base import Agents
-from rlcas.agents.dose import DoseAgents
+from rlcas.agents.dose import DoseAgents, PermutedDoseAgents
 from rlcas.agents.policies import ConstantAgents, StateAgents, StatelessAgents, UniformAgents
 from rlcas.agents.response import ResponseAgents
 from rlcas.config import POPULATION, SamplerConfig
@@ -22,6 +22,7 @@ AGENTS: dict[str, type[Agents]] = {
     "state": StateAgents,
     "response": ResponseAgents,
     "dose": DoseAgents,
+    "dose_permuted": PermutedDoseAgents,
     "uniform": UniformAgents,
     "constant": ConstantAgents,
     POPULATION: ConstantAgents,

@@ -150,3 +150,14 @@ class DoseAgents(Agents):
 
     def _at(self, count: int) -> np.ndarray:
         return self.centre(np.empty(0, np.int64)) == count
+
+
+class PermutedDoseAgents(DoseAgents):
+    """Agents that learn from another class's signals: class c from those of class c + 1, the last from the first's.
+
+    A control: what they do beside `DoseAgents` shows whether the signals say which class an image helps.
+    """
+
+    def learn(self, counts_KC: Tensor, signals_KC: Tensor, progress: float) -> None:
+        """Learn as `DoseAgents` from the signals moved by one class."""
+        super().learn(counts_KC, signals_KC.roll(-1, dims=1), progress)

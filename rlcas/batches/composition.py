@@ -53,6 +53,19 @@ def composition_of(sampler: SamplerConfig, epoch: int, base_C: Int64, actions_C:
     return apply_actions(base_C, actions_C, step=sampler.action_step, max_count=sampler.max_count)
 
 
+def check_divisible(sampler: SamplerConfig, num_steps: int) -> None:
+    """Check that the K episodes can divide an epoch among them.
+
+    Raises:
+        UserError: it has fewer mini-batches than that.
+    """
+    if sampler.episode == "share" and sampler.k > num_steps:
+        raise UserError(
+            f"sampler.episode share: sampler.k {sampler.k} episodes cannot divide the {num_steps} mini-batches of an "
+            "epoch: lower sampler.k or classifier.batch_size"
+        )
+
+
 def mean_composition(counts_KC: Sequence[Int64]) -> Int64:
     """Return [C] int64: the mean of compositions in whole images, halves to the even number."""
     return np.rint(np.mean(counts_KC, axis=0)).astype(np.int64)

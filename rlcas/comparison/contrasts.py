@@ -29,6 +29,9 @@ CONTRASTS = (
     Contrast("agents that see the state", "rlcas_state", "rlcas_frozen"),
     Contrast("agents that fit the response", "rlcas_response", "rlcas_frozen"),
     Contrast("agents instead of a population", "rlcas", "pbt"),
+    Contrast("doses that are learnt, in shares of an epoch", "rlcas_dose", "rlcas_dose_frozen"),
+    Contrast("credit of the own class", "rlcas_dose", "rlcas_dose_permuted"),
+    Contrast("shares of an epoch at the Baseline's cost", "rlcas_dose", "baseline"),
     Contrast("all of RL-CAS beside the best of K classifiers", "rlcas", "baseline_best_of_k"),
 )
 

@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from rlcas.config.values import (
     AbsolutePath,
+    Count,
     Counts,
     Fraction,
     NonNegative,
@@ -17,22 +18,26 @@ from rlcas.config.values import (
     Weight,
 )
 
+DOSE_DEFAULTS: dict[str, Any] = {
+    "lr": 1.0,
+    "initial_count": 0,
+    "exploration": 1.0,
+    "memory_epochs": 15.0,
+    "benefit_probability": 0.8,
+    "fold_epochs": 0,
+}
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
     "response": {"exploration": 0.2, "memory_epochs": 15.0},
-    "dose": {
-        "lr": 1.0,
-        "initial_count": 0,
-        "exploration": 1.0,
-        "memory_epochs": 15.0,
-        "benefit_probability": 0.8,
-    },
+    "dose": DOSE_DEFAULTS,
+    "dose_permuted": DOSE_DEFAULTS,
 }
 """Agents -> their own defaults of the sampler's settings (measured in docs/sampler.md)."""
 ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "exploration": ("response", "dose"),
-    "memory_epochs": ("response", "dose"),
-    "benefit_probability": ("dose",),
+    "exploration": ("response", "dose", "dose_permuted"),
+    "memory_epochs": ("response", "dose", "dose_permuted"),
+    "benefit_probability": ("dose", "dose_permuted"),
+    "fold_epochs": ("dose", "dose_permuted"),
 }
 """Setting of the sampler -> the agents that have it; None for all others."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
@@ -41,7 +46,7 @@ POPULATION = "pbt"
 """The value of `agents` without agents: population-based training changes the counts (`cluster.population`)."""
 EPISODE_DEFAULTS: dict[str, dict[str, Any]] = {"whole": {"handover": "best"}, "share": {"handover": "in_turn"}}
 """What an episode is -> its own defaults of the sampler's settings."""
-WITHOUT_GRADIENT = ("response", "dose", "uniform", "constant", POPULATION)
+WITHOUT_GRADIENT = ("response", "dose", "dose_permuted", "uniform", "constant", POPULATION)
 """Agents that are not trained by gradient."""
 COMPARING_REWARDS = ("rank", "per_class")
 """Rewards that compare the episodes of an epoch."""
@@ -86,6 +91,9 @@ class SamplerConfig(Settings):
     benefit_probability: Fraction | None = None
     """Probability of a benefit above which a class has a dose of synthetic images, for agents dose, whose default is
     0.8. None for all others."""
+    fold_epochs: Count | None = None
+    """Epochs of three classifiers, each without a third of the training images, in whose features agents dose look for
+    a dose before the run; 0, their default: they look for none. None for all others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
     advantages: Literal["baseline", "normalised"] = "baseline"
@@ -238,9 +246,10 @@ class SamplerConfig(Settings):
             )
 
     def _check_dose(self) -> None:
-        if self.agents == "dose" and self.exploration == 0:
+        if self.agents in ("dose", "dose_permuted") and self.exploration == 0:
             raise ValueError(
-                f"sampler.exploration {self.exploration} leaves sampler.agents dose nothing to learn from: raise it"
+                f"sampler.exploration {self.exploration} leaves sampler.agents {self.agents} nothing to learn from: "
+                "raise it"
             )
 
     def _check_population(self) -> None:

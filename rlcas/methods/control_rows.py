@@ -7,6 +7,7 @@ from rlcas.methods.method import (
     LEARNING_SEARCH,
     MIX_SEARCH,
     SAMPLER_SEARCH,
+    SHARES_IN_TURN,
     WHOLE_EPISODES,
     Method,
     episode_passes,
@@ -69,6 +70,38 @@ RLCAS_RESPONSE = Method(
     passes=episode_passes,
 )
 """RL-CAS with agents that fit how their class responds to synthetic images."""
+
+RLCAS_DOSE = Method(
+    title="Ours, shares in turn, agents dose",
+    source="RL-CAS with episodes and agents of ours",
+    engine="episodes",
+    pool="sketch",
+    settings={**BASELINE.settings, **SHARES_IN_TURN, **with_agents("dose")},
+    search={"sampler.exploration": (0.25, 0.5, 1.0)},
+)
+"""RL-CAS at the Baseline's cost, with agents that show a class's images only where they are probably a benefit."""
+
+RLCAS_DOSE_FROZEN = Method(
+    title="Shares in turn, frozen dose",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings={**RLCAS_DOSE.settings, "sampler.lr": 0.0},
+    search=RLCAS_DOSE.search,
+    control=True,
+)
+"""The same perturbed compositions, around a dose that stays what it was at first."""
+
+RLCAS_DOSE_PERMUTED = Method(
+    title="Shares in turn, credit of another class",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings={**BASELINE.settings, **SHARES_IN_TURN, **with_agents("dose_permuted")},
+    search=RLCAS_DOSE.search,
+    control=True,
+)
+"""Agents dose that learn from the signals of the next class."""
 
 CONSTANT = Method(
     title="Constant composition, best of K",

@@ -55,6 +55,12 @@ WHOLE_EPISODES: Mapping[str, Any] = {
     "sampler.real_last": 0.0,
 }
 """The paper's episodes: K whole epochs from one incumbent, of which the best is kept."""
+SHARES_IN_TURN: Mapping[str, Any] = {
+    "sampler.episode": "share",
+    "sampler.handover": "in_turn",
+    "sampler.merge_from": 1,
+}
+"""Episodes that are shares of an epoch, each from what the one before it reached: an epoch at the Baseline's cost."""
 MIX_SEARCH: Mapping[str, Sequence[Any]] = {"compare.synthetic_ratio": (0.5, 1.0, 2.0)}
 """Search of a constant composition."""
 INITIAL_SEARCH: Mapping[str, Sequence[Any]] = {"sampler.initial_count": (1, 2, 4)}

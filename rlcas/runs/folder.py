@@ -98,6 +98,11 @@ class RunFolder:
         return self.path / "usefulness" / "repeats"
 
     @property
+    def dose(self) -> Path:
+        """The composition that agents dose start from, with what is known of it."""
+        return self.path / "dose.json"
+
+    @property
     def scores(self) -> Path:
         """The pool's figures."""
         return self.path / "scores.json"

@@ -25,6 +25,8 @@ from rlcas.training.fit import fit
 from rlcas.training.trainer import ClassifierTrainer
 from rlcas.types import ImageSet, Int64, SyntheticSource, TrainingData
 
+NUM_FOLDS = 3
+"""Parts of the training images, each of which is held out once."""
 PoolOf = Callable[[Int64], SyntheticSource]
 """From the indices of a fold's training images to the synthetic images that may be shown beside them.
 
@@ -87,7 +89,7 @@ def fold_indices(train: ImageSet, num_folds: int, seed: int) -> list[tuple[Int64
 
 
 def train_folds(
-    data: TrainingData, config: RunConfig, *, epochs: int, num_folds: int = 3, device: torch.device
+    data: TrainingData, config: RunConfig, *, epochs: int, num_folds: int = NUM_FOLDS, device: torch.device
 ) -> list[FoldNetwork]:
     """Train a plain classifier of real images without each fold.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from rlcas.batches.batch_maker import BatchMaker, MiniBatch
-from rlcas.batches.composition import EpochPlan, mean_composition
+from rlcas.batches.composition import EpochPlan, check_divisible, mean_composition
 from rlcas.classifiers import snapshot
 from rlcas.classifiers.average import WeightAverage
 from rlcas.classifiers.batch_norm import check_batch_norm, real_statistics
@@ -23,7 +23,6 @@ from rlcas.classifiers.inference import predict_logits, probabilities
 from rlcas.classifiers.meta import ClassifierMeta
 from rlcas.config import ClassifierConfig, RunConfig
 from rlcas.devices import as_tensor, autocast, place, same_bits
-from rlcas.errors import UserError
 from rlcas.methods import build_objective, check_training_step
 from rlcas.methods.objective import Objective
 from rlcas.metrics import CLASS_SIGNALS, METRICS, SELECTING, class_signals, per_class_recall, shot_recalls
@@ -121,7 +120,7 @@ class ClassifierTrainer:
         Raises:
             UserError: the epoch has fewer mini-batches than parts.
         """
-        self._check_divisible(share)
+        check_divisible(self.config.sampler, self.batch_maker.num_steps)
         plan = self.batch_maker.plan(incumbent, counts_C, episode_index, epoch=epoch, share=share)
         with same_bits(self.device):
             self._restore(incumbent.arrays)
@@ -175,13 +174,6 @@ class ClassifierTrainer:
         if arrays is not self._held:
             snapshot.restore(self.model, self._optimizer, arrays, self._average.tensors)
         self._held = None
-
-    def _check_divisible(self, share: Share) -> None:
-        if share.total > self.batch_maker.num_steps:
-            raise UserError(
-                f"sampler.episode share: sampler.k {share.total} episodes cannot divide the "
-                f"{self.batch_maker.num_steps} mini-batches of an epoch: lower sampler.k or classifier.batch_size"
-            )
 
     def _recalibrate(self, trained: Incumbent) -> None:
         """Set BatchNorm's running statistics by real images of the epoch, with the weights as they are."""
