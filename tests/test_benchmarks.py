@@ -142,3 +142,10 @@ def test_unit_costs_of_a_cluster_are_measured_and_the_real_engine_is_compared_wi
     figures = figures_of("scaling_run.py", *options)["k2"]
     assert figures["workers"] == 2 and figures["left_behind"] == 0
     assert figures["ratio_to_model"] == pytest.approx(figures["epoch_seconds"] / figures["model_seconds"])
+
+
+def test_an_epoch_of_shares_is_compared_with_a_plain_one_of_the_same_images() -> None:
+    results = figures_of("rlcas_cost.py", "--repeats", "2")
+    assert set(results) == {"share", "share_on_an_actor", "whole"}
+    assert all({"wall_ratio", "epoch_seconds"} <= set(figures) for figures in results.values())
+    assert results["share"]["cpu_ratio"] < 2 < results["whole"]["cpu_ratio"], "a pass, and three"

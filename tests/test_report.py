@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_run import BREAST_8, write_run
+from fake_run import BREAST_8, fake_records, write_run
 from PIL import Image
 
 from rlcas import settings
@@ -17,6 +18,7 @@ from rlcas.errors import UserError
 from rlcas.reports import write_report
 from rlcas.reports.canvas import COLOURS
 from rlcas.reports.facts import read_run
+from rlcas.runs.epoch_log import EPOCHS_FILE, append_epoch
 from rlcas.storage.atomic import write_json
 
 SECTIONS = ["images", "agents", "training", "test", "synthesis", "failures", "settings", "provenance"]
@@ -374,3 +376,21 @@ def test_colour_images_are_shown_in_colour(small_run):
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"is not a run's folder: it has no config\.yaml"):
         write_report(tmp_path)
+
+
+def test_a_run_whose_episodes_were_merged_has_the_figures_of_the_mean(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", num_classes=3, epochs=3)
+    (folder / EPOCHS_FILE).unlink()
+    for record in fake_records(3, epochs=3):
+        merged = dataclasses.replace(record.incumbent, metrics={**record.incumbent.metrics, "f1": 0.25})
+        append_epoch(
+            folder,
+            dataclasses.replace(
+                record, winner=None, handover="merge", merged=merged, next_base_C=record.counts_C + 1
+            ),
+        )
+    facts = read_run(folder)
+    assert facts.winners("rewards") == [None] * 3
+    assert [metrics["f1"] for metrics in facts.incumbents("metrics")] == [0.25] * 3
+    assert facts.incumbents("composition")[-1] == (record.counts_C + 1).tolist()
+    assert write_report(folder).stat().st_size > 10_000

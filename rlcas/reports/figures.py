@@ -120,7 +120,7 @@ def rewards(facts: RunFacts) -> Figure:
     rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
     axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.4, markersize=4, mew=0)
     axes.plot(
-        _epochs(facts), facts.winners("rewards"), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
+        _epochs(facts), np.array(facts.winners("rewards"), float), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
     )
     baseline_T = [line["baseline"] for line in facts.epochs]
     axes.plot(_epochs(facts), baseline_T, color=SECOND, label="baseline")
