@@ -22,12 +22,13 @@ def test_the_table_has_a_line_for_the_pool_and_one_a_class_in_a_log(capsys: pyte
 
 
 def test_the_notes_say_what_copies_are_held_against_and_why_a_figure_is_missing() -> None:
-    copies, ratio, fid, alone = score_notes(FIGURES)
+    copies, ratio, fid, filtered, alone = score_notes(FIGURES)
     assert copies == (
         "copy rate: 0.004 of the pool as it is used, 0.019 with the marked copies, 0.014 of 562 held-out real images "
         "by the same rules"
     )
     assert ratio.startswith("distance ratio: how far the median image is from its nearest training image")
+    assert filtered.startswith("synth.filter leaves out images of the pool: ")
     assert fid == "FID of a class: n/a up to 512 images, real or synthetic"
     assert "macro recall 0.412 on 1124 real test images (95 % interval 0.371 to 0.452, chance 0.125)" in alone
 
@@ -35,6 +36,6 @@ def test_the_notes_say_what_copies_are_held_against_and_why_a_figure_is_missing(
 def test_what_was_not_measured_has_no_note(capsys: pytest.CaptureFixture[str]) -> None:
     per_class = [{**scores, "fid": 1.0} for scores in FIGURES["per_class"]]
     figures = {**FIGURES, "pool_only": None, "per_class": per_class, "kid": np.nan}
-    assert len(score_notes(figures)) == 2
+    assert len(score_notes({**figures, "filter": None})) == 2
     show_table(score_table(figures))
     assert "n/a [0.0271" in capsys.readouterr().out

@@ -430,11 +430,11 @@ def test_agents_and_rewards_have_their_own_defaults_and_stated_settings_win(
     [
         (
             {"exploration": "0.1"},
-            r"^sampler.exploration 0.1 is for sampler.agents response and dose, not for paper: leave",
+            r"^sampler.exploration 0.1 is for sampler.agents response, dose, dose_permuted, not for paper: leave",
         ),
         (
             {"benefit_probability": "0.9", "agents": "response"},
-            r"^sampler.benefit_probability 0.9 is for sampler.agents dose, not for response: leave it out",
+            r"^sampler.benefit_probability 0.9 is for sampler.agents dose, dose_permuted, not for response: leave",
         ),
         (
             {"exploration": "0", "agents": "dose"},

@@ -56,7 +56,7 @@ CPU = torch.device("cpu")
             {"synth.generation.solver": "x"},
             r"^synth\.generation\.solver 'x' is unknown: use one of ddim, unipc",
         ),
-        ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of constant, paper"),
+        ({"sampler.agents": "x"}, r"^sampler\.agents 'x' is unknown: use one of constant, dose"),
         (
             {"sampler.observation": "composition,x"},
             r"^sampler\.observation 'x' is unknown: use one of composition",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from cluster.comparison.plan import ComparisonPlan, PlannedRow
 from cluster.runs.checks import check_data_fits
 from rlcas.batches.budget import epochs_within, expected_added
-from rlcas.batches.composition import batch_starts, initial_counts, shows_synthetic
+from rlcas.batches.composition import batch_starts, initial_counts, shows_synthetic, undivided_epoch
 from rlcas.batches.static_mixture import static_counts
 from rlcas.comparison.folder import cell_folder
 from rlcas.config import RunConfig
@@ -22,7 +23,7 @@ from rlcas.methods.method import Engine, PoolName
 from rlcas.types import Int64, TrainingData
 
 MOST_GUESSES = 10
-"""Guesses of the number of epochs; two guesses in turn that fit equally well would never end."""
+"""Guesses of the number of epochs; of two that would lead to each other for ever, the lower one counts."""
 TRIED_FOLDER = "tried"
 """Below a row's folder: a cell for each setting that `compare.tune` tried."""
 
@@ -81,10 +82,14 @@ def cells_of_row(
         UserError: the row's settings do not fit the data.
     """
     compare = row.config.compare
-    try:
-        check_data_fits(row.config, data)
-    except UserError as error:
-        raise UserError(f"row {row.name}: {error}") from None
+    if undivided := undivided_epoch(row.config.sampler, _num_steps(row, data)):
+        # Left out and not refused: K may suit all other rows.
+        row = dataclasses.replace(row, missing=row.missing or undivided)
+    else:
+        try:
+            check_data_fits(row.config, data)
+        except UserError as error:
+            raise UserError(f"row {row.name}: {error}") from None
     needs_more_passes = compare.equal_compute and row.method.passes(row.config) > 1
     own = {**row.method.settings, **(tried or {})}
     return [
@@ -141,6 +146,10 @@ def _counts(row: PlannedRow, data: TrainingData) -> Int64:
     return static_counts(row.config, data.train.class_counts(data.num_classes))
 
 
+def _num_steps(row: PlannedRow, data: TrainingData) -> int:
+    return len(batch_starts(len(data.train), row.config.classifier.batch_size))
+
+
 def _epochs_within(budget_images: float, row: PlannedRow, data: TrainingData, *, at_most: bool) -> int:
     """Return how many epochs a budget of images lasts, as `epochs_within`."""
     num_images = len(data.train)
@@ -150,15 +159,15 @@ def _epochs_within(budget_images: float, row: PlannedRow, data: TrainingData, *,
         added = _added(row, data, epochs)
         found = epochs_within(budget_images, num_images, added, at_most=at_most)
         if found == epochs:
-            break
-        epochs = found
-    return epochs
+            return epochs
+        fewer, epochs = min(epochs, found), found
+    return fewer
 
 
 def _added(row: PlannedRow, data: TrainingData, epochs: int) -> Iterator[float]:
     """Yield the images added in epochs 1, 2, … of `epochs`; of compositions that move, those expected."""
     sampler = row.config.sampler.model_copy(update={"epochs": epochs})
-    num_steps = len(batch_starts(len(data.train), row.config.classifier.batch_size))
+    num_steps = _num_steps(row, data)
     if sampler.batch_mode == "fixed_total":
         # Added images replace real ones, so an epoch has the same number whatever the composition.
         return itertools.repeat(0.0)

@@ -167,7 +167,7 @@ def trained_from(lines: Sequence[Mapping[str, Any]]) -> TrainedCell:
     """Return the training that the lines of epochs.jsonl record: the curve is the incumbents'."""
     curve: list[dict[str, Any]] = []
     for line in lines:
-        incumbent = line["incumbent"]
+        incumbent = epoch_log.incumbent_of(line)
         curve.append(
             {
                 "epoch": line["epoch"],

@@ -84,9 +84,10 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
     machine = this_machine()
     sampler = config.sampler
     each = gpus_per_episode(config.cluster.gpus_per_episode, sampler.num_workers, int(machine["GPU"]))
+    workers = f"K={sampler.k} episodes" if sampler.num_workers == sampler.k else "1 worker"
     return [
         f"episodes: {describe_episodes(sampler)}",
-        f"demand: {sampler.num_workers} x {each:g} GPU (here: {machine['GPU']:g}), "
+        f"demand: {workers} x {each:g} GPU (here: {machine['GPU']:g}), "
         f"{config.cluster.threads_per_episode} thread each (here: {machine['CPU']:g} cores)",
         f"memory: {(real + pool) / MB:.0f} MB of images, mapped once a node; {state / MB:.0f} MB of weights and "
         "optimiser an episode",

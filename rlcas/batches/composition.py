@@ -36,7 +36,7 @@ def shows_synthetic(sampler: SamplerConfig, epoch: int) -> bool:
     They are not in the shares of the epochs that `sampler.real_first` and `sampler.real_last` keep for real images.
     """
     first, last = round(sampler.real_first * sampler.epochs), round(sampler.real_last * sampler.epochs)
-    return first < epoch <= sampler.epochs - last
+    return first < epoch and not sampler.epochs - last < epoch <= sampler.epochs
 
 
 def composition_of(sampler: SamplerConfig, epoch: int, base_C: Int64, actions_C: Int64) -> Int64:
@@ -59,11 +59,18 @@ def check_divisible(sampler: SamplerConfig, num_steps: int) -> None:
     Raises:
         UserError: it has fewer mini-batches than that.
     """
-    if sampler.episode == "share" and sampler.k > num_steps:
-        raise UserError(
-            f"sampler.episode share: sampler.k {sampler.k} episodes cannot divide the {num_steps} mini-batches of an "
-            "epoch: lower sampler.k or classifier.batch_size"
-        )
+    if undivided := undivided_epoch(sampler, num_steps):
+        raise UserError(undivided)
+
+
+def undivided_epoch(sampler: SamplerConfig, num_steps: int) -> str:
+    """Return why the K episodes cannot divide an epoch of `num_steps` among them, and the fix; nothing if they can."""
+    if sampler.episode != "share" or sampler.k <= num_steps:
+        return ""
+    return (
+        f"sampler.episode share: sampler.k {sampler.k} episodes cannot divide the {num_steps} mini-batches of an "
+        "epoch: lower sampler.k or classifier.batch_size"
+    )
 
 
 def mean_composition(counts_KC: Sequence[Int64]) -> Int64:

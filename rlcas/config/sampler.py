@@ -211,7 +211,7 @@ class SamplerConfig(Settings):
             # Agents from outside, package.module:class, may read any setting.
             if getattr(self, name) is not None and self.agents not in theirs and ":" not in self.agents:
                 raise ValueError(
-                    f"sampler.{name} {getattr(self, name)} is for sampler.agents {' and '.join(theirs)}, not for "
+                    f"sampler.{name} {getattr(self, name)} is for sampler.agents {', '.join(theirs)}, not for "
                     f"{self.agents}: leave it out or change the agents"
                 )
         self._check_dose()

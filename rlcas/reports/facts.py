@@ -15,7 +15,7 @@ from rlcas.config import RunConfig
 from rlcas.data.prepared import DATA_FILE, DataFacts, read_data_facts
 from rlcas.errors import UserError
 from rlcas.metrics import absence_note
-from rlcas.runs.epoch_log import EPOCHS_FILE, check_epochs, read_epochs, read_lines
+from rlcas.runs.epoch_log import EPOCHS_FILE, check_epochs, incumbent_of, read_epochs, read_lines
 from rlcas.runs.folder import RunFolder
 from rlcas.storage.atomic import read_facts
 from rlcas.storage.reading import RESTORE, read_arrays, typed
@@ -151,12 +151,7 @@ class RunFacts:
 
     def incumbents(self, key: str) -> list[Any]:
         """Return, for each epoch, `composition` or `metrics` of the incumbent."""
-        # Before version 0.3 a line had them with its winning episode alone.
-        former = {"composition": "compositions"}.get(key, key)
-        return [
-            line["incumbent"][key] if "incumbent" in line else line[former][line["winner"]]
-            for line in self.epochs
-        ]
+        return [incumbent_of(line)[key] for line in self.epochs]
 
     def probabilities_TC3(self) -> Float64:
         """Return [T, C, 3]: the policies of each epoch."""

@@ -119,9 +119,8 @@ def rewards(facts: RunFacts) -> Figure:
     # A failed episode's null becomes NaN, a gap.
     rewards_TK = np.array([line["rewards"] for line in facts.epochs], float)
     axes.plot(_epochs(facts), rewards_TK, "o", color=ACCENT, alpha=0.4, markersize=4, mew=0)
-    axes.plot(
-        _epochs(facts), np.array(facts.winners("rewards"), float), "o", color=ACCENT, markersize=4, mew=0, label="survivor"
-    )
+    survivors_T = np.array(facts.winners("rewards"), float)
+    axes.plot(_epochs(facts), survivors_T, "o", color=ACCENT, markersize=4, mew=0, label="survivor")
     baseline_T = [line["baseline"] for line in facts.epochs]
     axes.plot(_epochs(facts), baseline_T, color=SECOND, label="baseline")
     axes.set_ylabel("reward")

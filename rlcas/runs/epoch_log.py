@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
@@ -52,6 +52,20 @@ class EpochLine(TypedDict):
 
 
 _EPOCH = TypeAdapter(EpochLine)
+
+
+def incumbent_of(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the entry `incumbent` of a line of epochs.jsonl; before version 0.2 it was the winner's own values."""
+    if "incumbent" in line:
+        return line["incumbent"]
+    names = {
+        "composition": "compositions",
+        "metrics": "metrics",
+        "val_loss": "val_losses",
+        "train_loss": "train_losses",
+        "images": "images",
+    }
+    return {own: line[of_all][line["winner"]] for own, of_all in names.items() if of_all in line}
 
 
 def epoch_line(record: EpochRecord) -> dict[str, Any]:

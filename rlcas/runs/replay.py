@@ -150,7 +150,7 @@ def _of_episodes(line: dict[str, Any], name: str, k: int) -> list[list[int]]:
 
 def _bases(lines: list[dict[str, Any]], initial: list[int]) -> list[list[int]]:
     """Return the composition that each epoch's actions changed."""
-    # Lines of before version 0.3 do not have it: it was the winner's of the epoch before.
+    # Lines of before version 0.2 do not have it: it was the winner's of the epoch before.
     former = [initial, *(line["compositions"][line["winner"] or 0] for line in lines[:-1])]
     return [line.get("base_composition", before) for line, before in zip(lines, former, strict=True)]
 
