@@ -142,7 +142,7 @@ def with_lost_nodes(cluster, first):
 
     Returns also what came to the driver's node of epoch 1.
     """
-    from cluster.rllib import algorithm as module
+    from cluster.episodes import handover as module
 
     algorithm = build(EPISODE_SECONDS)
     nodes, choose = [first], module.choose
