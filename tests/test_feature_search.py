@@ -107,7 +107,7 @@ def test_features_are_of_networks_that_have_not_seen_the_images():
         assert (distances < 1e-4).all()
     space = FeatureSpace(found, 3, batch_size=16)
     zero_C = space.by_class(space.log_likelihoods(np.zeros(3, np.int64)))
-    assert (zero_C > np.log(1 / 3)).all(), "the classes are told apart on images that were held out"
+    assert (zero_C > np.log(1 / 3)).all(), "the classes are distinguished on images that were held out"
     assert torch.equal(features()[2].held_out.features_ND, found[2].held_out.features_ND)
 
 

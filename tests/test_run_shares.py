@@ -76,13 +76,13 @@ def test_auto_says_what_it_chose_and_the_folder_records_it(
 
 
 def test_a_dry_run_says_it_too_and_counts_one_pass(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for episode, told in (
+    for episode, described in (
         ("auto", "K=2 shares of an epoch in turn"),
         ("whole", "K=2 whole epochs on 2 workers"),
     ):
         words = small_run.flags(sampler__episode=episode)
         assert cli.main(["run", "--data", "npz:shapes.npz", "--pool", "folder:noise", *words, "--dry-run"]) == 0
-        assert f"episodes: {told}" in capsys.readouterr().out
+        assert f"episodes: {described}" in capsys.readouterr().out
 
 
 def test_an_epoch_too_short_to_divide_is_refused_before_anything_is_made(
@@ -171,7 +171,7 @@ SAFE = {
 
 
 def test_on_a_pool_of_noise_a_run_ends_where_one_without_images_ends(home: Path) -> None:
-    """The images do harm: hardly a class keeps a dose, and the last epochs make good what the exploration cost."""
+    """The images do harm: hardly a class keeps a dose, and the last epochs make up for what the exploration cost."""
     with np.load(home / "shapes.npz") as arrays:
         stored = dict(arrays)
     parts = [np.load(small_run.write_npz(home / f"{seed}.npz", seed=seed)) for seed in range(1, 7)]

@@ -83,5 +83,5 @@ def _found(context: RunContext, pool: SyntheticPool) -> FoundDose:
 
 
 def _described(counts_C: Int64, class_names: tuple[str, ...]) -> str:
-    dosed = [f"{name} {count}" for name, count in zip(class_names, counts_C.tolist(), strict=True) if count]
-    return f"dose to start from: {', '.join(dosed) or 'none, as no benefit is probable'}"
+    counts = [f"{name} {count}" for name, count in zip(class_names, counts_C.tolist(), strict=True) if count]
+    return f"dose to start from: {', '.join(counts) or 'none, as no benefit is probable'}"
