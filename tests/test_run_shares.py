@@ -77,10 +77,11 @@ def test_auto_says_what_it_chose_and_the_folder_records_it(
 
 def test_a_dry_run_says_it_too_and_counts_one_pass(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for episode, described in (
-        ("auto", "K=2 shares of an epoch in turn"),
-        ("whole", "K=2 whole epochs on 2 workers"),
+        ("auto", "K=3 shares of an epoch in turn"),
+        ("whole", "K=3 whole epochs on 3 workers"),
     ):
-        words = small_run.flags(sampler__episode=episode)
+        # K = 3 is more than the two mini-batches from which the time is estimated.
+        words = small_run.flags(sampler__episode=episode, sampler__k=3)
         assert cli.main(["run", "--data", "npz:shapes.npz", "--pool", "folder:noise", *words, "--dry-run"]) == 0
         assert f"episodes: {described}" in capsys.readouterr().out
 

@@ -115,6 +115,9 @@ def test_an_epoch_that_has_fewer_batches_than_shares_is_refused() -> None:
         match=r"^sampler.episode share: sampler.k 4 episodes cannot divide the 3 mini-batches of an epoch: l",
     ):
         trainer.train_share(trainer.initial(ZEROS), ZEROS, epoch=0, episode_index=0, share=Share(0, 4))
+    assert trainer.train_epoch(trainer.initial(ZEROS), ZEROS, episode_index=0).finite, (
+        "a whole epoch is not divided"
+    )
 
 
 def episodes(trainer: ClassifierTrainer, compositions: list[np.ndarray]) -> list[Incumbent]:

@@ -120,7 +120,9 @@ class ClassifierTrainer:
         Raises:
             UserError: the epoch has fewer mini-batches than parts.
         """
-        check_divisible(self.config.sampler, self.batch_maker.num_steps)
+        # Whole epochs may be short, as those of a judge or of a dry run.
+        if share.total > 1:
+            check_divisible(self.config.sampler, self.batch_maker.num_steps)
         plan = self.batch_maker.plan(incumbent, counts_C, episode_index, epoch=epoch, share=share)
         with same_bits(self.device):
             self._restore(incumbent.arrays)
