@@ -12,6 +12,8 @@ from rlcas.batches.composition import (
     epoch_plan,
     initial_counts,
     num_clamped,
+    rarest_first,
+    replaces_real,
 )
 from rlcas.config import SamplerConfig
 from rlcas.errors import UserError
@@ -179,3 +181,24 @@ def test_a_batch_that_may_overflow_is_refused_with_the_arithmetic():
         check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 47}), 3)
     with pytest.raises(UserError, match=r"= 1600 > classifier.batch_size 47: raise classifier.batch_size"):
         check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 47}), 100)
+
+
+def test_a_composition_by_rarity_fills_the_classes_that_are_shown_least():
+    shown_C, room_C = np.array([20.0, 8.0, 3.0, 1.0]), np.full(4, 8)
+    assert rarest_first(shown_C, 6, room_C).tolist() == [0, 0, 2, 4], "3 + 2 = 1 + 4"
+    assert rarest_first(shown_C, 20, room_C).tolist() == [0, 4, 8, 8], "none gets more than it may"
+    assert rarest_first(shown_C, 6, np.array([8, 8, 8, 0])).tolist() == [0, 1, 5, 0]
+    assert rarest_first(shown_C, 6, np.zeros(4, int)).tolist() == [0] * 4
+
+
+def test_the_batch_mode_auto_replaces_real_images_where_all_classes_fit():
+    for mode, batch_size, replaces in (
+        ("append", 48, False),
+        ("fixed_total", 48, True),
+        ("auto", 48, True),
+        ("auto", 47, False),
+    ):
+        settings = {"batch_mode": mode, "max_count": 16}
+        config = tiny_config(sampler=settings, classifier={"batch_size": batch_size})
+        check_composition(config, 3)
+        assert replaces_real(config, 3) == replaces, (mode, batch_size)

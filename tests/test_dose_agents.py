@@ -19,7 +19,9 @@ MOST = 8.0
 
 
 def make(num_classes=NUM_CLASSES, **settings):
-    agents = build_agents(SamplerConfig(agents="dose", **settings), num_classes, 1, seed=0)
+    agents = build_agents(
+        SamplerConfig(**{"agents": "dose", "max_count": 16, **settings}), num_classes, 1, seed=0
+    )
     agents.begin(CLASS_COUNTS_C[:num_classes])
     return agents
 

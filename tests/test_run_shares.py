@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def train(out: str, **more: object) -> int:
+def train(out: str, pool: str = "folder:noise", **more: object) -> int:
     words = small_run.flags(**{**IN_TURN, **more})
     return cli.main(
         [
@@ -46,7 +46,7 @@ def train(out: str, **more: object) -> int:
             "--data",
             "npz:shapes.npz",
             "--pool",
-            "folder:noise",
+            pool,
             *words,
             *small_run.IN_PROCESS,
             "--out",
@@ -115,6 +115,50 @@ def test_a_dose_is_looked_for_once_and_a_pool_of_noise_has_none(
     assert read_epochs(home / "run")[3]["base_composition"] == [0, 0, 0]
 
 
+def test_images_that_a_classifier_of_the_real_ones_does_not_recognise_are_never_shown(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run of a pool of noise is the one without images, bit for bit."""
+    longer = {"sampler__epochs": 6, "classifier__batch_size": 8}
+    assert train("run", sampler__agents="dose", **longer) == 0
+    shown = capsys.readouterr().out
+    assert "Looking for a dose by the images that are recognised" in shown
+    assert "dose to start from: none, as no benefit is probable" in shown
+    facts = json.loads((home / "run/dose.json").read_text())
+    assert facts["counts_C"] == [0, 0, 0] and max(facts["benefit_probability_C"]) < 0.5
+    assert not any(sum(line["synthetic_images"]) for line in read_epochs(home / "run"))
+    without = {"sampler__agents": "constant", "sampler__initial_count": 0, "sampler__prior": "effective"}
+    assert train("without", **without, **longer) == 0
+    weights = [(home / out / "model.safetensors").read_bytes() for out in ("run", "without")]
+    assert weights[0] == weights[1]
+
+
+def test_images_that_it_recognises_are_shown_of_the_rarest_classes_from_the_start(home: Path) -> None:
+    """The pool is of other shapes of the same kinds, as if a synthesiser were perfect."""
+    with np.load(small_run.write_npz(home / "others.npz", seed=1)) as arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"].ravel()
+    for name in small_run.CLASS_NAMES:
+        (home / "shapes" / name).mkdir(parents=True)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        Image.fromarray(image).save(home / "shapes" / small_run.CLASS_NAMES[label] / f"{number}.png")
+    own = {
+        "sampler__agents": "dose",
+        "sampler__epochs": 8,
+        "classifier__batch_size": 8,
+        "sampler__max_count": 2,
+    }
+    assert train("run", **own, pool="folder:shapes") == 0
+    facts = json.loads((home / "run/dose.json").read_text())
+    probable = [probability > 0.8 for probability in facts["benefit_probability_C"]]
+    assert any(probable) and not any(
+        count for count, likely in zip(facts["counts_C"], probable, strict=True) if not likely
+    )
+    assert sum(facts["counts_C"]) == min(3, 2 * sum(probable)), "0.375 of the mini-batch's 8 images"
+    first = read_epochs(home / "run")[0]
+    assert first["base_composition"] == facts["counts_C"] and sum(first["synthetic_images"]) > 0
+    assert sum(first["images"]) == 64, "they replace real ones"
+
+
 def test_a_pool_of_real_images_is_not_searched(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = small_run.flags(sampler__agents="dose", sampler__fold_epochs=2)
     start = ["--synth.generation.start", "image"]
@@ -163,6 +207,7 @@ def figures_of(data: str, pool: str, seed: int, sampler: dict[str, object]) -> d
 
 SAFE = {
     "sampler.agents": "dose",
+    "sampler.start_share": 0.0,
     "sampler.exploration": 0.25,
     "sampler.synthetic_weight": 0.3,
     "sampler.prior": "effective",
@@ -179,7 +224,8 @@ def test_on_a_pool_of_noise_a_run_ends_where_one_without_images_ends(home: Path)
     for name in ("test_images", "test_labels"):
         stored[name] = np.concatenate([part[name] for part in parts])
     np.savez(home / "tested.npz", **stored)
-    without = {name: value for name, value in SAFE.items() if name != "sampler.exploration"}
+    only_dose = ("sampler.exploration", "sampler.start_share")
+    without = {name: value for name, value in SAFE.items() if name not in only_dose}
     without |= {"sampler.agents": "constant", "sampler.initial_count": 0}
     differences = []
     for seed in range(3):

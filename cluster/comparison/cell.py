@@ -149,6 +149,8 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     share_images(RunFolder(comparison), RunFolder(folder))
     if cell.pool not in (None, REAL):
         link_once(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
+        # One judge for all, which the pool's stage has trained.
+        link_once(RunFolder(comparison).judge, RunFolder(folder).judge)
 
 
 def _device_name(device: torch.device) -> str:

@@ -14,7 +14,13 @@ import numpy as np
 from cluster.comparison.plan import ComparisonPlan, PlannedRow
 from cluster.runs.checks import check_data_fits
 from rlcas.batches.budget import epochs_within, expected_added
-from rlcas.batches.composition import batch_starts, initial_counts, shows_synthetic, undivided_epoch
+from rlcas.batches.composition import (
+    batch_starts,
+    initial_counts,
+    replaces_real,
+    shows_synthetic,
+    undivided_epoch,
+)
 from rlcas.batches.static_mixture import static_counts
 from rlcas.comparison.folder import cell_folder
 from rlcas.config import RunConfig
@@ -168,7 +174,7 @@ def _added(row: PlannedRow, data: TrainingData, epochs: int) -> Iterator[float]:
     """Yield the images added in epochs 1, 2, … of `epochs`; of compositions that move, those expected."""
     sampler = row.config.sampler.model_copy(update={"epochs": epochs})
     num_steps = _num_steps(row, data)
-    if sampler.batch_mode == "fixed_total":
+    if replaces_real(row.config, data.num_classes):
         # Added images replace real ones, so an epoch has the same number whatever the composition.
         return itertools.repeat(0.0)
     if row.method.engine == "episodes":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlcas.batches.composition import batch_starts
+from rlcas.batches.composition import batch_starts, replaces_real
 from rlcas.batches.sources import RealImages
 from rlcas.batches.static_mixture import constant_counts
 from rlcas.classifiers.meta import ClassifierMeta
@@ -122,7 +122,7 @@ def small_config(config: RunConfig, seed: int) -> RunConfig:
 def images_trained(config: RunConfig, data: TrainingData) -> int:
     """Return the images that all small classifiers of one arm train on."""
     scoring, num_images = config.synth.scoring, len(data.train)
-    if config.sampler.batch_mode == "append":
+    if not replaces_real(config, data.num_classes):
         num_steps = len(batch_starts(num_images, config.classifier.batch_size))
         num_images += num_steps * int(added_counts(config, data).sum())
     return scoring.usefulness_seeds * scoring.usefulness_epochs * num_images

@@ -16,12 +16,12 @@ from cluster.pools.make import check_phase_one, images_per_class
 from cluster.pools.start_images import own_images
 from cluster.pools.usefulness import images_trained, small_config
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.runs.dose_search import check_search
+from cluster.runs.first_dose import check_search
 from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.batches.composition import batch_starts, initial_counts
+from rlcas.batches.composition import batch_starts, initial_counts, replaces_real
 from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
@@ -195,7 +195,7 @@ def usefulness_seconds(config: RunConfig, data: TrainingData) -> float:
 def _images_in_turn(config: RunConfig, data: TrainingData) -> float:
     """Return the images of all epochs that are trained one after another: K episodes share the cores or GPUs."""
     num_batches = len(batch_starts(len(data.train), config.classifier.batch_size))
-    appended = config.sampler.batch_mode == "append"
+    appended = not replaces_real(config, data.num_classes)
     images_an_epoch = len(data.train) + appended * num_batches * int(_start(config, data).sum())
     sampler = config.sampler
     rounds = max(1.0, sampler.num_workers / _side_by_side(choose_device(config.device)))

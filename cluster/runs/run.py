@@ -21,7 +21,7 @@ from cluster.pools.stored import open_pool, run_pool
 from cluster.pools.usefulness import held_out
 from cluster.runs import results
 from cluster.runs.checks import check_data_fits, check_settings
-from cluster.runs.dose_search import check_search
+from cluster.runs.first_dose import check_search
 from cluster.runs.more_epochs import is_finished, set_epochs
 from cluster.runtime.resources import with_chosen_episodes
 from cluster.synthesis.train import train_generator

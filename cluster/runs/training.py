@@ -16,7 +16,7 @@ from cluster.episodes.checkpoint_writer import CheckpointWriter
 from cluster.episodes.trainer_factory import trainer_factory
 from cluster.population.population import Population
 from cluster.rllib.run_config import algorithm_config
-from cluster.runs.dose_search import dose_to_start_from
+from cluster.runs.first_dose import dose_to_start_from
 from cluster.runs.more_epochs import epochs_of_results
 from cluster.runtime.connection import ensure_ray, quiet_ray
 from cluster.runtime.head_watchdog import watched_head

@@ -14,7 +14,7 @@ from cluster.episodes import checkpoint
 from cluster.pools.stored import open_pool
 from cluster.rllib.algorithm import RLCAS, RLCASConfig
 from cluster.rllib.run_config import algorithm_config
-from cluster.runs.dose_search import dose_to_start_from
+from cluster.runs.first_dose import dose_to_start_from
 from cluster.runtime.connection import quiet_ray
 from cluster.runtime.node_folder import check_reached
 from rlcas import settings

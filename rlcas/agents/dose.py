@@ -12,16 +12,14 @@ from rlcas.agents.base import Agents
 from rlcas.agents.designs import designed_actions
 from rlcas.agents.dose_response import DoseResponse, fit_response, rarity
 from rlcas.agents.policies import NEVER
-from rlcas.batches.composition import ACTIONS, KEEP, initial_counts
+from rlcas.batches.composition import KEEP, initial_counts
 from rlcas.config import SamplerConfig
 from rlcas.types import Float64, Int64
 
 MEMORIES = 3
 """Epochs older than this many `memory_epochs` are forgotten: their weight is below exp(-3) = 0.05."""
-FOUND_WEIGHT = 0.5
-"""Share of a found benefit's log-odds that counts beside what the run itself measures."""
-SUREST = 0.99
-"""A found probability counts as no more than this, or less than 1 minus it: it was not found in this run."""
+SUREST = 0.999
+"""A probability of before the run counts as no more than this, and no less than 1 minus it."""
 
 
 class DoseAgents(Agents):
@@ -30,15 +28,16 @@ class DoseAgents(Agents):
     Each epoch `design` perturbs the classes by a step up or down; a class of dose 0 is perturbed upwards alone. The
     response (`fit_response`) of the classes' signals then moves each class's dose along the slope of the team's
     signal, by lr · step · clip(slope / its standard deviation, -1, 1), but only if the class's images at the new dose
-    are a benefit against none with a probability above `sampler.benefit_probability`; if not, the dose is 0. With
-    `sampler.lr` 0 the dose stays where it was at first.
+    are a benefit against none with a probability above `sampler.benefit_probability`; if not, the dose is 0. Of a
+    class whose images are less probably a benefit than not before the run, none is ever shown. With `sampler.lr` 0 the
+    dose stays where it was at first.
     """
 
     dose_C: Tensor
     """The dose, in images; `centre` rounds it."""
     rarity_C: Tensor
     log_odds_C: Tensor
-    """What was found before the run speaks for a benefit; it fades as observations do."""
+    """Of a benefit, by what is known before the run."""
     steps_HKC: Tensor
     """The compositions of the last H epochs in steps, the newest first; NaN where there were none."""
     signals_HKC: Tensor
@@ -65,13 +64,13 @@ class DoseAgents(Agents):
         dose_C: Int64 | None = None,
         benefit_probability_C: Float64 | None = None,
     ) -> None:
-        """Take rarity from the real images of each class, and perhaps a dose that was found before."""
+        """Take rarity from the real images of each class, and perhaps a dose to start from."""
         self.rarity_C.copy_(rarity(class_counts_C))
         if dose_C is not None:
             self.dose_C.copy_(torch.from_numpy(dose_C).clamp(0, self.sampler.max_count))
         if benefit_probability_C is not None:
             found_C = torch.from_numpy(benefit_probability_C).clamp(1 - SUREST, SUREST)
-            self.log_odds_C.copy_(FOUND_WEIGHT * found_C.logit())
+            self.log_odds_C.copy_(found_C.logit())
 
     def centre(self, counts_C: Int64) -> Int64:
         """Return the dose in whole images, whatever the incumbent's composition."""
@@ -81,18 +80,14 @@ class DoseAgents(Agents):
         """Return [K, C] indices: `designed_actions` of some classes, the same in all episodes of an epoch."""
         signs_KC = designed_actions(num_episodes, self.num_classes, rng)
         still_C = rng.permutation(self.num_classes) >= self._num_perturbed
-        cannot_KC = (signs_KC == ACTIONS[0]) & self._at(0) | (signs_KC == ACTIONS[-1]) & self._at(
-            self.sampler.max_count
-        )
+        can_C3 = self._possible()
+        cannot_KC = ~np.take_along_axis(can_C3.T, KEEP + signs_KC, axis=0)
         return np.where(still_C | cannot_KC, KEEP, KEEP + signs_KC)
 
     def forward(self, features_BCF: Tensor) -> Tensor:
         """Return logits [B, C, 3]: the share of a class's episodes that act so, whatever is seen."""
         share = self._num_perturbed / self.num_classes / 2
-        can_C3 = torch.ones(self.num_classes, len(ACTIONS), dtype=torch.float64)
-        can_C3[torch.from_numpy(self._at(0)), 0] = 0
-        can_C3[torch.from_numpy(self._at(self.sampler.max_count)), -1] = 0
-        shares_C3 = share * can_C3
+        shares_C3 = share * torch.from_numpy(self._possible()).double()
         shares_C3[:, KEEP] = 1 - shares_C3[:, [0, -1]].sum(dim=1)
         logits_C3 = shares_C3.log().clamp_min(NEVER).to(features_BCF.device)
         return logits_C3.expand(len(features_BCF), -1, -1)
@@ -106,7 +101,6 @@ class DoseAgents(Agents):
             kept_HKC.copy_(kept_HKC.roll(1, dims=0))
             kept_HKC[0] = torch.nan
             kept_HKC[0, : len(new_KC)] = new_KC
-        self.log_odds_C.mul_(self._decay)
         if self.sampler.lr > 0:
             self.dose_C.copy_(self._next_dose(self.response()))
 
@@ -148,8 +142,12 @@ class DoseAgents(Agents):
         probable_C = self.benefit_probability(response, moved_C) > self._benefit_probability
         return moved_C.where(probable_C, 0.0)
 
-    def _at(self, count: int) -> np.ndarray:
-        return self.centre(np.empty(0, np.int64)) == count
+    def _possible(self) -> np.ndarray:
+        """Return [C, 3] bool: the actions that change a class's count as they say, and may."""
+        counts_C = self.centre(np.empty(0, np.int64))
+        may_rise_C = (self.log_odds_C >= 0).cpu().numpy()
+        can_rise_C = may_rise_C & (counts_C < self.sampler.max_count)
+        return np.stack([counts_C > 0, np.ones(self.num_classes, bool), can_rise_C], axis=1)
 
 
 class PermutedDoseAgents(DoseAgents):

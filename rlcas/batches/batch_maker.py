@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from rlcas.batches.augment import Augment
-from rlcas.batches.composition import EpochPlan, PoolCycles, batch_starts, check_composition, epoch_plan
+from rlcas.batches.composition import (
+    EpochPlan,
+    PoolCycles,
+    batch_starts,
+    check_composition,
+    epoch_plan,
+    replaces_real,
+)
 from rlcas.batches.images import Normalisation, SyntheticImages, to_float
 from rlcas.config import RunConfig
 from rlcas.devices import as_tensor
@@ -89,6 +96,7 @@ class BatchMaker:
         self.normalisation = Normalisation.of(data.train.images_NCHW)
         self.num_steps = len(batch_starts(len(data.train), config.classifier.batch_size))
         self._config = config
+        self._replaces_real = replaces_real(config, data.num_classes)
         self._device = device
         # On a CPU these are the mapped files' own pages, which the K workers of a node share.
         self._images = as_tensor(data.train.images_NCHW, device)
@@ -135,7 +143,7 @@ class BatchMaker:
             counts_C,
             positions_C,
             self._cycles,
-            fixed_total=self._config.sampler.batch_mode == "fixed_total",
+            fixed_total=self._replaces_real,
             share=share,
         )
 

@@ -95,6 +95,27 @@ def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
     return np.array(counts, dtype=np.int64)
 
 
+def rarest_first(shown_C: Float64, total: int, most_C: Int64) -> Int64:
+    """Return [C] int64 that sum to `total`: each image goes to the class of which a mini-batch shows the fewest so far.
+
+    Args:
+        shown_C: [C] real images of each class that a mini-batch is expected to show.
+        total: synthetic images of a mini-batch; fewer where `most_C` leaves no room for them.
+        most_C: [C] the most that a class may get.
+    """
+    counts_C = np.zeros(len(shown_C), np.int64)
+    for _ in range(min(total, int(most_C.sum()))):
+        counts_C[np.argmin(np.where(counts_C < most_C, shown_C + counts_C, np.inf))] += 1
+    return counts_C
+
+
+def replaces_real(config: RunConfig, num_classes: int) -> bool:
+    """Return whether synthetic images replace real ones in a mini-batch, by `sampler.batch_mode`."""
+    mode = config.sampler.batch_mode
+    fits = num_classes * config.sampler.max_count <= config.classifier.batch_size
+    return mode == "fixed_total" or (mode == "auto" and fits)
+
+
 def check_composition(config: RunConfig, num_classes: int) -> None:
     """Check that the settings of the composition fit C classes, before anything starts.
 

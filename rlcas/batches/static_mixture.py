@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rlcas.batches.composition import batch_starts
+from rlcas.batches.composition import batch_starts, replaces_real
 from rlcas.config import CompareRunConfig, RunConfig
 from rlcas.types import Float64, Int64
 
@@ -38,7 +38,7 @@ def constant_counts(config: RunConfig, train_counts_C: Int64, shares_C: Float64,
     num_images = int(train_counts_C.sum())
     num_steps = len(batch_starts(num_images, config.classifier.batch_size))
     added = ratio * num_images / num_steps
-    if config.sampler.batch_mode == "fixed_total":
+    if replaces_real(config, len(train_counts_C)):
         added /= 1 + ratio
     return apportion(shares_C, max(1, round(added)))
 

@@ -25,6 +25,10 @@ DOSE_DEFAULTS: dict[str, Any] = {
     "memory_epochs": 15.0,
     "benefit_probability": 0.8,
     "fold_epochs": 0,
+    "start_share": 0.375,
+    "max_count": 8,
+    "batch_mode": "auto",
+    "prior": "effective",
 }
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
@@ -38,6 +42,7 @@ ONLY_FOR: dict[str, tuple[str, ...]] = {
     "memory_epochs": ("response", "dose", "dose_permuted"),
     "benefit_probability": ("dose", "dose_permuted"),
     "fold_epochs": ("dose", "dose_permuted"),
+    "start_share": ("dose", "dose_permuted"),
 }
 """Setting of the sampler -> the agents that have it; None for all others."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
@@ -94,6 +99,10 @@ class SamplerConfig(Settings):
     fold_epochs: Count | None = None
     """Epochs of three classifiers, each without a third of the training images, in whose features agents dose look for
     a dose before the run; 0, their default: they look for none. None for all others."""
+    start_share: Fraction | None = None
+    """Share of a mini-batch that agents dose fill with synthetic images of the rarest classes from the start, as far as
+    a classifier of the real images recognises them; 0: they start from `initial_count`. Their default is 0.375, or 0
+    where `initial_count` or `fold_epochs` is above 0. None for all others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
     advantages: Literal["baseline", "normalised"] = "baseline"
@@ -114,14 +123,16 @@ class SamplerConfig(Settings):
     action_step: PositiveCount = 2
     """An agent's actions are -step, 0 and +step."""
     max_count: PositiveCount = 16
-    """Counts are clamped to [0, max_count]."""
-    batch_mode: Literal["append", "fixed_total"] = "append"
-    """append: synthetic images are added to the real ones; fixed_total: they replace as many of the real ones."""
+    """Counts are clamped to [0, max_count]; the default of agents dose is 8."""
+    batch_mode: Literal["append", "fixed_total", "auto"] = "append"
+    """append: synthetic images are added to the real ones; fixed_total: they replace as many of the real ones. auto,
+    the default of agents dose: fixed_total where `max_count` images of all classes fit into a mini-batch, else append.
+    """
     draw_mode: Literal["cycle", "with_replacement"] = "cycle"
     """cycle: each class's pool in shuffled rounds, every image once in a round; with_replacement: independent draws."""
     prior: Literal["real", "effective"] = "real"
     """Class counts in the training loss: of the real images, or of all images in the epoch, where a synthetic one
-    counts `synthetic_weight`."""
+    counts `synthetic_weight`. The default of agents dose is effective."""
     synthetic_weight: Weight = 1.0
     """Weight of a synthetic image in the training loss; a real one has 1."""
     batch_norm: Literal["all", "real"] = "all"
@@ -151,7 +162,10 @@ class SamplerConfig(Settings):
             name = stated.get(setting, cls.model_fields[setting].default)
             # None counts as not stated: a resolved config.yaml has it wherever a setting is for other agents.
             known = {key: value for key, value in stated.items() if value is not None}
-            stated = stated | table.get(name, {}) | known if isinstance(name, str) else stated
+            own = table.get(name, {}) if isinstance(name, str) else {}
+            if "start_share" in own and (known.get("initial_count") or known.get("fold_epochs")):
+                own = own | {"start_share": 0.0}  # another start is stated
+            stated = stated | own | known
         return stated
 
     def concrete(self, num_gpus: float) -> SamplerConfig:
@@ -251,6 +265,12 @@ class SamplerConfig(Settings):
                 f"sampler.exploration {self.exploration} leaves sampler.agents {self.agents} nothing to learn from: "
                 "raise it"
             )
+        for name in ("initial_count", "fold_epochs"):
+            if self.start_share and (value := getattr(self, name)):
+                raise ValueError(
+                    f"sampler.start_share {self.start_share:g} beside sampler.{name} {value}: each says where agents "
+                    "dose start, set one of them to 0"
+                )
 
     def _check_population(self) -> None:
         if self.agents == POPULATION and self.replay is not None:

@@ -1,4 +1,4 @@
-"""The stage of a run that looks for a dose in feature space before the first epoch (`sampler.fold_epochs`)."""
+"""The stage of a run that finds the dose which agents dose start from, before the first epoch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cluster.pools.recognition import recognised
 from cluster.pools.stored import is_stored, stored_folder
+from rlcas.batches.composition import rarest_first
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
@@ -15,7 +17,7 @@ from rlcas.jsonable import jsonable
 from rlcas.runs.context import RunContext
 from rlcas.runs.stages import stage
 from rlcas.storage.atomic import read_facts, write_json
-from rlcas.training.feature_search import FoundDose, search_doses
+from rlcas.training.feature_search import search_doses
 from rlcas.training.feature_space import FeatureSpace
 from rlcas.training.out_of_fold import NUM_FOLDS, out_of_fold, train_folds
 from rlcas.types import Float64, Int64
@@ -26,21 +28,25 @@ SEARCH_EPOCHS = 6
 
 
 def dose_to_start_from(context: RunContext, pool: SyntheticPool) -> tuple[Int64, Float64] | None:
-    """Return [C] the dose that was found and [C] the probabilities of its benefit; None where none is looked for.
+    """Return [C] the dose to start from and [C] the probabilities of its benefit; None where none is looked for.
 
-    It is looked for once; a resumed run reads it from its folder.
+    It is looked for once, in feature space or by what a classifier of the real images recognises; a resumed run reads
+    it from its folder.
 
     Raises:
-        UserError: the pool was made from real images, of which some are held out.
+        UserError: the search in feature space cannot use the pool, as it was made from real images.
     """
     sampler, path = context.config.sampler, context.folder.dose
-    if not sampler.fold_epochs or sampler.replay is not None:
+    if not (sampler.fold_epochs or sampler.start_share) or sampler.replay is not None:
         return None
     if not path.exists():
-        check_search(context.config)
-        title = f"Looking for a dose in the features of {NUM_FOLDS} classifiers"
+        find, title = (
+            (_searched, f"Looking for a dose in the features of {NUM_FOLDS} classifiers")
+            if sampler.fold_epochs
+            else (_recognised, "Looking for a dose by the images that are recognised")
+        )
         with stage(context.folder, title, "dose_search"):
-            write_json(path, jsonable(dataclasses.asdict(_found(context, pool))))
+            write_json(path, jsonable(find(context, pool)))
     facts = read_facts(path)
     counts_C = np.array(facts["counts_C"], np.int64)
     say(_described(counts_C, context.data.class_names))
@@ -67,7 +73,23 @@ def check_search(config: RunConfig) -> None:
         )
 
 
-def _found(context: RunContext, pool: SyntheticPool) -> FoundDose:
+def _recognised(context: RunContext, pool: SyntheticPool) -> dict[str, Any]:
+    """Return a dose of the rarest classes among those whose images are recognised."""
+    config, data = context.config, context.data
+    sampler, batch_size = config.sampler, config.classifier.batch_size
+    assert sampler.start_share is not None and sampler.benefit_probability is not None, "agents dose have them"
+    probability_C = recognised(context, pool)
+    class_counts_C = data.train.class_counts(data.num_classes)
+    counts_C = rarest_first(
+        class_counts_C / class_counts_C.sum() * batch_size,
+        round(sampler.start_share * batch_size),
+        np.where(probability_C > sampler.benefit_probability, sampler.max_count, 0),
+    )
+    return {"counts_C": counts_C, "benefit_probability_C": probability_C}
+
+
+def _searched(context: RunContext, pool: SyntheticPool) -> dict[str, Any]:
+    """Return the dose that is found in feature space, with what is known of it."""
     config, data = context.config, context.data
     assert config.sampler.fold_epochs is not None
     networks = train_folds(data, config, epochs=config.sampler.fold_epochs, device=context.device)
@@ -79,7 +101,8 @@ def _found(context: RunContext, pool: SyntheticPool) -> FoundDose:
         synthetic_weight=config.sampler.synthetic_weight,
     )
     class_counts_C = data.train.class_counts(data.num_classes)
-    return search_doses(space, config.sampler, class_counts_C, seed=config.seed, epochs=SEARCH_EPOCHS)
+    found = search_doses(space, config.sampler, class_counts_C, seed=config.seed, epochs=SEARCH_EPOCHS)
+    return dataclasses.asdict(found)
 
 
 def _described(counts_C: Int64, class_names: tuple[str, ...]) -> str:
