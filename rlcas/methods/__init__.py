@@ -20,6 +20,7 @@ from rlcas.methods.control_rows import (
     RLCAS_RESPONSE,
     RLCAS_STATE,
 )
+from rlcas.methods.ensemble import BASELINE_ENSEMBLE
 from rlcas.methods.glmc import GLMC
 from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
@@ -68,6 +69,7 @@ METHODS: dict[str, Method] = {
     "pbt": PBT,
     "baseline_ema": BASELINE_EMA,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
+    "baseline_ensemble": BASELINE_ENSEMBLE,
 }
 """Rows of `rlcas compare` by name. `classifier.method` takes the same names, for a row's training step; a Method of
 your own is named as package.module:object."""
