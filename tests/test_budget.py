@@ -71,7 +71,9 @@ def test_agents_dose_add_what_perturbations_around_their_first_dose_add(
     added = []
     for _ in range(4000):
         base_C = dosing.centre(incumbent_C)
-        counts_KC = [apply_actions(base_C, of_C, step=2, max_count=7) for of_C in dosing.design(k, rng)]
+        designed_KC = dosing.design(k, rng)
+        assert designed_KC is not None
+        counts_KC = [apply_actions(base_C, of_C, step=2, max_count=7) for of_C in designed_KC]
         added.append(np.sum(counts_KC) / k)
     for expected in itertools.islice(expected_added(sampler, num_classes=5), 3):
         assert np.mean(added) == pytest.approx(expected, abs=5 * np.std(added) / len(added) ** 0.5 + 1e-9)

@@ -26,7 +26,8 @@ class CompareConfig(Settings):
     """Classes of the added images. uniform: equally many of each, as at the start of RL-CAS; proportional: in the
     proportions of the real ones."""
     pools: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """NAME=DIR, once for each pool: existing pools to use instead of making them: sketch, class, mgdm, skin_sdm."""
+    """NAME=DIR, once for each pool: existing pools to use instead of making them: sketch, image, class, mgdm,
+    skin_sdm."""
     usefulness: bool = True
     """Also measure what each pool teaches beyond repeated real images, once for all rows and seeds
     (`synth.scoring.usefulness_seeds` pairs of small classifiers a pool)."""

@@ -19,6 +19,7 @@ from rlcas.methods.control_rows import (
     RLCAS_K1,
     RLCAS_RESPONSE,
     RLCAS_STATE,
+    SYN_IMAGE,
 )
 from rlcas.methods.ensemble import BASELINE_ENSEMBLE
 from rlcas.methods.glmc import GLMC
@@ -66,6 +67,7 @@ METHODS: dict[str, Method] = {
     "rlcas_k1": RLCAS_K1,
     "constant": CONSTANT,
     "oversampling": OVERSAMPLING,
+    "syn_image": SYN_IMAGE,
     "pbt": PBT,
     "baseline_ema": BASELINE_EMA,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
