@@ -20,7 +20,7 @@ from rlcas.errors import first_line
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.runs.images import link_once, share_images
-from rlcas.storage.atomic import replacing_folder, write_text
+from rlcas.storage.atomic import read_facts, replacing_folder, write_json, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 
 
@@ -85,6 +85,9 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
         whole = ldm if ours.generator == "mgdm" else folder.synth
         # Neither over a finished generator nor over a diffusion model that was taken over before.
         if not (folder.synth / FIGURES_FILE).exists() and not (whole / FIGURES_FILE).exists():
+            if whole == folder.synth:
+                # Nothing is left to train: without its time the pool would count as made elsewhere.
+                write_json(folder.timings, read_facts(folder.timings) | {"synthesiser": 0.0})
             with replacing_folder(whole) as temporary:
                 shutil.copytree(other.synth, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
     elif ours.autoencoder.pretrained is None:
