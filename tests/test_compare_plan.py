@@ -87,6 +87,20 @@ def test_what_needs_more_passes_is_trained_once_more_with_as_many_as_the_baselin
     assert not any(cell.equal_compute for cells in without.values() for cell in cells)
 
 
+def test_rows_that_need_more_passes_may_be_trained_at_equal_compute_alone(tmp_path: Path) -> None:
+    made = planned(tmp_path, "baseline,ncl,syn_sketch", compare={"equal_compute": "only", "tune": 2})
+    rows = cells_by_row(made)
+    assert [cell.name for cell in rows["ncl"]] == ["cells/ncl/0-equal", "cells/ncl/1-equal"]
+    assert not any(cell.equal_compute for cell in [*rows["baseline"], *rows["syn_sketch"]])
+    both = cells_by_row(planned(tmp_path, "baseline,ncl,syn_sketch"))
+    assert rows["ncl"][0].config.sampler.epochs == both["ncl"][1].config.sampler.epochs == 10
+    tried = [cell for cell in tries_of(made, DATA) if cell.method == "ncl"]
+    assert [(cell.name, cell.config.sampler.epochs) for cell in tried] == [
+        ("cells/ncl/tried/1", 10),
+        ("cells/ncl/tried/2", 10),
+    ]
+
+
 def test_replaced_images_cost_no_epochs(tmp_path: Path) -> None:
     sampler = {"batch_mode": "fixed_total", "max_count": 4}
     rows = cells_by_row(planned(tmp_path, "rlcas,syn_sketch", sampler=sampler))

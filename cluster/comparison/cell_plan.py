@@ -24,6 +24,8 @@ from rlcas.types import Int64, TrainingData
 
 MOST_GUESSES = 10
 """Guesses of the number of epochs; of two that would lead to each other for ever, the lower one counts."""
+EQUAL_CELLS: dict[bool | str, tuple[bool, ...]] = {False: (False,), True: (False, True), "only": (True,)}
+"""`compare.equal_compute` -> whether each cell of a row that needs more passes is of equal compute."""
 TRIED_FOLDER = "tried"
 """Below a row's folder: a cell for each setting that `compare.tune` tried."""
 
@@ -65,7 +67,7 @@ class PlannedCell:
 
 
 def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
+    """Return the cells of all rows: under each seed that of the full budget, that of equal compute, or both.
 
     Raises:
         UserError: a row's settings do not fit the data.
@@ -90,13 +92,13 @@ def cells_of_row(
             check_data_fits(row.config, data)
         except UserError as error:
             raise UserError(f"row {row.name}: {error}") from None
-    needs_more_passes = compare.equal_compute and row.method.passes(row.config) > 1
+    more_passes = row.method.passes(row.config) > 1
     own = {**row.method.settings, **(tried or {})}
     return [
         _cell(row, data, row.config.seed + number, equal, own)
-        # The full budget comes first under each seed: `tries_of` takes cell 0 as the trial of a setting.
+        # The cell of the tables comes first under each seed: `tries_of` takes cell 0 as the trial of a setting.
         for number in range(compare.seeds)
-        for equal in ((False, True) if needs_more_passes else (False,))
+        for equal in (EQUAL_CELLS[compare.equal_compute] if more_passes else (False,))
     ]
 
 
