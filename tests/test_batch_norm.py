@@ -143,7 +143,7 @@ def test_an_epoch_trains_with_batches_that_hold_synthetic_images_only(precision:
     assert trainer.train_epoch(trainer.initial(ZEROS), counts_C, episode_index=0).finite
 
 
-@pytest.mark.parametrize("method", ["baseline", "logit_adjust", "cbfocal", "ncl", "glmc"])
+@pytest.mark.parametrize("method", ["baseline", "logit_adjust", "cbfocal", "ncl", "glmc", "baseline_ensemble"])
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_b0"])
 def test_in_every_training_step_synthetic_images_leave_the_running_statistics_alone(
     method: str, backbone: str

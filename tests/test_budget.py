@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from rlcas.agents import build_agents
 from rlcas.batches.budget import epochs_within, expected_added, expected_count, num_moving
 from rlcas.batches.composition import apply_actions
 from rlcas.config import SamplerConfig
@@ -48,6 +49,41 @@ def test_where_the_mean_is_handed_over_the_expected_counts_are_those_of_many_mea
         counts_3W = apply_actions(base_W, actions_3W, step=2, max_count=7)
         assert counts_3W.mean() == pytest.approx(expected, abs=0.03)
         base_W = np.rint(counts_3W.mean(axis=0)).astype(np.int64)
+
+
+@pytest.mark.parametrize("agents", ["dose", "dose_permuted"])
+@pytest.mark.parametrize(("k", "exploration"), [(2, 0.4), (3, 0.5), (4, 1.0), (1, 0.01)])
+def test_agents_dose_add_what_perturbations_around_their_first_dose_add(
+    agents: str, k: int, exploration: float
+) -> None:
+    """Doses of 0, of less than a step, between, of less than a step below the most, and the most."""
+    sampler = SamplerConfig(
+        agents=agents,
+        k=k,
+        exploration=exploration,
+        lr=0.0,
+        initial_count=(0, 1, 4, 6, 7),
+        action_step=2,
+        max_count=7,
+    )
+    dosing, rng = build_agents(sampler, 5, 5, 0), np.random.default_rng(0)
+    incumbent_C = np.zeros(5, np.int64)
+    added = []
+    for _ in range(4000):
+        base_C = dosing.centre(incumbent_C)
+        designed_KC = dosing.design(k, rng)
+        assert designed_KC is not None
+        counts_KC = [apply_actions(base_C, of_C, step=2, max_count=7) for of_C in designed_KC]
+        added.append(np.sum(counts_KC) / k)
+    for expected in itertools.islice(expected_added(sampler, num_classes=5), 3):
+        assert np.mean(added) == pytest.approx(expected, abs=5 * np.std(added) / len(added) ** 0.5 + 1e-9)
+
+
+def test_what_agents_dose_are_expected_to_add_by_hand() -> None:
+    """Steps of 2 around 0, 1, 4 and 7 of at most 7: up by 2, 2, 2 and 0, down by 0, 1, 2 and 2."""
+    counts = {"initial_count": (0, 1, 4, 7), "action_step": 2, "max_count": 7}
+    expected = expected_added(SamplerConfig(agents="dose", exploration=0.5, **counts), num_classes=4)
+    assert next(expected) == next(expected) == pytest.approx(12 + 0.5 * ((2 - 0) + (2 - 1) + 0 + (0 - 2)) / 2)
 
 
 def test_nothing_is_added_in_epochs_of_real_images_alone() -> None:

@@ -47,7 +47,7 @@ def test_every_method_is_a_row_and_weights_that_are_not_given_leave_one_out(tmp_
     assert set(missing) == {"lift", "skin_sdm"}
     assert missing["lift"].startswith("weights not given: --method.lift.pretrained takes them: ")
     assert all("\n" not in reason for reason in missing.values())
-    assert list(made.pools) == ["sketch", "class", "mgdm"]
+    assert list(made.pools) == ["sketch", "image", "class", "mgdm"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,6 +87,20 @@ def test_what_needs_more_passes_is_trained_once_more_with_as_many_as_the_baselin
     assert not any(cell.equal_compute for cells in without.values() for cell in cells)
 
 
+def test_rows_that_need_more_passes_may_be_trained_at_equal_compute_alone(tmp_path: Path) -> None:
+    made = planned(tmp_path, "baseline,ncl,syn_sketch", compare={"equal_compute": "only", "tune": 2})
+    rows = cells_by_row(made)
+    assert [cell.name for cell in rows["ncl"]] == ["cells/ncl/0-equal", "cells/ncl/1-equal"]
+    assert not any(cell.equal_compute for cell in [*rows["baseline"], *rows["syn_sketch"]])
+    both = cells_by_row(planned(tmp_path, "baseline,ncl,syn_sketch"))
+    assert rows["ncl"][0].config.sampler.epochs == both["ncl"][1].config.sampler.epochs == 10
+    tried = [cell for cell in tries_of(made, DATA) if cell.method == "ncl"]
+    assert [(cell.name, cell.config.sampler.epochs) for cell in tried] == [
+        ("cells/ncl/tried/1", 10),
+        ("cells/ncl/tried/2", 10),
+    ]
+
+
 def test_replaced_images_cost_no_epochs(tmp_path: Path) -> None:
     sampler = {"batch_mode": "fixed_total", "max_count": 4}
     rows = cells_by_row(planned(tmp_path, "rlcas,syn_sketch", sampler=sampler))
@@ -124,8 +138,21 @@ def test_pools_differ_in_what_their_rows_compare(tmp_path: Path) -> None:
     pools = planned(tmp_path).pools
     assert pools["sketch"].synth.denoiser.sketch_weight == 0.1
     assert [pools[name].synth.denoiser.sketch_weight for name in ("class", "mgdm")] == [0, 0]
-    assert [pools[name].synth.generator for name in pools] == ["ldm", "ldm", "mgdm"]
+    assert [pools[name].synth.generator for name in pools] == ["ldm", "ldm", "ldm", "mgdm"]
+    starts = [(of.start, of.strength, of.sources) for of in (pools[name].synth.generation for name in pools)]
+    noise = ("noise", None, None)
+    assert starts == [noise, ("image", 0.3, "own"), noise, noise]
     assert pools["class"].out == tmp_path / "out/pools/class"
+
+
+def test_the_strength_and_sources_of_images_from_real_ones_are_the_users_where_stated(tmp_path: Path) -> None:
+    stated = {"start": "image", "strength": 0.6, "sources": "confused"}
+    pools = planned(tmp_path, "syn_sketch,syn_image", synth={"generation": stated}).pools
+    for name in ("sketch", "image"):
+        generation = pools[name].synth.generation
+        assert (generation.start, generation.strength, generation.sources) == ("image", 0.6, "confused")
+    few = planned(tmp_path, "syn_image", synth={"generation": {"steps": 2}}).pools["image"].synth
+    assert few.generation.strength == 0.5
 
 
 def test_a_row_from_outside_has_a_folder_that_every_disk_takes(tmp_path: Path) -> None:
@@ -198,7 +225,7 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
         (
             "baseline",
             {"compare": {"pools": {"nope": "x"}}},
-            r"^compare\.pools nope=x: there is no pool 'nope': use one of sketch, class, mgdm, skin_sdm$",
+            r"^compare\.pools nope=x: there is no pool 'nope': use one of sketch, image, class, mgdm, skin_sdm$",
         ),
         ("baseline", {"compare": {"seeds": 0}}, r"^compare\.seeds is 0: input should be greater than or equal"),
         (

@@ -21,9 +21,11 @@ from cluster.comparison.pools import make_pools, parts_taken_over
 from cluster.comparison.schedule import Clock
 from rlcas import data as datasets
 from rlcas import settings
+from rlcas.comparison.folder import read_comparison
 from rlcas.console import Progress
 from rlcas.runs.folder import RunFolder
 
+POOL_ROWS = {"class": "syn_class", "mgdm": "mgdm", "image": "syn_image"}
 SMALL = {**small_run.SETTINGS, "synth.mgdm.max_steps": 4, "synth.mgdm.ddim_steps": 2}
 
 
@@ -44,8 +46,8 @@ def images_of(comparison: Path, pool: str) -> list[bytes]:
 @pytest.mark.medium
 def test_what_pools_take_over_from_each_other_changes_no_image(tmp_path: Path) -> None:
     small_run.write_npz(tmp_path / "shapes.npz")
-    alone = {name: made(tmp_path, row) for name, row in (("class", "syn_class"), ("mgdm", "mgdm"))}
-    together = made(tmp_path, "syn_sketch,syn_class,mgdm")
+    alone = {name: made(tmp_path, row) for name, row in POOL_ROWS.items()}
+    together = made(tmp_path, "syn_sketch,syn_image,syn_class,mgdm")
     for name, comparison in alone.items():
         assert len(images_of(comparison, name)) == 3
         assert images_of(together, name) == images_of(comparison, name)
@@ -56,12 +58,15 @@ def test_what_pools_take_over_from_each_other_changes_no_image(tmp_path: Path) -
     }
     assert ['"autoencoder"' in log for log in logs.values()] == [True, False, False]
     assert ['"denoiser"' in log for log in logs.values()] == [True, True, False]
+    assert not (together / "pools/image/synthesis_log.jsonl").exists(), "it trains nothing"
+    assert read_comparison(together).pool_seconds["image"] > 0, "its images are made here"
     assert parts_taken_over("class", ["sketch"]) == {"autoencoder"}
     assert parts_taken_over("mgdm", ["sketch", "class"]) == {"autoencoder", "denoiser"}
+    assert parts_taken_over("image", ["sketch"]) == {"autoencoder", "denoiser"}
     assert parts_taken_over("mgdm", []) == set()
     assert RunFolder(together / "pools/class").judge.resolve() == together / "judge"
     before = {path: path.stat().st_mtime_ns for path in (together / "pools").rglob("*")}
-    assert make_pools(together, ["sketch", "class", "mgdm"]) == {}
+    assert make_pools(together, ["sketch", "image", "class", "mgdm"]) == {}
     assert {path: path.stat().st_mtime_ns for path in (together / "pools").rglob("*")} == before
 
 

@@ -263,6 +263,23 @@ def test_cells_of_equal_compute_that_are_not_trained_yet_count_as_waiting(tmp_pa
     assert sentences(results)[-1] == "Not all seeds of equal compute: ncl (0 of 3; not trained yet)."
 
 
+def test_at_equal_compute_alone_these_cells_are_the_rows_figures_and_are_marked(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", "ncl"))
+    before = summarise(read_comparison(tmp_path)).row("ncl")
+    file = tmp_path / "compare.yaml"
+    file.write_text(file.read_text().replace("equal_compute: true", "equal_compute: only"))
+    results = summarise(read_comparison(tmp_path))
+    row = results.row("ncl")
+    assert row.figures == before.equal_compute and row.figures != before.figures
+    assert row.against_baseline["f1"] == before.equal_against_baseline
+    assert not row.equal_compute and not row.needs_equal and len(row.ranks) == 3
+    assert [of[0] for of in table_1(results).rows] == ["baseline", "ncl at equal compute"]
+    assert {cell.equal_compute for cell in results.comparison.cells if cell.method == "ncl"} == {True}
+    assert "Trained only at equal compute, with as many classifier passes as the Baseline: ncl." in sentences(
+        results
+    )
+
+
 def test_equal_compute_of_ours_is_of_classifier_passes_and_says_so(results: Results) -> None:
     sentence = sentences(results)[1]
     assert sentence.startswith(

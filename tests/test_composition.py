@@ -10,6 +10,7 @@ from rlcas.batches.composition import (
     batch_starts,
     check_composition,
     epoch_plan,
+    first_composition,
     initial_counts,
     num_clamped,
     rarest_first,
@@ -202,3 +203,20 @@ def test_the_batch_mode_auto_replaces_real_images_where_all_classes_fit():
         config = tiny_config(sampler=settings, classifier={"batch_size": batch_size})
         check_composition(config, 3)
         assert replaces_real(config, 3) == replaces, (mode, batch_size)
+
+
+def test_the_first_composition_is_that_of_start_share_or_of_the_initial_counts():
+    class_counts_C = np.array([60, 30, 10])
+    dose = tiny_config(sampler={"agents": "dose"}, classifier={"batch_size": 16})
+    assert first_composition(dose, class_counts_C).tolist() == [0, 1, 5], "0.375 of 16, to 9.6, 5.8 and 6.6"
+    assert first_composition(dose, class_counts_C, np.array([True, True, False])).tolist() == [1, 5, 0]
+    stated = tiny_config(sampler={"agents": "dose", "initial_count": [1, 2, 3]})
+    assert stated.sampler.start_share == 0 and first_composition(stated, class_counts_C).tolist() == [1, 2, 3]
+    assert first_composition(tiny_config(sampler={"initial_count": 4}), class_counts_C).tolist() == [4] * 3
+
+
+@pytest.mark.parametrize("other", [{"initial_count": 2}, {"fold_epochs": 3}])
+def test_two_starts_of_agents_dose_are_refused(other):
+    text = r"sampler.start_share 0.5 beside sampler.\w+ \d: each says where agents dose start, set one of them to 0"
+    with pytest.raises(ValueError, match=text):
+        SamplerConfig(agents="dose", start_share=0.5, **other)

@@ -139,6 +139,7 @@ def test_rows_that_train_k_classifiers_count_k_passes_and_one_episode_counts_one
         "constant",
         "pbt",
         "baseline_best_of_k",
+        "baseline_ensemble",
     }
     assert METHODS["rlcas_k1"].passes(config) == 1
 

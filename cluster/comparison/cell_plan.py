@@ -16,7 +16,7 @@ from cluster.runs.checks import check_data_fits
 from rlcas.batches.budget import epochs_within, expected_added
 from rlcas.batches.composition import (
     batch_starts,
-    initial_counts,
+    first_composition,
     replaces_real,
     shows_synthetic,
     undivided_epoch,
@@ -30,6 +30,8 @@ from rlcas.types import Int64, TrainingData
 
 MOST_GUESSES = 10
 """Guesses of the number of epochs; of two that would lead to each other for ever, the lower one counts."""
+EQUAL_CELLS: dict[bool | str, tuple[bool, ...]] = {False: (False,), True: (False, True), "only": (True,)}
+"""`compare.equal_compute` -> whether each cell of a row that needs more passes is of equal compute."""
 TRIED_FOLDER = "tried"
 """Below a row's folder: a cell for each setting that `compare.tune` tried."""
 
@@ -71,7 +73,7 @@ class PlannedCell:
 
 
 def cells_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return the cells of all rows: under each seed one of the full budget, and one of equal compute where it differs.
+    """Return the cells of all rows: under each seed that of the full budget, that of equal compute, or both.
 
     Raises:
         UserError: a row's settings do not fit the data.
@@ -96,13 +98,13 @@ def cells_of_row(
             check_data_fits(row.config, data)
         except UserError as error:
             raise UserError(f"row {row.name}: {error}") from None
-    needs_more_passes = compare.equal_compute and row.method.passes(row.config) > 1
+    more_passes = row.method.passes(row.config) > 1
     own = {**row.method.settings, **(tried or {})}
     return [
         _cell(row, data, row.config.seed + number, equal, own)
-        # The full budget comes first under each seed: `tries_of` takes cell 0 as the trial of a setting.
+        # The cell of the tables comes first under each seed: `tries_of` takes cell 0 as the trial of a setting.
         for number in range(compare.seeds)
-        for equal in ((False, True) if needs_more_passes else (False,))
+        for equal in (EQUAL_CELLS[compare.equal_compute] if more_passes else (False,))
     ]
 
 
@@ -146,7 +148,7 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
 def _counts(row: PlannedRow, data: TrainingData) -> Int64:
     """Return [C]: images of each class that are added to a mini-batch."""
     if row.method.engine == "episodes":
-        return initial_counts(row.config.sampler, data.num_classes)
+        return first_composition(row.config, data.train.class_counts(data.num_classes))
     if row.method.pool is None:
         return np.zeros(data.num_classes, np.int64)
     return static_counts(row.config, data.train.class_counts(data.num_classes))
@@ -177,7 +179,9 @@ def _added(row: PlannedRow, data: TrainingData, epochs: int) -> Iterator[float]:
     if replaces_real(row.config, data.num_classes):
         # Added images replace real ones, so an epoch has the same number whatever the composition.
         return itertools.repeat(0.0)
+    counts_C = _counts(row, data)
     if row.method.engine == "episodes":
-        return (num_steps * added for added in expected_added(sampler, data.num_classes))
-    of_epoch = float(num_steps * _counts(row, data).sum())
+        started = sampler.model_copy(update={"initial_count": tuple(counts_C.tolist())})
+        return (num_steps * added for added in expected_added(started, data.num_classes))
+    of_epoch = float(num_steps * counts_C.sum())
     return (of_epoch if shows_synthetic(sampler, epoch) else 0.0 for epoch in itertools.count(1))

@@ -24,11 +24,16 @@ REAL = "real"
 FROM_NOISE = {"synth.generation.start": "noise"}
 POOLS: dict[str, dict[str, Any]] = {
     "sketch": {},
+    "image": {"synth.generator": "ldm", "synth.generation.start": "image"},
     "class": {"synth.generator": "ldm", "synth.denoiser.sketch_weight": 0.0},
     "mgdm": {"synth.generator": "mgdm", "synth.denoiser.sketch_weight": 0.0, **FROM_NOISE},
     "skin_sdm": {"synth.generator": "skin_sdm", **FROM_NOISE},
 }
 """The pools by name, with their own settings over those of the comparison, in the order in which they are made."""
+
+
+IMAGE_STRENGTH = 0.3
+"""Noise level of pool `image`: low enough that what marks the class of its sources stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +192,15 @@ def _check_have_effect(planned: ComparisonPlan) -> None:
             )
 
 
+def _own_settings(config: CompareRunConfig, name: str) -> dict[str, Any]:
+    """Return a pool's own settings; where the comparison's start from images, their strength and sources count."""
+    generation = config.synth.generation
+    if name != "image" or generation.start == "image":
+        return POOLS[name]
+    # One of few steps at least: less is refused.
+    return {**POOLS[name], "synth.generation.strength": max(IMAGE_STRENGTH, 1 / generation.steps)}
+
+
 def _pool_config(config: CompareRunConfig, name: str) -> RunConfig:
     """Return the settings of a pool's folder, which is a run's.
 
@@ -196,7 +210,7 @@ def _pool_config(config: CompareRunConfig, name: str) -> RunConfig:
     assert config.out is not None, "a plan has its folder"
     try:
         useful = config.compare.usefulness or config.synth.scoring.usefulness
-        own = settings.override(config.run, {**POOLS[name], "synth.scoring.usefulness": useful})
+        own = settings.override(config.run, {**_own_settings(config, name), "synth.scoring.usefulness": useful})
         given = {"pool": config.compare.pools.get(name), "out": config.out / POOLS_FOLDER / name}
         own = own.model_copy(update=given)
         check_settings(own)

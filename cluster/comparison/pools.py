@@ -20,7 +20,7 @@ from rlcas.errors import first_line
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.runs.images import link_once, share_images
-from rlcas.storage.atomic import replacing_folder, write_text
+from rlcas.storage.atomic import read_facts, replacing_folder, write_json, write_text
 from synth.layout import CHECKPOINTS_FOLDER, FIGURES_FILE, IGNORE_UNFINISHED, LDM_FOLDER, PIPELINE_FOLDER
 
 
@@ -47,8 +47,9 @@ def make_pools(comparison: Path, names: Iterable[str]) -> dict[str, str]:
 
 def parts_taken_over(name: str, earlier: Collection[str]) -> set[str]:
     """Return the parts of a pool's training that it takes over from pools made before it."""
-    parts = {"autoencoder"} if {"sketch", "class"} & set(earlier) else set()
-    return parts | ({"denoiser"} if name == "mgdm" and "class" in earlier else set())
+    parts = {"autoencoder"} if {"sketch", "image", "class"} & set(earlier) else set()
+    alike = {"mgdm": "class", "image": "sketch"}.get(name)
+    return parts | ({"denoiser"} if alike in earlier else set())
 
 
 def _share(comparison: Path, folder: RunFolder) -> None:
@@ -79,11 +80,15 @@ def _take_over(other: RunFolder, folder: RunFolder, config: RunConfig) -> None:
     if ours.generator not in ("ldm", "mgdm") or ours.autoencoder != theirs.autoencoder:
         return
     pipeline, ldm = other.synth / PIPELINE_FOLDER, folder.synth / CHECKPOINTS_FOLDER / LDM_FOLDER
-    # MGDM disturbs the images of a plain diffusion model: the trained one is the same where all else is equal.
-    if ours.generator == "mgdm" and _are_trained_alike(ours, theirs):
+    if theirs.generator == "ldm" and _are_trained_alike(ours, theirs):
+        # MGDM disturbs the images of a plain diffusion model: the trained one is the same where all else is equal.
+        whole = ldm if ours.generator == "mgdm" else folder.synth
         # Neither over a finished generator nor over a diffusion model that was taken over before.
-        if not (folder.synth / FIGURES_FILE).exists() and not (ldm / FIGURES_FILE).exists():
-            with replacing_folder(ldm) as temporary:
+        if not (folder.synth / FIGURES_FILE).exists() and not (whole / FIGURES_FILE).exists():
+            if whole == folder.synth:
+                # Nothing is left to train: without its time the pool would count as made elsewhere.
+                write_json(folder.timings, read_facts(folder.timings) | {"synthesiser": 0.0})
+            with replacing_folder(whole) as temporary:
                 shutil.copytree(other.synth, temporary, ignore=IGNORE_UNFINISHED, dirs_exist_ok=True)
     elif ours.autoencoder.pretrained is None:
         # As a pretrained one it is used unchanged; the latents, and so the images, are those of training it

@@ -36,9 +36,9 @@ class Found:
 
 
 def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return a cell for each trial of each row, under the first seed and with the full budget of images."""
+    """Return a cell for each trial of each row, under the first seed and with the budget of its first cell."""
     return [
-        # The first cell: that of the first seed, under the full budget.
+        # That of the first seed, under the full budget unless the row is trained at equal compute alone.
         replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
         for row in plan.rows
         if not row.missing

@@ -21,7 +21,7 @@ from cluster.runtime.connection import check_starts_here
 from cluster.runtime.resources import gpus_per_episode, this_machine, uses_ray, with_chosen_episodes
 from rlcas import data as datasets
 from rlcas import settings
-from rlcas.batches.composition import batch_starts, initial_counts, replaces_real
+from rlcas.batches.composition import batch_starts, first_composition, replaces_real
 from rlcas.batches.sources import RealImages
 from rlcas.config import RunConfig
 from rlcas.console import format_seconds
@@ -97,7 +97,7 @@ def _demand(config: RunConfig, data: TrainingData) -> list[str]:
 
 
 def _start(config: RunConfig, data: TrainingData) -> np.ndarray:
-    return initial_counts(config.sampler, data.num_classes)
+    return first_composition(config, data.train.class_counts(data.num_classes))
 
 
 def _trainer(config: RunConfig, data: TrainingData, some: TrainingData | None = None) -> ClassifierTrainer:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.pools.recognition import recognised
 from cluster.pools.stored import is_stored, stored_folder
-from rlcas.batches.composition import rarest_first
+from rlcas.batches.composition import first_composition
 from rlcas.config import RunConfig
 from rlcas.console import say
 from rlcas.errors import UserError
@@ -76,15 +76,10 @@ def check_search(config: RunConfig) -> None:
 def _recognised(context: RunContext, pool: SyntheticPool) -> dict[str, Any]:
     """Return a dose of the rarest classes among those whose images are recognised."""
     config, data = context.config, context.data
-    sampler, batch_size = config.sampler, config.classifier.batch_size
-    assert sampler.start_share is not None and sampler.benefit_probability is not None, "agents dose have them"
     probability_C = recognised(context, pool)
-    class_counts_C = data.train.class_counts(data.num_classes)
-    counts_C = rarest_first(
-        class_counts_C / class_counts_C.sum() * batch_size,
-        round(sampler.start_share * batch_size),
-        np.where(probability_C > sampler.benefit_probability, sampler.max_count, 0),
-    )
+    least = config.sampler.benefit_probability
+    assert least is not None, "agents dose have it"
+    counts_C = first_composition(config, data.train.class_counts(data.num_classes), probability_C > least)
     return {"counts_C": counts_C, "benefit_probability_C": probability_C}
 
 

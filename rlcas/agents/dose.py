@@ -12,6 +12,7 @@ from rlcas.agents.base import Agents
 from rlcas.agents.designs import designed_actions
 from rlcas.agents.dose_response import DoseResponse, fit_response, rarity
 from rlcas.agents.policies import NEVER
+from rlcas.batches.budget import num_perturbed
 from rlcas.batches.composition import KEEP, initial_counts
 from rlcas.config import SamplerConfig
 from rlcas.types import Float64, Int64
@@ -44,12 +45,11 @@ class DoseAgents(Agents):
 
     def __init__(self, num_classes: int, num_features: int, sampler: SamplerConfig) -> None:
         super().__init__(num_classes, num_features, sampler)
-        assert sampler.memory_epochs is not None and sampler.exploration is not None
+        assert sampler.memory_epochs is not None
         assert sampler.benefit_probability is not None, "agents dose have it, as those above"
         self._decay = math.exp(-1 / sampler.memory_epochs)
         self._benefit_probability = sampler.benefit_probability
-        # One at least: without a perturbation nothing can be learnt.
-        self._num_perturbed = max(1, round(sampler.exploration * num_classes))
+        self._num_perturbed = num_perturbed(sampler, num_classes)
         dose_C = torch.from_numpy(initial_counts(sampler, num_classes)).double()
         self.register_buffer("dose_C", dose_C)
         self.register_buffer("rarity_C", torch.ones(num_classes, dtype=torch.float64))

@@ -9,8 +9,8 @@ from functools import reduce
 import numpy as np
 
 from rlcas.batches.composition import ACTIONS, apply_actions, initial_counts, shows_synthetic
-from rlcas.config import POPULATION, SamplerConfig
-from rlcas.types import Float64
+from rlcas.config import DOSING, POPULATION, SamplerConfig
+from rlcas.types import Float64, Int64
 
 MOVING_SHARE = 0.25
 """Share of a population's members that move after an epoch: the default of Tune's scheduler."""
@@ -22,13 +22,21 @@ def num_moving(num_members: int) -> int:
     return min(int(np.ceil(MOVING_SHARE * num_members)), num_members // 2)
 
 
+def num_perturbed(sampler: SamplerConfig, num_classes: int) -> int:
+    """Return how many classes agents dose perturb in an epoch: the share `sampler.exploration`, one at least."""
+    assert sampler.exploration is not None, "agents dose have it"
+    # One at least: without a perturbation nothing can be learnt.
+    return max(1, round(sampler.exploration * num_classes))
+
+
 def expected_added(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
     """Yield the images that are expected to be added to a mini-batch in epochs 1, 2, and so on.
 
     Agents are assumed to choose each action with probability 1/3, as they do before they have learnt: counts are
     clamped at 0, so that a random walk from small counts drifts upwards. A population's members are assumed to be
     equally good: all act before the first epoch, later the share that moves. Constant agents stay at the initial
-    counts. In epochs of real images alone there are none, and the walk waits.
+    counts. Agents dose are assumed to keep their first dose, around which they perturb some classes in every epoch,
+    up or down with the same chance. In epochs of real images alone there are none, and the walk waits.
     """
     walks = _walks(sampler, num_classes)
     for epoch in itertools.count(1):
@@ -40,6 +48,8 @@ def _walks(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
     initial = initial_counts(sampler, num_classes)
     if sampler.agents == "constant":
         return itertools.repeat(float(initial.sum()))
+    if sampler.agents in DOSING:
+        return itertools.repeat(_around(initial, sampler))
     acting = num_moving(sampler.k) / sampler.k if sampler.agents == POPULATION else 1.0
     # The mean of the K compositions is handed over, or that of one.
     averaged = 1 if sampler.handover in (None, "best") else sampler.k
@@ -49,6 +59,19 @@ def _walks(sampler: SamplerConfig, num_classes: int) -> Iterator[float]:
         for count in initial
     ]
     return map(sum, zip(*walks, strict=True))
+
+
+def _around(dose_C: Int64, sampler: SamplerConfig) -> float:
+    """Return the expected sum of counts that are perturbed around a dose."""
+    # A step below 0 or above the most is clamped: as good as not perturbed, which it is then.
+    up_C, down_C = (
+        apply_actions(
+            dose_C, np.full_like(dose_C, action), step=sampler.action_step, max_count=sampler.max_count
+        )
+        for action in (len(ACTIONS) - 1, 0)
+    )
+    share = num_perturbed(sampler, len(dose_C)) / len(dose_C)
+    return float((share * (up_C + down_C) / 2 + (1 - share) * dose_C).sum())
 
 
 def expected_count(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlcas.config import RunConfig, SamplerConfig
 from rlcas.errors import UserError
@@ -107,6 +108,27 @@ def rarest_first(shown_C: Float64, total: int, most_C: Int64) -> Int64:
     for _ in range(min(total, int(most_C.sum()))):
         counts_C[np.argmin(np.where(counts_C < most_C, shown_C + counts_C, np.inf))] += 1
     return counts_C
+
+
+def first_composition(
+    config: RunConfig, class_counts_C: Int64, trusted_C: NDArray[np.bool_] | None = None
+) -> Int64:
+    """Return [C] int64: the composition before the first action, of `sampler.start_share` or `initial_count`.
+
+    Args:
+        config: the run's settings.
+        class_counts_C: [C] real training images.
+        trusted_C: [C] which classes may have synthetic images of `start_share`. None: all.
+
+    Raises:
+        UserError: `sampler.initial_count` has counts for another number of classes.
+    """
+    sampler, batch_size, num_classes = config.sampler, config.classifier.batch_size, len(class_counts_C)
+    if not sampler.start_share:
+        return initial_counts(sampler, num_classes)
+    trusted_C = np.ones(num_classes, bool) if trusted_C is None else trusted_C
+    shown_C = class_counts_C / class_counts_C.sum() * batch_size
+    return rarest_first(shown_C, round(sampler.start_share * batch_size), trusted_C * sampler.max_count)
 
 
 def replaces_real(config: RunConfig, num_classes: int) -> bool:

@@ -24,6 +24,8 @@ class ClassifierMeta(BaseModel):
     """Standard deviation of each channel."""
     train_counts: tuple[Count, ...]
     """Real training images of each class, for the shot groups and for methods that weigh classes by them."""
+    members: PositiveCount = 1
+    """Classifiers of an ensemble: `sampler.k` where the classifier was trained. Other methods do not read it."""
     window: tuple[float, float] | None = None
     """Values of images of more than 8 bits that become 0 and 255, the same as in training."""
     offset: tuple[FiniteFloat, ...] | None = None
@@ -56,6 +58,7 @@ class ClassifierMeta(BaseModel):
             mean=normalisation.mean,
             std=normalisation.std,
             train_counts=tuple(data.train.class_counts(data.num_classes).tolist()),
+            members=config.sampler.k,
             window=data.window,
         )
 

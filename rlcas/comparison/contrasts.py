@@ -21,6 +21,8 @@ class Contrast:
 CONTRASTS = (
     Contrast("synthetic images, in fixed counts", "syn_sketch", "baseline"),
     Contrast("synthetic instead of repeated real images", "syn_sketch", "oversampling"),
+    Contrast("images from real images instead of these repeated", "syn_image", "oversampling"),
+    Contrast("images from real images instead of from noise", "syn_image", "syn_sketch"),
     Contrast("images made under sketch supervision", "syn_sketch", "syn_class"),
     Contrast("the best of K classifiers, without synthetic images", "baseline_best_of_k", "baseline"),
     Contrast("the best of K episodes an epoch", "rlcas", "rlcas_k1"),
@@ -32,6 +34,7 @@ CONTRASTS = (
     Contrast("doses that are learnt, in shares of an epoch", "rlcas_dose", "rlcas_dose_frozen"),
     Contrast("credit of the own class", "rlcas_dose", "rlcas_dose_permuted"),
     Contrast("shares of an epoch at the Baseline's cost", "rlcas_dose", "baseline"),
+    Contrast("shares of an epoch beside an ensemble of K classifiers", "rlcas_dose", "baseline_ensemble"),
     Contrast("all of RL-CAS beside the best of K classifiers", "rlcas", "baseline_best_of_k"),
 )
 

@@ -28,7 +28,7 @@ def sentences(results: Results) -> list[str]:
 
     A row is better or worse only if the 95 % interval of its paired difference in macro F1 excludes 0.
     """
-    parts = (_against_baseline, _others, _identical, _highest, _missing)
+    parts = (_against_baseline, _others, _identical, _highest, _at_equal_compute, _missing)
     return [sentence for part in parts for sentence in part(results)]
 
 
@@ -101,6 +101,11 @@ def _highest(results: Results) -> Iterator[str]:
         yield (
             f"Highest mean F1: {first.method}, {first.figures[RANKED].mean:.3f}; {next_best} from the next best row."
         )
+
+
+def _at_equal_compute(results: Results) -> Iterator[str]:
+    if names := [row.method for row in results.rows if row.only_equal]:
+        yield f"Trained only at equal compute, with as many classifier passes as the Baseline: {', '.join(names)}."
 
 
 def _missing(results: Results) -> Iterator[str]:

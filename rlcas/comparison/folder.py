@@ -32,7 +32,7 @@ MADE_FILE = "made.json"
 """When its cells were trained, and with which versions of packages."""
 ALL = "all"
 CellKey = tuple[str, int, bool]
-"""Method, seed and equal_compute."""
+"""Method, seed, and whether it is the row's second cell under that seed, of equal compute."""
 _SECONDS = TypeAdapter(dict[str, float])
 
 
@@ -43,11 +43,13 @@ class TableRow:
     name: str
     method: Method
     cells: dict[int, Cell]
-    """Under the budget of images."""
+    """Of the tables: under the budget of images, or with the passes of the Baseline alone (`only_equal`)."""
     equal: dict[int, Cell]
     """With the passes of the Baseline, where the row needs more."""
     needs_equal: bool
     """Whether the comparison asks for these."""
+    only_equal: bool
+    """Whether the row needs more passes than the Baseline and is trained with as many as it alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Comparison:
     pool_seconds: dict[str, float | None]
     """Pool -> seconds of training its synthesiser and sampling; None where that was done elsewhere."""
     probabilities: dict[CellKey, Float64]
-    """(method, seed, equal_compute) -> [N, C], of finished cells."""
+    """[N, C] of finished cells."""
     labels_N: Int64
     """[N] true classes of the test images; none before the first cell is finished."""
     uncorrected: dict[CellKey, Float64] = field(default_factory=dict)
@@ -199,8 +201,15 @@ def _row(path: Path, config: CompareRunConfig, name: str) -> TableRow:
 
     method = lookup(name, METHODS, "compare.methods")
     passes = method.passes(settings.override(config, method.settings))
-    needs_equal = config.compare.equal_compute and passes > 1
-    return TableRow(name=name, method=method, cells=cells(False), equal=cells(True), needs_equal=needs_equal)
+    only_equal = config.compare.equal_compute == "only" and passes > 1
+    return TableRow(
+        name=name,
+        method=method,
+        cells=cells(only_equal),
+        equal={} if only_equal else cells(True),
+        needs_equal=config.compare.equal_compute is True and passes > 1,
+        only_equal=only_equal,
+    )
 
 
 def _predictions(
@@ -210,7 +219,8 @@ def _predictions(
     probabilities: dict[CellKey, Float64] = {}
     uncorrected: dict[CellKey, Float64] = {}
     labels_N, first = np.empty(0, np.int64), None
-    for cell in (cell for row in rows for of in (row.cells, row.equal) for cell in of.values()):
+    both = [(second, of) for row in rows for second, of in ((False, row.cells), (True, row.equal))]
+    for second, cell in ((second, cell) for second, of in both for cell in of.values()):
         if cell.status != "finished":
             continue
         folder = cell_folder(path, cell.method, cell.seed, equal_compute=cell.equal_compute)
@@ -220,7 +230,7 @@ def _predictions(
         if found_NC.shape[1] != num_classes or not np.array_equal(found_N, labels_N):
             other = f"other images than {first}" if found_NC.shape[1] == num_classes else "other classes"
             raise UserError(f"{folder} was tested on {other}: delete it, then resume the comparison")
-        key = cell.method, cell.seed, cell.equal_compute
+        key = cell.method, cell.seed, second
         probabilities[key] = found_NC
         if cell.offset:
             uncorrected[key] = read_uncorrected(folder, num_classes)

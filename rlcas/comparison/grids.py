@@ -155,13 +155,10 @@ def table_cost(results: Results) -> Grid:
 
 
 def name_of(results: Results, row: Summary) -> str:
-    """Return a row's name, with the seeds that it has where some are missing."""
+    """Return a row's name, marked where its figures are of equal compute, with its seeds where some are missing."""
     asked = len(results.comparison.seeds)
-    return (
-        row.method
-        if not row.seeds or len(row.seeds) == asked
-        else f"{row.method} ({len(row.seeds)} of {asked} seeds)"
-    )
+    name = f"{row.method}{' at equal compute' if row.only_equal else ''}"
+    return name if not row.seeds or len(row.seeds) == asked else f"{name} ({len(row.seeds)} of {asked} seeds)"
 
 
 def status_text(row: Summary) -> str:

@@ -80,6 +80,8 @@ class Summary:
     """NaN where it has none."""
     needs_equal: bool
     """Whether equal-compute cells are asked for."""
+    only_equal: bool
+    """Whether its figures are those of equal compute, because it is trained so alone."""
     equal_seeds: tuple[int, ...]
     """Those that have one."""
     equal_reason: str
@@ -194,6 +196,7 @@ def _summary(
         equal_against_baseline=_difference(equal, drawn.get((BASELINE, False)), RANKED),
         equal_passes_over_baseline=_cost(row.equal)["passes"] / baseline_passes,
         needs_equal=row.needs_equal,
+        only_equal=row.only_equal,
         equal_seeds=tuple(_finished(row.equal)),
         equal_reason=_status(row.equal)[1],
         ranks=of_seeds,

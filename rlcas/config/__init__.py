@@ -14,7 +14,7 @@ from rlcas.config.cluster import ClusterConfig
 from rlcas.config.compare import CompareConfig
 from rlcas.config.data import DatasetConfig, PhantomConfig, ShotsConfig
 from rlcas.config.method import CbFocalConfig, MethodConfig
-from rlcas.config.sampler import AGENT_DEFAULTS, POPULATION, REWARD_DEFAULTS, SamplerConfig
+from rlcas.config.sampler import AGENT_DEFAULTS, DOSING, POPULATION, REWARD_DEFAULTS, SamplerConfig
 from rlcas.config.sweep import SweepConfig
 from rlcas.config.synth import (
     IMAGE_START_DEFAULTS,
@@ -31,6 +31,7 @@ from rlcas.config.values import Count, Settings
 
 __all__ = [
     "AGENT_DEFAULTS",
+    "DOSING",
     "IMAGE_START_DEFAULTS",
     "POPULATION",
     "REWARD_DEFAULTS",

@@ -16,8 +16,9 @@ class CompareConfig(Settings):
     """Number of seeds of each row, counting up from `seed`; the same for all rows."""
     epochs: PositiveCount = 30
     """Budget of every row in images: this many passes over the real ones. Rows that add images train fewer passes."""
-    equal_compute: bool = True
-    """Train rows with several network passes for each image a second time, with the Baseline's total of passes."""
+    equal_compute: bool | Literal["only"] = True
+    """Train rows with several network passes for each image a second time, with the Baseline's total of passes. only:
+    train them with that total alone."""
     tune: Count = 0
     """Number of settings tried for each row on validation, with the first seed; 0 keeps the authors' settings."""
     synthetic_ratio: Positive = 1.0
@@ -26,7 +27,8 @@ class CompareConfig(Settings):
     """Classes of the added images. uniform: equally many of each, as at the start of RL-CAS; proportional: in the
     proportions of the real ones."""
     pools: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """NAME=DIR, once for each pool: existing pools to use instead of making them: sketch, class, mgdm, skin_sdm."""
+    """NAME=DIR, once for each pool: existing pools to use instead of making them: sketch, image, class, mgdm,
+    skin_sdm."""
     usefulness: bool = True
     """Also measure what each pool teaches beyond repeated real images, once for all rows and seeds
     (`synth.scoring.usefulness_seeds` pairs of small classifiers a pool)."""

@@ -30,19 +30,20 @@ DOSE_DEFAULTS: dict[str, Any] = {
     "batch_mode": "auto",
     "prior": "effective",
 }
+DOSING = ("dose", "dose_permuted")
+"""Agents that perturb around a dose of their own, whatever the composition before."""
 AGENT_DEFAULTS: dict[str, dict[str, Any]] = {
     "state": {"lr": 0.15, "reward": "per_class", "advantages": "normalised"},
     "response": {"exploration": 0.2, "memory_epochs": 15.0},
-    "dose": DOSE_DEFAULTS,
-    "dose_permuted": DOSE_DEFAULTS,
+    **dict.fromkeys(DOSING, DOSE_DEFAULTS),
 }
 """Agents -> their own defaults of the sampler's settings (measured in docs/sampler.md)."""
 ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "exploration": ("response", "dose", "dose_permuted"),
-    "memory_epochs": ("response", "dose", "dose_permuted"),
-    "benefit_probability": ("dose", "dose_permuted"),
-    "fold_epochs": ("dose", "dose_permuted"),
-    "start_share": ("dose", "dose_permuted"),
+    "exploration": ("response", *DOSING),
+    "memory_epochs": ("response", *DOSING),
+    "benefit_probability": DOSING,
+    "fold_epochs": DOSING,
+    "start_share": DOSING,
 }
 """Setting of the sampler -> the agents that have it; None for all others."""
 REWARD_DEFAULTS: dict[str, dict[str, Any]] = {"per_class": {"team_share": 1.0}}
@@ -51,7 +52,7 @@ POPULATION = "pbt"
 """The value of `agents` without agents: population-based training changes the counts (`cluster.population`)."""
 EPISODE_DEFAULTS: dict[str, dict[str, Any]] = {"whole": {"handover": "best"}, "share": {"handover": "in_turn"}}
 """What an episode is -> its own defaults of the sampler's settings."""
-WITHOUT_GRADIENT = ("response", "dose", "dose_permuted", "uniform", "constant", POPULATION)
+WITHOUT_GRADIENT = ("response", *DOSING, "uniform", "constant", POPULATION)
 """Agents that are not trained by gradient."""
 COMPARING_REWARDS = ("rank", "per_class")
 """Rewards that compare the episodes of an epoch."""
@@ -260,7 +261,7 @@ class SamplerConfig(Settings):
             )
 
     def _check_dose(self) -> None:
-        if self.agents in ("dose", "dose_permuted") and self.exploration == 0:
+        if self.agents in DOSING and self.exploration == 0:
             raise ValueError(
                 f"sampler.exploration {self.exploration} leaves sampler.agents {self.agents} nothing to learn from: "
                 "raise it"

@@ -19,7 +19,9 @@ from rlcas.methods.control_rows import (
     RLCAS_K1,
     RLCAS_RESPONSE,
     RLCAS_STATE,
+    SYN_IMAGE,
 )
+from rlcas.methods.ensemble import BASELINE_ENSEMBLE
 from rlcas.methods.glmc import GLMC
 from rlcas.methods.lift import LIFT
 from rlcas.methods.logit_adjust import LOGIT_ADJUST
@@ -65,9 +67,11 @@ METHODS: dict[str, Method] = {
     "rlcas_k1": RLCAS_K1,
     "constant": CONSTANT,
     "oversampling": OVERSAMPLING,
+    "syn_image": SYN_IMAGE,
     "pbt": PBT,
     "baseline_ema": BASELINE_EMA,
     "baseline_best_of_k": BASELINE_BEST_OF_K,
+    "baseline_ensemble": BASELINE_ENSEMBLE,
 }
 """Rows of `rlcas compare` by name. `classifier.method` takes the same names, for a row's training step; a Method of
 your own is named as package.module:object."""

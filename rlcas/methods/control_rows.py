@@ -133,6 +133,16 @@ OVERSAMPLING = Method(
 )
 """SynSketch with repeated real training images in place of synthetic ones."""
 
+SYN_IMAGE = Method(
+    title="+ images from real images",
+    source="control of + SynSketch",
+    pool="image",
+    settings=BASELINE.settings,
+    search=MIX_SEARCH,
+    control=True,
+)
+"""SynSketch with images that the synthesiser makes from real training images instead of from noise."""
+
 PBT = Method(
     title="Population-based training",
     source="control of RL-CAS",

@@ -13,9 +13,9 @@ from rlcas.config.sampler import ONLY_FOR, WITHOUT_GRADIENT
 from rlcas.methods.objective import LossOnLogits, Objective
 from rlcas.settings import flags
 
-PoolName = Literal["real", "sketch", "class", "mgdm", "skin_sdm"]
+PoolName = Literal["real", "sketch", "image", "class", "mgdm", "skin_sdm"]
 """Source of the added images: the real training images again, or a pool of the synthesiser with its sketch branch
-(sketch), without it (class), or of another generator."""
+(sketch), from real images (image), without the branch (class), or of another generator."""
 Engine = Literal["fit", "episodes", "best_of_k"]
 """fit: one classifier under one composition. episodes: the sampler's K episodes an epoch. best_of_k: K classifiers
 from K seeds, the best on validation images."""
