@@ -10,10 +10,10 @@ from rlcas.batches.composition import (
     batch_starts,
     check_composition,
     epoch_plan,
+    evenly,
     first_composition,
     initial_counts,
     num_clamped,
-    rarest_first,
     replaces_real,
 )
 from rlcas.config import SamplerConfig
@@ -184,12 +184,15 @@ def test_a_batch_that_may_overflow_is_refused_with_the_arithmetic():
         check_composition(tiny_config(sampler=fixed, classifier={"batch_size": 47}), 100)
 
 
-def test_a_composition_by_rarity_fills_the_classes_that_are_shown_least():
-    shown_C, room_C = np.array([20.0, 8.0, 3.0, 1.0]), np.full(4, 8)
-    assert rarest_first(shown_C, 6, room_C).tolist() == [0, 0, 2, 4], "3 + 2 = 1 + 4"
-    assert rarest_first(shown_C, 20, room_C).tolist() == [0, 4, 8, 8], "none gets more than it may"
-    assert rarest_first(shown_C, 6, np.array([8, 8, 8, 0])).tolist() == [0, 1, 5, 0]
-    assert rarest_first(shown_C, 6, np.zeros(4, int)).tolist() == [0] * 4
+def test_images_are_divided_evenly_and_the_rest_goes_to_the_rarest_classes():
+    class_counts_C, most_C = np.array([9, 5, 5, 2]), np.full(4, 8)
+    assert evenly(8, class_counts_C, most_C).tolist() == [2] * 4
+    assert evenly(6, class_counts_C, most_C).tolist() == [1, 1, 2, 2]
+    assert evenly(7, class_counts_C, np.array([8, 8, 8, 0])).tolist() == [2, 2, 3, 0]
+    assert evenly(90, class_counts_C, np.array([8, 1, 8, 2])).tolist() == [8, 1, 8, 2], (
+        "all that there is room for"
+    )
+    assert evenly(6, class_counts_C, np.zeros(4, int)).tolist() == [0] * 4
 
 
 def test_the_batch_mode_auto_replaces_real_images_where_all_classes_fit():
@@ -208,8 +211,8 @@ def test_the_batch_mode_auto_replaces_real_images_where_all_classes_fit():
 def test_the_first_composition_is_that_of_start_share_or_of_the_initial_counts():
     class_counts_C = np.array([60, 30, 10])
     dose = tiny_config(sampler={"agents": "dose"}, classifier={"batch_size": 16})
-    assert first_composition(dose, class_counts_C).tolist() == [0, 1, 5], "0.375 of 16, to 9.6, 5.8 and 6.6"
-    assert first_composition(dose, class_counts_C, np.array([True, True, False])).tolist() == [1, 5, 0]
+    assert first_composition(dose, class_counts_C).tolist() == [1, 1, 2], "a quarter of 16"
+    assert first_composition(dose, class_counts_C, np.array([True, True, False])).tolist() == [2, 2, 0]
     stated = tiny_config(sampler={"agents": "dose", "initial_count": [1, 2, 3]})
     assert stated.sampler.start_share == 0 and first_composition(stated, class_counts_C).tolist() == [1, 2, 3]
     assert first_composition(tiny_config(sampler={"initial_count": 4}), class_counts_C).tolist() == [4] * 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,17 +97,20 @@ def initial_counts(sampler: SamplerConfig, num_classes: int) -> Int64:
     return np.array(counts, dtype=np.int64)
 
 
-def rarest_first(shown_C: Float64, total: int, most_C: Int64) -> Int64:
-    """Return [C] int64 that sum to `total`: each image goes to the class of which a mini-batch shows the fewest so far.
+def evenly(total: int, class_counts_C: Int64, most_C: Int64) -> Int64:
+    """Return [C] int64 that sum to `total`: as many of each class that may have some, one more of the rarest.
 
     Args:
-        shown_C: [C] real images of each class that a mini-batch is expected to show.
-        total: synthetic images of a mini-batch; fewer where `most_C` leaves no room for them.
+        total: images to divide; fewer where `most_C` leaves no room for them.
+        class_counts_C: [C] real images, by which classes are rare; of equally rare ones the later comes first.
         most_C: [C] the most that a class may get.
     """
-    counts_C = np.zeros(len(shown_C), np.int64)
-    for _ in range(min(total, int(most_C.sum()))):
-        counts_C[np.argmin(np.where(counts_C < most_C, shown_C + counts_C, np.inf))] += 1
+    counts_C = np.zeros(len(class_counts_C), np.int64)
+    rarest_first = np.argsort(class_counts_C[::-1], kind="stable")
+    for c in itertools.cycle(len(counts_C) - 1 - rarest_first):
+        if counts_C.sum() == min(total, most_C.sum()):
+            return counts_C
+        counts_C[c] += counts_C[c] < most_C[c]
     return counts_C
 
 
@@ -127,8 +131,7 @@ def first_composition(
     if not sampler.start_share:
         return initial_counts(sampler, num_classes)
     trusted_C = np.ones(num_classes, bool) if trusted_C is None else trusted_C
-    shown_C = class_counts_C / class_counts_C.sum() * batch_size
-    return rarest_first(shown_C, round(sampler.start_share * batch_size), trusted_C * sampler.max_count)
+    return evenly(round(sampler.start_share * batch_size), class_counts_C, trusted_C * sampler.max_count)
 
 
 def replaces_real(config: RunConfig, num_classes: int) -> bool:

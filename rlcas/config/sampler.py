@@ -25,7 +25,7 @@ DOSE_DEFAULTS: dict[str, Any] = {
     "memory_epochs": 15.0,
     "benefit_probability": 0.8,
     "fold_epochs": 0,
-    "start_share": 0.375,
+    "start_share": 0.25,
     "max_count": 8,
     "batch_mode": "auto",
     "prior": "effective",
@@ -101,8 +101,8 @@ class SamplerConfig(Settings):
     """Epochs of three classifiers, each without a third of the training images, in whose features agents dose look for
     a dose before the run; 0, their default: they look for none. None for all others."""
     start_share: Fraction | None = None
-    """Share of a mini-batch that agents dose fill with synthetic images of the rarest classes from the start, as far as
-    a classifier of the real images recognises them; 0: they start from `initial_count`. Their default is 0.375, or 0
+    """Share of a mini-batch that agents dose start with as synthetic images, divided evenly among the classes whose
+    images a classifier of the real ones recognises; 0: they start from `initial_count`. Their default is 0.25, or 0
     where `initial_count` or `fold_epochs` is above 0. None for all others."""
     baseline_gamma: Fraction = 0.99
     """γ of eq. 2: weight of the new mean reward in the baseline."""
