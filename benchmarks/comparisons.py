@@ -89,7 +89,7 @@ def contrasts_of(all_results: Sequence[Results]) -> Grid:
     pairs = list(dict.fromkeys(pair for results in all_results for pair in results.contrasts))
     rows = []
     for pair in pairs:
-        found = [results.contrasts.get(pair) for results in all_results]
+        found = [results.contrasts.get(pair, {}).get("f1") for results in all_results]
         shown = [shown_interval(of) if of else "–" for of in found]
         rows.append(
             (pair.part, f"{pair.row} − {pair.other}", *shown, shown_interval(average(pair, all_results)))

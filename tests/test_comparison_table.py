@@ -200,7 +200,7 @@ def test_the_notes_say_what_the_intervals_leave_out(results: Results) -> None:
 
 
 def test_the_equal_compute_columns_are_of_the_rows_that_need_more(results: Results) -> None:
-    rows = {row[0]: row[4:] for row in table_differences(results).rows}
+    rows = {row[0]: row[6:] for row in table_differences(results).rows}
     assert rows["rlcas_k1"] == ("same", "same", "same")
     equal = results.row("ncl").equal_compute["f1"]
     assert rows["ncl"][0] == f"{equal.mean:.3f} ± {equal.std:.3f}"
@@ -211,10 +211,11 @@ def test_the_table_of_what_drives_the_result_has_the_pairs_of_which_both_rows_ex
     results = write_shares(tmp_path, shares)
     by_rows = {row[1]: row for row in table_contrasts(results).rows}
     assert list(by_rows) == [f"{OURS} − rlcas_k1", f"{OURS} − rlcas_frozen"]
-    part, _, difference, same = by_rows[f"{OURS} − rlcas_frozen"]
+    part, _, difference, area, loss, same = by_rows[f"{OURS} − rlcas_frozen"]
     labels_N = np.repeat([0, 1], [200, 100])
     ours, frozen = (macro_f1(one_class_found(share, labels_N), labels_N) for share in (0.4, 0.5))
     assert part == "agents that learn" and same == "2"
+    assert area.strip("*")[0] in "−+0" and loss.strip("*")[0] in "−+0"
     assert difference.startswith(f"−{(frozen - ours) / 3:.3f} (")
     assert by_rows[f"{OURS} − rlcas_k1"][2].startswith("**+"), "the interval leaves out 0"
 
@@ -231,7 +232,7 @@ def test_missing_cells_of_equal_compute_are_named_with_their_number_and_reason(t
         (cell_folder(tmp_path, method, seed, equal_compute=True) / "cell.json").write_text(failed)
     (cell_folder(tmp_path, "proco", 0, equal_compute=True) / "cell.json").unlink()
     results = summarise(read_comparison(tmp_path))
-    rows = {row[0]: row[4:] for row in table_differences(results).rows}
+    rows = {row[0]: row[6:] for row in table_differences(results).rows}
     assert rows["ncl"][0].endswith(" (1 of 3)") and rows["ncl"][2] != "–"
     assert rows["proco"] == ("failed", "–", "–")
     why = "failed: the loss is not finite in epoch 3: <b>lower</b> classifier.lr, which is 0.1"
@@ -259,7 +260,7 @@ def test_cells_of_equal_compute_that_are_not_trained_yet_count_as_waiting(tmp_pa
     for seed in range(3):
         (cell_folder(tmp_path, "ncl", seed, equal_compute=True) / "cell.json").unlink()
     results = summarise(read_comparison(tmp_path))
-    assert table_differences(results).rows[1][4:] == ("not trained yet", "–", "–")
+    assert table_differences(results).rows[1][6:] == ("not trained yet", "–", "–")
     assert sentences(results)[-1] == "Not all seeds of equal compute: ncl (0 of 3; not trained yet)."
 
 
@@ -297,7 +298,7 @@ def test_compute_is_the_same_only_within_a_tenth_of_the_baselines_passes(
         facts = json.loads(path.read_text())
         path.write_text(json.dumps({**facts, "passes": round(passes * facts["passes"])}))
     rows = table_differences(summarise(read_comparison(tmp_path))).rows
-    assert rows[1][4:] == (expected,) * 3
+    assert rows[1][6:] == (expected,) * 3
 
 
 def test_the_compute_table_has_images_over_the_budget_and_what_the_pool_took(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlcas.comparison.intervals import Interval, paired_interval
+from rlcas.comparison.intervals import BOUNDS, Interval, paired_interval
 from rlcas.types import Float64
 
 
@@ -39,12 +39,29 @@ CONTRASTS = (
 )
 
 
-def contrasts(f1_of: Mapping[str, Mapping[int, Float64]]) -> dict[Contrast, Interval]:
-    """Return the difference in macro F1 of every contrast whose rows share a seed, with its 95 % interval.
+FIGURES = ("f1", "average_precision", "log_loss")
+"""Figures of a contrast; the last two do not move with the operating point."""
+
+
+def contrasts(
+    drawn: Mapping[str, Mapping[str, Mapping[int, Float64]]],
+) -> dict[Contrast, dict[str, Interval]]:
+    """Return the differences, of each of `FIGURES`, of every contrast whose rows share a seed, with 95 % intervals.
 
     Args:
-        f1_of: row -> seed -> [B + 1] draws of macro F1, all from one `image_draws`.
+        drawn: row -> figure -> seed -> [B + 1] draws, all from one `image_draws`.
     """
-    present = [pair for pair in CONTRASTS if pair.row in f1_of and pair.other in f1_of]
-    found = {pair: paired_interval(f1_of[pair.row], f1_of[pair.other]) for pair in present}
-    return {pair: difference for pair, difference in found.items() if difference is not None}
+    return {
+        pair: found
+        for pair in CONTRASTS
+        if pair.row in drawn
+        and pair.other in drawn
+        and (found := _differences(drawn[pair.row], drawn[pair.other]))
+    }
+
+
+def _differences(
+    row: Mapping[str, Mapping[int, Float64]], other: Mapping[str, Mapping[int, Float64]]
+) -> dict[str, Interval]:
+    found = {name: paired_interval(row[name], other[name], BOUNDS.get(name, 1)) for name in FIGURES}
+    return {name: difference for name, difference in found.items() if difference is not None}

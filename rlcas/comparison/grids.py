@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rlcas.comparison.contrasts import FIGURES
 from rlcas.comparison.findings import interval_text
 from rlcas.comparison.intervals import Interval
 from rlcas.comparison.summary import BASELINE, OURS, RANKED, Figure, Results, Summary
@@ -36,12 +37,13 @@ NOTES = {
     "two classes. Bold: the best mean, if the 95 % interval of its difference to the next best leaves out 0, without a "
     "correction for the number of rows.",
     "differences": "Bold: the interval leaves out 0, without a correction for the number of rows; one that holds 0 "
-    "decides nothing. It is over test images (paired bootstrap within classes, the same images for all rows and seeds) "
-    "and seeds (Student's t of the paired differences), not over splits, pools and the judge, which all seeds share. "
-    "Rank: by F1 under each seed, mean over the seeds. Equal compute: rows that need more "
-    "classifier passes than the Baseline, trained again with as many; the synthesiser's training is not counted. same: "
-    "the row has at most {most_passes} × the Baseline's passes as it is.",
-    "contrasts": "Two rows that differ in one part. Bold: the interval leaves out 0. Same classifier: seeds under "
+    "decides nothing. Of log-loss a difference below 0 is better. The interval is over test images (paired bootstrap "
+    "within classes, the same images for all rows and seeds) and seeds (Student's t of the paired differences), not "
+    "over splits, pools and the judge, which all seeds share. Rank: by F1 under each seed, mean over the seeds. Equal "
+    "compute: rows that need more classifier passes than the Baseline, trained again with as many; the synthesiser's "
+    "training is not counted. same: the row has at most {most_passes} × the Baseline's passes as it is.",
+    "contrasts": "Two rows that differ in one part. Bold: the interval leaves out 0; of log-loss a difference below 0 "
+    "is better. Same classifier: seeds under "
     f"which {OURS} and the other row ended with the same predictions, to the last bit: nothing was tested between them "
     "there.",
     "added": "FID and KID are of the pool against the real training images, the lower the nearer. AUC − repeats: macro "
@@ -90,10 +92,10 @@ def table_differences(results: Results) -> Grid:
     """How the rows stand to the Baseline and to ours, with intervals, ranks, and equal compute."""
     rows = [row for row in results.rows if row.figures]
     return Grid(
-        "Differences in macro F1",
+        "Differences in macro F1, average precision and log-loss",
         (
-            "method", "− Baseline [95 %]", f"− {OURS} [95 %]", "rank", "equal compute: F1", "recall",
-            "− Baseline [95 %]",
+            "method", *(f"{TABLE_1[name]} − Baseline [95 %]" for name in FIGURES), f"F1 − {OURS} [95 %]", "rank",
+            "equal compute: F1", "recall", "− Baseline [95 %]",
         ),
         tuple((name_of(results, row), *difference_texts(results, row)) for row in rows),
         NOTES["differences"].format(most_passes=MOST_PASSES),
@@ -107,14 +109,14 @@ def table_contrasts(results: Results) -> Grid:
         (
             pair.part,
             f"{pair.row} − {pair.other}",
-            _interval(found),
+            *(_interval(of.get(name)) for name in FIGURES),
             str(len(same[pair.other])) if pair.row == OURS else DASH,
         )
-        for pair, found in results.contrasts.items()
+        for pair, of in results.contrasts.items()
     ]
     return Grid(
         "What drives the result",
-        ("part", "rows", "F1 [95 %]", "same classifier"),
+        ("part", "rows", *(f"{TABLE_1[name]} [95 %]" for name in FIGURES), "same classifier"),
         tuple(rows),
         NOTES["contrasts"],
     )
@@ -186,7 +188,7 @@ def _figures(results: Results, row: Summary, names: Iterable[str]) -> list[str]:
 def difference_texts(results: Results, row: Summary) -> list[str]:
     """Return a row's differences to the Baseline and to ours, its rank, and its equal-compute figures."""
     return [
-        DASH if row.method == BASELINE else _interval(row.against_baseline.get(RANKED)),
+        *(DASH if row.method == BASELINE else _interval(row.against_baseline.get(name)) for name in FIGURES),
         DASH if row.method == OURS else _interval(row.against_ours.get(RANKED)),
         DASH if math.isnan(row.rank) else f"{row.rank:.1f}",
         *_equal(row, len(results.comparison.seeds)),

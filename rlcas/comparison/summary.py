@@ -111,8 +111,8 @@ class Results:
     rows: tuple[Summary, ...]
     best: Mapping[str, str]
     """Figure -> the row of the best mean, where the interval of its difference to the next best leaves out 0."""
-    contrasts: Mapping[Contrast, Interval]
-    """Pairs of rows that differ in one part of RL-CAS -> their difference in macro F1."""
+    contrasts: Mapping[Contrast, Mapping[str, Interval]]
+    """Pairs of rows that differ in one part of RL-CAS -> figure -> their difference."""
     f1_draws: Mapping[str, Mapping[int, Float64]]
     """Row -> seed -> [B + 1] draws of macro F1."""
 
@@ -143,7 +143,7 @@ def summarise(comparison: Comparison) -> Results:
         comparison=comparison,
         rows=rows,
         best={name: row for name, row in best.items() if row},
-        contrasts=contrasts(f1_draws),
+        contrasts=contrasts(under_budget),
         f1_draws=f1_draws,
     )
 

@@ -86,7 +86,10 @@ def facts_of(results: Results) -> dict[str, Any]:
         "findings": sentences(results),
         "distinctly_best": dict(results.best),
         "rows": [asdict(row) for row in results.rows],
-        "contrasts": [asdict(pair) | {"f1": asdict(found)} for pair, found in results.contrasts.items()],
+        "contrasts": [
+            asdict(pair) | {name: asdict(found) for name, found in of.items()}
+            for pair, of in results.contrasts.items()
+        ],
         "pools": comparison.pools,
         "pool_seconds": comparison.pool_seconds,
         "cells": [cell_facts(cell) for cell in comparison.cells],
@@ -121,7 +124,9 @@ def summary_table(results: Results) -> Table:
         "recall",
         "few",
         "AUC",
+        "AP",
         "F1 − Baseline [95 %]",
+        "AP − Baseline [95 %]",
         f"F1 − {OURS} [95 %]",
         "rank",
         "time",
@@ -129,13 +134,13 @@ def summary_table(results: Results) -> Table:
     for name in columns:
         table.add_column(Text(name), justify="left" if name == "method" else "right")
     for row in results.rows:
-        figures = [
-            figure_text(row.figures[name]) if row.figures else DASH for name in ("f1", "recall", "few", "auc")
-        ]
-        against, ours, rank = (text.strip("*") for text in difference_texts(results, row)[:3])
+        names = ("f1", "recall", "few", "auc", "average_precision")
+        figures = [figure_text(row.figures[name]) if row.figures else DASH for name in names]
+        texts = (text.strip("*") for text in difference_texts(results, row))
+        against_f1, against_ap, _, ours, rank, *_ = texts
         time = format_seconds(row.cost["seconds"]) if row.figures else DASH
         # Text, as rich would read square brackets in a plain string as markup.
-        table.add_row(*map(Text, [name_of(results, row), *figures, against, ours, rank, time]))
+        table.add_row(*map(Text, [name_of(results, row), *figures, against_f1, against_ap, ours, rank, time]))
     return table
 
 
