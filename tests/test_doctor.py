@@ -270,6 +270,15 @@ def test_ray_that_does_not_start_is_a_fault_and_ray_that_does_is_ok(monkeypatch:
 
 
 @pytest.mark.medium
+def test_workers_that_are_nicer_than_the_command_are_warned_of() -> None:
+    assert packages.judge_niceness(3, 3, "started").found == "started; workers at niceness 3"
+    warned = packages.judge_niceness(0, 15, "started")
+    assert (
+        warned.verdict == "warn" and warned.found == "started; workers at niceness 15, 15 above this process's"
+    )
+    assert warned.fix.startswith("unset RAY_worker_niceness")
+
+
 def test_the_command_finds_this_installation_whole(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "rlcas", "doctor"], capture_output=True, text=True, cwd=tmp_path

@@ -100,6 +100,32 @@ def test_a_ray_of_our_own_listens_on_loopback_alone_without_a_dashboard_and_with
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
+START = """
+import os, ray, sys
+from cluster.runtime.connection import ensure_ray
+ensure_ray(1, *map(int, sys.argv[1:]))
+print(os.nice(0), ray.get(ray.remote(lambda: os.nice(0)).remote()), os.environ.get("RAY_worker_niceness"))
+"""
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("stated", "words", "nicer"), [({}, [], 0), ({}, ["4"], 4), ({"RAY_worker_niceness": "6"}, ["4"], 6)]
+)
+def test_workers_of_a_ray_of_our_own_are_as_nice_as_asked_for(
+    stated: dict[str, str], words: list[str], nicer: int
+) -> None:
+    """By default as nice as the command itself, in place of Ray's 15; Ray's own variable takes precedence."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_worker_niceness"}
+    command = [sys.executable, "-c", START, *words]
+    done = subprocess.run(
+        command, env=environment | stated, capture_output=True, text=True, timeout=300, check=True
+    )
+    own, workers, left = done.stdout.split()[-3:]
+    assert int(workers) - int(own) == nicer
+    assert left == str(stated.get("RAY_worker_niceness")), "the variable is set for Ray's start alone"
+
+
 JOIN = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print('inside')"
 
 

@@ -43,7 +43,7 @@ def cell_slots(config: CompareRunConfig) -> Iterator[CellSlots]:
     quiet_ray()
     with own_ray_ends():
         with phase("Starting Ray"):
-            ensure_ray(config.compare.concurrent or 1)
+            ensure_ray(config.compare.concurrent or 1, config.cluster.worker_niceness)
         total = ray.cluster_resources()
         number = side_by_side(config, total)
         resources = share_of(config, number, total)

@@ -96,7 +96,7 @@ class RLCAS(Algorithm):
         if ours.episode_runner == "in_process":
             return own
         workers = ours.concrete_sampler().num_workers
-        ensure_ray(workers)  # an episode's share depends on what Ray has
+        ensure_ray(workers, ours.worker_niceness)  # an episode's share depends on what Ray has
         episode = episode_resources(ours.cluster_config(), workers, ray.cluster_resources())
         # The episodes' bundles last: `EpisodeActors` finds their size there.
         return PlacementGroupFactory(
@@ -105,7 +105,8 @@ class RLCAS(Algorithm):
 
     def setup(self, config: RLCASConfig) -> None:
         """Start what runs the K episodes and make the initial incumbent."""
-        ensure_ray(config.concrete_sampler().num_workers)  # before RLlib starts a Ray of its own
+        # Before RLlib starts a Ray of its own.
+        ensure_ray(config.concrete_sampler().num_workers, config.worker_niceness)
         super().setup(config)
         self._result_config = self.config.to_dict()
         sampler = self.config.sampler_config()

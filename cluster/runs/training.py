@@ -89,7 +89,7 @@ def _started(context: RunContext, pool: SyntheticPool) -> Trainee:
     found_dose = dose_to_start_from(context, pool)
     with stage(context.folder, f"Starting Ray with K={sampler.k} episodes", "ray"):
         # Before the trainer's factory, which records on which node the folders are.
-        ensure_ray(sampler.num_workers)
+        ensure_ray(sampler.num_workers, context.config.cluster.worker_niceness)
         if sampler.agents == POPULATION:
             return _population(context, pool)
         return algorithm_config(

@@ -17,6 +17,7 @@ from ray._private.services import find_bootstrap_address, find_gcs_addresses
 from ray.exceptions import AuthenticationError
 
 from cluster.runtime.package_shadowing import check_not_hidden
+from rlcas.config import ClusterConfig
 from rlcas.config.cores import available_cores
 from rlcas.doctor.ray_folders import ray_obstacle
 from rlcas.errors import UserError, first_line
@@ -25,13 +26,21 @@ CONNECT_SECONDS = 10.0
 AUTO, LOCAL = "auto", "local"
 """Ray's own names for the cluster whose head is on this machine, and for a new one."""
 MAX_PORT = 65_535
+NICENESS_VARIABLE = "RAY_worker_niceness"
+"""Ray's own setting: what it adds to the niceness of its daemon in its workers."""
 
 
-def ensure_ray(k: int) -> None:
+def ensure_ray(k: int, worker_niceness: int | None = None) -> None:
     """Connect to the cluster that RAY_ADDRESS or the job names; without one, start Ray on this machine.
 
     A Ray that is started here has at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has
-    no dashboard, and other machines cannot reach its ports.
+    no dashboard, and other machines cannot reach its ports. Its workers have this process's niceness: at Ray's own
+    15 they would nearly stand still beside any other work. A variable RAY_worker_niceness takes precedence.
+
+    Args:
+        k: workers at the same time.
+        worker_niceness: how much nicer the workers of a Ray that is started here are. None: the default of
+            `cluster.worker_niceness`.
 
     Raises:
         UserError: as `check_can_start`; or the cluster of RAY_ADDRESS has another token.
@@ -45,7 +54,10 @@ def ensure_ray(k: int) -> None:
         _join(address, quiet)
     else:
         num_cpus = max(available_cores(), k + 1)
-        with _on_loopback():
+        with (
+            _on_loopback(),
+            _niceness(ClusterConfig().worker_niceness if worker_niceness is None else worker_niceness),
+        ):
             ray.init(address=LOCAL, num_cpus=num_cpus, include_dashboard=False, **quiet)
 
 
@@ -99,6 +111,18 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _niceness(worker_niceness: int) -> Iterator[None]:
+    """Let a Ray that is started inside make its workers as nice; its daemon reads the variable when it starts."""
+    stated = NICENESS_VARIABLE in os.environ
+    os.environ.setdefault(NICENESS_VARIABLE, str(worker_niceness))
+    try:
+        yield
+    finally:
+        if not stated:
+            del os.environ[NICENESS_VARIABLE]
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:

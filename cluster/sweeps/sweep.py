@@ -217,7 +217,8 @@ def _reserved(config: SweepRunConfig, configs: Mapping[str, RunConfig]) -> Itera
         with phase("Starting Ray"):
             number = concurrency(config.sweep.concurrent, list(configs.values()), reachable_resources())
             # A process and K episodes for each trial; `ensure_ray` adds one core itself.
-            ensure_ray(number * (1 + max(trial.sampler.num_workers for trial in configs.values())) - 1)
+            workers = number * (1 + max(trial.sampler.num_workers for trial in configs.values()))
+            ensure_ray(workers - 1, config.cluster.worker_niceness)
         total = ray.cluster_resources()
         bundles = {name: trial_bundles(trial, number, total) for name, trial in configs.items()}
         # Trials with the most episodes: any `number` of the others fit where these do.

@@ -81,7 +81,7 @@ class SamplingWorkers:
 
     def _dataset(self, wanted: Sequence[MicroBatch]) -> ray.data.Dataset:
         cluster = self._config.cluster
-        ensure_ray(cluster.sampling_workers)
+        ensure_ray(cluster.sampling_workers, cluster.worker_niceness)
         quiet_ray()
         # No GPUs on device cpu: `SamplingWorker` takes a GPU where Ray has assigned one.
         total = ray.cluster_resources() | ({"GPU": 0.0} if self._config.device == "cpu" else {})

@@ -47,7 +47,7 @@ def train_on_workers(context: RunContext) -> None:
     """
     folder, cluster = context.folder, context.config.cluster
     num_workers, on_gpu = cluster.synth_workers, context.device.type == "cuda"
-    ensure_ray(num_workers)
+    ensure_ray(num_workers, cluster.worker_niceness)
     _check_fits(num_workers, "GPU" if on_gpu else "CPU")
     scratch = folder.path / SCRATCH_FOLDER  # for Ray's own state alone: the checkpoints are in the run's folder
     trainer = TorchTrainer(

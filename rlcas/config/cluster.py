@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlcas.config.cores import available_cores
-from rlcas.config.values import Count, NonNegative, Positive, PositiveCount, Settings
+from rlcas.config.values import Count, Niceness, NonNegative, Positive, PositiveCount, Settings
 
 
 class ClusterConfig(Settings):
@@ -20,6 +20,9 @@ class ClusterConfig(Settings):
     threads_per_episode: PositiveCount | None = None
     """Torch threads of one episode on a CPU; another number changes the last bits. None: the cores that this process
     may use (`rlcas doctor` shows them) divided by K, at least 1; the run's folder records the number."""
+    worker_niceness: Niceness = 0
+    """How much nicer than the command its workers are, where it starts Ray itself: 0 shares the machine evenly with
+    other work, 15 (Ray's own default) nearly stops beside it. On a cluster that is the cluster's matter."""
     placement: Literal["spread", "pack"] = "spread"
     """On which nodes Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as possible, so
     that few share a node's disk and memory and a lost node costs few episodes. pack: on as few nodes as possible, which

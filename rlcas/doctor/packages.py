@@ -29,12 +29,14 @@ REINSTALL_TOGETHER = (
     "command, pip install torch torchvision (with --index-url for both where CPU builds are wanted)"
 )
 RAY_TRIAL = """
+import os
 import ray
 from cluster.runtime.connection import ensure_ray
 ensure_ray(k=1)
-assert ray.get(ray.remote(lambda: 42).remote()) == 42
+print(os.nice(0), ray.get(ray.remote(lambda: os.nice(0)).remote()))
 ray.shutdown()
 """
+"""Prints the niceness of the process and that of its workers."""
 
 
 def python() -> Finding:
@@ -172,13 +174,30 @@ def ray_start() -> Finding:
     """Start Ray as a run does, run one task and shut it down."""
     started = time.monotonic()
     try:
-        run_python(RAY_TRIAL, RAY_LIMIT_SECONDS)
+        shown = run_python(RAY_TRIAL, RAY_LIMIT_SECONDS)
     except RuntimeError as error:
         return fault(
             f"Ray does not start: {error}",
             "look at the memory, disk and /dev/shm above, stop other Ray instances (ray stop), unset RAY_ADDRESS",
         )
-    return ok(f"started, ran a task and ended in {time.monotonic() - started:.0f} s")
+    seconds = time.monotonic() - started
+    own, workers = map(int, shown.split()[-2:])
+    return judge_niceness(own, workers, f"started, ran a task and ended in {seconds:.0f} s")
+
+
+def judge_niceness(own: int, workers: int, found: str) -> Finding:
+    """Judge the niceness of Ray's workers, which get little of a busy machine where they are nicer than others.
+
+    Args:
+        own: niceness of the process that starts Ray.
+        workers: that of its workers.
+        found: what else was found.
+    """
+    found = f"{found}; workers at niceness {workers}"
+    if workers > own:
+        fix = "unset RAY_worker_niceness: beside other work, nicer workers nearly stand still"
+        return warn(f"{found}, {workers - own} above this process's", fix)
+    return ok(found)
 
 
 def _trial_import(statement: str, fix: str) -> Finding:
