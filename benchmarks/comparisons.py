@@ -1,8 +1,9 @@
-"""Record comparisons in the docs: cells in `docs/compare.json`, tables in `docs/results/` and `docs/findings.md`.
+"""Record comparisons in the docs: cells in `docs/NAME.json`, tables in `docs/results/NAME.md`.
 
-    python benchmarks/comparisons.py OUT OUT ...
+    python benchmarks/comparisons.py OUT OUT ...                  # NAME compare, contrasts in docs/findings.md too
+    python benchmarks/comparisons.py --name shares OUT OUT ...
 
-reads folders of finished `rlcas compare`, one for each data set; nothing in the record is typed by hand.
+reads folders of `rlcas compare`, one for each data set, finished or not; nothing in the record is typed by hand.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from rlcas.seeding import rng_for
 from rlcas.storage.atomic import read_facts, write_text
 from rlcas.types import Float64
 
+MAIN = "compare"
 DOCS = Path(__file__).parent.parent / "docs"
 FACTS = (
     "method", "seed", "equal_compute", "epochs", "best_epoch", "steps", "images", "passes", "seconds", "device", "pool",
@@ -45,11 +47,15 @@ def main() -> None:
     """Write the record of the comparisons named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("comparisons", type=Path, nargs="+", metavar="OUT", help="folders of `rlcas compare`")
-    all_results = [summarise(read_comparison(path)) for path in parser.parse_args().comparisons]
-    write_text(DOCS / "compare.json", as_lines({of.comparison.name: facts_of(of) for of in all_results}))
+    parser.add_argument("--name", default=MAIN, help="the record's and its page's")
+    options = parser.parse_args()
+    all_results = [summarise(read_comparison(path)) for path in options.comparisons]
+    record = {of.comparison.name: facts_of(of) for of in all_results}
+    write_text(DOCS / f"{options.name}.json", as_lines(record))
     for results in all_results:
-        put(DOCS / "results" / "compare.md", f"tables of {results.comparison.name}", tables(results))
-    put(DOCS / "findings.md", "contrasts", grid_markdown(contrasts_of(all_results)))
+        put(DOCS / "results" / f"{options.name}.md", f"tables of {results.comparison.name}", tables(results))
+    if options.name == MAIN:
+        put(DOCS / "findings.md", "contrasts", grid_markdown(contrasts_of(all_results)))
 
 
 def facts_of(results: Results) -> dict[str, Any]:
