@@ -227,6 +227,16 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
             {"compare": {"pools": {"nope": "x"}}},
             r"^compare\.pools nope=x: there is no pool 'nope': use one of sketch, image, class, mgdm, skin_sdm$",
         ),
+        (
+            "ncl",
+            {"compare": {"equal_compute": "onl"}},
+            r"^compare\.equal_compute is 'onl': it takes true, false or only; see --help for --comp.*_compute$",
+        ),
+        (
+            "ncl",
+            {"compare": {"equal_compute": None, "tune": -1}},
+            r"^compare\.equal_compute is None: it takes true, false or only; .*_compute \(and 1 more\)$",
+        ),
         ("baseline", {"compare": {"seeds": 0}}, r"^compare\.seeds is 0: input should be greater than or equal"),
         (
             "baseline",
