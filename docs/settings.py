@@ -83,6 +83,8 @@ def takes(schema: Schema) -> str:
         return " or ".join(map(takes, variants))
     if choices := schema.get("enum"):
         return ", ".join(map(_code, choices))
+    if "const" in schema:
+        return _code(schema["const"])
     match schema.get("type"):
         case "array" if "prefixItems" in schema:
             return f"{len(schema['prefixItems'])} × {takes(schema['prefixItems'][0])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rlcas import settings
 from rlcas.cli import main
 from rlcas.comparison.cell import Cell, read_predictions
 from rlcas.comparison.folder import Comparison, read_comparison
+from rlcas.runs.epoch_log import read_epochs
 
 OF_ALL = ("--compare.seeds", 2, "--compare.epochs", 3, "--pool", "folder:own")
 ROWS = ("--methods", "baseline,syn_sketch,rlcas,lift")
@@ -305,6 +307,67 @@ def test_tuning_tries_as_many_settings_of_each_row_and_takes_what_validation_say
     after = bytes_below(home / "tuned/cells")
     changed = {name for name in before if before[name] != after[name]}
     assert all(name.startswith("baseline/1/") for name in changed), "what is finished is not done again"
+
+
+@pytest.fixture(scope="module")
+def replaying(home: Path) -> Path:
+    """A comparison of `rlcas_dose` and of its compositions replayed."""
+    # So low that the dose to start from has images, although the judge hardly recognises any.
+    dosing = ("--sampler.agents", "dose", "--sampler.benefit_probability", 0.1, "--compare.concurrent", 1)
+    done = compare(*dosing, "--methods", "ce,rlcas_dose,rlcas_dose_replayed", out="replaying", cwd=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "replaying"
+
+
+def trained_with(cell: Path) -> list[Any]:
+    """Return what the K episodes of each epoch of a cell trained with."""
+    return [line["compositions"] for line in read_epochs(cell)]
+
+
+@pytest.mark.medium
+def test_a_row_replays_the_compositions_of_the_other_seed_with_its_settings(replaying: Path) -> None:
+    cells = cells_of(replaying)
+    recorded = [trained_with(replaying / f"cells/rlcas_dose/{seed}") for seed in (0, 1)]
+    assert recorded[0] != recorded[1] and np.sum(recorded) > 0
+    for seed, other in ((0, 1), (1, 0)):
+        own, dose = replaying / f"cells/rlcas_dose_replayed/{seed}", replaying / f"cells/rlcas_dose/{other}"
+        assert trained_with(own) == trained_with(dose)
+        assert not (own / "dose.json").exists() and (dose / "dose.json").exists()
+        assert (own / "model.safetensors").read_bytes() != (dose / "model.safetensors").read_bytes()
+        of_own, of_dose = settings.load(own), settings.load(dose)
+        assert (of_own.seed, of_own.sampler.replay) == (seed, dose)
+        assert of_own.sampler.model_copy(update={"replay": None}) == of_dose.sampler
+        assert cells["rlcas_dose_replayed", seed, False].test["n"] == 18
+
+
+@pytest.mark.medium
+def test_a_cell_that_replays_a_failed_one_fails_with_the_reason_and_is_mended_by_a_resume(
+    replaying: Path,
+) -> None:
+    before = bytes_below(replaying / "cells")
+    dose, own = (replaying / f"cells/{name}" for name in ("rlcas_dose/1", "rlcas_dose_replayed/0"))
+    shutil.rmtree(own)
+    (own.parent / "1/cell.json").unlink()
+    # A file where the run's folder keeps its checkpoints lets this cell fail.
+    shutil.rmtree(dose)
+    dose.mkdir()
+    (dose / "checkpoints").touch()
+    done = rlcas("resume", "replaying", cwd=replaying.parent)
+    assert done.returncode == 1, done.stdout + done.stderr
+    cells = cells_of(replaying)
+    assert cells["rlcas_dose", 1, False].status == "failed"
+    failed = cells["rlcas_dose_replayed", 0, False]
+    assert failed.status == "failed" and "\n" not in failed.reason
+    assert failed.reason.startswith("it replays cells/rlcas_dose/1, which failed: ")
+    assert cells["rlcas_dose_replayed", 1, False].status == "finished"
+    (dose / "checkpoints").unlink()
+    assert rlcas("resume", "replaying", cwd=replaying.parent).returncode == 0
+    assert trained_with(own) == trained_with(dose)
+    after = bytes_below(replaying / "cells")
+    kept = {name for name in before if name.startswith("rlcas_dose/0/")}
+    assert kept and all(after[name] == before[name] for name in kept), "what is finished is not done again"
+    models = {name for name in before if name.endswith("model.safetensors")}
+    assert all(after[name][1] == before[name][1] for name in models)
 
 
 @pytest.mark.medium

@@ -12,8 +12,9 @@ from tiny_clip import write_tiny_clip
 
 from cluster.comparison.cell_plan import PlannedCell, cells_of
 from cluster.comparison.plan import ComparisonPlan, plan, plan_of
-from cluster.comparison.tuning import points_of, tries_of
+from cluster.comparison.tuning import found, points_of, tries_of, tuned_cells
 from rlcas import settings
+from rlcas.comparison.cell import Cell, write_facts
 from rlcas.errors import UserError
 from rlcas.methods import METHODS
 
@@ -98,6 +99,47 @@ def test_rows_that_need_more_passes_may_be_trained_at_equal_compute_alone(tmp_pa
     assert [(cell.name, cell.config.sampler.epochs) for cell in tried] == [
         ("cells/ncl/tried/1", 10),
         ("cells/ncl/tried/2", 10),
+    ]
+
+
+def test_a_row_that_replays_another_has_the_cells_of_its_next_seed_and_its_budget(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas_dose,rlcas_dose_replayed", seed=7, compare={"seeds": 3, "tune": 2})
+    rows = cells_by_row(made)
+    assert [(cell.seed, cell.replays) for cell in rows["rlcas_dose_replayed"]] == [
+        (7, "cells/rlcas_dose/8"),
+        (8, "cells/rlcas_dose/9"),
+        (9, "cells/rlcas_dose/7"),
+    ]
+    assert not any(cell.replays for cell in rows["rlcas_dose"])
+    for cell, dose in zip(*rows.values(), strict=True):
+        assert cell.config.sampler == dose.config.sampler and cell.passes == dose.passes
+    assert {cell.method for cell in tries_of(made, DATA)} == {"rlcas_dose"}, "it has the settings of that row"
+
+
+def test_a_row_that_replays_another_is_trained_with_the_settings_that_were_found_for_that_one(
+    tmp_path: Path,
+) -> None:
+    made = planned(tmp_path, "rlcas_dose,rlcas_dose_replayed", compare={"tune": 3})
+    tries = tries_of(made, DATA)
+    for number, cell in enumerate(tries):
+        figures = {"f1": (0.5, 0.7, 0.6)[number], "val_loss": 1.0}
+        ended = Cell(dataset="phantom", method=cell.method, seed=cell.seed, validation=figures)
+        write_facts(tmp_path / cell.name, ended)
+    dose, replayed = found(tmp_path, made, tries)
+    best = tries[1].own["sampler.exploration"], tries[1].config.classifier.lr
+    for of_row in (dose, replayed):
+        assert (of_row.settings["sampler.exploration"], of_row.row.config.classifier.lr) == best
+    assert replayed.tried == dose.tried and len(dose.tried) == 3
+    first, second = (tuned_cells(of_row, DATA)[0] for of_row in (dose, replayed))
+    assert first.config.sampler == second.config.sampler
+    assert (second.method, second.replays) == ("rlcas_dose_replayed", "cells/rlcas_dose/1")
+
+
+def test_a_row_that_replays_another_is_left_out_where_there_is_one_seed(tmp_path: Path) -> None:
+    made = planned(tmp_path, "rlcas_dose,rlcas_dose_replayed", compare={"seeds": 1})
+    assert [row.missing for row in made.rows] == [
+        "",
+        "compare.seeds is 1, but it replays rlcas_dose under another seed: set compare.seeds to 2 or more",
     ]
 
 
@@ -227,6 +269,16 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
             {"compare": {"pools": {"nope": "x"}}},
             r"^compare\.pools nope=x: there is no pool 'nope': use one of sketch, image, class, mgdm, skin_sdm$",
         ),
+        (
+            "ncl",
+            {"compare": {"equal_compute": "onl"}},
+            r"^compare\.equal_compute is 'onl': it takes true, false or only; see --help for --comp.*_compute$",
+        ),
+        (
+            "ncl",
+            {"compare": {"equal_compute": None, "tune": -1}},
+            r"^compare\.equal_compute is None: it takes true, false or only; .*_compute \(and 1 more\)$",
+        ),
         ("baseline", {"compare": {"seeds": 0}}, r"^compare\.seeds is 0: input should be greater than or equal"),
         (
             "baseline",
@@ -238,6 +290,11 @@ def test_nothing_is_tried_that_has_no_effect_on_its_row() -> None:
             "pbt",
             {"sampler": {"k": 1}},
             r"^row pbt: sampler\.agents pbt is a population of sampler\.k 1 members",
+        ),
+        (
+            "baseline,rlcas_dose_replayed",
+            {},
+            r"^row rlcas_dose_replayed: it replays row rlcas_dose, which compare\.methods does not name: name both",
         ),
         ("all", {"sampler": {"metric": "nope"}}, r"^row baseline: sampler\.metric 'nope' is unknown"),
         (

@@ -281,6 +281,18 @@ def test_at_equal_compute_alone_these_cells_are_the_rows_figures_and_are_marked(
     )
 
 
+def test_the_first_sentence_says_that_ours_was_trained_at_equal_compute_alone(tmp_path: Path) -> None:
+    write_fake_comparison(tmp_path, rows=("baseline", OURS))
+    file = tmp_path / "compare.yaml"
+    file.write_text(file.read_text().replace("equal_compute: true", "equal_compute: only"))
+    first, *others = sentences(summarise(read_comparison(tmp_path)))
+    assert first.startswith(f"{OURS} at equal compute is ") and " the Baseline in macro F1 (" in first
+    assert not any(sentence.startswith("With as many classifier passes") for sentence in others)
+    shutil.rmtree(tmp_path / "cells" / OURS)
+    first, *_ = sentences(summarise(read_comparison(tmp_path)))
+    assert first.startswith(f"{OURS} at equal compute cannot be compared with the Baseline: ")
+
+
 def test_equal_compute_of_ours_is_of_classifier_passes_and_says_so(results: Results) -> None:
     sentence = sentences(results)[1]
     assert sentence.startswith(

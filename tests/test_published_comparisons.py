@@ -42,6 +42,7 @@ NOT_YET = {
     "rlcas_dose",
     "rlcas_dose_frozen",
     "rlcas_dose_permuted",
+    "rlcas_dose_replayed",
     "syn_image",
 }
 """Rows that are newer than the record."""

@@ -19,11 +19,12 @@ from rlcas.batches.composition import batch_starts
 from rlcas.comparison.cell import Cell, read_cell, write_cell, write_facts
 from rlcas.data.prepared import open_prepared
 from rlcas.devices import choose_device, torch_threads
-from rlcas.errors import first_line
+from rlcas.errors import UserError, first_line
 from rlcas.evaluation.evaluate import examine
 from rlcas.runs.context import RunContext
 from rlcas.runs.folder import ERROR_FILE, POOLS_FOLDER, RunFolder
 from rlcas.runs.images import link_once, share_images, test_images
+from rlcas.runs.replay import keep_recorded
 from rlcas.storage.atomic import write_text
 
 
@@ -92,6 +93,8 @@ def _train_and_test(comparison: Path, folder: Path, cell: PlannedCell) -> Cell:
     # Ray 2.60 hides no GPU from a task that reserved none, so the choice of the device would see them all.
     if ray.is_initialized():
         use_assigned_gpus()
+    if cell.replays is not None:
+        cell = _of_recorded(comparison, cell, cell.replays)
     _open(comparison, folder, cell)
     config = cell.config
     data, device = open_prepared(RunFolder(folder).prepared), choose_device(config.device)
@@ -139,6 +142,20 @@ def _trained_cell(
     )
 
 
+def _of_recorded(comparison: Path, cell: PlannedCell, replayed: str) -> PlannedCell:
+    """Return a cell that replays another, whose compositions are its policy.
+
+    Raises:
+        UserError: the other one has no whole record, as it did not finish.
+    """
+    done = read_cell(comparison / replayed)
+    if done is None or done.status != "finished":
+        why = f"which failed: {done.reason}" if done and done.reason else "which is not trained"
+        raise UserError(f"it replays {replayed}, {why}: mend that one, then resume the comparison")
+    sampler = cell.config.sampler.model_copy(update={"replay": comparison / replayed})
+    return replace(cell, config=cell.config.model_copy(update={"sampler": sampler}))
+
+
 def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     """Make the cell's folder a run's: its settings, and links to the images and the pool that it shares."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,6 +164,9 @@ def _open(comparison: Path, folder: Path, cell: PlannedCell) -> None:
     (folder / ERROR_FILE).unlink(missing_ok=True)
     remove_progress(folder)
     share_images(RunFolder(comparison), RunFolder(folder))
+    # A cell that was interrupted goes on with the record that it began with.
+    if (replayed := cell.config.sampler.replay) and not RunFolder(folder).checkpoints.exists():
+        keep_recorded(replayed, RunFolder(folder).replay)
     if cell.pool not in (None, REAL):
         link_once(RunFolder(comparison / POOLS_FOLDER / str(cell.pool)).pool, RunFolder(folder).pool)
         # One judge for all, which the pool's stage has trained.

@@ -58,6 +58,8 @@ class PlannedCell:
     """Settings of the row's own."""
     passes: int
     """Passes over images that its training takes, about."""
+    replays: str | None = None
+    """Folder, below the comparison's, of the cell whose compositions it trains with."""
     missing: str = ""
     """Why it is left out, and the fix, in one line."""
     tried: tuple[Mapping[str, Any], ...] = ()
@@ -108,6 +110,16 @@ def cells_of_row(
     ]
 
 
+def _replayed(row: PlannedRow, seed: int, equal: bool) -> str | None:
+    """Return the folder of the cell that a cell replays: that of the next seed, after the last the first."""
+    if row.method.replays is None:
+        return None
+    # Under its own seed it would be the very run that it replays.
+    first = row.config.seed
+    other = first + (seed - first + 1) % row.config.compare.seeds
+    return str(cell_folder(Path(), row.method.replays, other, equal_compute=equal))
+
+
 def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapping[str, Any]) -> PlannedCell:
     num_images, counts_C = len(data.train), _counts(row, data)
     passes = row.method.passes(row.config)
@@ -141,6 +153,7 @@ def _cell(row: PlannedRow, data: TrainingData, seed: int, equal: bool, own: Mapp
         counts_C=tuple(counts_C.tolist()),
         own=own,
         passes=passes * round(epochs * num_images + sum(itertools.islice(_added(row, data, epochs), epochs))),
+        replays=_replayed(row, seed, equal),
         missing=row.missing,
     )
 

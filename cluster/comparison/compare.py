@@ -191,12 +191,16 @@ def _search_and_train(
     path: Path, planned: ComparisonPlan, data: TrainingData, rows: Collection[str], slots: CellSlots
 ) -> dict[str, str]:
     """Try settings of the rows where that is asked for, then train their cells; return why a row has no settings."""
-    tries = [cell for cell in tries_of(planned, data) if cell.method in rows]
+    # A row that replays another has the settings that were found for that one.
+    searched = {row.method.replays or row.name for row in planned.rows if row.name in rows}
+    tries = [cell for cell in tries_of(planned, data) if cell.method in searched]
     _run(path, still_to_try(path, tries), slots, "trials of settings")
     # After all trials: a row's cells have the settings that were best on validation.
     settled = [of_row for of_row in found(path, planned, tries) if of_row.row.name in rows]
     cells = [cell for of_row in settled if not of_row.reason for cell in tuned_cells(of_row, data)]
-    _run(path, _waiting(path, cells), slots, "cells")
+    _run(path, _waiting(path, [cell for cell in cells if cell.replays is None]), slots, "cells")
+    # After those that they replay, which have ended by now.
+    _run(path, _waiting(path, [cell for cell in cells if cell.replays]), slots, "cells that replay others")
     return {of_row.row.name: of_row.reason for of_row in settled if of_row.reason}
 
 

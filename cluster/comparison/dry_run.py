@@ -70,7 +70,7 @@ def _times(planned: ComparisonPlan, data: TrainingData, passes_in_turn: float) -
 def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
     lines = []
     for cell in cells_of(planned, data):
-        # Rows differ between seeds in nothing that is shown.
+        # Rows differ between seeds in nothing that is shown but the cell that they replay.
         if cell.seed != planned.config.seed:
             continue
         name = f"row {cell.method}{' at equal compute' if cell.equal_compute else ''}"
@@ -78,5 +78,8 @@ def _described_rows(planned: ComparisonPlan, data: TrainingData) -> list[str]:
             lines.append(f"{name}: left out, {cell.missing}")
             continue
         added = f" + {','.join(map(str, cell.counts_C))} a batch" if any(cell.counts_C) else ""
-        lines.append(f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images")
+        replay = f", the compositions of {cell.replays}" if cell.replays else ""
+        lines.append(
+            f"{name}: {cell.config.sampler.epochs} epochs{added}, {cell.passes} passes over images{replay}"
+        )
     return lines

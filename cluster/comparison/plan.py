@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.runs.checks import check_settings, check_training
@@ -100,7 +100,7 @@ def _rows(config: CompareRunConfig) -> list[PlannedRow]:
     unsuited: list[UserError] = []
     for name in row_names(config):
         try:
-            rows.append(row_of(config, name))
+            rows.append(_with_replayed(config, row_of(config, name)))
         except UserError as error:
             # A row that the user named must not be left out silently; one that `all` stands for may be.
             if name in config.compare.methods:
@@ -111,6 +111,24 @@ def _rows(config: CompareRunConfig) -> list[PlannedRow]:
     if unsuited and all(row.missing for row in rows):
         raise unsuited[0]
     return rows
+
+
+def _with_replayed(config: CompareRunConfig, row: PlannedRow) -> PlannedRow:
+    """Return a row that replays another, left out where there is no other seed to replay; other rows as they are.
+
+    Raises:
+        UserError: the row that it replays is not compared.
+    """
+    if (replayed := row.method.replays) is None:
+        return row
+    if replayed not in row_names(config):
+        raise UserError(
+            f"row {row.name}: it replays row {replayed}, which compare.methods does not name: name both, or neither"
+        )
+    if config.compare.seeds > 1:
+        return row
+    reason = f"compare.seeds is 1, but it replays {replayed} under another seed: set compare.seeds to 2 or more"
+    return replace(row, missing=row.missing or reason)
 
 
 def row_of(config: CompareRunConfig, name: str, tried: Mapping[str, Any] | None = None) -> PlannedRow:

@@ -36,12 +36,15 @@ class Found:
 
 
 def tries_of(plan: ComparisonPlan, data: TrainingData) -> list[PlannedCell]:
-    """Return a cell for each trial of each row, under the first seed and with the budget of its first cell."""
+    """Return a cell for each trial of each row, under the first seed and with the budget of its first cell.
+
+    A row that replays another has no trials: it is trained with the settings of that row.
+    """
     return [
         # That of the first seed, under the full budget unless the row is trained at equal compute alone.
         replace(cells_of_row(row_of(plan.config, row.name, point), data, point)[0], trial=number)
         for row in plan.rows
-        if not row.missing
+        if not row.missing and row.method.replays is None
         for number, point in enumerate(points_of(row), start=1)
     ]
 
@@ -89,7 +92,16 @@ def found(path: Path, plan: ComparisonPlan, tries: Sequence[PlannedCell]) -> lis
     for cell in tries:
         if ended := read_cell(path / cell.name):
             of_row.setdefault(cell.method, []).append((cell, ended))
-    return [_best(plan, row, of_row.get(row.name, [])) for row in plan.rows]
+    best = {row.name: _best(plan, row, of_row.get(row.name, [])) for row in plan.rows}
+    return [_as_replayed(plan, row, best) if row.method.replays else best[row.name] for row in plan.rows]
+
+
+def _as_replayed(plan: ComparisonPlan, row: PlannedRow, best: Mapping[str, Found]) -> Found:
+    """Return a row that replays another with what was found for that one, or as it is where nothing was."""
+    replayed = best.get(row.method.replays or "")
+    if replayed is None or not replayed.tried:
+        return best[row.name]
+    return replace(replayed, row=row_of(plan.config, row.name, replayed.settings))
 
 
 def _best(plan: ComparisonPlan, row: PlannedRow, ended: Sequence[tuple[PlannedCell, Cell]]) -> Found:

@@ -22,7 +22,7 @@ UNCORRECTED = "uncorrected"
 """Array of it: the probabilities before the decision offset."""
 
 CellStatus = Literal["finished", "left_out", "failed"]
-"""left_out: foundation weights are not given."""
+"""left_out: settings do not suit the row, foundation weights are not given, or there is no seed to replay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

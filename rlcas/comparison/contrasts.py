@@ -33,6 +33,7 @@ CONTRASTS = (
     Contrast("agents instead of a population", "rlcas", "pbt"),
     Contrast("doses that are learnt, in shares of an epoch", "rlcas_dose", "rlcas_dose_frozen"),
     Contrast("credit of the own class", "rlcas_dose", "rlcas_dose_permuted"),
+    Contrast("doses learnt in the run itself", "rlcas_dose", "rlcas_dose_replayed"),
     Contrast("shares of an epoch at the Baseline's cost", "rlcas_dose", "baseline"),
     Contrast("shares of an epoch beside an ensemble of K classifiers", "rlcas_dose", "baseline_ensemble"),
     Contrast("all of RL-CAS beside the best of K classifiers", "rlcas", "baseline_best_of_k"),

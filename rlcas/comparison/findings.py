@@ -35,15 +35,15 @@ def sentences(results: Results) -> list[str]:
 def _against_baseline(results: Results) -> Iterator[str]:
     if not _has_ours(results):
         return
-    ours = results.row(OURS)
+    ours, name = results.row(OURS), _ours_named(results)
     if ours is None or RANKED not in ours.against_baseline:
         without = OURS if ours is None else f"the Baseline with a seed of {OURS}"
-        yield f"{OURS} cannot be compared with the Baseline: there are no figures of {without}."
+        yield f"{name} cannot be compared with the Baseline: there are no figures of {without}."
         return
     found = ours.against_baseline[RANKED]
     over = f"{found.num_seeds} seeds" if found.num_seeds > 1 else "1 seed, so of test images alone"
     yield (
-        f"{OURS} is {WORDS[found.sign]} the Baseline in macro F1 ({signed(found.value)}, 95 % interval "
+        f"{name} is {WORDS[found.sign]} the Baseline in macro F1 ({signed(found.value)}, 95 % interval "
         f"{signed(found.low)} to {signed(found.high)}, {over})."
     )
     if equal := ours.equal_against_baseline:
@@ -56,6 +56,12 @@ def _against_baseline(results: Results) -> Iterator[str]:
 
 def _has_ours(results: Results) -> bool:
     return any(row.method == OURS for row in results.rows)
+
+
+def _ours_named(results: Results) -> str:
+    """Return ours by name, and at which cost it was trained where that is not the full budget."""
+    only_equal = any(row.method == OURS and row.only_equal for row in results.rows)
+    return f"{OURS} at equal compute" if only_equal else OURS
 
 
 def _seeds_of(found: Interval, results: Results) -> str:

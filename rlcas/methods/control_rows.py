@@ -103,6 +103,19 @@ RLCAS_DOSE_PERMUTED = Method(
 )
 """Agents dose that learn from the signals of the next class."""
 
+RLCAS_DOSE_REPLAYED = Method(
+    title="Shares in turn, doses of another seed",
+    source="control of RL-CAS",
+    engine="episodes",
+    pool="sketch",
+    settings=RLCAS_DOSE.settings,
+    search=RLCAS_DOSE.search,
+    replays="rlcas_dose",
+    control=True,
+)
+"""The compositions of `rlcas_dose` under another seed, without agents: what a schedule is worth that was not learnt in
+this very run. Under the same seed it would be the same run, to the last bit."""
+
 CONSTANT = Method(
     title="Constant composition, best of K",
     source="control of RL-CAS",

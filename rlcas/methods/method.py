@@ -38,6 +38,8 @@ class Method:
     """Its own settings by dotted keys, over those of the comparison."""
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Values that `--compare.tune` tries besides the learning rate, by dotted keys."""
+    replays: str | None = None
+    """Row whose compositions it trains with, epoch by epoch: those of that row's cell under the next seed."""
     needs: str | None = None
     """Setting that must name foundation weights."""
     passes: Callable[[RunConfig], int] = lambda config: 1

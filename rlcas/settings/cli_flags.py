@@ -47,6 +47,16 @@ def kinds_in(model: type[BaseModel], key: str) -> set[Any]:
     return next((kinds_in_annotation(flag.annotation) for flag in flags(model) if flag.key == key), set())
 
 
+def switch_words(key: str) -> str | None:
+    """Return the words that a setting takes which is on, off or one of some choices; None if it is none such."""
+    kinds = kinds_in(FileConfig, key)
+    choices = sorted(str(kind.value) for kind in kinds if isinstance(kind, Choice))
+    if bool not in kinds or not choices:
+        return None
+    *others, last = ["true", "false", *choices]
+    return f"{', '.join(others)} or {last}"
+
+
 def unknown_setting(key: str) -> str:
     """Return the error message for an unknown setting, with the most similar known one."""
     known = [flag.key for flag in flags(FileConfig)]

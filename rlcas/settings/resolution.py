@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rlcas.config import IMAGE_START_DEFAULTS, CompareRunConfig, FileConfig, RunConfig, SweepRunConfig, only
 from rlcas.config.values import CREDENTIALS
 from rlcas.errors import UserError
-from rlcas.settings.cli_flags import SHOWN_CHARACTERS, flags, parse, unknown_setting
+from rlcas.settings.cli_flags import SHOWN_CHARACTERS, flags, parse, switch_words, unknown_setting
 from rlcas.settings.presets import PRESETS
 from rlcas.settings.yaml_file import merged, nested_of, read_yaml
 from rlcas.storage.atomic import write_text
@@ -177,10 +177,18 @@ def _setting_at(parts: list[str]) -> str:
     return next((start for start in starts if start in known), ".".join(parts))
 
 
+def _setting_of(error: Mapping[str, Any]) -> str:
+    # Numbers in the place are those of a tuple's members.
+    return _setting_at([part for part in error["loc"] if isinstance(part, str)])
+
+
 def _one_line(error: ValidationError) -> str:
     first, *rest = error.errors()
-    # Numbers in the place are those of a tuple's members.
-    key = _setting_at([part for part in first["loc"] if isinstance(part, str)])
+    key = _setting_of(first)
+    words = switch_words(key)
+    if words:
+        # pydantic reports each type of a setting that has several.
+        rest = [other for other in rest if _setting_of(other) != key]
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
         return f"{unknown_setting(key)}{more}"
@@ -192,7 +200,8 @@ def _one_line(error: ValidationError) -> str:
         return f"{message}{more}"
     if first["type"] == CREDENTIALS:
         return f"{key}{'.' * bool(key)}{message}{more}"
-    return f"{key} is {_shown(first['input'])}: {message[0].lower()}{message[1:]}; see --help for --{key}{more}"
+    message = f"it takes {words}" if words else f"{message[0].lower()}{message[1:]}"
+    return f"{key} is {_shown(first['input'])}: {message}; see --help for --{key}{more}"
 
 
 def _shown(value: Any) -> str:
