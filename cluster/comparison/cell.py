@@ -151,7 +151,7 @@ def _of_recorded(comparison: Path, cell: PlannedCell, replayed: str) -> PlannedC
     done = read_cell(comparison / replayed)
     if done is None or done.status != "finished":
         why = f"which failed: {done.reason}" if done and done.reason else "which is not trained"
-        raise UserError(f"it replays {replayed}, {why}: mend that one, then resume the comparison")
+        raise UserError(f"it replays {replayed}, {why}: correct its cause, then resume the comparison")
     sampler = cell.config.sampler.model_copy(update={"replay": comparison / replayed})
     return replace(cell, config=cell.config.model_copy(update={"sampler": sampler}))
 
