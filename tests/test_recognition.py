@@ -19,8 +19,8 @@ def test_the_probability_is_that_of_the_indices_difference():
     probability_C = recognition_probability(predicted, LABELS, real, REAL, 4)
     shares = np.array([31 / 52, 7 / 152, 5 / 7, 1 / 17])
     variances = shares * (1 - shares) / np.array([52, 152, 7, 17])
-    gap = shares[0] - shares[1] - 0.5 * (shares[2] - shares[3])
-    deviation = np.sqrt(variances[0] + variances[1] + (variances[2] + variances[3]) / 4)
+    gap = shares[0] - shares[1] - 0.25 * (shares[2] - shares[3])
+    deviation = np.sqrt(variances[0] + variances[1] + (variances[2] + variances[3]) / 16)
     assert probability_C[1] == pytest.approx(stats.norm.cdf(gap / deviation))
 
 
@@ -28,8 +28,9 @@ def test_images_as_good_as_real_ones_are_recognised_and_noise_is_not():
     assert (recognition_probability(LABELS, LABELS, REAL, REAL, 4) > 0.99).all()
     all_one_class = np.full(200, 2)
     assert (recognition_probability(all_one_class, LABELS, REAL, REAL, 4) < 0.05).all()
-    guessed = np.random.default_rng(0).integers(0, 4, 200)
-    assert (recognition_probability(guessed, LABELS, REAL, REAL, 4) < 0.05).all()
+    many = np.repeat(np.arange(4), 500)
+    guessed = np.random.default_rng(0).integers(0, 4, len(many))
+    assert (recognition_probability(guessed, many, REAL, REAL, 4) < 0.05).all()
 
 
 def test_a_class_without_real_images_is_compared_with_the_others():

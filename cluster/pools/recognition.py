@@ -12,9 +12,9 @@ from synth.quality.recognition import recognition_probability
 
 
 def recognised(context: RunContext, pool: SyntheticPool) -> Float64:
-    """Return [C]: the probability that the judge recognises the pool's images of a class half as well as real ones.
+    """Return [C]: the probability that the judge recognises the pool's images of each class.
 
-    The real ones are the validation images.
+    They are compared with the validation images.
     """
     judge, made, val = real_classifier(context), all_images(pool), context.data.val
     return recognition_probability(

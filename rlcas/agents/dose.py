@@ -19,6 +19,8 @@ from rlcas.types import Float64, Int64
 
 MEMORIES = 3
 """Epochs older than this many `memory_epochs` are forgotten: their weight is below exp(-3) = 0.05."""
+SURE_DEVIATIONS = 3.0
+"""A slope of as many standard deviations moves a dose all the way."""
 SUREST = 0.999
 """A probability of before the run counts as no more than this, and no less than 1 minus it."""
 
@@ -27,15 +29,19 @@ class DoseAgents(Agents):
     """The episodes of an epoch act around a common composition, the dose, which follows what they measure.
 
     Each epoch `design` perturbs the classes by a step up or down; a class of dose 0 is perturbed upwards alone. The
-    response (`fit_response`) of the classes' signals then moves each class's dose along the slope of the team's
-    signal, by lr · step · clip(slope / its standard deviation, -1, 1), but only if the class's images at the new dose
-    are a benefit against none with a probability above `sampler.benefit_probability`; if not, the dose is 0. Of a
-    class whose images are less probably a benefit than not before the run, none is ever shown. With `sampler.lr` 0 the
-    dose stays where it was at first.
+    response (`fit_response`) of the classes' signals says in which direction the team's signal grows, and how surely:
+    at a slope of `SURE_DEVIATIONS` standard deviations a class goes from its first dose to the most it may have, or to
+    0; at less, that share of the way. So a dose that nothing speaks against stays near the first one, and noise does
+    not add up over the epochs. It moves by lr · step an epoch at most, and is 0 unless the class's images are a benefit
+    against none with a probability above `sampler.benefit_probability`. Of a class whose images are less probably a
+    benefit than not before the run, none is ever shown. With `sampler.lr` 0 the dose stays where it was at first.
     """
 
     dose_C: Tensor
     """The dose, in images; `centre` rounds it."""
+    first_C: Tensor
+    most_C: Tensor
+    """The largest dose: twice one that was known before the run, else `sampler.max_count`."""
     rarity_C: Tensor
     log_odds_C: Tensor
     """Of a benefit, by what is known before the run."""
@@ -52,6 +58,8 @@ class DoseAgents(Agents):
         self._num_perturbed = num_perturbed(sampler, num_classes)
         dose_C = torch.from_numpy(initial_counts(sampler, num_classes)).double()
         self.register_buffer("dose_C", dose_C)
+        self.register_buffer("first_C", dose_C.clone())
+        self.register_buffer("most_C", torch.full_like(dose_C, sampler.max_count))
         self.register_buffer("rarity_C", torch.ones(num_classes, dtype=torch.float64))
         self.register_buffer("log_odds_C", torch.zeros(num_classes, dtype=torch.float64))
         shape = (math.ceil(MEMORIES * sampler.memory_epochs), sampler.k, num_classes)
@@ -68,6 +76,9 @@ class DoseAgents(Agents):
         self.rarity_C.copy_(rarity(class_counts_C))
         if dose_C is not None:
             self.dose_C.copy_(torch.from_numpy(dose_C).clamp(0, self.sampler.max_count))
+            self.first_C.copy_(self.dose_C)
+            # A step at least: a class may start at 0 only because a mini-batch has no room for all.
+            self.most_C.copy_((2 * self.dose_C).clamp(self.sampler.action_step, self.sampler.max_count))
         if benefit_probability_C is not None:
             found_C = torch.from_numpy(benefit_probability_C).clamp(1 - SUREST, SUREST)
             self.log_odds_C.copy_(found_C.logit())
@@ -136,9 +147,13 @@ class DoseAgents(Agents):
     def _next_dose(self, response: DoseResponse) -> Tensor:
         slope_C, deviation_C = response.slope(self.dose_C / self.sampler.action_step)
         # A deviation of 0: no episodes to compare yet.
-        share_C = torch.where(deviation_C > 0, slope_C / deviation_C, torch.zeros_like(slope_C)).clamp(-1, 1)
-        moved_C = self.dose_C + min(self.sampler.lr, 1.0) * self.sampler.action_step * share_C
-        moved_C = moved_C.clamp(0, self.sampler.max_count)
+        surety_C = (
+            torch.where(deviation_C > 0, slope_C / deviation_C, torch.zeros_like(slope_C)) / SURE_DEVIATIONS
+        )
+        room_C = torch.where(surety_C > 0, self.most_C - self.first_C, self.first_C)
+        way_C = self.first_C + surety_C.clamp(-1, 1) * room_C - self.dose_C
+        step = min(self.sampler.lr, 1.0) * self.sampler.action_step
+        moved_C = self.dose_C + way_C.clamp(-step, step)
         probable_C = self.benefit_probability(response, moved_C) > self._benefit_probability
         return moved_C.where(probable_C, 0.0)
 

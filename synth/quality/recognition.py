@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from rlcas.types import Float64, Int64
 
-SHARE = 0.5
+SHARE = 0.25
 """Share of what the classifier achieves on real images that it must achieve on a pool's."""
 LEAST = 0.2
 """What it counts as achieving at least: of a class that it hardly knows, it cannot say that images are as good."""
