@@ -9,7 +9,7 @@ from rlcas.types import Float64, Int64
 
 SHARE = 0.25
 """Share of what the classifier achieves on real images that it must achieve on a pool's."""
-LEAST = 0.2
+LEAST = 0.4
 """What it counts as achieving at least: of a class that it hardly knows, it cannot say that images are as good."""
 
 
