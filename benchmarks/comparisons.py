@@ -3,7 +3,7 @@
     python benchmarks/comparisons.py OUT OUT ...                  # NAME compare, contrasts in docs/findings.md too
     python benchmarks/comparisons.py --name shares OUT OUT ...
 
-reads folders of `rlcas compare`, one for each data set, finished or not; nothing in the record is typed by hand.
+reads folders of finished `rlcas compare`, one for each data set; nothing in the record is typed by hand.
 """
 
 from __future__ import annotations

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small_run
+import torch
 from PIL import Image
 
+from cluster.runs.first_dose import dose_to_start_from
 from rlcas import cli, settings
 from rlcas.config import RunConfig
+from rlcas.errors import UserError
+from rlcas.runs.context import RunContext
 from rlcas.runs.epoch_log import read_epochs
+from rlcas.runs.folder import RunFolder
 
 pytestmark = pytest.mark.medium
 
@@ -168,6 +174,18 @@ def test_a_pool_of_real_images_is_not_searched(home: Path, capsys: pytest.Captur
         "sampler.fold_epochs 2 holds out training images, but the pool's are made from them (synth.gen" in error
     )
     assert not (home / "run").exists()
+
+
+def test_no_stage_searches_a_pool_of_real_images(tmp_path: Path) -> None:
+    """Nor in a sweep or a comparison, which look for the dose of each trial or cell."""
+    own = {"sampler": {"agents": "dose", "fold_epochs": 2}, "synth": {"generation": {"start": "image"}}}
+    data: Any = None
+    context = RunContext(RunFolder(tmp_path), settings.of(own), data, torch.device("cpu"))
+    with pytest.raises(
+        UserError, match=r"sampler.fold_epochs 2 holds out training images, but the pool's are made"
+    ):
+        dose_to_start_from(context, data)
+    assert not (tmp_path / "dose.json").exists()
 
 
 def test_an_interrupted_run_ends_with_the_bits_of_the_uninterrupted_one(home: Path) -> None:

@@ -40,6 +40,7 @@ def dose_to_start_from(context: RunContext, pool: SyntheticPool) -> tuple[Int64,
     if not (sampler.fold_epochs or sampler.start_share) or sampler.replay is not None:
         return None
     if not path.exists():
+        check_search(context.config)
         find, title = (
             (_searched, f"Looking for a dose in the features of {NUM_FOLDS} classifiers")
             if sampler.fold_epochs
@@ -74,7 +75,7 @@ def check_search(config: RunConfig) -> None:
 
 
 def _recognised(context: RunContext, pool: SyntheticPool) -> dict[str, Any]:
-    """Return a dose of the rarest classes among those whose images are recognised."""
+    """Return a dose of the classes whose images are recognised, evenly."""
     config, data = context.config, context.data
     probability_C = recognised(context, pool)
     least = config.sampler.benefit_probability

@@ -35,7 +35,7 @@ def ensure_ray(k: int, worker_niceness: int | None = None) -> None:
 
     A Ray that is started here has at least K + 1 logical cores, so that K workers and a Tune trial fit a laptop. It has
     no dashboard, and other machines cannot reach its ports. Its workers have this process's niceness: at Ray's own
-    15 they would nearly stand still beside any other work. A variable RAY_worker_niceness takes precedence.
+    15 they would give way to any other work. A variable RAY_worker_niceness takes precedence.
 
     Args:
         k: workers at the same time.

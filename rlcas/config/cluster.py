@@ -22,7 +22,7 @@ class ClusterConfig(Settings):
     may use (`rlcas doctor` shows them) divided by K, at least 1; the run's folder records the number."""
     worker_niceness: Niceness = 0
     """How much nicer than the command its workers are, where it starts Ray itself: 0 shares the machine evenly with
-    other work, 15 (Ray's own default) nearly stops beside it. On a cluster that is the cluster's matter."""
+    other work, 15 (Ray's own default) gives way to it. On a cluster that is the cluster's matter."""
     placement: Literal["spread", "pack"] = "spread"
     """On which nodes Ray places the K episodes of a run or trial, if it can. spread: on as many nodes as possible, so
     that few share a node's disk and memory and a lost node costs few episodes. pack: on as few nodes as possible, which

@@ -195,7 +195,7 @@ def judge_niceness(own: int, workers: int, found: str) -> Finding:
     """
     found = f"{found}; workers at niceness {workers}"
     if workers > own:
-        fix = "unset RAY_worker_niceness: beside other work, nicer workers nearly stand still"
+        fix = "unset RAY_worker_niceness: nicer workers give way to any other work"
         return warn(f"{found}, {workers - own} above this process's", fix)
     return ok(found)
 
